@@ -1,0 +1,275 @@
+"""The schema of a recipe: frozen dataclasses whose `__post_init__` holds the ranges and the cross-field rules.
+
+They are plain dataclasses so that engines and the learner can take them where pydantic is not installed;
+`configs.load` validates types and unknown keys with pydantic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+_CLOSED: Mapping[str, Any] = {"extra": "forbid"}  # pydantic reads it from each class: unknown keys are errors
+
+
+def _check(ok: bool, key: str, value: object, allowed: str) -> None:
+    """Raise a ValueError that names the key, its value and what is allowed."""
+    if not ok:
+        raise ValueError(f"{key} = {value!r}: must be {allowed}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TinyConfig:
+    """Sizes of the tiny Kimi-VL that `model.path: tiny` makes on the spot."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    hidden_size: int = 128
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 4
+    n_routed_experts: int = 8
+    num_experts_per_tok: int = 2
+    moe_intermediate_size: int = 128
+    vision_hidden_size: int = 96
+    vision_num_hidden_layers: int = 2
+
+    def __post_init__(self) -> None:
+        _check(self.num_hidden_layers >= 1, "num_hidden_layers", self.num_hidden_layers, "1 or more")
+        _check(
+            self.num_experts_per_tok <= self.n_routed_experts,
+            "num_experts_per_tok",
+            self.num_experts_per_tok,
+            f"at most n_routed_experts = {self.n_routed_experts}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Where the weights come from: `tiny` (made on the spot), a folder, or a hub name."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    path: str = "tiny"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    tiny: TinyConfig = field(default_factory=TinyConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    """One data source of a mixture.
+
+    `use` is a built-in (`digit_sums`, `easy_vqa`), a local `.jsonl`/`.parquet` file, or a hub data set's name;
+    `columns` maps our field names (images, question, answer, verifier, choices, difficulty, solution, id) to the
+    file's; `options` go to a built-in.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    use: str
+    split: str = "train"
+    weight: float = 1.0
+    limit: int | None = None  # at most so many tasks
+    columns: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(self.weight > 0, "weight", self.weight, "greater than 0")
+        _check(self.limit is None or self.limit > 0, "limit", self.limit, "1 or more, or left out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """The training mixture, the held-out tasks, and the longest prompt."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    train: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums"),)
+    held_out: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums", split="held_out", limit=400),)
+    max_prompt_tokens: int = 4096  # longer prompts are left out and counted
+
+    def __post_init__(self) -> None:
+        _check(len(self.train) > 0, "train", self.train, "at least one source")
+        _check(len(self.held_out) > 0, "held_out", self.held_out, "at least one source")
+        _check(self.max_prompt_tokens > 0, "max_prompt_tokens", self.max_prompt_tokens, "1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardConfig:
+    """One term of the reward: `verifier` (the task's own), `format`, `file.py:function` or an entry point's name."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    use: str = "verifier"
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW on everything, or Muon on the matrices and AdamW on the rest (Moonlight §2.2)."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    name: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 1e-6
+    adamw_learning_rate: float | None = None  # for what Muon leaves to AdamW; the same as learning_rate when left out
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    warmup_steps: int = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    final_fraction: float = 0.0  # of the learning rate, at the last step of linear and cosine
+    grad_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "greater than 0")
+        _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        _check(0 <= self.final_fraction <= 1, "final_fraction", self.final_fraction, "between 0 and 1")
+        _check(self.grad_clip > 0, "grad_clip", self.grad_clip, "greater than 0")
+        _check(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "beta1, beta2", (self.beta1, self.beta2), "in [0, 1)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SFTConfig:
+    """One supervised stage (Kimi-VL §2.4): `thinking_share` of the examples carry a step-by-step solution."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    steps: int
+    batch_size: int = 32
+    examples: int = 10_000  # drawn from data.train by the seed
+    thinking_share: float = 0.0
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        _check(self.steps > 0, "steps", self.steps, "1 or more")
+        _check(self.batch_size > 0, "batch_size", self.batch_size, "1 or more")
+        _check(self.examples > 0, "examples", self.examples, "1 or more")
+        _check(0 <= self.thinking_share <= 1, "thinking_share", self.thinking_share, "between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingConfig:
+    """How tokens are drawn. `temperature: 0` is greedy."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    max_new_tokens: int = 1024
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: no limit
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.max_new_tokens > 0, "max_new_tokens", self.max_new_tokens, "1 or more")
+        _check(self.temperature >= 0, "temperature", self.temperature, "0 (greedy) or more")
+        _check(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
+        _check(self.top_k >= 0, "top_k", self.top_k, "0 (no limit) or more")
+        _check(0 <= self.min_p < 1, "min_p", self.min_p, "in [0, 1)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthRewardConfig:
+    """k1.5 §2.3.3: nothing for the first `warmup_steps`, then `weight` times the min-max length reward."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    weight: float
+    warmup_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossConfig:
+    """The policy loss and its constants; those that an algorithm does not read must keep their defaults."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    algorithm: Literal["grpo", "kimi_k15"] = "kimi_k15"
+    clip_low: float = 0.2  # GRPO: ratio clipped to [1 - clip_low, 1 + clip_high]
+    clip_high: float = 0.2
+    normalize_std: bool = True  # GRPO: divide the advantage by the group's standard deviation
+    tau: float = 0.1  # k1.5 §2.3.2: weight of the squared log-ratio
+    reset_optimizer: bool = False  # k1.5 §2.3.2: a fresh optimizer at each iteration
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.clip_low < 1, "clip_low", self.clip_low, "in [0, 1)")
+        _check(self.clip_high >= 0, "clip_high", self.clip_high, "0 or more")
+        _check(self.tau > 0, "tau", self.tau, "greater than 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RLConfig:
+    """The reinforcement-learning stage."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    steps: int
+    prompts_per_step: int = 32
+    samples_per_prompt: int = 8
+    epochs: int = 1  # passes over each step's rollouts
+    minibatches: int = 1  # optimizer steps in each pass
+    micro_batch_tokens: int = 16_384  # padded tokens in one forward pass
+    workers: int = 2  # rollout actors
+    eval_every: int = 10
+    save_every: int = 10
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    rewards: tuple[RewardConfig, ...] = (RewardConfig(),)
+    length_reward: LengthRewardConfig | None = None
+    shuffle_rewards: bool = False  # a control: rewards are permuted over the step, so nothing can be learnt
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "prompts_per_step", "epochs", "minibatches", "micro_batch_tokens", "workers"):
+            _check(getattr(self, key) > 0, key, getattr(self, key), "1 or more")
+        _check(self.samples_per_prompt > 1, "samples_per_prompt", self.samples_per_prompt, "2 or more (a group)")
+        _check(self.eval_every > 0, "eval_every", self.eval_every, "1 or more")
+        _check(self.save_every > 0, "save_every", self.save_every, "1 or more")
+        _check(self.sampling.temperature > 0, "sampling.temperature", self.sampling.temperature, "greater than 0 in RL")
+        _check(
+            self.minibatches <= self.prompts_per_step,
+            "minibatches",
+            self.minibatches,
+            f"at most prompts_per_step = {self.prompts_per_step}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """Held-out evaluation: greedy, and sampled at RL's temperature."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    tasks: int = 400
+    samples: int = 1  # sampled answers a task
+    max_new_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        for key in ("tasks", "samples", "max_new_tokens"):
+            _check(getattr(self, key) > 0, key, getattr(self, key), "1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """A whole run: instruct SFT, long-CoT SFT, RL, evaluation, export. A stage that is null is skipped."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    name: str
+    output_dir: str
+    seed: int = 0
+    threads: int | None = None  # CPU threads of the learner; torch's default when left out
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    instruct: SFTConfig | None = None
+    long_cot: SFTConfig | None = None
+    rl: RLConfig | None = None
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    export: bool = True  # write a Hugging Face folder with code at the end
+
+    def __post_init__(self) -> None:
+        _check(bool(self.name) and "/" not in self.name, "name", self.name, "a non-empty name without '/'")
+        _check(self.seed >= 0, "seed", self.seed, "0 or more")
+        _check(
+            any((self.instruct, self.long_cot, self.rl)), "instruct, long_cot, rl", None, "set in at least one of them"
+        )
