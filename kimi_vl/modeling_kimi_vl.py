@@ -1,0 +1,216 @@
+"""Kimi-VL: MoonViT, a two-layer projector and a DeepSeek-V3 text model, built from transformers' own parts.
+
+Shapes: `P` patches of all images together, `N` images, `T` image tokens (a quarter of the patches), `B` rows, `L` tokens
+a row, `H` the text model's width, `V` the vocabulary.
+
+Source: Kimi-VL technical report (arXiv:2504.07491) section 2.1 and figure 3; the vision tower and projector are
+transformers' Kimi-K2.5 modules, whose single-frame case is MoonViT.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationMixin
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPooling, MoeCausalLMOutputWithPast, MoeModelOutputWithPast
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Model
+from transformers.models.kimi_k25.modeling_kimi_k25 import (
+    Kimi_K25Model,
+    Kimi_K25MultimodalProjection,
+    Kimi_K25PreTrainedModel,
+    Kimi_K25VisionModel,
+)
+
+from .configuration_kimi_vl import KimiVLConfig, MoonViTConfig
+from .weights_kimi_vl import register_hub_weight_mapping
+
+register_hub_weight_mapping()
+
+
+def grid_thw(image_grid_hws: torch.Tensor) -> torch.Tensor:
+    """(N, 2) patches down and across -> (N, 3) with one frame in front, as the vision tower counts."""
+    return torch.nn.functional.pad(image_grid_hws, (1, 0), value=1)
+
+
+class KimiVLPreTrainedModel(Kimi_K25PreTrainedModel):
+    """What the model classes share: config class, where the weights sit, which attention kernels they support."""
+
+    config_class = KimiVLConfig
+    config: KimiVLConfig
+    input_modalities = ("image", "text")
+    _no_split_modules = ["Kimi_K25VisionEncoderLayer", "DeepseekV3DecoderLayer"]  # noqa: RUF012
+
+    def set_experts_implementation(self, experts_implementation: str) -> None:
+        """Choose the kernel of the routed experts: "grouped_mm", "batched_mm" or "eager"."""
+        self.get_decoder().set_experts_implementation(experts_implementation)
+
+
+class MoonViT(Kimi_K25VisionModel):
+    """The vision tower: (P, 3, 14, 14) pixels of all images in a row -> (T, 4, width) merged patches."""
+
+    config_class = MoonViTConfig
+    config: MoonViTConfig
+
+
+class KimiVLModel(KimiVLPreTrainedModel, Kimi_K25Model):
+    """Images and text to hidden states (no vocabulary head)."""
+
+    def __init__(self, config: KimiVLConfig) -> None:
+        # Past Kimi_K25Model's own constructor, which would build its video tower first.
+        super(Kimi_K25Model, self).__init__(config)
+        self.vision_tower = MoonViT._from_config(config.vision_config)
+        self.language_model = DeepseekV3Model._from_config(config.text_config)
+        self.mm_projector = Kimi_K25MultimodalProjection(config)
+        self.post_init()
+
+    def get_image_features(
+        self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Encode images; `pooler_output` is a tuple of N tensors (tokens of the image, H).
+
+        `pixel_values` is (P, 3, 14, 14), `image_grid_hws` (N, 2): patches down and across of each image.
+        """
+        if pixel_values.shape[0] != int(image_grid_hws.prod(-1).sum()):
+            raise ValueError(
+                f"pixel_values holds {pixel_values.shape[0]} patches, but image_grid_hws {image_grid_hws.tolist()} "
+                f"asks for {int(image_grid_hws.prod(-1).sum())}: pass both as the image processor returned them"
+            )
+        pixel_values = pixel_values.to(self.vision_tower.dtype)
+        return super().get_image_features(pixel_values, grid_thw(image_grid_hws), **kwargs)
+
+    def encode_images(self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor) -> torch.Tensor:
+        """(P, 3, 14, 14) pixels and (N, 2) grids -> (T, H) features in image order, with gradients.
+
+        Encode once and pass the result to `embed` for every sample that shares the images.
+        """
+        return torch.cat(self.get_image_features(pixel_values, image_grid_hws, return_dict=True).pooler_output)
+
+    def embed(self, input_ids: torch.Tensor, image_features: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, L) ids and (T, H) features -> (B, L, H) inputs; features fill the placeholders in reading order.
+
+        Raises ValueError if the number of placeholders in `input_ids` is not T.
+        """
+        placeholder = input_ids == self.config.media_placeholder_token_id
+        embeddings = self.get_input_embeddings()(input_ids.masked_fill(placeholder, 0))
+        if image_features is None:
+            image_features = embeddings.new_zeros(0, embeddings.shape[-1])
+        wanted = int(placeholder.sum())
+        if wanted != image_features.shape[0]:
+            raise ValueError(
+                f"{wanted} image placeholders in input_ids, but {image_features.shape[0]} image features: each image "
+                "needs one placeholder per feature, as the processor writes them"
+            )
+        if wanted == 0:
+            return embeddings
+        return embeddings.masked_scatter(placeholder.unsqueeze(-1), image_features.to(embeddings.dtype))
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_hws: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MoeModelOutputWithPast:
+        """(B, L) ids, with the images in reading order over the rows, or (B, L, H) `inputs_embeds` -> (B, L, H)."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("pass exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            features = None if pixel_values is None else self.encode_images(pixel_values, image_grid_hws)
+            inputs_embeds = self.embed(input_ids, features)
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+
+
+class KimiVLForConditionalGeneration(KimiVLPreTrainedModel, GenerationMixin):
+    """Kimi-VL with its vocabulary head: the class to train, to sample from and to save."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
+    _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
+
+    def __init__(self, config: KimiVLConfig) -> None:
+        super().__init__(config)
+        self.model = KimiVLModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_image_features(
+        self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """See `KimiVLModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values, image_grid_hws, **kwargs)
+
+    def encode_images(self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor) -> torch.Tensor:
+        """(P, 3, 14, 14) pixels and (N, 2) grids -> (T, H) features; see `KimiVLModel.encode_images`."""
+        return self.model.encode_images(pixel_values, image_grid_hws)
+
+    def embed(self, input_ids: torch.Tensor, image_features: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, L) ids and (T, H) features -> (B, L, H) `inputs_embeds`; see `KimiVLModel.embed`."""
+        return self.model.embed(input_ids, image_features)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_hws: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> MoeCausalLMOutputWithPast:
+        """Logits (B, L or `logits_to_keep`, V), and the next-token loss where `labels` (B, L; -100 is left out) are given.
+
+        `logits_to_keep` is the number of last positions, 0 for all, or an index tensor of positions.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            pixel_values=pixel_values,
+            image_grid_hws=image_grid_hws,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
+        return MoeCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            router_logits=outputs.router_logits,
+        )
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """The step's inputs; images go in with the prompt only, afterwards they are in the cache."""
+        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+        if not is_first_iteration and inputs.get("use_cache", True):
+            inputs.pop("pixel_values", None)
+            inputs.pop("image_grid_hws", None)
+        return inputs
+
+
+__all__ = ["KimiVLForConditionalGeneration", "KimiVLModel", "KimiVLPreTrainedModel", "MoonViT"]
