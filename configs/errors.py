@@ -1,0 +1,33 @@
+"""What is wrong with a recipe: every problem found, each with its key, its place and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake.
+
+    Example: `Problem("rl.steps", "my.yaml:7", "rl.steps = 'ten': must be a whole number")`.
+    """
+
+    key: str  # dotted path; empty where the whole file is meant
+    where: str  # `file:line`, `file` or `command line`
+    message: str  # the value, what is allowed, the fix
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class ConfigError(ValueError):
+    """A recipe that cannot be run; `problems` lists everything found, and the text shows all of it."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__(problems)  # as the only argument, so that the error survives pickling between processes
+        self.problems = problems
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return str(self.problems[0])
+        return "\n".join([f"{len(self.problems)} problems in the recipe:", *(f"  {p}" for p in self.problems)])

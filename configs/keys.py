@@ -1,0 +1,135 @@
+"""The keys that a recipe may have, read from the schema: their types, their defaults, and the nearest to a typo."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Literal
+
+from configs.schema import RunConfig
+from configs.yaml_io import KeyPath, dotted
+
+Pattern = tuple[str, ...]  # a key path in which `N` stands for any place in a list: ("data", "train", "N", "use")
+
+REQUIRED = dataclasses.MISSING
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Key:
+    """One key of the schema. Example: `Key(("rl", "steps"), int, REQUIRED)`."""
+
+    pattern: Pattern
+    annotation: Any
+    default: Any  # REQUIRED where the recipe must give it
+
+
+@cache
+def schema_keys() -> dict[Pattern, Key]:
+    """Every key of the schema, sections included, in the schema's order."""
+    return {key.pattern: key for key in _walk(RunConfig, ())}
+
+
+def find(path: KeyPath) -> Key | None:
+    """The schema's key at a path of a recipe; `None` where there is no such key."""
+    return schema_keys().get(tuple("N" if isinstance(part, int) else part for part in path))
+
+
+def is_free(path: KeyPath) -> bool:
+    """Whether the path lies inside a mapping whose keys are the user's own, such as `data.train.0.columns`."""
+    above = (find(path[:end]) for end in range(1, len(path)))
+    return any(key is not None and typing.get_origin(key.annotation) is dict for key in above)
+
+
+def section_keys(path: KeyPath) -> list[str]:
+    """The names that may stand in a section, in the schema's order."""
+    key = find(path)
+    section = RunConfig if not path else section_of(key.annotation) if key else None
+    return [field.name for field in dataclasses.fields(section)] if section else []
+
+
+def section_of(annotation: Any) -> Any:
+    """The dataclass of a section, `X` or `X | None`; else `None`."""
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if dataclasses.is_dataclass(candidate) and typing.get_origin(annotation) is not tuple:
+            return candidate
+    return None
+
+
+def is_list(annotation: Any) -> bool:
+    """Whether the key holds a list of sections."""
+    return typing.get_origin(annotation) is tuple
+
+
+def nearest(path: KeyPath) -> list[str]:
+    """The valid keys, dotted, that an unknown one most likely means; best first, at most three, often one."""
+    section, name = path[:-1], str(path[-1])
+    inside = [".".join(part) for part in _ending(section, (name,))]
+    if inside:
+        return inside[:3]
+    typo = difflib.get_close_matches(name, section_keys(section), n=1, cutoff=0.6)
+    if typo:
+        return [dotted((*section, typo[0]))]
+    elsewhere = [".".join(pattern) for pattern in schema_keys() if pattern[-1] == name]
+    if elsewhere:
+        return elsewhere[:3]
+    return difflib.get_close_matches(dotted(path), [".".join(pattern) for pattern in schema_keys()], n=1, cutoff=0.7)
+
+
+def written_out(path: KeyPath) -> KeyPath:
+    """A short key of the command line in full: `rl.learning_rate` is `rl.optimizer.learning_rate`.
+
+    It is short when exactly one key under the section ends so; every other path is returned as it is.
+    """
+    if find(path) is not None or is_free(path):
+        return path
+    valid = max(end for end in range(len(path)) if end == 0 or find(path[:end]))
+    found = _ending(path[:valid], path[valid:])
+    return found[0] if len(found) == 1 and "N" not in found[0] else path
+
+
+def describe(annotation: Any) -> str:
+    """What a key takes, in words: `a whole number, or null`."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Any: "any value"}
+    if annotation in words:
+        return words[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(str(choice) for choice in arguments)
+    if origin is types.UnionType:
+        return ", or ".join("null" if part is types.NoneType else describe(part) for part in arguments)
+    if origin is tuple:
+        return "a list, each item " + describe(arguments[0])
+    if origin is dict:
+        return "a mapping of names to " + describe(arguments[1])
+    names = ", ".join(field.name for field in dataclasses.fields(annotation))
+    return f"a section with the keys {names}"
+
+
+def _ending(section: KeyPath, tail: KeyPath) -> list[Pattern]:
+    """The keys under a section that end with `tail`."""
+    start = tuple("N" if isinstance(part, int) else part for part in section)
+    return [
+        pattern
+        for pattern in schema_keys()
+        if pattern[: len(start)] == start and len(pattern) > len(start) + len(tail) and pattern[-len(tail) :] == tail
+    ]
+
+
+def _walk(section: Any, above: Pattern) -> Iterator[Key]:
+    hints = typing.get_type_hints(section)
+    for field in dataclasses.fields(section):
+        made = field.default_factory is not dataclasses.MISSING
+        default = field.default_factory() if made else field.default  # type: ignore[misc]
+        here, annotation = (*above, field.name), hints[field.name]
+        yield Key(here, annotation, default)
+        inner = section_of(annotation)
+        if inner is not None:
+            yield from _walk(inner, here)
+        elif is_list(annotation):
+            item = typing.get_args(annotation)[0]
+            yield Key((*here, "N"), item, REQUIRED)
+            yield from _walk(item, (*here, "N"))

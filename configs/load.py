@@ -1,0 +1,157 @@
+"""Reads a recipe: YAML, then `key=value` overrides, then every type, key and rule of the schema at once.
+
+Only the driver loads recipes; engines and the learner take the plain dataclasses of `configs.schema`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import typing
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from configs import keys, yaml_io
+from configs.errors import ConfigError, Problem
+from configs.overrides import apply_override
+from configs.schema import RunConfig
+from configs.yaml_io import Document, KeyPath, dotted
+
+__all__ = ["ConfigError", "Problem", "digest", "dump_recipe", "load_recipe"]
+
+_UNREAD_BY_DIGEST = {"output_dir"}  # where a run lies is not what it is: a run folder may be moved
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a recipe and the overrides of the command line (`rl.steps=20`, `rl=null`, `data.train.0.use=easy_vqa`).
+
+    Raises `ConfigError` with every problem found, each with its key, its place and what is allowed.
+    """
+    document = yaml_io.parse(_text(path), str(path))
+    if not document.problems and not isinstance(document.data, dict):
+        raise ConfigError((_not_a_recipe(document),))
+    if not isinstance(document.data, dict):
+        raise ConfigError(tuple(document.problems))
+    for override in overrides:
+        apply_override(document, override)
+    config = _validate(document)
+    if config is None:
+        raise ConfigError(tuple(document.problems))
+    return config
+
+
+def dump_recipe(config: RunConfig) -> str:
+    """The whole recipe as YAML, defaults written out, keys in the schema's order; `load_recipe` reads it back equal."""
+    return yaml_io.dump(_plain(config))
+
+
+def digest(config: RunConfig) -> str:
+    """64 hex digits that are the same for the same run, wherever its folder lies: a resume must find its own."""
+    kept = {key: value for key, value in _plain(config).items() if key not in _UNREAD_BY_DIGEST}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _adapter() -> TypeAdapter[RunConfig]:
+    return TypeAdapter(RunConfig)
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """Dicts, lists and scalars, whole numbers made floats where the schema says so (`1` and `1.0` are one recipe)."""
+    checked = _adapter().validate_json(json.dumps(dataclasses.asdict(config)), strict=True)
+    return json.loads(json.dumps(dataclasses.asdict(checked)))
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8 text (byte {error.start}); a recipe is a YAML file"
+    except FileNotFoundError:
+        message = f"no such file{_near_files(Path(path))}"
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+    raise ConfigError((Problem("", str(path), message),))
+
+
+def _near_files(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path(__file__).parent / "recipes"
+    there = sorted(file.name for file in folder.glob("*.yaml"))
+    near = difflib.get_close_matches(path.name, there, n=1) or there
+    return f"; recipes in {folder}: {', '.join(near)}" if near else f"; {folder} holds no *.yaml"
+
+
+def _not_a_recipe(document: Document) -> Problem:
+    needed = "a recipe is a mapping of keys that starts with `name:` and `output_dir:`"
+    what = "the file is empty" if document.data is None else f"holds {_shown(document.data)}"
+    return Problem("", document.place(()), f"{what}; {needed}")
+
+
+def _validate(document: Document) -> RunConfig | None:
+    """The config, or `None` with what is wrong added to the document's problems."""
+    try:
+        config = _adapter().validate_json(json.dumps(document.data), strict=True)
+    except ValidationError as error:
+        document.problems.extend(_problem(document, details) for details in error.errors())
+        return None
+    return None if document.problems else config
+
+
+def _problem(document: Document, details: ErrorDetails) -> Problem:
+    path: KeyPath = details["loc"]
+    kind = details["type"]
+    if kind == "value_error":
+        return _broken_rule(document, path, str(details["ctx"]["error"]))  # type: ignore[typeddict-item]
+    if kind == "unexpected_keyword_argument":
+        return Problem(dotted(path), document.place(path), f"{dotted(path)}: no such key; {_advice(path)}")
+    allowed = _allowed(path) or details["msg"]
+    if kind == "missing":
+        return Problem(dotted(path), document.place(path), f"{dotted(path)} is missing: give it {allowed}")
+    value = details["input"]
+    hint = _choice(path, value)
+    return Problem(dotted(path), document.place(path), f"{dotted(path)} = {_shown(value)}: must be {allowed}{hint}")
+
+
+def _broken_rule(document: Document, section: KeyPath, message: str) -> Problem:
+    """A rule of the schema's `__post_init__`, whose message starts with the keys that it is about."""
+    names = message.partition(" = ")[0].split(", ")
+    path = (*section, *names[0].split("."))
+    prefix = f"{dotted(section)}." if section else ""
+    return Problem(dotted(path), document.place(path), prefix + message)
+
+
+def _advice(path: KeyPath) -> str:
+    near = keys.nearest(path)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    where = f"the keys of {dotted(path[:-1])}" if len(path) > 1 else "the keys here"
+    return f"{where} are {', '.join(keys.section_keys(path[:-1]))}"
+
+
+def _allowed(path: KeyPath) -> str:
+    key = keys.find(path)
+    if key is not None:
+        return keys.describe(key.annotation)
+    above = keys.find(path[:-1])  # the value of a free mapping, such as data.train.0.columns.image
+    return keys.describe(typing.get_args(above.annotation)[1]) if above is not None else ""
+
+
+def _choice(path: KeyPath, value: object) -> str:
+    key = keys.find(path)
+    if key is None or typing.get_origin(key.annotation) is not typing.Literal:
+        return ""
+    near = difflib.get_close_matches(str(value), [str(choice) for choice in typing.get_args(key.annotation)], n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _shown(value: object) -> str:
+    """A value as the recipe writes it, cut short."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
