@@ -19,6 +19,8 @@ from PIL import Image, ImageDraw
 
 from rewards.types import Task
 
+from .report import SkipReport
+
 Split = Literal["train", "held_out"]
 
 TILE = 28  # pixels; two 14-pixel patches a side, which a 2x2 merge turns into one image token
@@ -100,6 +102,7 @@ class DigitSums:
     """
 
     name = "digit_sums"
+    endless = True
 
     def __init__(
         self,
@@ -124,6 +127,7 @@ class DigitSums:
         if not 0 <= check_share <= 1:
             raise ValueError(f"digit_sums: check_share = {check_share!r}: must be between 0 and 1")
         self.split, self.check_share = split, check_share
+        self.report = SkipReport()
         self._counts, self._weights = tuple(weights), tuple(weights.values())
         options = repr((sorted(weights.items()), self.operators, check_share))
         self._key = f"digit_sums/{split}/{hashlib.sha256(options.encode()).hexdigest()[:6]}"
@@ -182,7 +186,9 @@ def scan_split() -> dict[Split, np.ndarray]:
     digits = _uci_digits().target
     held_out: list[int] = []
     for digit in range(10):
-        rows = sorted(np.flatnonzero(digits == digit), key=lambda row: hashlib.sha256(f"{row}".encode()).digest())
+        rows = sorted(
+            np.flatnonzero(digits == digit).tolist(), key=lambda row: hashlib.sha256(f"{row}".encode()).digest()
+        )
         held_out += rows[: round(len(rows) * HELD_OUT_SHARE)]
     return {"held_out": np.sort(held_out), "train": np.setdiff1d(np.arange(len(digits)), held_out)}
 

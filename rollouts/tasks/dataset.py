@@ -1,0 +1,206 @@
+"""Tasks from a JSONL or Parquet file or a hub data set, read by the `datasets` library.
+
+Every row is checked once when the data set is opened, its images by their headers only; a row that cannot become a
+task is skipped and counted. A file that breaks later, or breaks behind its header, is left out when it is rendered.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rewards.types import Task
+
+from .images import BadImage, open_image
+from .report import SkipReport
+from .rows import FIELDS, REQUIRED, BadRow, parse_row
+
+FORMATS = {".jsonl": "text", ".parquet": "parquet"}  # file suffix -> loader of `datasets`
+BATCH = 256  # rows read at a time while checking
+
+
+class DataSetError(ValueError):
+    """A data set that cannot be used at all; the message says what to change."""
+
+
+class DatasetTasks:
+    """The usable rows of one data set, in the order of the file; pass a `columns` mapping where names differ from ours.
+
+    `use` is a `.jsonl` or `.parquet` file (relative to `base`) or the name of a hub data set, `split` its split or a
+    slice of it (`train[:90%]`), `subset` the hub data set's configuration, `verifier` that of rows which name none.
+    Raises DataSetError where no row is usable.
+    """
+
+    endless = False
+
+    def __init__(
+        self,
+        use: str,
+        *,
+        base: Path,
+        split: str = "train",
+        columns: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        verifier: str = "math",
+        subset: str | None = None,
+    ) -> None:
+        path = base / use if Path(use).suffix in FORMATS else None
+        self.use, self.name = use, Path(use).stem
+        self.report = SkipReport()
+        self._prefix = ":".join([use, *([subset] if subset else []), *([split] if split != "train" else [])])
+        self._folder, self._verifier = path.parent if path else None, verifier
+        self._lines = path is not None and path.suffix == ".jsonl"
+        self._rows = _open_file(path, split) if path else _open_hub(use, split, subset)
+        if len(self._rows) == 0:
+            raise DataSetError(f"{use}: the data set is empty (split {split})")
+        self._columns = _map_columns(use, self._names(), columns or {})
+        self._usable = self._check(limit)
+
+    def __len__(self) -> int:
+        """Number of usable rows."""
+        return len(self._usable)
+
+    def task(self, index: int, seed: int) -> Task:
+        """Usable row `index` as a task, the same for every `seed`; an image that has vanished becomes `b""`."""
+        del seed
+        row, row_id = self._usable[index]
+        return self._parse(self._read(row), row_id)
+
+    def _names(self) -> list[str]:
+        """The columns; of JSON lines, the keys of the first thousand."""
+        if not self._lines:
+            return list(self._rows.column_names)
+        names: dict[str, None] = {}
+        for cell in self._rows[:1000]["text"]:
+            try:
+                names.update(dict.fromkeys(_json_object(cell)))
+            except BadRow:
+                continue
+        return list(names)
+
+    def _check(self, limit: int | None) -> list[tuple[int, str]]:
+        """(row number, id) of the first `limit` usable rows, counting the others in the report."""
+        usable: list[tuple[int, str]] = []
+        seen: set[str] = set()
+        for number, cells in enumerate(self._cells()):
+            if limit is not None and len(usable) == limit:
+                break
+            if cells.get("text") == "" and self._lines:
+                continue  # a blank line
+            try:
+                row_id = self._check_row(cells, number, seen)
+            except (BadRow, BadImage) as error:
+                self.report.add(self.name, error.reason, f"row {number}: {error}"[:120])
+            else:
+                seen.add(row_id)
+                usable.append((number, row_id))
+        if not usable:
+            raise DataSetError("\n  ".join([f"{self.use}: no row can become a task", *self.report.lines()]))
+        return usable
+
+    def _check_row(self, cells: Mapping[str, Any], number: int, seen: set[str]) -> str:
+        """The id of a good row. Raises BadRow or BadImage."""
+        row = _json_object(cells["text"]) if self._lines else cells
+        given = row.get(self._columns.get("id", ""))
+        row_id = str(number if given is None else given)
+        if row_id in seen:
+            raise BadRow("id was seen before", row_id)
+        for data in self._parse(row, row_id).images:
+            open_image(data)
+        return row_id
+
+    def _parse(self, row: Mapping[str, Any], row_id: str) -> Task:
+        return parse_row(
+            row,
+            task_id=f"{self._prefix}/{row_id}",
+            source=self.name,
+            columns=self._columns,
+            folder=self._folder,
+            verifier=self._verifier,
+        )
+
+    def _cells(self) -> Iterator[dict[str, Any]]:
+        """All rows as plain Python; the arrow format keeps `datasets` from decoding images."""
+        for batch in self._rows.with_format("arrow").iter(batch_size=BATCH):
+            yield from batch.to_pylist()
+
+    def _read(self, row: int) -> Mapping[str, Any]:
+        cells = self._rows.with_format("arrow")[row].to_pylist()[0]
+        return _json_object(cells["text"]) if self._lines else cells
+
+
+def _json_object(line: str) -> dict[str, Any]:
+    """The object on a line of JSONL. Raises BadRow."""
+    if "\ufffd" in line:  # what the loader puts where bytes are no UTF-8
+        raise BadRow("line is not UTF-8")
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadRow("line is not JSON", str(error)) from error
+    if not isinstance(value, dict):
+        raise BadRow("line is not a JSON object", line[:40])
+    return value
+
+
+def _map_columns(use: str, names: list[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Our field -> the file's column, by `columns` or by the same name (`image` serves as `images`)."""
+    for field, column in columns.items():
+        if field not in FIELDS:
+            raise DataSetError(f"{use}: columns.{field}: unknown field; the fields are {', '.join(FIELDS)}")
+        if column not in names:
+            raise DataSetError(f"{use}: columns.{field} = {column!r}: no such column{_nearest(column, names)}")
+    mapping = {field: columns.get(field, field) for field in FIELDS}
+    if "images" not in columns and "images" not in names and "image" in names:
+        mapping["images"] = "image"
+    for field in REQUIRED:
+        if mapping[field] not in names:
+            raise DataSetError(
+                f"{use}: there is no column {field!r}; the columns are {', '.join(names)}. "
+                f"Say which one holds the {field}: `columns: {{{field}: {names[0] if names else '...'}}}`"
+            )
+    return {field: column for field, column in mapping.items() if column in names}
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    near = difflib.get_close_matches(word, words, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(words[:12]) or 'none'}"
+
+
+def _open_file(path: Path, split: str) -> Any:
+    """Open a file as a `datasets.Dataset`, JSON lines as a column `text`. Raises DataSetError."""
+    from datasets import load_dataset
+
+    if not path.is_file():
+        if not path.parent.is_dir():
+            raise DataSetError(f"{path}: there is no folder {path.parent}")
+        names = sorted(file.name for file in path.parent.iterdir() if file.suffix in FORMATS)
+        raise DataSetError(f"{path}: no such file{_nearest(path.name, names)}")
+    if path.stat().st_size == 0:
+        raise DataSetError(f"{path}: the data set is empty (0 bytes)")
+    if split != "train" and not split.startswith("train["):
+        raise DataSetError(
+            f"{path}: split = {split!r}: a file has one split, train; "
+            "name another file, or divide this one into train[:90%] and train[90%:]"
+        )
+    loader = FORMATS[path.suffix]
+    options: dict[str, Any] = {"encoding_errors": "replace"} if loader == "text" else {}
+    try:
+        return load_dataset(loader, data_files={"train": str(path)}, split=split, **options)
+    except Exception as error:  # the loaders' errors share no type
+        raise DataSetError(f"{path}: cannot be read as {path.suffix[1:]} ({error.__cause__ or error})") from error
+
+
+def _open_hub(name: str, split: str, subset: str | None) -> Any:
+    """Open a split of a hub data set, or of a folder that `datasets` can load. Raises DataSetError."""
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(name, subset, split=split)
+    except Exception as error:  # network, name, split and subset errors share no type
+        raise DataSetError(
+            f"{name}: cannot be loaded from the hub ({error}). "
+            f"For a file of your own, write a path that ends in {' or '.join(FORMATS)}"
+        ) from error

@@ -1,0 +1,213 @@
+"""From the `data` section of a recipe to tasks: one source for each entry, and a weighted mixture of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from configs.schema import SourceConfig
+from rewards.types import Task
+
+from .dataset import FORMATS, DatasetTasks
+from .digit_sums import DigitSums
+from .easy_vqa import EasyVQA
+from .report import SkipReport
+
+BUILT_IN: Mapping[str, Callable[..., Any]] = {"digit_sums": DigitSums, "easy_vqa": EasyVQA}
+BUCKETS = 8  # an epoch shuffles within these parts of a source: a row returns after 7/8 of an epoch at the earliest
+
+
+class TaskSource(Protocol):
+    """An indexed sequence of tasks."""
+
+    name: str  # for `Task.source`, and so for the metrics of each source
+    report: SkipReport
+
+    @property
+    def endless(self) -> bool:
+        """True where every index gives a new task, so that there are no epochs."""
+        ...
+
+    def __len__(self) -> int:
+        """How many indices there are."""
+        ...
+
+    def task(self, index: int, seed: int) -> Task:
+        """Task `index`; the same arguments give the same task."""
+        ...
+
+
+class Limited:
+    """The first `limit` tasks of a source, as one with epochs."""
+
+    endless = False
+
+    def __init__(self, source: TaskSource, limit: int) -> None:
+        self.name, self.report = source.name, source.report
+        self._source, self._length = source, min(limit, len(source))
+
+    def __len__(self) -> int:
+        """At most `limit`."""
+        return self._length
+
+    def task(self, index: int, seed: int) -> Task:
+        """Task `index` of the source."""
+        return self._source.task(index, seed)
+
+
+def build_source(config: SourceConfig, *, base: Path) -> TaskSource:
+    """Build the source that a recipe's entry describes; file names are relative to `base`.
+
+    Raises ValueError for unknown built-ins and options, and for data that cannot be used.
+    """
+    made: Callable[..., TaskSource]
+    if config.use in BUILT_IN:
+        if config.columns:
+            raise ValueError(f"{config.use}: columns = {config.columns!r}: a built-in has no columns; leave them out")
+        made, fixed = BUILT_IN[config.use], {"split": config.split}
+    else:
+        near = difflib.get_close_matches(config.use, BUILT_IN, n=1)
+        if near and "/" not in config.use and Path(config.use).suffix not in FORMATS:
+            raise ValueError(f"use = {config.use!r}: unknown; did you mean {near[0]}?")
+        fixed = {"split": config.split, "base": base, "columns": config.columns, "limit": config.limit}
+        made = functools.partial(DatasetTasks, config.use)
+    allowed = [name for name in inspect.signature(made).parameters if name not in {"use", *fixed, "split"}]
+    for option in config.options:
+        if option not in allowed:
+            raise ValueError(f"{config.use}: options.{option}: unknown; the options are {', '.join(allowed)}")
+    source = made(**fixed, **config.options)
+    return source if config.limit is None else Limited(source, config.limit)
+
+
+class TaskMixture:
+    """Sources mixed by weight: over any number of draws, each has had its share to within one task.
+
+    `seed` orders every finite source anew in each epoch, and picks the tasks of the endless ones. `base` is the folder
+    where relative file names start. `report` counts the rows that were left out.
+    """
+
+    def __init__(self, configs: Sequence[SourceConfig], *, seed: int, base: Path) -> None:
+        _refuse_twins(configs)
+        self.sources = [build_source(config, base=base) for config in configs]
+        self.names = _unique_names(self.sources)
+        self.report = SkipReport()
+        for source in self.sources:
+            self.report.merge(source.report)
+        self._seed = seed
+        self._weights = [config.weight for config in configs]
+        self._counted, self._counts = 0, [0] * len(configs)
+
+    def draw(self, step: int, n: int, *, repeats: bool = False) -> list[Task]:
+        """Return the `n` tasks of `step`, in mixed order; they depend on the seed and the arguments alone.
+
+        A finite source is walked in epochs, every row once in each, as long as `n` is the same at every step. No task
+        comes twice in one step unless `repeats`. Raises ValueError where a source is too small for that.
+        """
+        before, after = self._shares(step * n), self._shares((step + 1) * n)
+        tasks: list[Task] = []
+        for i, source in enumerate(self.sources):
+            if not source.endless and not repeats:
+                _check_size(self.names[i], len(source), after[i] - before[i])
+            tasks += [self._task(i, position) for position in range(before[i], after[i])]
+        random.Random(f"{self._seed}/{step}").shuffle(tasks)
+        return tasks
+
+    def fixed(self, limit: int) -> list[Task]:
+        """Return at most `limit` different tasks, mixed by weight; where a source is too small, the others fill up."""
+        taken = [0] * len(self.sources)
+        tasks: list[Task] = []
+        for _ in range(limit):
+            left = [i for i, source in enumerate(self.sources) if taken[i] < len(source)]
+            if not left:
+                break
+            i = min(left, key=lambda i: (taken[i] + 0.5) / self._weights[i])
+            tasks.append(self._task(i, taken[i]))
+            taken[i] += 1
+        return tasks
+
+    def _shares(self, drawn: int) -> list[int]:
+        """How many of the first `drawn` tasks come from each source: always the one furthest behind is next."""
+        if drawn < self._counted:
+            self._counted, self._counts = 0, [0] * len(self.sources)
+        counts, weights = self._counts, self._weights
+        for _ in range(drawn - self._counted):
+            counts[min(range(len(counts)), key=lambda i: (counts[i] + 0.5) / weights[i])] += 1
+        self._counted = drawn
+        return list(counts)
+
+    def _task(self, i: int, position: int) -> Task:
+        """The task at a position of the walk through source `i`."""
+        source, name = self.sources[i], self.names[i]
+        if source.endless:
+            row = position
+        else:
+            epoch, offset = divmod(position, len(source))
+            bucket, place = divmod(offset, _bucket_size(len(source)))
+            row = _bucket(f"{self._seed}/{name}", len(source), epoch, bucket)[place]
+        task = source.task(row, self._seed)
+        # Sources of one name would share their ids as well as their metrics.
+        return task if name == task.source else dataclasses.replace(task, source=name, id=f"{name}/{task.id}")
+
+
+def held_out(configs: Sequence[SourceConfig], limit: int, seed: int, *, base: Path) -> list[Task]:
+    """Return the fixed list of at most `limit` different held-out tasks. Raises ValueError as `build_source` does."""
+    return TaskMixture(configs, seed=seed, base=base).fixed(limit)
+
+
+def _bucket_size(length: int) -> int:
+    return -(-length // BUCKETS)
+
+
+@functools.lru_cache(maxsize=64)
+def _order(key: str, length: int) -> tuple[int, ...]:
+    """The rows of a source in the order that `key` gives them for good; its parts are the buckets."""
+    rows = list(range(length))
+    random.Random(key).shuffle(rows)
+    return tuple(rows)
+
+
+@functools.lru_cache(maxsize=64)
+def _bucket(key: str, length: int, epoch: int, bucket: int) -> tuple[int, ...]:
+    """The rows of a bucket in their order in an epoch.
+
+    Only the order inside a bucket changes from epoch to epoch, so that a step that reaches into the next epoch does not
+    meet the rows again that it has just had; a plain shuffle would.
+    """
+    size = _bucket_size(length)
+    rows = list(_order(key, length)[bucket * size : (bucket + 1) * size])
+    random.Random(f"{key}/{epoch}/{bucket}").shuffle(rows)
+    return tuple(rows)
+
+
+def _check_size(name: str, length: int, wanted: int) -> None:
+    most = length - _bucket_size(length) + 1
+    if wanted > most:
+        raise ValueError(
+            f"{name}: {wanted} different tasks are wanted in one step, and with {length} tasks it can give {most}: "
+            "lower prompts_per_step, lower the weight of this source, or add data"
+        )
+
+
+def _refuse_twins(configs: Sequence[SourceConfig]) -> None:
+    """Raise ValueError where two entries would give the same tasks."""
+    seen = []
+    for config in configs:
+        entry = (config.use, config.split, config.columns, config.options)
+        if entry in seen:
+            raise ValueError(f"{config.use} is listed twice: give one entry the sum of the weights")
+        seen.append(entry)
+
+
+def _unique_names(sources: Sequence[TaskSource]) -> list[str]:
+    """The names of the sources, numbered where several have the same: `train`, `train-2`."""
+    names: list[str] = []
+    for source in sources:
+        same = sum(other.name == source.name for other in sources[: len(names)])
+        names.append(source.name if same == 0 else f"{source.name}-{same + 1}")
+    return names

@@ -1,0 +1,144 @@
+"""One row of a data set file to one task, or to the reason why it cannot become one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rewards.types import Task
+
+FIELDS = ("images", "question", "answer", "verifier", "choices", "difficulty", "solution", "id")
+REQUIRED = ("question", "answer")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class BadRow(ValueError):
+    """A row that cannot become a task; `reason` is short and the same for all rows with this fault."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason, self.detail = reason, detail
+
+
+def list_choices(choices: Sequence[str]) -> str:
+    """The options as lines for the end of a question: `A. circle`, `B. square`, ..."""
+    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+
+
+def parse_row(
+    row: Mapping[str, Any], *, task_id: str, source: str, columns: Mapping[str, str], folder: Path | None, verifier: str
+) -> Task:
+    """Turn a row into a task.
+
+    `columns` maps our fields to the row's keys, `verifier` is for rows that name none, and `folder` is where relative
+    image paths start. Raises BadRow; an image that is missing or empty becomes `b""`, for the caller to judge.
+    """
+    cell = {field: row.get(column) for field, column in columns.items()}
+    question, answer = _text(cell, "question"), _text(cell, "answer")
+    choices = _choices(cell.get("choices"))
+    if choices:
+        answer = _letter(answer, choices)
+        if not _lists_options(question, len(choices)):
+            question = f"{question}\n{list_choices(choices)}"
+    return Task(
+        id=task_id,
+        source=source,
+        question=question,
+        answer=answer,
+        images=_images(cell.get("images"), folder),
+        verifier=_optional_text(cell, "verifier") or ("choice" if choices else verifier),
+        choices=choices,
+        difficulty=_difficulty(cell.get("difficulty")),
+        solution=_optional_text(cell, "solution"),
+    )
+
+
+def _text(cell: Mapping[str, Any], field: str) -> str:
+    """The text of a required field; a number is written out, other types are refused."""
+    text = _optional_text(cell, field)
+    if text is None:
+        raise BadRow(f"{field} is empty")
+    return text
+
+
+def _optional_text(cell: Mapping[str, Any], field: str) -> str | None:
+    value = cell.get(field)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise BadRow(f"{field} is neither text nor a number", repr(value)[:80])
+    return str(value).strip() or None
+
+
+def _choices(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise BadRow("choices is not a list", repr(value)[:80])
+    choices = tuple(_text({"an option": option}, "an option") for option in value)
+    if choices and not 2 <= len(choices) <= len(LETTERS):
+        raise BadRow(f"choices has not 2 to {len(LETTERS)} options", str(len(choices)))
+    return choices
+
+
+def _letter(answer: str, choices: Sequence[str]) -> str:
+    """The letter of the right option, from its letter or its text."""
+    letters = LETTERS[: len(choices)]
+    found = {letter for letter, choice in zip(letters, choices, strict=True) if choice == answer}
+    if len(answer) == 1 and answer in letters:
+        found.add(answer)
+    if len(found) > 1:
+        raise BadRow("answer fits more than one option", answer)
+    if not found:
+        raise BadRow("answer is none of the options", answer[:80])
+    return found.pop()
+
+
+def _lists_options(question: str, count: int) -> bool:
+    """True where the question itself labels every option, as `A.`, `A)`, `A:` or `(A)`."""
+    return all(re.search(rf"(?<!\w)\(?{letter}[.):]", question) for letter in LETTERS[:count])
+
+
+def _difficulty(value: Any) -> float | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise BadRow("difficulty is not a number in [0, 1]", repr(value)[:80])
+    return float(value)
+
+
+def _images(value: Any, folder: Path | None) -> tuple[bytes, ...]:
+    if value is None:
+        return ()
+    return tuple(read_image(item, folder) for item in (value if isinstance(value, list | tuple) else [value]))
+
+
+def read_image(value: Any, folder: Path | None) -> bytes:
+    """The encoded file behind a path, a data URI, bytes, or `datasets`' `{"bytes": ..., "path": ...}`.
+
+    Returns `b""` where it is missing or empty. Raises BadRow where `value` is none of these.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if value is None:
+        return b""
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise BadRow("image is neither a path, bytes nor a data URI", type(value).__name__)
+    if value.startswith("data:"):
+        try:
+            return base64.b64decode(value.partition(",")[2], validate=True)
+        except binascii.Error as error:
+            raise BadRow("image's data URI is not base64", str(error)) from error
+    if re.match(r"[a-z]+://", value):
+        raise BadRow("image is a URL: download it first", value[:80])
+    try:
+        return ((folder or Path()) / value).read_bytes()
+    except (OSError, ValueError):  # ValueError: a NUL byte in the path
+        return b""
