@@ -1,0 +1,53 @@
+"""Tests are offline, on one thread, and each draws its random numbers from a seed of its own."""
+
+import ipaddress
+import os
+import socket
+import zlib
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: tests share their cores with Ray's workers
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# With a token of an earlier run in the home folder, `ray start` asks for it and a second node cannot join.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+settings.register_profile("thinkvl", deadline=None, derandomize=True, max_examples=100)
+settings.load_profile("thinkvl")
+
+
+@pytest.fixture
+def rng(request):
+    """A numpy generator whose seed is the test's name: the same numbers in every run, others in every test."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _offline():
+    """Python sockets reach this machine and its own network only; a test that asks the internet fails at once."""
+    patch = pytest.MonkeyPatch()
+    connect = socket.socket.connect
+
+    def connect_nearby(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and self.type & socket.SOCK_STREAM and _is_far(address[0]):
+            raise RuntimeError(f"tests are offline, and this one connects to {address[0]}:{address[1]}")
+        return connect(self, address)
+
+    patch.setattr(socket.socket, "connect", connect_nearby)
+    yield
+    patch.undo()
+
+
+def _is_far(host):
+    try:
+        address = ipaddress.ip_address(host.split("%")[0])
+    except ValueError:
+        return host not in ("localhost", socket.gethostname())
+    return address.is_global and host not in socket.gethostbyname_ex(socket.gethostname())[2]
