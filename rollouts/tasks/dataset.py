@@ -47,7 +47,7 @@ class DatasetTasks:
         verifier: str = "math",
         subset: str | None = None,
     ) -> None:
-        path = base / use if Path(use).suffix in FORMATS else None
+        path = _file(use, base)
         self.use, self.name = use, Path(use).stem
         self.report = SkipReport()
         self._prefix = ":".join([use, *([subset] if subset else []), *([split] if split != "train" else [])])
@@ -83,9 +83,12 @@ class DatasetTasks:
 
     def _check(self, limit: int | None) -> list[tuple[int, str]]:
         """(row number, id) of the first `limit` usable rows, counting the others in the report."""
+        from datasets.utils import tqdm
+
         usable: list[tuple[int, str]] = []
         seen: set[str] = set()
-        for number, cells in enumerate(self._cells()):
+        rows = tqdm(self._cells(), total=len(self._rows), desc=f"checking {self.name}", unit=" rows", delay=2)
+        for number, cells in enumerate(rows):
             if limit is not None and len(usable) == limit:
                 break
             if cells.get("text") == "" and self._lines:
@@ -164,9 +167,23 @@ def _map_columns(use: str, names: list[str], columns: Mapping[str, str]) -> dict
     return {field: column for field, column in mapping.items() if column in names}
 
 
+def _file(use: str, base: Path) -> Path | None:
+    """The file that `use` names, or None for a hub name. Raises DataSetError for a file of another format."""
+    path = base / Path(use).expanduser()
+    if path.suffix in FORMATS:
+        return path
+    if path.exists() or use.startswith((".", "/", "~")) or path.suffix in {".json", ".csv", ".tsv", ".txt"}:
+        raise DataSetError(f"{use}: data files end in {' or '.join(FORMATS)}; convert it, one JSON object on each line")
+    return None
+
+
 def _nearest(word: str, words: list[str]) -> str:
     near = difflib.get_close_matches(word, words, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(words[:12]) or 'none'}"
+    return (
+        f"; did you mean {' or '.join(near)}?"
+        if near
+        else f"; {f'there are {', '.join(words[:12])}' if words else 'there is none'}"
+    )
 
 
 def _open_file(path: Path, split: str) -> Any:

@@ -114,18 +114,12 @@ class DigitSums:
     ) -> None:
         if split not in get_args(Split):
             raise ValueError(f"digit_sums: split = {split!r}: must be train or held_out")
-        weights = (
-            {int(n): float(w) for n, w in scans.items()} if isinstance(scans, Mapping) else dict.fromkeys(scans, 1.0)
-        )
-        if not weights or not all(isinstance(n, int) and 2 <= n <= MAX_SCANS for n in weights):
-            raise ValueError(f"digit_sums: scans = {scans!r}: must be numbers from 2 to {MAX_SCANS}")
-        if min(weights.values()) < 0 or sum(weights.values()) <= 0:
-            raise ValueError(f"digit_sums: scans = {scans!r}: weights must be 0 or more, and one of them positive")
-        self.operators = tuple(dict.fromkeys(ALIASES.get(operator, operator) for operator in operators))
+        weights = _weights(scans)
+        self.operators = tuple(ALIASES.get(operator, operator) for operator in operators)
         if not self.operators or not set(self.operators) <= set(COST):
-            raise ValueError(f"digit_sums: operators = {list(operators)!r}: must be some of {', '.join(COST)}")
-        if not 0 <= check_share <= 1:
-            raise ValueError(f"digit_sums: check_share = {check_share!r}: must be between 0 and 1")
+            raise ValueError(f"digit_sums: operators = {operators!r}: must be a list of some of {', '.join(COST)}")
+        if not isinstance(check_share, int | float) or not 0 <= check_share <= 1:
+            raise ValueError(f"digit_sums: check_share = {check_share!r}: must be a number between 0 and 1")
         self.split, self.check_share = split, check_share
         self.report = SkipReport()
         self._counts, self._weights = tuple(weights), tuple(weights.values())
@@ -157,6 +151,20 @@ class DigitSums:
             difficulty=expression.difficulty,
             solution="\n".join([str(expression), *_lines(steps, self.check_share, rng)]),
         )
+
+
+def _weights(scans: Sequence[int] | Mapping[int, float]) -> dict[int, float]:
+    """The option `scans` as number of scans -> weight. Raises ValueError."""
+    try:  # a recipe that went through JSON has text as keys
+        pairs = scans.items() if isinstance(scans, Mapping) else [(number, 1.0) for number in scans]
+        weights = {int(number): float(weight) for number, weight in pairs}
+    except (TypeError, ValueError):
+        weights = {}
+    if not weights or not all(2 <= number <= MAX_SCANS for number in weights):
+        raise ValueError(f"digit_sums: scans = {scans!r}: must be a list of numbers from 2 to {MAX_SCANS}")
+    if min(weights.values()) < 0 or sum(weights.values()) <= 0:
+        raise ValueError(f"digit_sums: scans = {scans!r}: weights must be 0 or more, and one of them positive")
+    return weights
 
 
 def _lines(steps: Sequence[Step], check_share: float, rng: random.Random) -> list[str]:

@@ -52,7 +52,7 @@ class _Data:
 class EasyVQA:
     """Questions of one split, as open questions (`form: open`), as multiple choice (`choice`), or each as both.
 
-    Raises ValueError where an option is out of range, and ImportError without the package `easy-vqa`.
+    Raises ValueError where an option is out of range.
     """
 
     name = "easy_vqa"
@@ -141,10 +141,8 @@ def _facts(rows: list[_Row]) -> dict[int, dict[str, str]]:
 
 @functools.cache
 def _load(split: Split) -> _Data:
-    try:
-        import easy_vqa
-    except ImportError as error:
-        raise ImportError("the task easy_vqa needs the package easy-vqa: pip install easy-vqa") from error
+    import easy_vqa
+
     train = split == "train"
     columns = easy_vqa.get_train_questions() if train else easy_vqa.get_test_questions()
     files = easy_vqa.get_train_image_paths() if train else easy_vqa.get_test_image_paths()

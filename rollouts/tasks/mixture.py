@@ -103,18 +103,14 @@ class TaskMixture:
         self._weights = [config.weight for config in configs]
         self._counted, self._counts = 0, [0] * len(configs)
 
-    def draw(self, step: int, n: int, *, repeats: bool = False) -> list[Task]:
+    def draw(self, step: int, n: int) -> list[Task]:
         """Return the `n` tasks of `step`, in mixed order; they depend on the seed and the arguments alone.
 
-        A finite source is walked in epochs, every row once in each, as long as `n` is the same at every step. No task
-        comes twice in one step unless `repeats`. Raises ValueError where a source is too small for that.
+        With the same `n` at every step, a finite source is walked in epochs, every row once in each. No task comes
+        twice in one step as long as a step takes at most 7/8 of a source; a smaller source must repeat itself.
         """
         before, after = self._shares(step * n), self._shares((step + 1) * n)
-        tasks: list[Task] = []
-        for i, source in enumerate(self.sources):
-            if not source.endless and not repeats:
-                _check_size(self.names[i], len(source), after[i] - before[i])
-            tasks += [self._task(i, position) for position in range(before[i], after[i])]
+        tasks = [self._task(i, at) for i in range(len(before)) for at in range(before[i], after[i])]
         random.Random(f"{self._seed}/{step}").shuffle(tasks)
         return tasks
 
@@ -183,15 +179,6 @@ def _bucket(key: str, length: int, epoch: int, bucket: int) -> tuple[int, ...]:
     rows = list(_order(key, length)[bucket * size : (bucket + 1) * size])
     random.Random(f"{key}/{epoch}/{bucket}").shuffle(rows)
     return tuple(rows)
-
-
-def _check_size(name: str, length: int, wanted: int) -> None:
-    most = length - _bucket_size(length) + 1
-    if wanted > most:
-        raise ValueError(
-            f"{name}: {wanted} different tasks are wanted in one step, and with {length} tasks it can give {most}: "
-            "lower prompts_per_step, lower the weight of this source, or add data"
-        )
 
 
 def _refuse_twins(configs: Sequence[SourceConfig]) -> None:
