@@ -5,6 +5,7 @@ Importing this package registers the classes with transformers' auto classes, so
 """
 
 from .configuration_kimi_vl import KimiVLConfig, MoonViTConfig
+from .export import save_checkpoint, save_with_code
 from .image_processing_kimi_vl import KimiVLImageProcessor
 from .loading import load_model, load_processor, load_tokenizer
 from .modeling_kimi_vl import KimiVLForConditionalGeneration, KimiVLModel, MoonViT
@@ -29,4 +30,6 @@ __all__ = [
     "load_model",
     "load_processor",
     "load_tokenizer",
+    "save_checkpoint",
+    "save_with_code",
 ]

@@ -7,7 +7,7 @@ programs that know the hub's config.json read ours.
 Source: Kimi-VL technical report (arXiv:2504.07491) section 2.1; Moonlight (arXiv:2502.16982) for the text model.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import DeepseekV3Config, PreTrainedConfig
 
@@ -85,7 +85,8 @@ class MoonViTConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.rope_parameters = self.rope_parameters or {"rope_type": "axial", "rope_theta": 10000.0}
-        self.merge_kernel_size = tuple(self.merge_kernel_size)
+        down, across = self.merge_kernel_size
+        self.merge_kernel_size = (down, across)
         super().__post_init__(**kwargs)
         if self.init_pos_emb_height != self.init_pos_emb_width:
             raise ValueError(
@@ -107,15 +108,20 @@ class MoonViTConfig(PreTrainedConfig):
 
 
 class KimiVLConfig(PreTrainedConfig):
-    """A whole Kimi-VL. `text_config` and `vision_config` may be configs, dicts (missing keys: Kimi-VL-A3B) or None."""
+    """A whole Kimi-VL.
+
+    `text_config` and `vision_config` are given as configs, as dicts (a missing key means Kimi-VL-A3B's value) or not at
+    all, and kept as a DeepseekV3Config and a MoonViTConfig.
+    """
 
     model_type = "kimi_vl"
-    sub_configs = {"text_config": DeepseekV3Config, "vision_config": MoonViTConfig}  # noqa: RUF012
-    sub_configs_defaults = {"text_config": DeepseekV3Config, "vision_config": MoonViTConfig}  # noqa: RUF012
+    # Two names: transformers renamed the attribute between 5.17 and 5.23, and reads it while the class is made.
+    sub_configs: ClassVar[Any] = {"text_config": DeepseekV3Config, "vision_config": MoonViTConfig}
+    sub_configs_defaults: ClassVar[Any] = {"text_config": DeepseekV3Config, "vision_config": MoonViTConfig}
     attribute_map = {"image_token_id": "media_placeholder_token_id"}  # noqa: RUF012
 
-    text_config: dict[str, Any] | PreTrainedConfig | None = None
-    vision_config: dict[str, Any] | PreTrainedConfig | None = None
+    text_config: Any = None
+    vision_config: Any = None
     media_placeholder_token_id: int = 163605
     ignore_index: int = -100
     projection_layer_norm_eps: float = 1e-5
@@ -148,21 +154,15 @@ class KimiVLConfig(PreTrainedConfig):
 
 
 def _text_config(given: dict[str, Any]) -> DeepseekV3Config:
-    given = {key: value for key, value in given.items() if key != "model_type"}
-    if given.get("rope_parameters"):
-        # Both spellings are in our files; two sources for one number would let them disagree.
-        given.pop("rope_theta", None)
-        given.pop("rope_scaling", None)
-    return DeepseekV3Config(**_merged(given))
-
-
-def _merged(given: dict[str, Any]) -> dict[str, Any]:
     merged = {**TEXT_DEFAULTS, **given}
+    merged.pop("model_type", None)
     if given.get("rope_parameters"):
+        # Our files hold both spellings; one number with two sources could disagree with itself.
         merged.pop("rope_theta", None)
+        merged.pop("rope_scaling", None)
     if "num_mtp_layers" in given:
         merged["num_nextn_predict_layers"] = merged.pop("num_mtp_layers")
-    return merged
+    return DeepseekV3Config(**merged)
 
 
 __all__ = ["KimiVLConfig", "MoonViTConfig"]

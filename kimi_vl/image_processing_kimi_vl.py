@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
 
 MAX_PATCHES_PER_SIDE = 511
 """The rotary table of the hub's model ends at a 512 x 512 grid, and its processor refuses a side of 512."""
@@ -90,7 +91,8 @@ class KimiVLImageProcessor(BaseImageProcessor):
         if isinstance(image, Path):
             image = str(image)
         if isinstance(image, str):
-            return self.fetch_images(image)
+            opened: Any = self.fetch_images(image)
+            return opened
         return Image.fromarray(np.asarray(image))
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
@@ -151,7 +153,7 @@ class KimiVLImageProcessor(BaseImageProcessor):
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """The first frame, upright, in 8-bit RGB. 16-bit greys are scaled, where Pillow's own conversion would clip them."""
+    """The first frame, upright, in 8-bit RGB. 16-bit greys are scaled; Pillow's own conversion would clip them."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64)

@@ -34,7 +34,7 @@ def load_model(
 
 
 def load_processor(path: str | Path, **kwargs: Any) -> KimiVLProcessor:
-    """The processor of a checkpoint: `preprocessor_config.json`, `tiktoken.model` or `tokenizer.json`, chat template."""
+    """The processor of a checkpoint: its image settings, tokenizer and chat template."""
     images = KimiVLImageProcessor.from_pretrained(str(path), **kwargs)
     return KimiVLProcessor(image_processor=images, tokenizer=load_tokenizer(path, **kwargs))
 

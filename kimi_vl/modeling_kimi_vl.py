@@ -1,7 +1,7 @@
 """Kimi-VL: MoonViT, a two-layer projector and a DeepSeek-V3 text model, built from transformers' own parts.
 
-Shapes: `P` patches of all images together, `N` images, `T` image tokens (a quarter of the patches), `B` rows, `L` tokens
-a row, `H` the text model's width, `V` the vocabulary.
+Shapes: `P` patches of all images together, `N` images, `T` image tokens (a quarter of the patches), `B` rows, `L`
+tokens a row, `H` the text model's width, `V` the vocabulary.
 
 Source: Kimi-VL technical report (arXiv:2504.07491) section 2.1 and figure 3; the vision tower and projector are
 transformers' Kimi-K2.5 modules, whose single-frame case is MoonViT.
@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationMixin
+from transformers import DeepseekV3Config, GenerationMixin
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPooling, MoeCausalLMOutputWithPast, MoeModelOutputWithPast
+from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Model
 from transformers.models.kimi_k25.modeling_kimi_k25 import (
     Kimi_K25Model,
@@ -22,6 +22,7 @@ from transformers.models.kimi_k25.modeling_kimi_k25 import (
     Kimi_K25VisionModel,
 )
 
+from .attention_kimi_vl import LatentAttention, PackedVisionAttention
 from .configuration_kimi_vl import KimiVLConfig, MoonViTConfig
 from .weights_kimi_vl import register_hub_weight_mapping
 
@@ -33,7 +34,16 @@ def grid_thw(image_grid_hws: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(image_grid_hws, (1, 0), value=1)
 
 
-class KimiVLPreTrainedModel(Kimi_K25PreTrainedModel):
+class _ExpertsChoice:
+    """Lets `experts_implementation=` and `set_experts_implementation` through."""
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        # transformers looks for its decorator in this file, and the experts live in the text model's.
+        return True
+
+
+class KimiVLPreTrainedModel(_ExpertsChoice, Kimi_K25PreTrainedModel):
     """What the model classes share: config class, where the weights sit, which attention kernels they support."""
 
     config_class = KimiVLConfig
@@ -41,16 +51,28 @@ class KimiVLPreTrainedModel(Kimi_K25PreTrainedModel):
     input_modalities = ("image", "text")
     _no_split_modules = ["Kimi_K25VisionEncoderLayer", "DeepseekV3DecoderLayer"]  # noqa: RUF012
 
-    def set_experts_implementation(self, experts_implementation: str) -> None:
-        """Choose the kernel of the routed experts: "grouped_mm", "batched_mm" or "eager"."""
-        self.get_decoder().set_experts_implementation(experts_implementation)
 
-
-class MoonViT(Kimi_K25VisionModel):
+class MoonViT(KimiVLPreTrainedModel, Kimi_K25VisionModel):
     """The vision tower: (P, 3, 14, 14) pixels of all images in a row -> (T, 4, width) merged patches."""
 
     config_class = MoonViTConfig
     config: MoonViTConfig
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        for layer in self.layers:
+            layer.attn = PackedVisionAttention(config)
+        self.post_init()
+
+
+class KimiVLTextModel(_ExpertsChoice, DeepseekV3Model):
+    """The text model: transformers' DeepSeek-V3 with an attention that decodes from the latent cache."""
+
+    def __init__(self, config: DeepseekV3Config) -> None:
+        super().__init__(config)
+        for index, layer in enumerate(self.layers):
+            layer.self_attn = LatentAttention(config, index)
+        self.post_init()
 
 
 class KimiVLModel(KimiVLPreTrainedModel, Kimi_K25Model):
@@ -60,16 +82,17 @@ class KimiVLModel(KimiVLPreTrainedModel, Kimi_K25Model):
         # Past Kimi_K25Model's own constructor, which would build its video tower first.
         super(Kimi_K25Model, self).__init__(config)
         self.vision_tower = MoonViT._from_config(config.vision_config)
-        self.language_model = DeepseekV3Model._from_config(config.text_config)
+        self.language_model = KimiVLTextModel._from_config(config.text_config)
         self.mm_projector = Kimi_K25MultimodalProjection(config)
         self.post_init()
 
-    def get_image_features(
+    def get_image_features(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor, **kwargs: Any
-    ) -> BaseModelOutputWithPooling:
-        """Encode images; `pooler_output` is a tuple of N tensors (tokens of the image, H).
+    ) -> Any:
+        """Encode images; `pooler_output` of the result is a tuple of N tensors (tokens of the image, H).
 
-        `pixel_values` is (P, 3, 14, 14), `image_grid_hws` (N, 2): patches down and across of each image.
+        `pixel_values` is (P, 3, 14, 14), `image_grid_hws` (N, 2): patches down and across of each image. Raises
+        ValueError if the grids do not add up to P.
         """
         if pixel_values.shape[0] != int(image_grid_hws.prod(-1).sum()):
             raise ValueError(
@@ -77,7 +100,8 @@ class KimiVLModel(KimiVLPreTrainedModel, Kimi_K25Model):
                 f"asks for {int(image_grid_hws.prod(-1).sum())}: pass both as the image processor returned them"
             )
         pixel_values = pixel_values.to(self.vision_tower.dtype)
-        return super().get_image_features(pixel_values, grid_thw(image_grid_hws), **kwargs)
+        grids: Any = grid_thw(image_grid_hws)
+        return super().get_image_features(pixel_values, grids, **kwargs)
 
     def encode_images(self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor) -> torch.Tensor:
         """(P, 3, 14, 14) pixels and (N, 2) grids -> (T, H) features in image order, with gradients.
@@ -92,20 +116,18 @@ class KimiVLModel(KimiVLPreTrainedModel, Kimi_K25Model):
         Raises ValueError if the number of placeholders in `input_ids` is not T.
         """
         placeholder = input_ids == self.config.media_placeholder_token_id
-        embeddings = self.get_input_embeddings()(input_ids.masked_fill(placeholder, 0))
-        if image_features is None:
-            image_features = embeddings.new_zeros(0, embeddings.shape[-1])
-        wanted = int(placeholder.sum())
-        if wanted != image_features.shape[0]:
+        embeddings = self.language_model.embed_tokens(input_ids.masked_fill(placeholder, 0))
+        wanted, given = int(placeholder.sum()), 0 if image_features is None else image_features.shape[0]
+        if wanted != given:
             raise ValueError(
-                f"{wanted} image placeholders in input_ids, but {image_features.shape[0]} image features: each image "
-                "needs one placeholder per feature, as the processor writes them"
+                f"{wanted} image placeholders in input_ids, but {given} image features: each image needs one "
+                "placeholder per feature, as the processor writes them"
             )
-        if wanted == 0:
+        if image_features is None or not wanted:
             return embeddings
         return embeddings.masked_scatter(placeholder.unsqueeze(-1), image_features.to(embeddings.dtype))
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -120,8 +142,14 @@ class KimiVLModel(KimiVLPreTrainedModel, Kimi_K25Model):
         """(B, L) ids, with the images in reading order over the rows, or (B, L, H) `inputs_embeds` -> (B, L, H)."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
-        if inputs_embeds is None:
-            features = None if pixel_values is None else self.encode_images(pixel_values, image_grid_hws)
+        features = None
+        if pixel_values is not None:
+            if image_grid_hws is None or input_ids is None:
+                raise ValueError(
+                    "pixel_values go with image_grid_hws and input_ids; inputs_embeds hold the images already"
+                )
+            features = self.encode_images(pixel_values, image_grid_hws)
+        if input_ids is not None:
             inputs_embeds = self.embed(input_ids, features)
         return self.language_model(
             inputs_embeds=inputs_embeds,
@@ -145,9 +173,7 @@ class KimiVLForConditionalGeneration(KimiVLPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
-    def get_image_features(
-        self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor, **kwargs: Any
-    ) -> BaseModelOutputWithPooling:
+    def get_image_features(self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor, **kwargs: Any) -> Any:
         """See `KimiVLModel.get_image_features`."""
         return self.model.get_image_features(pixel_values, image_grid_hws, **kwargs)
 
@@ -173,7 +199,7 @@ class KimiVLForConditionalGeneration(KimiVLPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> MoeCausalLMOutputWithPast:
-        """Logits (B, L or `logits_to_keep`, V), and the next-token loss where `labels` (B, L; -100 is left out) are given.
+        """Logits (B, L or `logits_to_keep`, V), and the next-token loss if `labels` (B, L; -100 is left out) are given.
 
         `logits_to_keep` is the number of last positions, 0 for all, or an index tensor of positions.
         """
@@ -206,7 +232,9 @@ class KimiVLForConditionalGeneration(KimiVLPreTrainedModel, GenerationMixin):
         self, input_ids: torch.Tensor, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> dict[str, Any]:
         """The step's inputs; images go in with the prompt only, afterwards they are in the cache."""
-        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
+            input_ids, is_first_iteration=is_first_iteration, **kwargs
+        )
         if not is_first_iteration and inputs.get("use_cache", True):
             inputs.pop("pixel_values", None)
             inputs.pop("image_grid_hws", None)

@@ -1,5 +1,6 @@
 """Text and images together to what the model takes: one placeholder per image becomes one per image token."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,14 +24,14 @@ class KimiVLProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        image_processor: KimiVLImageProcessor | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        image_processor: KimiVLImageProcessor,
+        tokenizer: PreTrainedTokenizerBase,
         chat_template: str | None = None,
         **kwargs: Any,
     ) -> None:
         self.image_token = IMAGE_TOKEN
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
-        self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self.image_token_id: Any = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 
     def __call__(
         self,
@@ -63,10 +64,16 @@ class KimiVLProcessor(ProcessorMixin):
         merged = int(np.prod(self.image_processor.merge_kernel_size))
         return [] if grids is None else [int(h) * int(w) // merged for h, w in grids]
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
-        """Write the tokenizer's files, the chat template and the hub's `preprocessor_config.json`."""
-        files = super().save_pretrained(str(save_directory), **kwargs)
-        return [*files, *self.image_processor.save_pretrained(str(save_directory))]
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Write the hub's files: the tokenizer's, `chat_template.jinja` and `preprocessor_config.json`."""
+        del push_to_hub, kwargs
+        folder = Path(save_directory)
+        self.tokenizer.chat_template = self.chat_template
+        files = [*self.tokenizer.save_pretrained(str(folder)), *self.image_processor.save_pretrained(str(folder))]
+        path = folder / "preprocessor_config.json"
+        content = {**json.loads(path.read_text(encoding="utf-8")), "processor_class": type(self).__name__}
+        path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return files
 
     @property
     def model_input_names(self) -> list[str]:

@@ -4,17 +4,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import GenerationConfig
 
 from .configuration_kimi_vl import KimiVLConfig
+from .export import save_checkpoint
 from .image_processing_kimi_vl import KimiVLImageProcessor
 from .modeling_kimi_vl import KimiVLForConditionalGeneration
 from .processing_kimi_vl import KimiVLProcessor
-from .tokenization_kimi_vl import NUM_RESERVED, PATTERN, KimiVLTokenizer, _raw, build_backend
+from .tokenization_kimi_vl import NUM_RESERVED, PATTERN, KimiVLTokenizer, build_backend, raw_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,28 +51,21 @@ class TinySizes:
 
 
 def create_tiny_checkpoint(
-    folder: Path, *, corpus: Iterable[str], sizes: TinySizes = TinySizes(), seed: int = 0  # noqa: B008 - frozen
+    folder: Path, *, corpus: Iterable[str], sizes: TinySizes = TinySizes(), seed: int = 0
 ) -> Path:
     """Write a checkpoint that `load_model` and `load_processor` open; the same arguments give the same bytes.
 
     `corpus` is text like that which the model will read and write: the BPE merges are learned from it. Digits are never
     merged, so that numbers are read digit by digit. Returns `folder`.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tokens = train_bpe(corpus, sizes.num_merges)
     tokenizer = KimiVLTokenizer(tokenizer_object=build_backend(tokens), model_max_length=sizes.max_position_embeddings)
     images = KimiVLImageProcessor(in_token_limit=sizes.in_token_limit)
-    KimiVLProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
-    model = build_tiny_model(tiny_config(sizes, num_tokens=len(tokens)), seed=seed)
-    model.save_pretrained(folder)
-    stops = [tokenizer.convert_tokens_to_ids(name) for name in ("[EOS]", "<|im_end|>")]
-    write_generation_config(folder, stop_ids=stops, config=model.config)
-    (folder / "tiny.json").write_text(json.dumps({"seed": seed, **asdict(sizes)}, indent=2) + "\n", encoding="utf-8")
-    return folder
+    processor = KimiVLProcessor(image_processor=images, tokenizer=tokenizer)
+    return save_checkpoint(build_tiny_model(tiny_config(sizes, num_tokens=len(tokens)), seed=seed), processor, folder)
 
 
-# Every prompt holds these words, and a corpus of questions and answers does not: a prompt would be mostly letters of them.
+# Every prompt holds these words and a corpus of questions and answers does not: they would be spelled letter by letter.
 _TEMPLATE_WORDS = " system You are a helpful assistant user image\nsystem\nuser\nassistant\nimage\nYou"
 
 
@@ -93,13 +87,17 @@ def train_bpe(corpus: Iterable[str], num_merges: int) -> list[bytes]:
     )
     trained.train_from_iterator((text + _TEMPLATE_WORDS for text in corpus), trainer)
     merges = json.loads(trained.to_str())["model"]["merges"]
-    learned = dict.fromkeys(_raw(left) + _raw(right) for left, right in merges)
+    learned = dict.fromkeys(raw_bytes(left) + raw_bytes(right) for left, right in merges)
     return [bytes([byte]) for byte in range(256)] + list(learned)
 
 
 def tiny_config(sizes: TinySizes, *, num_tokens: int) -> KimiVLConfig:
     """The config of a tiny checkpoint whose tokenizer has `num_tokens` BPE ranks."""
-    ids = {"bos_token_id": num_tokens, "eos_token_id": num_tokens + 1, "pad_token_id": num_tokens + NUM_RESERVED - 1}
+    ids: dict[str, Any] = {
+        "bos_token_id": num_tokens,
+        "eos_token_id": num_tokens + 1,
+        "pad_token_id": num_tokens + NUM_RESERVED - 1,
+    }
     text = {name: value for name, value in asdict(sizes).items() if name in _TEXT_FIELDS}
     vision = {
         "hidden_size": sizes.vision_hidden_size,
@@ -135,12 +133,12 @@ def build_tiny_model(config: KimiVLConfig, *, seed: int) -> KimiVLForConditional
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = KimiVLForConditionalGeneration(config).eval()
-        _initialize(model)
+        _initialize(model, depth=config.text_config.num_hidden_layers)
     return model
 
 
 @torch.no_grad()
-def _initialize(model: KimiVLForConditionalGeneration) -> None:
+def _initialize(model: nn.Module, *, depth: int) -> None:
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
             continue  # norms are ones and biases zeros already
@@ -148,17 +146,9 @@ def _initialize(model: KimiVLForConditionalGeneration) -> None:
         if "position_embeddings" in name:
             std = 0.02
         elif "embed_tokens" in name or "lm_head" in name:
-            std = model.config.text_config.hidden_size**-0.5
+            std = parameter.shape[-1] ** -0.5
         else:
             std = inputs**-0.5
         if name.endswith(("o_proj.weight", "down_proj", "down_proj.weight", "attn.proj.weight", "fc2.weight")):
-            depth = model.config.text_config.num_hidden_layers
             std /= (2 * depth) ** 0.5  # keeps the residual stream's scale, as in GPT-2
         nn.init.normal_(parameter, std=std)
-
-
-def write_generation_config(folder: Path, *, stop_ids: list[int], config: KimiVLConfig) -> None:
-    """Write `generation_config.json`: an answer ends at [EOS] or <|im_end|>."""
-    GenerationConfig(
-        bos_token_id=config.bos_token_id, eos_token_id=stop_ids, pad_token_id=config.pad_token_id
-    ).save_pretrained(str(folder))

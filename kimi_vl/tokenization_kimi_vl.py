@@ -93,7 +93,7 @@ CHAT_TEMPLATE = """\
 """ChatML with Kimi's marks: no newlines, no BOS; a default system message where the conversation brings none."""
 
 
-def special_tokens(base: int, named: Mapping[int, str] = {}) -> list[str]:  # noqa: B006 - never written to
+def special_tokens(base: int, named: Mapping[int, str] = {}) -> list[str]:
     """The 256 reserved tokens in order of id; `base` is the first id, `named` overrides names by id."""
     return [
         named.get(base + slot) or SPECIAL_TOKENS.get(slot, f"<|reserved_token_{base + slot}|>")
@@ -123,7 +123,7 @@ def write_ranks(path: Path, tokens: Iterable[bytes]) -> None:
     path.write_bytes(b"".join(lines))
 
 
-def build_backend(tokens: list[bytes], named: Mapping[int, str] = {}) -> Tokenizer:  # noqa: B006 - never written to
+def build_backend(tokens: list[bytes], named: Mapping[int, str] = {}) -> Tokenizer:
     """BPE ranks to a fast tokenizer, special tokens after them. `named` gives names of special tokens by id."""
     ranks = {token: rank for rank, token in enumerate(tokens)}
     merges: list[tuple[str, str]] = []
@@ -133,8 +133,8 @@ def build_backend(tokens: list[bytes], named: Mapping[int, str] = {}) -> Tokeniz
         cuts = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
         cuts = [(left, right) for left, right in cuts if left in ranks and right in ranks]
         cuts.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-        merges += [(_visible(left), _visible(right)) for left, right in cuts]
-    vocab = {_visible(token): rank for token, rank in ranks.items()}
+        merges += [(visible_text(left), visible_text(right)) for left, right in cuts]
+    vocab = {visible_text(token): rank for token, rank in ranks.items()}
     backend = Tokenizer(models.BPE(vocab, merges, fuse_unk=False, ignore_merges=True))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -147,6 +147,12 @@ def build_backend(tokens: list[bytes], named: Mapping[int, str] = {}) -> Tokeniz
     names = special_tokens(len(tokens), named)
     backend.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
     return backend
+
+
+def backend_ranks(backend: Tokenizer) -> list[bytes]:
+    """The BPE tokens of a fast tokenizer in order of rank: `build_backend` undone."""
+    vocab = backend.get_vocab(with_added_tokens=False)
+    return [raw_bytes(token) for token in sorted(vocab, key=lambda token: vocab[token])]
 
 
 class KimiVLTokenizer(PreTrainedTokenizerFast):
@@ -185,8 +191,7 @@ class KimiVLTokenizer(PreTrainedTokenizerFast):
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write `tiktoken.model` from the ranks in memory."""
         path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}tiktoken.model"
-        vocab = self.backend_tokenizer.get_vocab(with_added_tokens=False)
-        write_ranks(path, (_raw(token) for token in sorted(vocab, key=lambda token: vocab[token])))
+        write_ranks(path, backend_ranks(self.backend_tokenizer))
         return (str(path),)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> tuple[str, ...]:
@@ -217,11 +222,13 @@ _VISIBLE = _byte_table()
 _RAW = {char: byte for byte, char in _VISIBLE.items()}
 
 
-def _visible(token: bytes) -> str:
+def visible_text(token: bytes) -> str:
+    """A token as byte-level BPE spells it: every byte one printable character."""
     return "".join(_VISIBLE[byte] for byte in token)
 
 
-def _raw(token: str) -> bytes:
+def raw_bytes(token: str) -> bytes:
+    """The bytes that a token of byte-level BPE spells."""
     return bytes(_RAW[char] for char in token)
 
 

@@ -44,9 +44,7 @@ def _vision_tower() -> list[WeightConverter | WeightRenaming]:
         WeightRenaming(r"^vision_tower\.patch_embed\.proj\.", f"{embed}proj."),
         WeightRenaming(r"^vision_tower\.patch_embed\.pos_emb\.weight", f"{embed}pos_emb.position_embeddings"),
         WeightRenaming(r"^vision_tower\.encoder\.final_layernorm\.", "model.vision_tower.final_layernorm."),
-        GroupWeightRename(
-            [_BLOCK_IN + "norm0", _BLOCK_IN + "norm1"], [_BLOCK_OUT + "norm1", _BLOCK_OUT + "norm2"]
-        ),
+        GroupWeightRename([_BLOCK_IN + "norm0", _BLOCK_IN + "norm1"], [_BLOCK_OUT + "norm1", _BLOCK_OUT + "norm2"]),
         GroupWeightRename(
             [_BLOCK_IN + "mlp.fc0", _BLOCK_IN + "mlp.fc1"], [_BLOCK_OUT + "mlp.fc1", _BLOCK_OUT + "mlp.fc2"]
         ),
@@ -70,9 +68,7 @@ def _experts() -> list[WeightConverter]:
             "mlp.experts.gate_up_proj",
             operations=[MergeModulelist(dim=0), Concatenate(dim=1)],
         ),
-        WeightConverter(
-            "mlp.experts.*.down_proj.weight", "mlp.experts.down_proj", operations=[MergeModulelist(dim=0)]
-        ),
+        WeightConverter("mlp.experts.*.down_proj.weight", "mlp.experts.down_proj", operations=[MergeModulelist(dim=0)]),
     ]
 
 
