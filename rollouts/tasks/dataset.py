@@ -48,7 +48,7 @@ class DatasetTasks:
         subset: str | None = None,
     ) -> None:
         path = _file(use, base)
-        self.use, self.name = use, Path(use).stem
+        self.use, self.name = use, path.stem if path else use.rpartition("/")[2]
         self.report = SkipReport()
         self._prefix = ":".join([use, *([subset] if subset else []), *([split] if split != "train" else [])])
         self._folder, self._verifier = path.parent if path else None, verifier
@@ -67,7 +67,7 @@ class DatasetTasks:
         """Usable row `index` as a task, the same for every `seed`; an image that has vanished becomes `b""`."""
         del seed
         row, row_id = self._usable[index]
-        return self._parse(self._read(row), row_id)
+        return self._parse(self._read(row), row_id, vanished_ok=True)
 
     def _names(self) -> list[str]:
         """The columns; of JSON lines, the keys of the first thousand."""
@@ -96,7 +96,7 @@ class DatasetTasks:
             try:
                 row_id = self._check_row(cells, number, seen)
             except (BadRow, BadImage) as error:
-                self.report.add(self.name, error.reason, f"row {number}: {error}"[:120])
+                self.report.add(self.name, error.reason, f"row {number} {error.detail}".strip()[:120])
             else:
                 seen.add(row_id)
                 usable.append((number, row_id))
@@ -115,7 +115,7 @@ class DatasetTasks:
             open_image(data)
         return row_id
 
-    def _parse(self, row: Mapping[str, Any], row_id: str) -> Task:
+    def _parse(self, row: Mapping[str, Any], row_id: str, *, vanished_ok: bool = False) -> Task:
         return parse_row(
             row,
             task_id=f"{self._prefix}/{row_id}",
@@ -123,6 +123,7 @@ class DatasetTasks:
             columns=self._columns,
             folder=self._folder,
             verifier=self._verifier,
+            vanished_ok=vanished_ok,
         )
 
     def _cells(self) -> Iterator[dict[str, Any]]:
@@ -178,12 +179,11 @@ def _file(use: str, base: Path) -> Path | None:
 
 
 def _nearest(word: str, words: list[str]) -> str:
+    """The end of a message about an unknown word: what may have been meant, or what there is."""
     near = difflib.get_close_matches(word, words, n=3, cutoff=0.5)
-    return (
-        f"; did you mean {' or '.join(near)}?"
-        if near
-        else f"; {f'there are {', '.join(words[:12])}' if words else 'there is none'}"
-    )
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; there are {', '.join(words[:12])}" if words else "; there is none"
 
 
 def _open_file(path: Path, split: str) -> Any:

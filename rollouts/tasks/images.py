@@ -13,7 +13,7 @@ class BadImage(ValueError):
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
+        self.reason, self.detail = reason, detail
 
 
 def open_image(data: bytes) -> Image.Image:
@@ -22,7 +22,7 @@ def open_image(data: bytes) -> Image.Image:
     Raises BadImage for an empty file, for bytes that are no image, and beyond Pillow's pixel limit.
     """
     if not data:
-        raise BadImage("image is missing or an empty file")
+        raise BadImage("image is empty or missing")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -31,12 +30,19 @@ def list_choices(choices: Sequence[str]) -> str:
 
 
 def parse_row(
-    row: Mapping[str, Any], *, task_id: str, source: str, columns: Mapping[str, str], folder: Path | None, verifier: str
+    row: Mapping[str, Any],
+    *,
+    task_id: str,
+    source: str,
+    columns: Mapping[str, str],
+    folder: Path | None,
+    verifier: str,
+    vanished_ok: bool = False,
 ) -> Task:
     """Turn a row into a task.
 
     `columns` maps our fields to the row's keys, `verifier` is for rows that name none, and `folder` is where relative
-    image paths start. Raises BadRow; an image that is missing or empty becomes `b""`, for the caller to judge.
+    image paths start. Raises BadRow; but an image that cannot be read becomes `b""` if `vanished_ok`.
     """
     cell = {field: row.get(column) for field, column in columns.items()}
     question, answer = _text(cell, "question"), _text(cell, "answer")
@@ -50,7 +56,7 @@ def parse_row(
         source=source,
         question=question,
         answer=answer,
-        images=_images(cell.get("images"), folder),
+        images=_images(cell.get("images"), folder, vanished_ok),
         verifier=_optional_text(cell, "verifier") or ("choice" if choices else verifier),
         choices=choices,
         difficulty=_difficulty(cell.get("difficulty")),
@@ -112,33 +118,52 @@ def _difficulty(value: Any) -> float | None:
     return float(value)
 
 
-def _images(value: Any, folder: Path | None) -> tuple[bytes, ...]:
+def _images(value: Any, folder: Path | None, vanished_ok: bool) -> tuple[bytes, ...]:
     if value is None:
         return ()
-    return tuple(read_image(item, folder) for item in (value if isinstance(value, list | tuple) else [value]))
+    images = []
+    for item in value if isinstance(value, list | tuple) else [value]:
+        try:
+            images.append(read_image(item, folder))
+        except BadRow:
+            if not vanished_ok:
+                raise
+            images.append(b"")
+    return tuple(images)
 
 
 def read_image(value: Any, folder: Path | None) -> bytes:
     """The encoded file behind a path, a data URI, bytes, or `datasets`' `{"bytes": ..., "path": ...}`.
 
-    Returns `b""` where it is missing or empty. Raises BadRow where `value` is none of these.
+    Raises BadRow where it is missing or empty, or where `value` is none of these.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if value is None:
-        return b""
-    if isinstance(value, bytes):
-        return value
-    if not isinstance(value, str):
+        raise BadRow("image is missing")
+    if isinstance(value, str):
+        value = _data_uri(value) if value.startswith("data:") else _read_file(value, folder)
+    if not isinstance(value, bytes):
         raise BadRow("image is neither a path, bytes nor a data URI", type(value).__name__)
-    if value.startswith("data:"):
-        try:
-            return base64.b64decode(value.partition(",")[2], validate=True)
-        except binascii.Error as error:
-            raise BadRow("image's data URI is not base64", str(error)) from error
-    if re.match(r"[a-z]+://", value):
-        raise BadRow("image is a URL: download it first", value[:80])
+    if not value:
+        raise BadRow("image is empty")
+    return value
+
+
+def _data_uri(uri: str) -> bytes:
     try:
-        return ((folder or Path()) / value).read_bytes()
-    except (OSError, ValueError):  # ValueError: a NUL byte in the path
-        return b""
+        return base64.b64decode(uri.partition(",")[2], validate=True)
+    except ValueError as error:
+        raise BadRow("image's data URI is not base64", str(error)) from error
+
+
+def _read_file(name: str, folder: Path | None) -> bytes:
+    if re.match(r"[a-z]+://", name):
+        raise BadRow("image is a URL: download it first", name[:80])
+    try:
+        data = ((folder or Path()) / name).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise BadRow("image file is missing", name[:80]) from error
+    if not data:
+        raise BadRow("image file is empty", name[:80])
+    return data
