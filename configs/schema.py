@@ -80,12 +80,17 @@ class SourceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """The training mixture, the held-out tasks, and the longest prompt."""
+    """The training mixture, the tasks that choose the best checkpoint, the held-out tasks, and the longest prompt.
+
+    Where `validation` is empty, evaluation on a schedule uses the held-out tasks, and the choice of the best
+    checkpoint is then made on them.
+    """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
     train: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums"),)
-    held_out: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums", split="held_out", limit=400),)
+    validation: tuple[SourceConfig, ...] = ()
+    held_out: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums", split="held_out"),)
     max_prompt_tokens: int = 4096  # longer prompts are left out and counted
 
     def __post_init__(self) -> None:
@@ -137,14 +142,21 @@ class SFTConfig:
 
     steps: int
     batch_size: int = 32
-    examples: int = 10_000  # drawn from data.train by the seed
+    micro_batches: int = 1  # forward passes a step; each holds examples of similar length
     thinking_share: float = 0.0
+    save_every: int = 500
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
         _check(self.steps > 0, "steps", self.steps, "1 or more")
         _check(self.batch_size > 0, "batch_size", self.batch_size, "1 or more")
-        _check(self.examples > 0, "examples", self.examples, "1 or more")
+        _check(self.save_every > 0, "save_every", self.save_every, "1 or more")
+        _check(
+            self.micro_batches > 0 and self.batch_size % self.micro_batches == 0,
+            "micro_batches",
+            self.micro_batches,
+            f"a divisor of batch_size = {self.batch_size}",
+        )
         _check(0 <= self.thinking_share <= 1, "thinking_share", self.thinking_share, "between 0 and 1")
 
 
@@ -236,16 +248,17 @@ class RLConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:
-    """Held-out evaluation: greedy, and sampled at RL's temperature."""
+    """Evaluation: greedy, and sampled at RL's temperature (1 where there is no RL stage)."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    tasks: int = 400
+    tasks: int = 400  # held-out tasks, at the end of each stage
+    validation_tasks: int = 200  # on a schedule during RL, greedy only
     samples: int = 1  # sampled answers a task
     max_new_tokens: int = 1024
 
     def __post_init__(self) -> None:
-        for key in ("tasks", "samples", "max_new_tokens"):
+        for key in ("tasks", "validation_tasks", "samples", "max_new_tokens"):
             _check(getattr(self, key) > 0, key, getattr(self, key), "1 or more")
 
 

@@ -1,0 +1,93 @@
+"""Checkpoints that survive a kill at any moment: written to a temporary name, fsynced, renamed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class CheckpointError(RuntimeError):
+    """No checkpoint could be read; the message names the files and what to do."""
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int = 2) -> Path:
+    """Write `state` as `folder/step-NNNNNN.pt` and delete all but the newest `keep`.
+
+    A full disk raises OSError and leaves the older checkpoints as they are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:06d}.pt"
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save({"step": step, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(folder)
+    for old in list_checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(folder.glob("step-*.pt"))
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest checkpoint that can be read (None if there is none at all), and a line for each that could not.
+
+    Raises CheckpointError if there are checkpoints but every one is damaged.
+    """
+    problems: list[str] = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=False), problems
+        except Exception as error:  # a cut or damaged file fails in many ways: zip, pickle, EOF, ...
+            problems.append(f"{path} cannot be read ({type(error).__name__}: {error}); trying the one before")
+    if problems:
+        listing = "\n  ".join(problems)
+        raise CheckpointError(f"no checkpoint in {folder} can be read:\n  {listing}\nDelete them to start RL anew.")
+    return None, []
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every global random generator that training uses."""
+    return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Undo what happened since `random_state()`."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+
+
+def replace_folder(partial: Path, final: Path) -> None:
+    """Put a finished folder in place of `final` by renames, so that readers see the old or the new one."""
+    old = final.with_name(final.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    partial.rename(final)
+    sync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

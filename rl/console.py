@@ -1,0 +1,57 @@
+"""What a person sees while a run works: a progress bar with an ETA, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_LINE_SECONDS = 10.0  # without a terminal, at most one line in so many seconds
+
+
+class StageProgress:
+    """Progress of one stage: `with StageProgress(console, "RL", total=80) as bar: bar.advance({"reward": 0.5})`."""
+
+    def __init__(self, console: Console, title: str, *, total: int, done: int = 0) -> None:
+        self._console, self._title, self._total, self._done = console, title, total, done
+        self._began, self._first, self._last_line = time.monotonic(), done, 0.0
+        self._bar = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=total, completed=done, note="")
+
+    def __enter__(self) -> StageProgress:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the bar as it stands."""
+        self._bar.stop()
+
+    def advance(self, values: Mapping[str, float]) -> None:
+        """One step is done; `values` are shown beside the bar."""
+        self._done += 1
+        note = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
+        self._bar.update(self._task, advance=1, note=note)
+        now = time.monotonic()
+        if self._console.is_terminal or (now - self._last_line < _LINE_SECONDS and self._done < self._total):
+            return
+        self._last_line = now
+        left = (now - self._began) / max(1, self._done - self._first) * (self._total - self._done)
+        self._console.print(
+            f"{self._title:<12} {self._done}/{self._total}  eta {left:.0f} s  {note}", highlight=False, soft_wrap=True
+        )

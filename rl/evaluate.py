@@ -1,0 +1,111 @@
+"""Held-out evaluation with the scorer that training uses: greedy accuracy, sampled accuracy, thinking, length."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from configs.schema import SamplingConfig
+from rewards.extraction import split_thinking
+from rewards.scorer import Scorer
+from rewards.types import VerdictKind
+from rollouts.types import Completion, Prompt, Request, Rollout, ScoredRollout
+
+Generate = Callable[[Sequence[Request], SamplingConfig], list[list[Completion]]]
+Decode = Callable[[np.ndarray], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalResult:
+    """Shares in [0, 1] over the tasks; tokens are means over greedy answers."""
+
+    tasks: int
+    greedy_accuracy: float
+    sampled_accuracy: float
+    thinking_share: float  # greedy answers that hold a closed, non-empty think block
+    mean_tokens: float
+    truncated_share: float  # greedy answers cut off by the token limit
+    verifier_failures: int  # verdicts that are no rewards; they count as wrong here and are named
+    by_source: dict[str, float]  # greedy accuracy of each data source
+
+    def metrics(self) -> dict[str, float]:
+        """Flat names for a sink."""
+        flat = {k: float(v) for k, v in asdict(self).items() if k != "by_source"}
+        return flat | {f"greedy_accuracy/{source}": value for source, value in self.by_source.items()}
+
+
+def evaluate(
+    generate: Generate,
+    decode: Decode,
+    scorer: Scorer,
+    prompts: Sequence[Prompt],
+    *,
+    sampling: SamplingConfig,
+    samples: int,
+    seed: int,
+) -> tuple[EvalResult, list[ScoredRollout]]:
+    """Answer every prompt once greedily and `samples` times under `sampling`; return the figures and greedy answers.
+
+    `samples` = 0 leaves out the sampled pass (its accuracy is then NaN).
+    """
+    greedy = sample_and_score(
+        generate, decode, scorer, prompts, sampling=replace(sampling, temperature=0.0), n=1, seed=seed
+    )
+    drawn = (
+        sample_and_score(generate, decode, scorer, prompts, sampling=sampling, n=samples, seed=seed) if samples else []
+    )
+    answers = [group[0] for group in greedy]
+    by_source: dict[str, list[float]] = defaultdict(list)
+    for answer in answers:
+        by_source[answer.rollout.prompt.task.source].append(_accuracy([answer]))
+    result = EvalResult(
+        tasks=len(prompts),
+        greedy_accuracy=_accuracy(answers),
+        sampled_accuracy=_accuracy([a for group in drawn for a in group]) if drawn else float("nan"),
+        thinking_share=float(np.mean([thinks(a.rollout.text) for a in answers])),
+        mean_tokens=float(np.mean([len(a.rollout.completion.token_ids) for a in answers])),
+        truncated_share=float(np.mean([a.rollout.completion.finish_reason == "length" for a in answers])),
+        verifier_failures=sum(not a.score.verdict.is_reward for a in answers),
+        by_source={source: float(np.mean(values)) for source, values in sorted(by_source.items())},
+    )
+    return result, answers
+
+
+def sample_and_score(
+    generate: Generate,
+    decode: Decode,
+    scorer: Scorer,
+    prompts: Sequence[Prompt],
+    *,
+    sampling: SamplingConfig,
+    n: int,
+    seed: int,
+) -> list[list[ScoredRollout]]:
+    """`n` scored rollouts of each prompt, in order. Sample i of prompt j depends on (seed, j, i) alone."""
+    requests = [Request(prompt=p, n=n, seed=request_seed(seed, j)) for j, p in enumerate(prompts)]
+    rollouts = [
+        Rollout(prompt=prompt, completion=completion, text=decode(completion.token_ids))
+        for prompt, group in zip(prompts, generate(requests, sampling), strict=True)
+        for completion in group
+    ]
+    scores = scorer.score([r.text for r in rollouts], [r.prompt.task for r in rollouts])
+    scored = [ScoredRollout(rollout=r, score=s) for r, s in zip(rollouts, scores, strict=True)]
+    return [scored[start : start + n] for start in range(0, len(scored), n)]
+
+
+def request_seed(seed: int, index: int) -> int:
+    """A 64-bit seed of request `index` in the stream `seed`."""
+    return int(np.random.SeedSequence([seed & (2**64 - 1), index]).generate_state(1, np.uint64)[0])
+
+
+def thinks(text: str) -> bool:
+    """True if the response holds a closed, non-empty think block."""
+    thinking = split_thinking(text)
+    return thinking.closed and bool((thinking.thought or "").strip())
+
+
+def _accuracy(answers: Sequence[ScoredRollout]) -> float:
+    return float(np.mean([a.score.verdict.kind is VerdictKind.CORRECT for a in answers]))

@@ -1,0 +1,129 @@
+"""A run's folder: what lies where, whose it is, and which stages are done."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from configs.load import digest, dump_recipe, load_recipe
+from configs.schema import RunConfig
+from rl.errors import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    """One finished stage, as `summary.json` shows it. Shares are in [0, 1]; tokens are means over greedy answers."""
+
+    name: str
+    seconds: float  # of training, in the invocation that finished the stage
+    greedy_accuracy: float
+    sampled_accuracy: float
+    thinking_share: float
+    mean_tokens: float
+    resumed: bool = False
+
+
+class RunFolder:
+    """`recipe.yaml`, `base/`, one folder a stage, `metrics.jsonl`, `tensorboard/`, `export/`, `summary.json`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, config: RunConfig) -> RunFolder:
+        """Create or re-open the folder that the recipe names.
+
+        Raises UserError if it cannot be written, holds something that is no run, or another recipe's run.
+        """
+        folder = cls(Path(config.output_dir))
+        recipe = folder.path / "recipe.yaml"
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            probe = folder.path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"output_dir = {config.output_dir!r}: cannot be written ({error.strerror}); "
+                "choose another with output_dir=PATH"
+            ) from error
+        if recipe.exists():
+            found = load_recipe(recipe)
+            if digest(found) != digest(config):
+                raise UserError(_other_recipe(config, found))
+        elif any(p.name != "lock" for p in folder.path.iterdir()):
+            raise UserError(
+                f"output_dir = {config.output_dir!r}: the folder is not empty and holds no recipe.yaml, so it is no run; "
+                "choose another with output_dir=PATH"
+            )
+        else:
+            recipe.write_text(dump_recipe(config), encoding="utf-8")
+        return folder
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process; UserError if another process runs in it."""
+        with (self.path / "lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise UserError(
+                    f"process {file.read().strip() or '?'} is already running in {self.path}; "
+                    "wait for it, stop it, or choose another folder with output_dir=PATH"
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage."""
+        return self.path / name
+
+    def record(self, name: str) -> StageRecord | None:
+        """The record of a stage that is done, None otherwise."""
+        path = self.stage(name) / "stage.json"
+        return StageRecord(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+    def finish(self, record: StageRecord) -> None:
+        """Mark a stage as done, atomically."""
+        write_json(self.stage(record.name) / "stage.json", asdict(record))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` under a temporary name and rename it, so that readers never see half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _other_recipe(config: RunConfig, found: RunConfig) -> str:
+    """Says which keys differ between the folder's run and the one that was asked for."""
+    wanted, there = _flatten(asdict(config)), _flatten(asdict(found))
+    differing = sorted(k for k in wanted.keys() | there.keys() if wanted.get(k) != there.get(k) and k != "output_dir")
+    shown = "\n".join(f"  {k}: {there.get(k)!r} there, {wanted.get(k)!r} now" for k in differing[:8])
+    more = f"\n  and {len(differing) - 8} more" if len(differing) > 8 else ""
+    return (
+        f"output_dir = {config.output_dir!r} holds a run of another recipe:\n{shown}{more}\n"
+        "choose another folder with output_dir=PATH, or delete that one"
+    )
+
+
+def _flatten(value: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        return {prefix: value}
+    flat: dict[str, object] = {}
+    for key, inner in items:
+        flat |= _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat

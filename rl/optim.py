@@ -1,0 +1,114 @@
+"""Optimizers and learning-rate schedules for the SFT stages and for RL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from configs.schema import OptimizerConfig
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """`torch.optim.Muon` on the matrices and AdamW on norms, embeddings and the head (Moonlight §2.2).
+
+    `torch.optim.Muon` takes 2-D tensors only, so each expert of a fused 3-D tensor, and the gate and up halves of
+    `gate_up_proj`, become views that share the parameter's memory and take views of its gradient.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> None:
+        named = [(name, p) for name, p in named if p.requires_grad]
+        self._matrices = [(name, p) for name, p in named if is_matrix(name, p)]
+        rest = [p for name, p in named if not is_matrix(name, p)]
+        self._views = [nn.Parameter(v) for name, p in self._matrices for v in matrix_views(name, p.detach())]
+        super().__init__([p for _, p in named], {})
+        self._muon = torch.optim.Muon(
+            self._views,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            adjust_lr_fn="match_rms_adamw",  # 0.2 sqrt(max(A, B)): Moonlight eq. 4
+        )
+        self._adamw = torch.optim.AdamW(
+            rest,
+            lr=config.adamw_learning_rate or config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+        )
+        self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]  # one schedule steers both
+
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One update of both optimizers. Closures are not supported."""
+        grads = [
+            g
+            for name, p in self._matrices
+            for g in matrix_views(name, p.grad if p.grad is not None else torch.zeros_like(p))
+        ]
+        for view, grad in zip(self._views, grads, strict=True):
+            view.grad = grad
+        self._muon.step()
+        self._adamw.step()
+        for view in self._views:
+            view.grad = None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients of the model's own parameters."""
+        for _, parameter in self._matrices:
+            parameter.grad = None
+        self._adamw.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of both optimizers."""
+        return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore `state_dict()`; the schedule's learning rates come along in the groups."""
+        self._muon.load_state_dict(state_dict["muon"])
+        self._adamw.load_state_dict(state_dict["adamw"])
+        self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]
+
+
+def is_matrix(name: str, parameter: torch.Tensor) -> bool:
+    """True for weights that Muon orthogonalises: not norms, biases, embeddings, position tables, convs, the head."""
+    named_out = any(part in name for part in ("embed", "lm_head", "patch_embed", "position", "norm"))
+    return not named_out and parameter.ndim in (2, 3)
+
+
+def matrix_views(name: str, tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The 2-D matrices inside a parameter: itself, or each expert's, with gate and up apart."""
+    experts = tensor.unbind(0) if tensor.ndim == 3 else (tensor,)
+    return [half for e in experts for half in (e.chunk(2) if name.endswith("gate_up_proj") else (e,))]
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimizer that a recipe names, over the model's trainable parameters."""
+    if config.name == "muon":
+        return MuonWithAdamW(model.named_parameters(), config)
+    return torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+    )
+
+
+def learning_rate_factor(step: int, *, total: int, config: OptimizerConfig) -> float:
+    """Share of the peak learning rate at `step` (0-based): linear warm-up, then the named decay to the final share."""
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    if config.schedule == "constant":
+        return 1.0
+    progress = min(1.0, (step - config.warmup_steps) / max(1, total - config.warmup_steps))
+    shape = 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+    return config.final_fraction + (1.0 - config.final_fraction) * shape
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, *, total: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """The schedule over `total` optimizer steps."""
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, total=total, config=config)
+    )

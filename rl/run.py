@@ -1,0 +1,309 @@
+"""A whole run: instruct SFT, long-CoT SFT, RL, evaluation, export. Done stages are skipped when a run goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+from rich.console import Console
+
+from configs.schema import RLConfig, RunConfig, SamplingConfig, SFTConfig
+from kimi_vl import KimiVLProcessor, TinySizes, create_tiny_checkpoint, load_model, load_processor
+from kimi_vl.export import save_with_code
+from rewards.scorer import Scorer
+from rl.console import StageProgress
+from rl.evaluate import EvalResult, evaluate, request_seed
+from rl.folder import RunFolder, StageRecord
+from rl.learner import Learner, LearnerConfig
+from rl.loop import Loop
+from rl.metrics import JsonlSink, Metrics, TensorBoardSink
+from rl.report import finish_run
+from rl.stages.reinforce import ReinforceStage
+from rl.stages.sft import answer_text, run_sft
+from rollouts.prompts import PromptRenderer
+from rollouts.tasks.mixture import TaskMixture, held_out
+from rollouts.tokens import stop_and_barred_ids
+from rollouts.types import Prompt, ScoredRollout
+from rollouts.workers import EngineSpec, RolloutPool, start_ray
+
+STAGES = ("instruct", "long_cot", "rl")
+_TINY_CORPUS_TASKS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What every stage of a run shares."""
+
+    config: RunConfig
+    folder: RunFolder
+    base: Path  # plug-ins and data files of the recipe are relative to this folder
+    processor: KimiVLProcessor
+    renderer: PromptRenderer
+    pool: RolloutPool
+    scorer: Scorer
+    metrics: Metrics
+    held_out: list[Prompt]
+    console: Console
+
+    def decode(self, token_ids: np.ndarray) -> str:
+        """Text of response tokens, special tokens left out."""
+        return self.processor.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def mixture(self, stream: int) -> TaskMixture:
+        """The training mixture; each stage draws from a stream of its own."""
+        return TaskMixture(self.config.data.train, seed=request_seed(self.config.seed, stream), base=self.base)
+
+
+def run(config: RunConfig, *, base: Path, console: Console) -> Path:
+    """Run all stages of `config` and return the run's folder.
+
+    Raises UserError or ConfigError for what a user can mend; a killed run continues when called again.
+    """
+    began = time.monotonic()
+    torch.manual_seed(config.seed)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    folder = RunFolder.open(config)
+    with folder.lock(), _parts(config, folder, base, console) as parts:
+        model_path, answers = folder.stage("base"), []
+        for name in STAGES:
+            stage = {"instruct": config.instruct, "long_cot": config.long_cot, "rl": config.rl}[name]
+            if stage is None:
+                continue
+            if folder.record(name) is not None:
+                console.print(f"{name}: already done")
+            else:
+                answers = _run_stage(parts, name, stage, model_path)
+            model_path = folder.stage(name) / "model"
+        if config.export:
+            console.print("exporting")
+            save_with_code(_load(parts, model_path), parts.processor, folder.path / "export")
+        finish_run(
+            folder,
+            config,
+            answers or _final_answers(parts, model_path),
+            stages=STAGES,
+            seconds=time.monotonic() - began,
+            console=console,
+        )
+    return folder.path
+
+
+@contextmanager
+def _parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> Iterator[Parts]:
+    """Check everything that can fail before any training, then start Ray and the workers."""
+    scorer = Scorer(config.rl.rewards if config.rl else (), base=base)
+    metrics = Metrics([JsonlSink(folder.path / "metrics.jsonl"), TensorBoardSink(folder.path / "tensorboard")])
+    started = False
+    pool = None
+    try:
+        checkpoint = _base_model(config, folder, base, console)
+        processor = load_processor(checkpoint)
+        renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
+        tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=config.seed, base=base)
+        scorer.check_tasks(tasks)
+        prompts, skipped = renderer.render_all(tasks)
+        for reason, count in skipped.items():
+            console.print(f"held-out: {count} tasks left out ({reason})")
+        stop, barred = stop_and_barred_ids(checkpoint, processor)
+        workers = config.rl.workers if config.rl else 1
+        started = start_ray(workers)
+        spec = EngineSpec(
+            model_path=str(checkpoint.resolve() if checkpoint.exists() else checkpoint),
+            dtype=config.model.dtype,
+            stop_ids=tuple(stop),
+            barred_ids=tuple(barred),
+        )
+        pool = RolloutPool(spec, workers=workers)
+        yield Parts(
+            config=config,
+            folder=folder,
+            base=base,
+            processor=processor,
+            renderer=renderer,
+            pool=pool,
+            scorer=scorer,
+            metrics=metrics,
+            held_out=prompts,
+            console=console,
+        )
+    finally:
+        if pool is not None:
+            pool.close()
+        if started:
+            ray.shutdown()
+        scorer.close()
+        metrics.close()
+
+
+def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> Path:
+    """The folder of the initial weights; makes the tiny model if the recipe says so."""
+    if config.model.path != "tiny":
+        return Path(config.model.path)
+    path = folder.stage("base")
+    if not (path / "config.json").exists():
+        console.print("making a tiny Kimi-VL with random weights")
+        tasks = TaskMixture(config.data.train, seed=0, base=base).draw(0, _TINY_CORPUS_TASKS)
+        corpus = [t.question + "\n" + answer_text(t, thinking=t.solution is not None) for t in tasks]
+        tiny = config.model.tiny
+        sizes = TinySizes(
+            hidden_size=tiny.hidden_size,
+            num_hidden_layers=tiny.num_hidden_layers,
+            num_attention_heads=tiny.num_attention_heads,
+            n_routed_experts=tiny.n_routed_experts,
+            num_experts_per_tok=tiny.num_experts_per_tok,
+            moe_intermediate_size=tiny.moe_intermediate_size,
+            vision_hidden_size=tiny.vision_hidden_size,
+            vision_num_hidden_layers=tiny.vision_num_hidden_layers,
+        )
+        create_tiny_checkpoint(path, corpus=corpus, sizes=sizes, seed=config.seed)
+    return path
+
+
+def _run_stage(parts: Parts, name: str, stage: SFTConfig | RLConfig, model_path: Path) -> list[ScoredRollout]:
+    """Train one stage, save its model, evaluate it on held-out tasks, record it; return the greedy answers."""
+    began = time.monotonic()
+    model = _load(parts, model_path)
+    if isinstance(stage, SFTConfig):
+        resumed = _supervised(parts, name, stage, model)
+        final = model
+    else:
+        resumed, final = _reinforce(parts, stage, model)
+    seconds = time.monotonic() - began
+    target = parts.folder.stage(name) / "model"
+    final.save_pretrained(target)
+    parts.processor.save_pretrained(target)
+    result, answers = evaluate_model(parts, final)
+    parts.metrics.write(f"held_out/{name}", 0, result.metrics())
+    parts.folder.finish(
+        StageRecord(
+            name=name,
+            seconds=seconds,
+            greedy_accuracy=result.greedy_accuracy,
+            sampled_accuracy=result.sampled_accuracy,
+            thinking_share=result.thinking_share,
+            mean_tokens=result.mean_tokens,
+            resumed=resumed,
+        )
+    )
+    parts.console.print(
+        f"{name}: held-out greedy {result.greedy_accuracy:.3f}  sampled {result.sampled_accuracy:.3f}  "
+        f"thinking {result.thinking_share:.2f}  tokens {result.mean_tokens:.1f}  ({seconds:.0f} s)",
+        highlight=False,
+    )
+    return answers
+
+
+def _supervised(parts: Parts, name: str, stage: SFTConfig, model: torch.nn.Module) -> bool:
+    """Run an SFT stage on `model` in place; True if it went on from a checkpoint."""
+    folder = parts.folder.stage(name) / "checkpoints"
+    resumed = any(folder.glob("checkpoint-*"))
+    with StageProgress(parts.console, name, total=stage.steps) as bar:
+
+        def on_step(step: int, values: dict[str, float]) -> None:
+            parts.metrics.write(name, step, values)
+            bar.advance({"loss": values["loss"]})
+
+        run_sft(
+            model,
+            parts.processor,
+            parts.renderer,
+            parts.mixture(STAGES.index(name)),
+            stage,
+            folder=folder,
+            seed=parts.config.seed,
+            on_step=on_step,
+        )
+    return resumed
+
+
+def _reinforce(parts: Parts, stage: RLConfig, model: torch.nn.Module) -> tuple[bool, torch.nn.Module]:
+    """Run the RL stage; return whether it was resumed, and the model with the best validation accuracy."""
+    config = parts.config
+    _, barred = stop_and_barred_ids(parts.folder.stage("base"), parts.processor)
+    learner_config = LearnerConfig(
+        loss=stage.loss,
+        optimizer=stage.optimizer,
+        temperature=stage.sampling.temperature,
+        total_steps=stage.steps * stage.epochs * stage.minibatches,
+        epochs=stage.epochs,
+        minibatches=stage.minibatches,
+        micro_batch_tokens=stage.micro_batch_tokens,
+        seed=config.seed,
+    )
+    loop = Loop(
+        config=stage,
+        mixture=parts.mixture(STAGES.index("rl")),
+        renderer=parts.renderer,
+        pool=parts.pool,
+        scorer=parts.scorer,
+        decode=parts.decode,
+        learner=Learner(model, learner_config, barred_ids=barred),
+        seed=request_seed(config.seed, 100),
+    )
+    folder = parts.folder.stage("rl")
+    reinforce = ReinforceStage(
+        loop,
+        folder=folder,
+        validation=_validation(parts),
+        evaluation=config.evaluation,
+        metrics=parts.metrics,
+        say=parts.console.print,
+    )
+    start = reinforce.restore()
+    with StageProgress(parts.console, "rl", total=stage.steps, done=start) as bar:
+
+        def on_step(step: int, values: dict[str, float]) -> None:
+            shown = ("accuracy", "thinking_share", "tokens_mean")
+            bar.advance({name: values[name] for name in shown if name in values})
+
+        reinforce.run(start, on_step)
+    return start > 0, _load(parts, folder / "best")
+
+
+def _validation(parts: Parts) -> list[Prompt]:
+    """Prompts that choose the best checkpoint: the recipe's own, or the held-out ones."""
+    data, limit = parts.config.data, parts.config.evaluation.validation_tasks
+    if not data.validation:
+        return parts.held_out[:limit]
+    tasks = held_out(data.validation, limit=limit, seed=request_seed(parts.config.seed, 50), base=parts.base)
+    return parts.renderer.render_all(tasks)[0]
+
+
+def evaluate_model(parts: Parts, model: torch.nn.Module) -> tuple[EvalResult, list[ScoredRollout]]:
+    """Publish `model` to the workers and evaluate it on the held-out tasks."""
+    weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    parts.pool.publish(weights, version=parts.pool.version + 1)
+    sampling = parts.config.rl.sampling if parts.config.rl else SamplingConfig()
+    limits = SamplingConfig(
+        max_new_tokens=parts.config.evaluation.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+    )
+    return evaluate(
+        parts.pool.generate,
+        parts.decode,
+        parts.scorer,
+        parts.held_out,
+        sampling=limits,
+        samples=parts.config.evaluation.samples,
+        seed=parts.config.seed,
+    )
+
+
+def _final_answers(parts: Parts, model_path: Path) -> list[ScoredRollout]:
+    """Greedy answers of a run whose last stage was done before this invocation."""
+    return evaluate_model(parts, _load(parts, model_path))[1]
+
+
+def _load(parts: Parts, path: Path) -> torch.nn.Module:
+    model = load_model(path, dtype=getattr(torch, parts.config.model.dtype))
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")

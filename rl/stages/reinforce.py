@@ -1,0 +1,92 @@
+"""The RL stage: restore or start, run the loop, evaluate and save on a schedule, keep the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from configs.schema import EvaluationConfig
+from rl.checkpoint import load_checkpoint, random_state, replace_folder, restore_random_state, save_checkpoint
+from rl.evaluate import evaluate
+from rl.loop import Loop, run_steps
+from rl.metrics import Metrics
+from rollouts.types import Prompt
+
+OnStep = Callable[[int, dict[str, float]], None]
+
+
+class ReinforceStage:
+    """Drives `Loop` from the newest checkpoint to the recipe's last step.
+
+    `folder` holds `checkpoints/` and `best/`: the weights with the highest validation accuracy, as a model folder.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        *,
+        folder: Path,
+        validation: Sequence[Prompt],
+        evaluation: EvaluationConfig,
+        metrics: Metrics,
+        say: Callable[[str], None],
+    ) -> None:
+        self.loop, self.folder, self.validation = loop, folder, validation
+        self._evaluation, self._metrics, self._say = evaluation, metrics, say
+        self._best = -math.inf
+
+    def restore(self) -> int:
+        """Load the newest readable checkpoint, give its weights to the workers, and return the next step."""
+        state, problems = load_checkpoint(self.folder / "checkpoints")
+        for problem in problems:
+            self._say(problem)
+        if state is not None:
+            self.loop.learner.load_state_dict(state["learner"])
+            restore_random_state(state["random"])
+            self._best = state["best"]
+            self._say(f"resuming RL after step {state['step']}")
+        self.loop.pool.publish(self.loop.learner.weights(), version=self.loop.learner.version)
+        return 0 if state is None else int(state["step"])
+
+    def run(self, start: int, on_step: OnStep) -> None:
+        """Run the remaining steps; `on_step(step, metrics)` is called with 1-based steps."""
+        if start == 0:
+            self._validate(0)
+
+        def after_step(index: int, values: dict[str, float]) -> None:
+            step = index + 1
+            self._metrics.write("rl", step, values)
+            last = step == self.loop.config.steps
+            if last or step % self.loop.config.eval_every == 0:
+                self._validate(step)
+            if last or step % self.loop.config.save_every == 0:
+                self._save(step)
+            on_step(step, values)
+
+        run_steps(self.loop, start=start, after_step=after_step)
+
+    def _validate(self, step: int) -> None:
+        """Greedy accuracy on the validation tasks; a new best replaces the folder `best`."""
+        limits = replace(self.loop.config.sampling, max_new_tokens=self._evaluation.max_new_tokens)
+        result, _ = evaluate(
+            self.loop.pool.generate,
+            self.loop.decode,
+            self.loop.scorer,
+            self.validation,
+            sampling=limits,
+            samples=0,
+            seed=self.loop.seed,
+        )
+        values = {name: value for name, value in result.metrics().items() if not math.isnan(value)}
+        self._metrics.write("validation", step, values)
+        if result.greedy_accuracy > self._best:
+            self._best = result.greedy_accuracy
+            partial = self.folder / "best.partial"
+            self.loop.learner.model.save_pretrained(partial)
+            replace_folder(partial, self.folder / "best")
+
+    def _save(self, step: int) -> None:
+        state = {"learner": self.loop.learner.state_dict(), "random": random_state(), "best": self._best}
+        save_checkpoint(self.folder / "checkpoints", step, state)

@@ -1,0 +1,156 @@
+"""Supervised stages with TRL's SFTTrainer: loss on answers only, bucketed by length, rendered as in RL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig as TrlConfig
+from trl import SFTTrainer
+
+from configs.schema import SFTConfig
+from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor
+from rewards.extraction import THINK_CLOSE, THINK_OPEN
+from rewards.types import Task
+from rl.optim import build_optimizer, build_schedule
+from rollouts.prompts import PromptRenderer
+from rollouts.tasks.mixture import TaskMixture
+
+OnStep = Callable[[int, dict[str, float]], None]
+
+
+def answer_text(task: Task, *, thinking: bool) -> str:
+    """What the model should write: the answer alone, or the solution in a think block and then the answer."""
+    return f"{THINK_OPEN}{task.solution}{THINK_CLOSE}{task.answer}" if thinking else task.answer
+
+
+class AnswerCollator:
+    """Renders prompts when they are needed (patches are large) and masks everything but the answer."""
+
+    def __init__(self, tasks: Sequence[Task], renderer: PromptRenderer, *, pad_id: int) -> None:
+        self._tasks, self._renderer, self._pad_id = tasks, renderer, pad_id
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Rows `{example, input_ids}` to a right-padded batch with labels -100 outside the answers."""
+        prompts = [self._renderer.render(self._tasks[row["example"]]) for row in rows]
+        width = max(len(p.input_ids) + len(row["input_ids"]) for p, row in zip(prompts, rows, strict=True))
+        ids = torch.full((len(rows), width), self._pad_id)
+        labels = torch.full_like(ids, -100)
+        mask = torch.zeros_like(ids)
+        for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
+            start, stop = len(prompt.input_ids), len(prompt.input_ids) + len(row["input_ids"])
+            ids[i, :start] = torch.as_tensor(prompt.input_ids)
+            ids[i, start:stop] = labels[i, start:stop] = torch.tensor(row["input_ids"])
+            mask[i, :stop] = 1
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        if any(len(p.pixel_values) for p in prompts):
+            batch["pixel_values"] = torch.from_numpy(np.concatenate([p.pixel_values for p in prompts]))
+            batch["image_grid_hws"] = torch.from_numpy(np.concatenate([p.image_grid_hws for p in prompts]))
+        return batch
+
+
+class _OrderedTrainer(SFTTrainer):
+    """Takes the examples in the order given: each step's are already sorted by length."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+
+class _ReportSteps(TrainerCallback):
+    """Hands each step's logged numbers to the run."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self._on_step = on_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Called by the trainer after every step."""
+        if logs and "loss" in logs:
+            names = ("loss", "grad_norm", "learning_rate", "mean_token_accuracy")
+            self._on_step(state.global_step, {name: float(logs[name]) for name in names if name in logs})
+
+
+def build_examples(
+    mixture: TaskMixture, processor: KimiVLProcessor, config: SFTConfig, *, seed: int
+) -> tuple[list[Task], Dataset]:
+    """Draw `steps * batch_size` tasks and tokenise their answers; inside a step the examples go by length.
+
+    A step's micro-batches then hold answers of similar length, while its gradient still mixes direct and thinking
+    answers, weighted by token over the whole step. A task without a solution gets a direct answer.
+    """
+    rng = np.random.default_rng([seed, 1])
+    tasks = [task for step in range(config.steps) for task in mixture.draw(step, config.batch_size)]
+    thinking = [t.solution is not None and rng.random() < config.thinking_share for t in tasks]
+    texts = [answer_text(t, thinking=th) + "<|im_end|>" for t, th in zip(tasks, thinking, strict=True)]
+    tokens = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    order = [
+        i
+        for start in range(0, len(tasks), config.batch_size)
+        for i in sorted(range(start, min(start + config.batch_size, len(tasks))), key=lambda i: len(tokens[i]))
+    ]
+    return tasks, Dataset.from_dict({"example": order, "input_ids": [tokens[i] for i in order]})
+
+
+def run_sft(
+    model: KimiVLForConditionalGeneration,
+    processor: KimiVLProcessor,
+    renderer: PromptRenderer,
+    mixture: TaskMixture,
+    config: SFTConfig,
+    *,
+    folder: Path,
+    seed: int,
+    on_step: OnStep,
+) -> KimiVLForConditionalGeneration:
+    """Train `model` in place for `config.steps` steps and return it in evaluation mode.
+
+    Checkpoints go to `folder` every `config.save_every` steps; a run that was killed continues from the newest.
+    """
+    tasks, dataset = build_examples(mixture, processor, config, seed=seed)
+    cuda = torch.cuda.is_available()
+    arguments = TrlConfig(
+        output_dir=str(folder),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size // config.micro_batches,
+        gradient_accumulation_steps=config.micro_batches,  # TRL divides by the step's tokens, not the micro-batch's
+        max_grad_norm=config.optimizer.grad_clip,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=config.save_every,
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not cuda,
+        bf16=cuda and model.dtype == torch.bfloat16,
+        gradient_checkpointing=cuda,  # memory is what lacks on a GPU, time on a CPU
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        router_aux_loss_coef=0.0,  # the router's bias is fixed in post-training, and there is no auxiliary loss
+        seed=seed,
+    )
+    optimizer = build_optimizer(model, config.optimizer)
+    trainer = _OrderedTrainer(
+        model=model.train(),
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=AnswerCollator(tasks, renderer, pad_id=processor.tokenizer.pad_token_id),
+        processing_class=processor,
+        optimizers=(optimizer, build_schedule(optimizer, config.optimizer, total=config.steps)),
+        callbacks=[_ReportSteps(on_step)],
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
+    return model.eval()

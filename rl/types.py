@@ -1,0 +1,65 @@
+"""What the learner consumes: `Sample` -> `StepBatch` -> `MicroBatch`.
+
+Shapes: B sequences, S padded length, T response tokens of one sequence, N response tokens of the micro-batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rollouts.types import Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One response to learn from; samples that share a `Prompt` object share its image encoding."""
+
+    prompt: Prompt
+    token_ids: np.ndarray  # [T] int64
+    old_logprobs: np.ndarray  # [T] float32, the engine's policy log-probs: the ratio's denominator
+    advantage: float
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) != len(self.old_logprobs):
+            raise ValueError(f"{len(self.token_ids)} tokens but {len(self.old_logprobs)} log-probs")
+        if len(self.token_ids) == 0:
+            raise ValueError("a sample needs at least one response token")
+
+    def __len__(self) -> int:
+        """Tokens of prompt and response together."""
+        return len(self.prompt.input_ids) + len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepBatch:
+    """All samples of one optimizer step; its counts are the loss's denominators, whatever the micro-batches."""
+
+    samples: tuple[Sample, ...]
+
+    @property
+    def sequences(self) -> int:
+        """Number of responses in the step."""
+        return len(self.samples)
+
+    @property
+    def tokens(self) -> int:
+        """Number of response tokens in the step."""
+        return sum(len(s.token_ids) for s in self.samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """Padded sequences of one forward pass, and flat views of their response tokens."""
+
+    input_ids: torch.Tensor  # [B, S]
+    attention_mask: torch.Tensor  # [B, S], 1 on real tokens
+    feature_index: torch.Tensor  # rows of the step's image features, in the order of the placeholders
+    predictors: torch.Tensor  # [N] flat indices into B * S of the positions that predict the response tokens
+    targets: torch.Tensor  # [N] the response tokens
+    old_logprobs: torch.Tensor  # [N]
+    advantages: torch.Tensor  # [B]
+    lengths: torch.Tensor  # [B] response tokens of each sequence
+    sequence_ids: torch.Tensor  # [N] which of the B sequences a response token belongs to
