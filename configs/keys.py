@@ -35,7 +35,7 @@ def schema_keys() -> dict[Pattern, Key]:
 
 def find(path: KeyPath) -> Key | None:
     """The schema's key at a path of a recipe; `None` where there is no such key."""
-    return schema_keys().get(tuple("N" if isinstance(part, int) else part for part in path))
+    return schema_keys().get(_pattern(path))
 
 
 def is_free(path: KeyPath) -> bool:
@@ -65,18 +65,22 @@ def is_list(annotation: Any) -> bool:
 
 
 def nearest(path: KeyPath) -> list[str]:
-    """The valid keys, dotted, that an unknown one most likely means; best first, at most three, often one."""
-    section, name = path[:-1], str(path[-1])
-    inside = [".".join(part) for part in _ending(section, (name,))]
-    if inside:
-        return inside[:3]
-    typo = difflib.get_close_matches(name, section_keys(section), n=1, cutoff=0.6)
-    if typo:
-        return [dotted((*section, typo[0]))]
-    elsewhere = [".".join(pattern) for pattern in schema_keys() if pattern[-1] == name]
-    if elsewhere:
-        return elsewhere[:3]
-    return difflib.get_close_matches(dotted(path), [".".join(pattern) for pattern in schema_keys()], n=1, cutoff=0.7)
+    """The valid keys, dotted, that an unknown one most likely means; best first, at most three, often one.
+
+    Names are compared, not whole paths; a name in the same section or under it needs less likeness than one elsewhere.
+    """
+    section, name = _pattern(path[:-1]), str(path[-1])
+    scores: dict[Pattern, float] = {}
+    for pattern in schema_keys():
+        likeness = difflib.SequenceMatcher(None, name, pattern[-1]).ratio()
+        beside, below = pattern[:-1] == section, pattern[: len(section)] == section
+        if likeness >= (0.6 if beside else 0.75):
+            scores[pattern] = likeness + 0.1 * beside + 0.05 * below
+    best = [pattern for pattern, score in scores.items() if score == max(scores.values())]
+    return [
+        dotted((*path[:-1], *pattern[len(section) :])) if pattern[:-1] == section else ".".join(pattern)
+        for pattern in best[:3]
+    ]
 
 
 def written_out(path: KeyPath) -> KeyPath:
@@ -87,7 +91,8 @@ def written_out(path: KeyPath) -> KeyPath:
     if find(path) is not None or is_free(path):
         return path
     valid = max(end for end in range(len(path)) if end == 0 or find(path[:end]))
-    found = _ending(path[:valid], path[valid:])
+    section, tail = _pattern(path[:valid]), path[valid:]
+    found = [key for key in schema_keys() if key[:valid] == section and key[valid + 1 :][-len(tail) :] == tail]
     return found[0] if len(found) == 1 and "N" not in found[0] else path
 
 
@@ -109,14 +114,8 @@ def describe(annotation: Any) -> str:
     return f"a section with the keys {names}"
 
 
-def _ending(section: KeyPath, tail: KeyPath) -> list[Pattern]:
-    """The keys under a section that end with `tail`."""
-    start = tuple("N" if isinstance(part, int) else part for part in section)
-    return [
-        pattern
-        for pattern in schema_keys()
-        if pattern[: len(start)] == start and len(pattern) > len(start) + len(tail) and pattern[-len(tail) :] == tail
-    ]
+def _pattern(path: KeyPath) -> Pattern:
+    return tuple("N" if isinstance(part, int) else part for part in path)
 
 
 def _walk(section: Any, above: Pattern) -> Iterator[Key]:

@@ -83,9 +83,13 @@ def _text(path: str | Path) -> str:
 
 def _near_files(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path(__file__).parent / "recipes"
-    there = sorted(file.name for file in folder.glob("*.yaml"))
-    near = difflib.get_close_matches(path.name, there, n=1) or there
-    return f"; recipes in {folder}: {', '.join(near)}" if near else f"; {folder} holds no *.yaml"
+    there = sorted(file.stem for file in folder.glob("*.yaml"))
+    near = difflib.get_close_matches(path.stem, there, n=1) or there
+    return (
+        f"; recipes in {folder}: {', '.join(f'{name}.yaml' for name in near)}"
+        if near
+        else f"; {folder} holds no *.yaml"
+    )
 
 
 def _not_a_recipe(document: Document) -> Problem:
@@ -128,6 +132,8 @@ def _broken_rule(document: Document, section: KeyPath, message: str) -> Problem:
 
 
 def _advice(path: KeyPath) -> str:
+    if "." in str(path[-1]):
+        return "in a file, sections are nested: write each part on its own line, indented under the one before"
     near = keys.nearest(path)
     if near:
         return f"did you mean {' or '.join(near)}?"

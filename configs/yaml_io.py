@@ -43,6 +43,12 @@ class _Dumper(yaml.SafeDumper):
         return True  # equal sections are written out, never as `&id001`
 
 
+def _quoted_where_lines_break(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """PyYAML folds line breaks of text in single quotes; in double quotes it escapes them."""
+    return dumper.represent_scalar(_TAG + "str", text, style='"' if len(f"{text}.".splitlines()) > 1 else None)
+
+
+_Dumper.add_representer(str, _quoted_where_lines_break)
 _Loader.yaml_implicit_resolvers = {}
 for _class in (_Loader, _Dumper):
     for _tag, _pattern, _first in _SCALARS:
@@ -81,10 +87,11 @@ def parse(text: str, source: str, at: KeyPath = ()) -> Document:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
         line = None if mark is None else mark.line + 1
-        document.problems.append(Problem(dotted(at), _place(source, line), f"not valid YAML: {what}"))
+        document.problems.append(Problem(dotted(at), _place(source, line), f"{_named(at)}not valid YAML: {what}"))
         return document
     except yaml.YAMLError as error:  # a character that YAML forbids
-        document.problems.append(Problem(dotted(at), source, f"not valid YAML: {' '.join(str(error).split())}"))
+        message = f"{_named(at)}not valid YAML: {' '.join(str(error).split())}"
+        document.problems.append(Problem(dotted(at), source, message))
         return document
     if node is not None:
         document.where[at] = _place(source, node.start_mark.line + 1)
@@ -99,6 +106,10 @@ def dump(data: Any) -> str:
 
 def _place(source: str, line: int | None) -> str:
     return source if source == COMMAND_LINE or line is None else f"{source}:{line}"
+
+
+def _named(path: KeyPath) -> str:
+    return f"{dotted(path)}: " if path else ""
 
 
 def _build(document: Document, node: yaml.Node, path: KeyPath, above: tuple[yaml.Node, ...]) -> Any:

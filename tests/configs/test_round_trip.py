@@ -1,0 +1,87 @@
+"""A recipe written out loads back equal, and its digest says whether two runs are the same."""
+
+import dataclasses
+import json
+
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.load import digest, dump_recipe, load_recipe
+from configs.schema import DataConfig, OptimizerConfig, RewardConfig, RLConfig, RunConfig, SamplingConfig, SourceConfig
+
+TEXT = st.text(max_size=12)
+POSITIVE = st.floats(min_value=1e-12, max_value=1e12)
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**20), 10**20)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(TEXT.filter(lambda key: key != "<<"), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+SOURCES = st.builds(
+    SourceConfig,
+    use=TEXT,
+    weight=POSITIVE,
+    limit=st.none() | st.integers(1, 10**9),
+    columns=st.dictionaries(TEXT.filter(lambda key: key != "<<"), TEXT, max_size=2),
+    options=st.dictionaries(TEXT.filter(lambda key: key != "<<"), PLAIN, max_size=2),
+)
+CONFIGS = st.builds(
+    RunConfig,
+    name=TEXT.filter(lambda name: name and "/" not in name),
+    output_dir=TEXT,
+    seed=st.integers(0, 2**63),
+    threads=st.none() | st.integers(1, 64),
+    data=st.builds(DataConfig, train=st.lists(SOURCES, min_size=1, max_size=2).map(tuple)),
+    rl=st.builds(
+        RLConfig,
+        steps=st.integers(1, 10**6),
+        sampling=st.builds(SamplingConfig, temperature=POSITIVE),
+        optimizer=st.builds(OptimizerConfig, learning_rate=POSITIVE),
+        rewards=st.lists(st.builds(RewardConfig, use=TEXT, weight=POSITIVE), min_size=1, max_size=2).map(tuple),
+        shuffle_rewards=st.booleans(),
+    ),
+    export=st.booleans(),
+)
+
+
+@given(CONFIGS)
+def test_a_recipe_written_out_loads_back_equal(tmp_path_factory, config):
+    path = tmp_path_factory.mktemp("round") / "r.yaml"
+    text = dump_recipe(config)
+    path.write_text(text, encoding="utf-8", newline="")
+    again = load_recipe(path)
+    assert again == config
+    assert dump_recipe(again) == text
+    assert digest(again) == digest(config)
+
+
+SMALL = RunConfig(
+    name="no", output_dir="runs/1e-4", rl=RLConfig(steps=3, optimizer=OptimizerConfig(learning_rate=1e-6))
+)
+
+
+def test_everything_is_written_in_the_schemas_order():
+    assert list(yaml.safe_load(dump_recipe(SMALL))) == [field.name for field in dataclasses.fields(RunConfig)]
+
+
+def test_plain_pyyaml_reads_the_same_values():
+    assert yaml.safe_load(dump_recipe(SMALL)) == json.loads(json.dumps(dataclasses.asdict(SMALL)))
+
+
+def test_the_digest_changes_with_the_run_and_not_with_its_folder():
+    assert digest(SMALL) == digest(dataclasses.replace(SMALL, output_dir="elsewhere"))
+    assert digest(SMALL) != digest(dataclasses.replace(SMALL, seed=1))
+    assert digest(SMALL) != digest(dataclasses.replace(SMALL, rl=RLConfig(steps=4)))
+    assert len(digest(SMALL)) == 64
+
+
+def test_a_whole_number_and_its_float_are_one_recipe():
+    one, other = (dataclasses.replace(SMALL, rl=RLConfig(steps=1, rewards=(RewardConfig(weight=w),))) for w in (1, 1.0))
+    assert digest(one) == digest(other)
+    assert dump_recipe(one) == dump_recipe(other)
