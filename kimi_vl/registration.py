@@ -1,5 +1,7 @@
 """Make transformers' auto classes know Kimi-VL."""
 
+from contextlib import suppress
+
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -25,7 +27,8 @@ def register_auto_classes() -> None:
     AutoModel.register(KimiVLConfig, KimiVLModel, exist_ok=True)
     AutoModelForCausalLM.register(KimiVLConfig, KimiVLForConditionalGeneration, exist_ok=True)
     AutoModelForImageTextToText.register(KimiVLConfig, KimiVLForConditionalGeneration, exist_ok=True)
-    AutoImageProcessor.register(KimiVLConfig, slow_image_processor_class=KimiVLImageProcessor, exist_ok=True)
+    with suppress(ImportError):  # 5.17 hides this class where torchvision is missing; `load_processor` works
+        AutoImageProcessor.register(KimiVLConfig, slow_image_processor_class=KimiVLImageProcessor, exist_ok=True)
     AutoProcessor.register(KimiVLConfig, KimiVLProcessor, exist_ok=True)
     # Under the vision tower's config on purpose: a class known by name alone is preferred to the hub's code, which does
     # not run on transformers 5; a class tied to KimiVLConfig would not be.
