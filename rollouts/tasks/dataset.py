@@ -16,10 +16,10 @@ from rewards.types import Task
 
 from .images import BadImage, open_image
 from .report import SkipReport
-from .rows import FIELDS, REQUIRED, BadRow, parse_row
+from .rows import FIELDS, REQUIRED, BadRow, optional_text, parse_row
 
 FORMATS = {".jsonl": "text", ".parquet": "parquet"}  # file suffix -> loader of `datasets`
-BATCH = 256  # rows read at a time while checking
+BATCH = 64  # rows read at a time while checking
 
 
 class DataSetError(ValueError):
@@ -57,6 +57,8 @@ class DatasetTasks:
         if len(self._rows) == 0:
             raise DataSetError(f"{use}: the data set is empty (split {split})")
         self._columns = _map_columns(use, self._names(), columns or {})
+        if not self._lines:
+            self._rows = self._rows.select_columns(sorted(set(self._columns.values())))
         self._usable = self._check(limit)
 
     def __len__(self) -> int:
@@ -73,7 +75,7 @@ class DatasetTasks:
         """The columns; of JSON lines, the keys of the first thousand."""
         if not self._lines:
             return list(self._rows.column_names)
-        names: dict[str, None] = {}
+        names: dict[str, None] = {}  # a dict, for the order
         for cell in self._rows[:1000]["text"]:
             try:
                 names.update(dict.fromkeys(_json_object(cell)))
@@ -96,7 +98,7 @@ class DatasetTasks:
             try:
                 row_id = self._check_row(cells, number, seen)
             except (BadRow, BadImage) as error:
-                self.report.add(self.name, error.reason, f"row {number} {error.detail}".strip()[:120])
+                self.report.add(self.name, error.reason, f"row {number}{': ' * bool(error.detail)}{error.detail}"[:120])
             else:
                 seen.add(row_id)
                 usable.append((number, row_id))
@@ -107,8 +109,7 @@ class DatasetTasks:
     def _check_row(self, cells: Mapping[str, Any], number: int, seen: set[str]) -> str:
         """The id of a good row. Raises BadRow or BadImage."""
         row = _json_object(cells["text"]) if self._lines else cells
-        given = row.get(self._columns.get("id", ""))
-        row_id = str(number if given is None else given)
+        row_id = optional_text({"id": row.get(self._columns.get("id", ""))}, "id") or str(number)
         if row_id in seen:
             raise BadRow("id was seen before", row_id)
         for data in self._parse(row, row_id).images:
@@ -151,6 +152,8 @@ def _json_object(line: str) -> dict[str, Any]:
 
 def _map_columns(use: str, names: list[str], columns: Mapping[str, str]) -> dict[str, str]:
     """Our field -> the file's column, by `columns` or by the same name (`image` serves as `images`)."""
+    if not names:
+        raise DataSetError(f"{use}: no line holds a JSON object: the data set is empty, or it is not JSON Lines")
     for field, column in columns.items():
         if field not in FIELDS:
             raise DataSetError(f"{use}: columns.{field}: unknown field; the fields are {', '.join(FIELDS)}")
@@ -163,7 +166,7 @@ def _map_columns(use: str, names: list[str], columns: Mapping[str, str]) -> dict
         if mapping[field] not in names:
             raise DataSetError(
                 f"{use}: there is no column {field!r}; the columns are {', '.join(names)}. "
-                f"Say which one holds the {field}: `columns: {{{field}: {names[0] if names else '...'}}}`"
+                f"Say which one holds the {field}: `columns: {{{field}: {names[0]}}}`"
             )
     return {field: column for field, column in mapping.items() if column in names}
 
@@ -207,6 +210,8 @@ def _open_file(path: Path, split: str) -> Any:
     try:
         return load_dataset(loader, data_files={"train": str(path)}, split=split, **options)
     except Exception as error:  # the loaders' errors share no type
+        if "corresponds to no data" in str(error):
+            raise DataSetError(f"{path}: the data set is empty (split {split})") from error
         raise DataSetError(f"{path}: cannot be read as {path.suffix[1:]} ({error.__cause__ or error})") from error
 
 

@@ -14,6 +14,8 @@ from rewards.types import Task
 FIELDS = ("images", "question", "answer", "verifier", "choices", "difficulty", "solution", "id")
 REQUIRED = ("question", "answer")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+IMAGE_PLACEHOLDER = "<|media_pad|>"  # as text it would ask the model for an image that does not exist
+_SURROGATE = re.compile(r"[\ud800-\udfff]")  # half a character, which JSON can spell and no tokenizer takes
 
 
 class BadRow(ValueError):
@@ -57,28 +59,34 @@ def parse_row(
         question=question,
         answer=answer,
         images=_images(cell.get("images"), folder, vanished_ok),
-        verifier=_optional_text(cell, "verifier") or ("choice" if choices else verifier),
+        verifier=optional_text(cell, "verifier") or ("choice" if choices else verifier),
         choices=choices,
         difficulty=_difficulty(cell.get("difficulty")),
-        solution=_optional_text(cell, "solution"),
+        solution=optional_text(cell, "solution"),
     )
 
 
 def _text(cell: Mapping[str, Any], field: str) -> str:
-    """The text of a required field; a number is written out, other types are refused."""
-    text = _optional_text(cell, field)
+    """The text of a required field."""
+    text = optional_text(cell, field)
     if text is None:
         raise BadRow(f"{field} is empty")
     return text
 
 
-def _optional_text(cell: Mapping[str, Any], field: str) -> str | None:
+def optional_text(cell: Mapping[str, Any], field: str) -> str | None:
+    """The text of a field or None where it is empty; a number is written out. Raises BadRow for other types."""
     value = cell.get(field)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise BadRow(f"{field} is neither text nor a number", repr(value)[:80])
-    return str(value).strip() or None
+    text = str(value).strip()
+    if IMAGE_PLACEHOLDER in text:
+        raise BadRow(f"{field} holds the image placeholder", text[:80])
+    if not text.isascii() and _SURROGATE.search(text):
+        raise BadRow(f"{field} is not valid Unicode", ascii(text)[:80])
+    return text or None
 
 
 def _choices(value: Any) -> tuple[str, ...]:
