@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 class BadImage(ValueError):
@@ -34,10 +34,11 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """Decode an image in the mode of its file, the first frame of an animated one. Raises BadImage."""
+    """Decode an image upright, in the mode of its file; of an animated one, the first frame. Raises BadImage."""
     image = open_image(data)
     try:
         image.load()
+        ImageOps.exif_transpose(image, in_place=True)  # here, because broken EXIF data raises anything too
     except Exception as error:  # as above; a cut file is an OSError, a broken chunk a SyntaxError
         raise BadImage("image is broken or cut short", str(error)) from error
     return image

@@ -86,7 +86,7 @@ def build_source(config: SourceConfig, *, base: Path) -> TaskSource:
 
 
 class TaskMixture:
-    """Sources mixed by weight: over any number of draws, each has had its share to within one task.
+    """Sources mixed by weight: over any number of draws, each has had its share to within a task or so.
 
     `seed` orders every finite source anew in each epoch, and picks the tasks of the endless ones. `base` is the folder
     where relative file names start. `report` counts the rows that were left out.
