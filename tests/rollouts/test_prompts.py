@@ -11,7 +11,9 @@ from PIL import Image
 
 from kimi_vl import create_tiny_checkpoint, load_processor
 from kimi_vl.processing_kimi_vl import IMAGE_TOKEN
+from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
+from rollouts import prompts as prompts_module
 from rollouts.prompts import BadPrompt, PromptRenderer, PromptTooLong, messages, sft_rows
 from rollouts.tasks.digit_sums import DigitSums
 from rollouts.tasks.easy_vqa import EasyVQA
@@ -221,6 +223,9 @@ class TestSkips:
 
 
 class TestSFTRows:
+    def test_the_think_marks_are_those_that_rewards_look_for(self):
+        assert (prompts_module.THINK_OPEN, prompts_module.THINK_CLOSE) == (THINK_OPEN, THINK_CLOSE)
+
     def test_thinking_and_direct_answers(self):
         sums = DigitSums("train", scans=[3], check_share=0)
         tasks = [sums.task(0, 0), sums.task(1, 0), task()]

@@ -1,5 +1,6 @@
 """Mixtures: the weights are kept, epochs cover every row once, and a step can be drawn again."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -7,14 +8,19 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from configs.schema import SourceConfig
 from rewards.types import Task
 from rollouts.tasks import mixture as module
+from rollouts.tasks.digit_sums import DigitSums
+from rollouts.tasks.easy_vqa import EasyVQA
 from rollouts.tasks.mixture import TaskMixture, build_source, held_out
 from rollouts.tasks.report import SkipReport
+from rollouts.tasks.rows import FIELDS
 
 
 class Numbers:
@@ -186,6 +192,39 @@ class TestBuilding:
     def test_one_entry_twice_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="listed twice"):
             mix(tmp_path, source(5, weight=1), source(5, weight=2))
+
+
+class TestDocumentation:
+    """The examples of docs/data.md do what the page says."""
+
+    TEXT = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+
+    def example(self, language):
+        return self.TEXT.split(f"```{language}\n")[1].split("```")[0]
+
+    def test_its_recipe_and_its_row_make_tasks(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+        (tmp_path / "data" / "figures").mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "data" / "figures" / "17.png")
+        row = json.loads(self.example("json"))
+        names = {"question": "problem", "answer": "label", "images": "figure"}
+        rows = [{names.get(field, field): value for field, value in {**row, "id": i}.items()} for i in range(10)]
+        (tmp_path / "data" / "geometry.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        data = yaml.safe_load(self.example("yaml"))["data"]
+        train, held = ([SourceConfig(**entry) for entry in data[part]] for part in ("train", "held_out"))
+        drawn = TaskMixture(train, seed=0, base=tmp_path).draw(0, 8)
+        assert Counter(task.source for task in drawn) == {"digit_sums": 6, "geometry": 2}
+        fixed = held_out(held, 5, 0, base=tmp_path)
+        assert {task.id for task in fixed if task.source == "geometry"} == {"data/geometry.jsonl:train[90%:]/9"}
+
+    @pytest.mark.parametrize("made", [DigitSums, EasyVQA])
+    def test_it_lists_every_option_of_the_built_ins(self, made):
+        for option in set(inspect.signature(made).parameters) - {"split"}:
+            assert f"`{option}`" in self.TEXT
+
+    def test_it_lists_every_field(self):
+        for field in FIELDS:
+            assert f"| `{field}` |" in self.TEXT
 
 
 class TestReport:
