@@ -5,7 +5,7 @@ Importing this package registers the classes with transformers' auto classes, so
 """
 
 from .configuration_kimi_vl import KimiVLConfig, MoonViTConfig
-from .export import save_checkpoint, save_with_code
+from .export import hub_state_dict, save_checkpoint, save_with_code
 from .image_processing_kimi_vl import KimiVLImageProcessor
 from .loading import load_model, load_processor, load_tokenizer
 from .modeling_kimi_vl import KimiVLForConditionalGeneration, KimiVLModel, MoonViT
@@ -27,6 +27,7 @@ __all__ = [
     "MoonViTConfig",
     "TinySizes",
     "create_tiny_checkpoint",
+    "hub_state_dict",
     "load_model",
     "load_processor",
     "load_tokenizer",

@@ -10,7 +10,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import GenerationConfig
+from transformers.core_model_loading import revert_weight_conversion
 
 from .modeling_kimi_vl import KimiVLForConditionalGeneration
 from .processing_kimi_vl import KimiVLProcessor
@@ -57,6 +59,11 @@ def save_checkpoint(
     processor.save_pretrained(folder)
     write_ranks(folder / "tiktoken.model", backend_ranks(tokenizer.backend_tokenizer))
     return folder
+
+
+def hub_state_dict(model: KimiVLForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """The model's tensors under the hub's names and in its layout, as other engines take them; nothing is written."""
+    return revert_weight_conversion(model, model.state_dict())
 
 
 def save_with_code(

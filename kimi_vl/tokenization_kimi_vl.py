@@ -203,6 +203,11 @@ class KimiVLTokenizer(PreTrainedTokenizerFast):
         config = Path(save_directory) / "tokenizer_config.json"
         content = json.loads(config.read_text(encoding="utf-8"))
         content["tokenizer_class"] = "PreTrainedTokenizerFast"
+        # tiktoken.model holds no names: with these, it alone gives the same tokenizer back.
+        content["added_tokens_decoder"] = {
+            str(index): {"content": token.content, "special": token.special, "normalized": token.normalized}
+            for index, token in sorted(self.added_tokens_decoder.items())
+        }
         config.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return (*files, *self.save_vocabulary(str(save_directory)))
 
