@@ -1,0 +1,59 @@
+"""Every key of the schema is read somewhere, and there are few enough to know them all."""
+
+import ast
+import dataclasses
+import typing
+
+import pytest
+
+from configs import schema
+
+MOST = 100
+
+
+def classes():
+    """The schema's dataclasses, each once."""
+    return [value for value in vars(schema).values() if dataclasses.is_dataclass(value)]
+
+
+def is_section(annotation):
+    """Whether a field holds another dataclass of the schema (or a list of them), so is no knob by itself."""
+    return any(dataclasses.is_dataclass(part) for part in (annotation, *typing.get_args(annotation)))
+
+
+def fields():
+    """`Class.field` of every field."""
+    for cls in classes():
+        hints = typing.get_type_hints(cls)
+        yield from ((cls, field.name, is_section(hints[field.name])) for field in dataclasses.fields(cls))
+
+
+def names_read(modules):
+    """Every attribute that the packages read outside the schema, `x.name` or `getattr(x, "name")`."""
+    found = set()
+    for module in modules.values():
+        if module.name == "configs.schema":
+            continue
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                found.add(node.attr)
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+                found.update(arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant))
+    return found
+
+
+def test_every_key_is_read_somewhere(modules):
+    read = names_read(modules)
+    unread = [f"{cls.__name__}.{name}" for cls, name, _ in fields() if name not in read]
+    assert not unread, f"no package reads: {', '.join(unread)}"
+
+
+def test_there_are_at_most_a_hundred_knobs():
+    knobs = [f"{cls.__name__}.{name}" for cls, name, section in fields() if not section]
+    assert len(knobs) <= MOST
+
+
+def test_the_check_sees_an_unread_key(modules):
+    without = {"rl": modules["rl"]}  # an empty package reads nothing
+    with pytest.raises(AssertionError, match=r"no package reads: .*RLConfig\.steps, .*RunConfig\.export"):
+        test_every_key_is_read_somewhere(without)

@@ -1,0 +1,138 @@
+"""`make` and `.ci/run`, with a stand-in for Python that notes what it is asked to do; and the pinned versions."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+STAND_IN = """#!/bin/sh
+echo "$(basename "$0") $*" >> {log}
+case "$*" in
+  "-c"*) exit {too_old} ;;
+  "--version") echo "Python 3.10.9" ;;
+  "-m venv --clear .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python && cp "$0" .venv/bin/thinkvl ;;
+  *pytest*) exit {pytest_exit} ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path, root):
+    """A folder with the Makefile and a stand-in; `make(...)` runs there and gives (exit code, output)."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(root / name, tmp_path / name)
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(root / ".ci" / "run", tmp_path / ".ci" / "run")
+
+    class Checkout:
+        path = tmp_path
+
+        def stand_in(self, too_old=0, pytest_exit=0):
+            script = STAND_IN.format(log=tmp_path / "log", too_old=too_old, pytest_exit=pytest_exit)
+            (tmp_path / "fakepython").write_text(script)
+            (tmp_path / "fakepython").chmod(0o755)
+
+        def run(self, *command):
+            env = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+            env["PYTHON"] = "./fakepython"
+            done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+            return done.returncode, done.stdout + done.stderr
+
+        def log(self):
+            return (tmp_path / "log").read_text().splitlines()
+
+    return Checkout()
+
+
+def test_help_is_the_default_and_lists_every_target(checkout):
+    code, output = checkout.run("make")
+    assert code == 0
+    targets = re.search(r"^\.PHONY: (.+)$", (checkout.path / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert re.findall(r"^  make ([a-z-]+)", output, re.MULTILINE) == targets
+    assert not (checkout.path / ".venv").exists()
+
+
+def test_quickstart_sets_up_once_and_again_when_versions_change(checkout):
+    checkout.stand_in()
+    install = "python -m pip install --quiet -c constraints.txt -e ."
+    run = "thinkvl run configs/recipes/quickstart.yaml"
+    assert checkout.run("make", "quickstart")[0] == 0
+    assert checkout.log()[1:] == ["fakepython -m venv --clear .venv", install, run]
+    assert checkout.run("make", "quickstart", "ARGS=seed=1")[0] == 0
+    assert checkout.log()[4:] == [f"{run} seed=1"]
+    later = time.time() + 10
+    os.utime(checkout.path / "constraints.txt", (later, later))
+    assert checkout.run("make", "quickstart")[0] == 0
+    assert checkout.log()[5:] == [install, run]
+
+
+def test_what_tests_need_serves_the_quickstart_too(checkout):
+    checkout.stand_in()
+    assert checkout.run("make", "test")[0] == 0
+    assert checkout.run("make", "quickstart")[0] == 0
+    assert [line for line in checkout.log() if "pip install" in line] == [
+        "python -m pip install --quiet -c constraints.txt -e .[dev]"
+    ]
+
+
+def test_an_old_python_is_told_what_to_do(checkout):
+    checkout.stand_in(too_old=1)
+    code, output = checkout.run("make", "test")
+    assert code != 0
+    assert "ThinkVL needs Python 3.11 or newer, and ./fakepython is Python 3.10.9." in output
+    assert "make PYTHON=python3.12" in output
+    assert not (checkout.path / ".venv").exists()
+
+
+def test_no_python_is_told_what_to_do(checkout):
+    code, output = checkout.run("make", "test")
+    assert code != 0
+    assert "./fakepython was not found. ThinkVL needs Python 3.11 or newer" in output
+
+
+@pytest.mark.parametrize("pytest_exit", [1, 5])
+def test_ci_fails_where_tests_fail_or_none_are_found(checkout, pytest_exit):
+    checkout.stand_in(pytest_exit=pytest_exit)
+    checkout.run("make", "setup")
+    for tool in ("ruff", "pyright"):
+        shutil.copy(checkout.path / "fakepython", checkout.path / ".venv" / "bin" / tool)
+    code, output = checkout.run(".ci/run")
+    assert code != 0
+    assert "== make test" in output
+    assert "== all passed" not in output
+
+
+def test_ci_passes_where_everything_passes(checkout):
+    checkout.stand_in()
+    checkout.run("make", "setup")
+    for tool in ("ruff", "pyright"):
+        shutil.copy(checkout.path / "fakepython", checkout.path / ".venv" / "bin" / tool)
+    code, output = checkout.run(".ci/run")
+    assert code == 0
+    assert output.rstrip().endswith("== all passed")
+    assert [line for line in checkout.log() if line.startswith(("ruff", "pyright", "python -m pytest"))] == [
+        "ruff check .",
+        "ruff format --check .",
+        "pyright ",
+        "python -m pytest -m not slow",
+    ]
+
+
+def test_every_version_is_pinned_and_allowed(root):
+    lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert [line for line in pins if not re.fullmatch(r"[\w.-]+==\d[\w.]*", line)] == []
+    versions = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in pins}
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [Requirement(line) for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]]
+    assert [
+        f"{need} but {versions.get(canonicalize_name(need.name))}"
+        for need in wanted
+        if not need.specifier.contains(versions.get(canonicalize_name(need.name), "0"))
+    ] == []
