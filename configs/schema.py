@@ -7,10 +7,11 @@ They are plain dataclasses so that engines and the learner can take them where p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 _CLOSED: Mapping[str, Any] = {"extra": "forbid"}  # pydantic reads it from each class: unknown keys are errors
+_UNREAD = {"grpo": ("tau",), "kimi_k15": ("clip_low", "clip_high", "normalize_std")}  # constants of other losses
 
 
 def _check(ok: bool, key: str, value: object, allowed: str) -> None:
@@ -35,7 +36,8 @@ class TinyConfig:
     vision_num_hidden_layers: int = 2
 
     def __post_init__(self) -> None:
-        _check(self.num_hidden_layers >= 1, "num_hidden_layers", self.num_hidden_layers, "1 or more")
+        for key in fields(self):
+            _check(getattr(self, key.name) > 0, key.name, getattr(self, key.name), "1 or more")
         _check(
             self.num_experts_per_tok <= self.n_routed_experts,
             "num_experts_per_tok",
@@ -53,6 +55,11 @@ class ModelConfig:
     path: str = "tiny"
     dtype: Literal["float32", "bfloat16"] = "float32"
     tiny: TinyConfig = field(default_factory=TinyConfig)
+
+    def __post_init__(self) -> None:
+        _check(bool(self.path), "path", self.path, "`tiny`, a folder, or a hub name")
+        own = self.path == "tiny" or self.tiny == TinyConfig()
+        _check(own, "path", self.path, "tiny where sizes are given under tiny; other weights have their own")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +115,9 @@ class RewardConfig:
     use: str = "verifier"
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        _check(self.weight != 0, "weight", self.weight, "anything but 0: leave the term out instead")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig:
@@ -128,8 +138,27 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "greater than 0")
+        _check(
+            self.adamw_learning_rate is None or self.name == "muon",
+            "adamw_learning_rate",
+            self.adamw_learning_rate,
+            f"left out: {self.name} reads learning_rate alone",
+        )
+        _check(
+            self.adamw_learning_rate is None or self.adamw_learning_rate > 0,
+            "adamw_learning_rate",
+            self.adamw_learning_rate,
+            "greater than 0",
+        )
+        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
         _check(0 <= self.final_fraction <= 1, "final_fraction", self.final_fraction, "between 0 and 1")
+        _check(
+            self.final_fraction == 0 or self.schedule != "constant",
+            "final_fraction",
+            self.final_fraction,
+            "0 where schedule is constant",
+        )
         _check(self.grad_clip > 0, "grad_clip", self.grad_clip, "greater than 0")
         _check(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "beta1, beta2", (self.beta1, self.beta2), "in [0, 1)")
 
@@ -189,6 +218,10 @@ class LengthRewardConfig:
     weight: float
     warmup_steps: int = 0
 
+    def __post_init__(self) -> None:
+        _check(self.weight > 0, "weight", self.weight, "greater than 0 (length_reward: null for none)")
+        _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossConfig:
@@ -207,6 +240,10 @@ class LossConfig:
         _check(0 <= self.clip_low < 1, "clip_low", self.clip_low, "in [0, 1)")
         _check(self.clip_high >= 0, "clip_high", self.clip_high, "0 or more")
         _check(self.tau > 0, "tau", self.tau, "greater than 0")
+        for key in fields(self):
+            value = getattr(self, key.name)
+            unread = key.name in _UNREAD[self.algorithm] and value != key.default
+            _check(not unread, key.name, value, f"left at {key.default}: {self.algorithm} does not read it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +271,7 @@ class RLConfig:
     def __post_init__(self) -> None:
         for key in ("steps", "prompts_per_step", "epochs", "minibatches", "micro_batch_tokens", "workers"):
             _check(getattr(self, key) > 0, key, getattr(self, key), "1 or more")
+        _check(len(self.rewards) > 0, "rewards", self.rewards, "at least one term")
         _check(self.samples_per_prompt > 1, "samples_per_prompt", self.samples_per_prompt, "2 or more (a group)")
         _check(self.eval_every > 0, "eval_every", self.eval_every, "1 or more")
         _check(self.save_every > 0, "save_every", self.save_every, "1 or more")
@@ -282,6 +320,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _check(bool(self.name) and "/" not in self.name, "name", self.name, "a non-empty name without '/'")
+        _check(bool(self.output_dir), "output_dir", self.output_dir, "a folder's name")
+        _check(self.threads is None or self.threads > 0, "threads", self.threads, "1 or more, or left out")
         _check(self.seed >= 0, "seed", self.seed, "0 or more")
         _check(
             any((self.instruct, self.long_cot, self.rl)), "instruct, long_cot, rl", None, "set in at least one of them"

@@ -34,7 +34,7 @@ SOURCES = st.builds(
 CONFIGS = st.builds(
     RunConfig,
     name=TEXT.filter(lambda name: name and "/" not in name),
-    output_dir=TEXT,
+    output_dir=TEXT.filter(bool),
     seed=st.integers(0, 2**63),
     threads=st.none() | st.integers(1, 64),
     data=st.builds(DataConfig, train=st.lists(SOURCES, min_size=1, max_size=2).map(tuple)),
