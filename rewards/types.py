@@ -61,12 +61,14 @@ class Verdict:
 class Score:
     """The verdict on a response and the weighted sum of all reward parts.
 
-    `reward` is None where the verifier failed: such a response leaves its group and is never a zero reward.
+    `verdict` is that of the task's own verifier. `reward` is None where a term of the sum failed (`failures` tells
+    which): such a response leaves its group and is never a zero reward.
     """
 
     verdict: Verdict
     reward: float | None
     parts: Mapping[str, float] = field(default_factory=dict)  # name of each reward -> unweighted value
+    failures: Mapping[str, Verdict] = field(default_factory=dict)  # name of each reward that failed -> its verdict
 
 
 class Verifier(Protocol):

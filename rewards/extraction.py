@@ -1,0 +1,157 @@
+"""Where the answer is in a response: after the thinking; last box, else `<answer>`, else "answer is", else last line.
+
+Every function is linear in the length of the text, whatever the text. Outcomes of `extract_answer`:
+
+==========================  =====================================================
+in the text after thinking  outcome
+==========================  =====================================================
+think block left open       no answer, rule `open-thinking`
+nothing but white space     no answer, rule `empty`
+one or more balanced boxes  the last one (the outermost if nested), rule `box`
+`<answer>...</answer>`      the last pair, rule `tag`
+"answer is", "Answer:"      the last one: the rest of its line, rule `anchor`
+anything else               the last line that is not empty, rule `line`
+==========================  =====================================================
+
+A box or tag that is empty commits to nothing: no answer, rule `empty-box` or `empty-tag`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass
+
+THINK_OPEN = "◁think▷"
+THINK_CLOSE = "◁/think▷"
+
+_MARKS = ((THINK_OPEN, THINK_CLOSE), ("<think>", "</think>"))  # Kimi's own; what most other models write
+_TAIL = 100_000  # characters: an answer further from the end than this is not looked for
+_BOX = re.compile(r"\\f?box(?:ed)?\s{0,8}\{|\\.|[{}]", re.DOTALL)
+_BARE_BOX = re.compile(r"\\boxed\s{1,8}([^\s$\\{}]{1,40})")
+_SPECIAL = re.compile(r"<\|[^|<>\n]{1,40}\|>")
+_ANCHOR = re.compile(
+    r"\banswer\**\s{0,3}(?:is|are|was|would be|should be|must be)\b\s{0,3}[:：]?"
+    r"|\banswer\**\s{0,3}[:：]\**"
+    r"|答案\**\s{0,3}[是为為:：]+|答え\**\s{0,3}[は:：]+|정답\**\s{0,3}[은는:：]+"
+    r"|\b(?:réponse|respuesta|resposta|antwort|risposta|ответ)\**\s{0,3}[:：]",
+    re.IGNORECASE,
+)
+_DISPLAY = (("$$", "$$"), ("\\[", "\\]"))
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thinking:
+    """A response split at its think marks."""
+
+    thought: str | None  # None where the response has no think mark at all
+    answer_text: str  # what follows the last closing mark; empty where a block was left open
+    closed: bool  # True where there is a block and it was closed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extraction:
+    """The text that a response commits to, or None, and the rule that found it or refused it."""
+
+    answer: str | None
+    rule: str
+
+
+def split_thinking(text: str) -> Thinking:
+    """Split `text` into its thought and the answer after it.
+
+    A closing mark without an opening one closes a block that the prompt opened. Only what follows the last closing
+    mark is answer text; a block opened after it, and never closed, leaves no answer.
+    """
+    opened, closed, closed_end, first_end = -1, -1, 0, -1
+    for open_mark, close_mark in _MARKS:
+        at = text.rfind(open_mark)
+        if at >= 0:
+            opened = max(opened, at)
+            start = text.find(open_mark)
+            first_end = start + len(open_mark) if first_end < 0 else min(first_end, start + len(open_mark))
+        at = text.rfind(close_mark)
+        if at > closed:
+            closed, closed_end = at, at + len(close_mark)
+    if opened < 0 and closed < 0:
+        return Thinking(thought=None, answer_text=text, closed=False)
+    begin = first_end if first_end >= 0 and (closed < 0 or first_end <= closed) else 0
+    if opened > closed:
+        return Thinking(thought=text[begin:], answer_text="", closed=False)
+    return Thinking(thought=text[begin:closed], answer_text=text[closed_end:], closed=True)
+
+
+def extract_answer(text: str) -> Extraction:
+    """The answer that `text` (a whole response) commits to; the module's table tells each outcome. Never raises."""
+    thinking = split_thinking(text)
+    if thinking.thought is not None and not thinking.closed:
+        return Extraction(answer=None, rule="open-thinking")
+    body = _SPECIAL.sub("\n", thinking.answer_text[-_TAIL:])
+    if not body.strip():
+        return Extraction(answer=None, rule="empty")
+    for rule, find in (("box", last_box), ("tag", _last_tag)):
+        found = find(body)
+        if found is not None:
+            found = found.strip()
+            return Extraction(answer=found, rule=rule) if found else Extraction(answer=None, rule=f"empty-{rule}")
+    anchored = _last_anchor(body)
+    if anchored:
+        return Extraction(answer=anchored, rule="anchor")
+    lines = [line for line in body.splitlines() if line.strip(" \t*_#`|>-")]
+    if not lines:
+        return Extraction(answer=None, rule="empty")
+    return Extraction(answer=lines[-1].strip(), rule="line")
+
+
+def last_box(text: str) -> str | None:
+    r"""What is inside the last balanced `\boxed{}` of `text`, the outermost where boxes nest; None without one."""
+    stack: list[int] = []  # for each open brace: where its content starts if it is a box, else -1
+    best: tuple[int, int] | None = None
+    for token in _BOX.finditer(text):
+        piece = token.group()
+        if piece == "{":
+            stack.append(-1)
+        elif piece == "}":
+            start = stack.pop() if stack else -1
+            if start >= 0:
+                best = (start, token.start())
+        elif piece.endswith("{") and len(piece) > 2:
+            stack.append(token.end())
+    if best is not None:
+        return text[best[0] : best[1]]
+    bare = _last_match(_BARE_BOX, text)
+    return bare.group(1) if bare is not None else None
+
+
+def first_sentence(text: str) -> str:
+    """`text` up to the end of its first sentence; a dot inside a number does not end one."""
+    end = _SENTENCE_END.search(text)
+    return text[: end.start()] if end is not None else text
+
+
+def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+
+
+def _last_tag(text: str) -> str | None:
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, end) if end >= 0 else -1
+    return text[start + len("<answer>") : end] if start >= 0 else None
+
+
+def _last_anchor(text: str) -> str | None:
+    anchor = _last_match(_ANCHOR, text)
+    if anchor is None:
+        return None
+    rest = text[anchor.end() :].lstrip(" \t*_:：")
+    for opening, closing in _DISPLAY:
+        if rest.lstrip().startswith(opening):
+            inner = rest.lstrip()[len(opening) :]
+            end = inner.find(closing)
+            if end >= 0:
+                return inner[:end].strip()
+    for line in rest.split("\n", 4)[:4]:
+        if line.strip(" \t*_`.:："):
+            return line.strip()
+    return None

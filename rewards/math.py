@@ -1,0 +1,277 @@
+"""Is a mathematical answer equal to the reference? Strings first, then exact numbers, then algebra in a child process.
+
+What counts as equal is written down in `docs/rewards.md`. The reference is read once and cached; a reference that
+cannot be read is `bad_reference` for every response but one that repeats it, never `correct`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from rewards.extraction import extract_answer, first_sentence, last_box
+from rewards.limits import MAX_ANSWER, MAX_REFERENCE, refusal, unevaluated
+from rewards.literal import Literal, literals_equal, parse_literal, split_unit, units_agree
+from rewards.normalize import plain, to_latex
+from rewards.pool import Worker, WorkerDied, WorkerTimeout
+from rewards.types import Task, Verdict, VerdictKind
+
+_SEVERAL = re.compile(r"[,;<>]|\\(?:pm|cup|le|ge|ne|lt|gt)(?![a-zA-Z])|\b(?:or|and)\b")
+_HEDGE = re.compile(r"(?<![a-zA-Z\\])(?:or|either|maybe|perhaps|possibly)(?![a-zA-Z])", re.IGNORECASE)
+_NEGATED = re.compile(r"(?<![a-zA-Z\\])(?:not|isn't|wrong|incorrect|but|except)(?![a-zA-Z])|\\neg(?![a-zA-Z])", re.I)
+_ARITHMETIC = re.compile(r"[\d})]\s*(?:\+|-|\*|\\times|\\cdot)\s*(?=[\d({\\.])")
+_POWER_OF_TEN = re.compile(r"(?:\\times|\\cdot|\*)\s*10\s*\^")
+_EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
+_BASE = re.compile(r"\d\s*_\s*\{?\s*\d")
+_WORDS = re.compile(r"[A-Za-z]{2,}")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_TEXT_COMMAND = re.compile(r"\\text\s*\{")
+_SPAN = re.compile(r"\$\$([^$]{1,400})\$\$|\$([^$]{1,400})\$|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
+_BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
+_NUMBER = re.compile(
+    r"(?<![\w.])[-−]?(?:\\?\$)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*/\s*\d+)?(?:\s?\\?%)?"
+)
+_REASON = re.compile(r",?\s+(?:because|since|as|which|so that)\s", re.IGNORECASE)
+_LABEL = re.compile(r"^(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w{1,8}\}?)?(?:\([a-z](?:,\s?[a-z])*\))?'*$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One side of a comparison: its spelling and what has been taken off it."""
+
+    latex: str  # the whole, normalised
+    core: str  # without label and unit
+    label: str  # the `x` of `x = 5`, else ""
+    unit: str
+    literal: Literal | None
+    words: str  # where it is plain words: how they compare; else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """The outcome of a comparison, before it becomes a verdict."""
+
+    kind: VerdictKind
+    rule: str
+    detail: str = ""
+
+
+class MathVerifier:
+    """Compares the final answer of a response with the reference. Safe to call from any thread."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
+        """Judge `response`; the verdict's rule names what decided. Never raises."""
+        start = time.perf_counter()
+        extraction = extract_answer(response)
+        if extraction.answer is None:
+            finding = Finding(kind=VerdictKind.NO_ANSWER, rule=extraction.rule)
+            if isinstance(bad := read_reference(reference), str):
+                finding = Finding(kind=VerdictKind.BAD_REFERENCE, rule="reference", detail=bad)
+            text = None
+        else:
+            text = extraction.answer
+            finding = self.compare(text, reference, prose=extraction.rule in ("anchor", "line"))
+            finding = replace(finding, rule=f"{extraction.rule}/{finding.rule}")
+        return Verdict(
+            kind=finding.kind,
+            score=float(finding.kind is VerdictKind.CORRECT),
+            extracted=text[:500] if text is not None else None,
+            rule=finding.rule,
+            seconds=time.perf_counter() - start,
+            detail=finding.detail,
+        )
+
+    def compare(self, answer: str, reference: str, *, prose: bool = False) -> Finding:
+        """Compare an extracted `answer` with `reference`. `prose`: the answer may stand inside a sentence."""
+        gold = read_reference(reference)
+        if isinstance(gold, str):
+            return Finding(kind=VerdictKind.BAD_REFERENCE, rule="reference", detail=gold)
+        if len(answer) > 4 * MAX_ANSWER:
+            return Finding(
+                kind=VerdictKind.NO_ANSWER, rule="refused", detail=f"longer than {4 * MAX_ANSWER} characters"
+            )
+        several = bool(_SEVERAL.search(gold.latex))
+        if prose and to_latex(answer) != gold.latex:
+            if not several and _HEDGE.search(first_sentence(answer)) and not gold.words:
+                return Finding(kind=VerdictKind.NO_ANSWER, rule="hedge")
+            answer = from_prose(answer)
+        latex = to_latex(answer)
+        if not latex:
+            return Finding(kind=VerdictKind.NO_ANSWER, rule="empty")
+        if latex == gold.latex:
+            return Finding(kind=VerdictKind.CORRECT, rule="string")
+        reason = refusal(latex)
+        if reason is not None:
+            return Finding(kind=VerdictKind.NO_ANSWER, rule="refused", detail=reason)
+        if _HEDGE.search(latex) and not several and not gold.words:
+            return Finding(kind=VerdictKind.NO_ANSWER, rule="hedge")
+        return self._values(gold, read_answer(latex, gold))
+
+    def close(self) -> None:
+        """Stop the worker process, if it runs."""
+        self._worker.close()
+
+    def _values(self, gold: Answer, answer: Answer) -> Finding:
+        quick = _quick(gold, answer)
+        if quick is not None:
+            return quick
+        wanted, given = (gold.latex, answer.latex) if gold.label != answer.label else (gold.core, answer.core)
+        if not gold.label or not answer.label:
+            wanted, given = gold.core, answer.core
+        if "deg" in (gold.unit, answer.unit) and gold.unit != answer.unit and r"\pi" in gold.core + answer.core:
+            wanted = rf"\frac{{({wanted})\pi}}{{180}}" if gold.unit == "deg" else wanted
+            given = rf"\frac{{({given})\pi}}{{180}}" if answer.unit == "deg" else given
+        return self._algebra(wanted, given)
+
+    def _algebra(self, gold: str, answer: str) -> Finding:
+        try:
+            result = self._worker.call({"gold": gold, "answer": answer})
+        except WorkerTimeout as error:
+            return Finding(kind=VerdictKind.TIMEOUT, rule="algebra", detail=str(error))
+        except WorkerDied as error:
+            return Finding(kind=VerdictKind.CRASH, rule="algebra", detail=str(error))
+        outcome = result["outcome"]
+        if outcome == "equal":
+            return Finding(kind=VerdictKind.CORRECT, rule="algebra")
+        if outcome == "bad_reference":
+            return Finding(kind=VerdictKind.BAD_REFERENCE, rule="algebra", detail="the reference cannot be parsed")
+        if outcome == "crash":
+            return Finding(kind=VerdictKind.CRASH, rule="algebra", detail=str(result.get("detail", "")))
+        return Finding(kind=VerdictKind.WRONG, rule="unparsed" if outcome == "unparsed" else "algebra")
+
+
+@lru_cache(maxsize=4096)
+def read_reference(reference: str) -> Answer | str:
+    """The reference, read; or why it cannot be used."""
+    if len(reference) > MAX_REFERENCE:
+        return f"longer than {MAX_REFERENCE} characters"
+    boxed = last_box(reference)
+    if boxed is None and len(reference) > 200:
+        found = extract_answer(reference)
+        boxed = found.answer if found.rule == "anchor" else None
+    latex = to_latex(boxed if boxed is not None else reference)
+    if not re.search(r"\w|\\(?:infty|emptyset|pi|varnothing)", latex):
+        return "empty, or without a letter or digit"
+    braces = re.sub(r"\\[{}]", "", latex)
+    if braces.count("{") != braces.count("}"):
+        return "its braces do not match"
+    reason = refusal(latex, longest=MAX_REFERENCE)
+    return reason if reason is not None else _read(latex)
+
+
+def read_answer(latex: str, gold: Answer) -> Answer:
+    r"""Read a normalised answer: of `x = 5` or of a chain, its last value, where the reference is no equation."""
+    if r"\approx" in latex:
+        first, _, last = latex.partition(r"\approx")
+        latex = last.strip() if gold.literal is not None and gold.literal.decimals is not None else first.strip()
+    return _read(latex)
+
+
+def from_prose(text: str) -> str:
+    """The mathematical part of a line of prose: its last formula, bold text, or number; `text` where it is one."""
+    bare = to_latex(text)
+    if len(text) <= 200 and parse_literal(split_unit(bare).text) is not None:
+        return text
+    spans = [next(g for g in m.groups() if g is not None) for m in _SPAN.finditer(text)]
+    if spans:
+        rest = _SPAN.sub("", text)
+        several = len(spans) > 1 and not set(re.findall(r"\w+", rest.casefold())) - {"and", "or"}
+        return text.replace("$", " ") if several else _with_percent(spans[-1], rest)
+    bold = _BOLD.findall(text)
+    if bold and re.search(r"\d", bold[-1]):
+        return from_prose(bold[-1]) if len(bold[-1]) < len(text) else bold[-1]
+    if not _is_prose(bare):
+        return text
+    sentence = _REASON.split(first_sentence(text), maxsplit=1)[0]
+    tail = _EQUALS.split(sentence)[-1] if _EQUALS.search(sentence) else sentence
+    numbers = [m.group().strip() for m in _NUMBER.finditer(tail) if re.search(r"\d", m.group())]
+    if _NEGATED.search(sentence) or not numbers:
+        return sentence
+    return numbers[-1]
+
+
+def _with_percent(span: str, rest: str) -> str:
+    return f"{span}%" if re.match(r"\s*(?:\\?%|percent\b|pct\b)", rest.strip()) else span
+
+
+def _is_prose(latex: str) -> bool:
+    words = [w for w in _WORDS.findall(_COMMAND.sub(" ", latex)) if w not in {"sqrt", "sin", "cos", "tan", "log", "pi"}]
+    return len(words) >= 2 or bool(re.search(r"[\u3040-\u9fff\uac00-\ud7af\u0400-\u04ff]", latex))
+
+
+def _read(latex: str) -> Answer:
+    label, core = _unlabel(latex)
+    measure = split_unit(core)
+    literal = parse_literal(measure.text)
+    if literal is None:
+        whole = parse_literal(core)
+        if whole is not None:
+            return Answer(latex=latex, core=core, label=label, unit="", literal=whole, words="")
+    return Answer(
+        latex=latex, core=measure.text, label=label, unit=measure.unit, literal=literal, words=_as_words(latex)
+    )
+
+
+def _unlabel(latex: str) -> tuple[str, str]:
+    """Split `x = 5` into ("x", "5"); an equation that is the answer itself, or a list of labels, stays whole."""
+    if re.search(r"[,;<>]|\\(?:le|ge|ne|text|approx|begin)(?![a-zA-Z])\s*\{?\s*(?:and|or)?", latex.partition("=")[0]):
+        return "", latex
+    pieces = [piece.strip() for piece in _EQUALS.split(latex)]
+    if len(pieces) < 2 or any(not piece for piece in pieces):
+        return "", latex
+    first, last = pieces[0], pieces[-1]
+    if _LABEL.match(first):
+        return ("", latex) if _EQUALS.search(latex.partition(",")[2]) else (first, last)
+    if not re.search(r"[A-Za-z]", _COMMAND.sub("", first)):
+        return "", last  # `7 + 4 = 11`: the value is at the end
+    if parse_literal(last) is not None and last != "0" and len(pieces) == 2 and "," not in last:
+        return first, last
+    return "", latex
+
+
+def _as_words(latex: str) -> str:
+    without = _TEXT_COMMAND.sub("", latex)
+    if re.search(r"[\d\\^_=+<>]", without) or not _WORDS.search(without):
+        return ""
+    if r"\text" not in latex and " " not in latex and len(latex) < 3:
+        return ""
+    return re.sub(r",?\s+and\s+|\s*,\s*", ", ", plain(latex))
+
+
+def _quick(gold: Answer, answer: Answer) -> Finding | None:
+    """What strings and exact numbers settle."""
+    if gold.words:
+        same = gold.words == (answer.words or plain(answer.latex))
+        if same or r"\text" in gold.latex or " " in gold.words:
+            return Finding(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="words")
+    if bool(_BASE.search(gold.latex)) != bool(_BASE.search(answer.latex)):
+        return Finding(kind=VerdictKind.WRONG, rule="base")
+    if not units_agree(gold.unit, answer.unit):
+        return Finding(kind=VerdictKind.WRONG, rule="unit")
+    if gold.literal is not None and answer.literal is not None and not (gold.label and answer.label):
+        same = literals_equal(gold.literal, answer.literal)
+        return Finding(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="exact-rational")
+    if gold.core == answer.core and not (gold.label and answer.label):
+        return Finding(kind=VerdictKind.CORRECT, rule="string")
+    if gold.literal is not None and _restated(answer.core):
+        return Finding(kind=VerdictKind.WRONG, rule="restated")
+    if unevaluated(answer.core) and not unevaluated(gold.core):
+        return Finding(kind=VerdictKind.WRONG, rule="unevaluated")
+    if _NEGATED.search(answer.core):
+        return Finding(kind=VerdictKind.WRONG, rule="negated")
+    if gold.literal is not None and _is_prose(answer.core.replace(r"\text", "")):
+        return Finding(kind=VerdictKind.WRONG, rule="prose")
+    return None
+
+
+def _restated(text: str) -> bool:
+    """True for arithmetic on numbers alone, such as `7 + 4 * 3`: the question, not its answer."""
+    without = _COMMAND.sub("", text)
+    if re.search(r"[A-Za-z]", without) or r"\sqrt" in text or r"\pi" in text:
+        return False
+    return bool(_ARITHMETIC.search(_POWER_OF_TEN.sub("^", text)))

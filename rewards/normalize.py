@@ -1,0 +1,103 @@
+"""One spelling for an answer: Unicode to LaTeX, decoration off, units apart. Strings in, strings out, linear time."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_SUPERSCRIPTS = str.maketrans(dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True)))
+_SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
+_VULGAR = re.compile(r"(\d?)([¼½¾⅐-⅞])")
+_SYMBOLS = {
+    "−": "-", "–": "-", "—": "-", "﹣": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ",
+    "÷": "/", "∕": "/", "⁄": "/", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ",
+    "∪": r"\cup ", "∩": r"\cap ", "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ",
+    "λ": r"\lambda ", "°": r"^\circ ", "∈": r"\in ", "±": r"\pm ", "∓": r"\mp ", "≈": r"\approx ", "∅": r"\emptyset ",
+    "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "、": ",", "∨": r"\text{ or }", "¬": r"\neg ",
+}  # fmt: skip
+_SYMBOL = re.compile("[" + "".join(_SYMBOLS) + "]")
+_ROOT = re.compile(r"√\s{0,4}(?:\(([^()√]{1,60})\)|(\d{1,20}|[a-z]))")
+_SPACES = "\u00a0\u2009\u202f\u2002\u2003\u3000\u2008\u200a"
+_TO_SPACE = str.maketrans(dict.fromkeys(_SPACES, " "))
+_SIMPLE = (
+    (re.compile(r"<(/?)su([pb])>"), lambda m: ("}" if m[1] else "^{" if m[2] == "p" else "_{")),
+    (re.compile(r"\\(?:left|right|big[lr]?|Big[lr]?|displaystyle|textstyle|limits|!)(?![a-zA-Z])"), ""),
+    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\leqs?(?:lant)?(?![a-zA-Z])"), r"\\le "),
+    (re.compile(r"\\geqs?(?:lant)?(?![a-zA-Z])"), r"\\ge "),
+    (re.compile(r"\\neq(?![a-zA-Z])"), r"\\ne "),
+    (re.compile(r"\\lor(?![a-zA-Z])|\\vee(?![a-zA-Z])"), r"\\text{ or }"),
+    (re.compile(r"\\(?:math|text)(?:rm|bf|it|sf|normal)\s{0,4}\{([A-Za-z])\}"), r" \1 "),
+    (re.compile(r"\\(?:(?:math|text)(?:rm|bf|it|sf|normal)|mbox|operatorname)\s{0,4}\{"), r"\\text{"),
+    (re.compile(r"\\(?:quad|qquad|;|:|>|enspace|,\s(?=\s))(?![a-zA-Z])"), " "),
+    (re.compile(r"\\,(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"\\[,\s]"), " "),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"(?<=\d),\s?\\?!"), ","),
+    (re.compile(r"\\(?:degree|degrees)(?![a-zA-Z])"), r"^\\circ "),
+    (re.compile(r"\^\s?\{\s?\\circ\s?\}"), r"^\\circ "),
+    (re.compile(r"\*\*"), "^"),
+)  # fmt: skip
+_WRAPPED = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("__", "__"))
+_WRAPPING_COMMAND = re.compile(r"^\\(?:boxed|fbox|text|ensuremath)\s{0,4}\{")
+
+
+def to_latex(text: str) -> str:
+    """`text` with Unicode operators, spaces and styles written in plain LaTeX, and its wrapping taken off."""
+    text = text.translate(_TO_SPACE)
+    if not text.isascii():
+        text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
+        text = _VULGAR.sub(lambda m: f"{m[1]} {unicodedata.normalize('NFKC', m[2])}" if m[1] else m[2], text)
+        text = _ROOT.sub(lambda m: r"\sqrt{" + (m[1] or m[2]) + "}", text)
+        text = unicodedata.normalize("NFKC", _SYMBOL.sub(lambda m: _SYMBOLS[m[0]], text))
+        text = _SYMBOL.sub(lambda m: _SYMBOLS[m[0]], text)
+    text = unwrap(text)
+    for pattern, replacement in _SIMPLE:
+        text = pattern.sub(replacement, text)
+    return " ".join(unwrap(text).split())
+
+
+def unwrap(text: str) -> str:
+    """Take off whole-text wrapping, such as `$...$`, `**...**` and a box, and a final full stop."""
+    before = None
+    rounds = 0
+    while before != text and rounds < 32:
+        before, rounds = text, rounds + 1
+        text = text.strip()
+        if text.endswith((".", "。", ",", ";")) and not text.endswith("\\,"):
+            text = text[:-1].rstrip()
+        for opening, closing in _WRAPPED:
+            inner = text[len(opening) : len(text) - len(closing)]
+            whole = len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing)
+            if whole and opening not in inner and closing not in inner:
+                text = inner
+                break
+        match = _WRAPPING_COMMAND.match(text)
+        if match is not None and matching_brace(text, match.end() - 1) == len(text) - 1:
+            text = text[match.end() : -1]
+    return text
+
+
+def matching_brace(text: str, start: int) -> int:
+    """Index of the brace that closes the one at `start`, or -1."""
+    depth, at = 0, start
+    while at < len(text):
+        char = text[at]
+        if char == "\\":
+            at += 1
+        elif char == "{":
+            depth += 1
+        elif char == "}":
+            depth -= 1
+            if depth == 0:
+                return at
+        at += 1
+    return -1
+
+
+def plain(text: str) -> str:
+    """`text` as words to compare: no case, no punctuation at the ends, single spaces, no LaTeX text commands."""
+    text = unicodedata.normalize("NFKC", text)
+    text = re.sub(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|boxed)\s{0,4}\{", " ", text)
+    text = re.sub(r"[${}\\]", " ", text)
+    return " ".join(text.casefold().split()).strip(" .,;:!?\"'`*_()[]")

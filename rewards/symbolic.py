@@ -1,0 +1,195 @@
+"""The other end of the worker's pipe: algebra on two answers. Runs only in the child process, the one place with sympy.
+
+Nothing here prints, logs or turns a parsed expression into text: printing one can evaluate a tower of powers.
+No string reaches `eval`, `sympify` or `parse_expr`; the only parser is latex2sympy's grammar.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import resource
+import sys
+from functools import lru_cache
+from typing import Any
+
+from rewards.literal import Literal, literals_equal, parse_literal, split_unit
+from rewards.structure import compare
+
+_FUNCTION = re.compile(
+    r"(?<![a-zA-Z\\])(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|infty|sqrt)(?![a-zA-Z])"
+)
+_COMPLEX = re.compile(r"(?<![a-zA-Z\\])i(?![a-zA-Z])")
+_DIGITS = 30  # of numeric comparison
+
+
+class Unparsable(Exception):
+    """latex2sympy could not read the text."""
+
+
+def serve(memory_bytes: int) -> None:
+    """Answer one JSON line a request, for ever. `memory_bytes` bounds the address space once sympy is loaded."""
+    pipe = os.fdopen(os.dup(1), "wb", buffering=0)
+    with open(os.devnull, "wb") as devnull:  # noqa: PTH123  # a file descriptor is what is wanted
+        os.dup2(devnull.fileno(), 1)  # what a library prints must not reach the pipe
+    import logging
+
+    logging.disable(logging.CRITICAL)
+    judge("x+1", "1+x")  # imports and grammar tables are loaded before the first deadline starts
+    for limit, value in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(limit, (value, value))
+    pipe.write(b"{}\n")
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        _limit_cpu(float(request.get("cpu_seconds", 30.0)))
+        pipe.write(json.dumps(judge(request["gold"], request["answer"])).encode() + b"\n")
+
+
+def judge(gold: str, answer: str) -> dict[str, Any]:
+    """`{"outcome": "equal" | "different" | "bad_reference" | "unparsed" | "crash", "detail": ...}` for two answers."""
+    try:
+        shaped = compare(gold, answer, _equal)
+        if shaped is None:
+            shaped = _equal(gold, answer)
+        if shaped:
+            return {"outcome": "equal"}
+    except Unparsable:
+        return {"outcome": "unparsed" if _readable(gold) else "bad_reference"}
+    except MemoryError:
+        return {"outcome": "crash", "detail": "out of memory"}
+    except RecursionError:
+        return {"outcome": "unparsed"}
+    except Exception as error:  # sympy raises every kind of exception on odd input; its text may hold an expression
+        return {"outcome": "crash", "detail": type(error).__name__}
+    return {"outcome": "different"}
+
+
+def _readable(gold: str) -> bool:
+    try:
+        _parse_any(gold)
+    except Unparsable:
+        return False
+    return True
+
+
+def _parse_any(text: str) -> None:
+    """Raise Unparsable unless `text`, or each part of the list that it is, can be read."""
+    from rewards.structure import parse_group
+
+    for part in parse_group(text).parts:
+        if parse_literal(part) is None:
+            _parse(split_unit(part).text, False)
+
+
+def _equal(gold: str, answer: str) -> bool:
+    gold, answer = gold.strip(), answer.strip()
+    if gold == answer:
+        return True
+    g, a = split_unit(gold), split_unit(answer)
+    left, right = parse_literal(g.text), parse_literal(a.text)
+    if left is not None and right is not None:
+        return literals_equal(left, right)
+    complex_numbers = bool(_COMPLEX.search(gold) or _COMPLEX.search(answer))
+    return _expressions_equal(_parse(g.text, complex_numbers), _parse(a.text, complex_numbers), left, right)
+
+
+@lru_cache(maxsize=512)
+def _parse(text: str, complex_numbers: bool) -> Any:
+    from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
+
+    config = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+    )
+    text = _plain_functions(text).lstrip("+ ")
+    try:
+        parsed = latex2sympy(normalize_latex(text, config), is_real=not complex_numbers, normalization_config=None)
+    except RecursionError:
+        raise
+    except Exception as error:
+        raise Unparsable from error
+    if parsed is None or isinstance(parsed, str):
+        raise Unparsable
+    return parsed
+
+
+def _plain_functions(text: str) -> str:
+    """`sqrt(5)`, `2*pi` and `x^(1/2)` in LaTeX."""
+    text = _FUNCTION.sub(r"\\\1", text).replace("*", r" \cdot ")
+    for opening, replacement in ((r"\sqrt(", r"\sqrt{"), ("^(", "^{")):
+        at = text.find(opening)
+        while at >= 0:
+            start = at + len(opening)
+            end = _closing(text, start)
+            if end < 0:
+                break
+            text = text[:at] + replacement + text[start:end] + "}" + text[end + 1 :]
+            at = text.find(opening, at + 1)
+    return text
+
+
+def _closing(text: str, start: int) -> int:
+    depth = 1
+    for at in range(start, len(text)):
+        depth += (text[at] == "(") - (text[at] == ")")
+        if depth == 0:
+            return at
+    return -1
+
+
+def _expressions_equal(gold: Any, answer: Any, left: Literal | None, right: Literal | None) -> bool:
+    from math_verify import verify
+
+    if _is_number(gold) and _is_number(answer):
+        return _numbers_equal(gold, answer, left or right)
+    if not _solved(answer):
+        return bool(verify(gold, answer, timeout_seconds=None))
+    return bool(verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True))
+
+
+def _is_number(value: Any) -> bool:
+    from sympy import Expr
+
+    return isinstance(value, Expr) and not value.free_symbols
+
+
+def _numbers_equal(gold: Any, answer: Any, literal: Literal | None) -> bool:
+    """Numbers to 30 digits, relative to their size: tiny numbers differ as large ones do."""
+    from sympy import Float, N
+
+    g, a = N(gold.doit(), _DIGITS), N(answer.doit(), _DIGITS)
+    difference = abs(N(g - a, _DIGITS))
+    if not (g.is_finite and a.is_finite and difference.is_finite):
+        return False
+    if literal is not None and (literal.decimals or 0) >= 6:
+        return bool(difference <= 0.5 * 10.0 ** -(literal.decimals or 0))
+    inexact = bool(gold.atoms(Float) or answer.atoms(Float))
+    size = max(abs(g), abs(a))
+    return bool(difference <= size * 10.0 ** (-12 if inexact else 3 - _DIGITS))
+
+
+def _solved(answer: Any) -> bool:
+    """True for `x > 2` and `1 < x <= 2`, a bare variable bounded by numbers; False for what is yet to solve."""
+    from sympy import And, Symbol
+    from sympy.core.relational import Relational
+
+    relations = answer.args if isinstance(answer, And) else (answer,)
+    return all(
+        isinstance(r, Relational)
+        and any(isinstance(side, Symbol) and not other.free_symbols for side, other in ((r.lhs, r.rhs), (r.rhs, r.lhs)))
+        for r in relations
+    )
+
+
+def _limit_cpu(seconds: float) -> None:
+    """A soft CPU limit ends this process in the kernel, should its owner be gone and a C loop never return."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    with contextlib.suppress(ValueError, OSError):
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + seconds) + 2, hard))
