@@ -27,7 +27,11 @@ THINK_CLOSE = "◁/think▷"
 
 _MARKS = ((THINK_OPEN, THINK_CLOSE), ("<think>", "</think>"))  # Kimi's own; what most other models write
 _TAIL = 100_000  # characters: an answer further from the end than this is not looked for
-_BOX = re.compile(r"\\f?box(?:ed)?\s{0,8}\{|\\.|[{}]", re.DOTALL)
+_BOX = re.compile(r"\\{1,2}(?:begin)?f?box(?:ed)?\s{0,8}\{|\\.|[{}]", re.DOTALL)
+_BETWEEN = re.compile(
+    r"\}[\s$]*(?:\\quad)?[\s$]*(?:,|,?\s*(?:\\text\{[^{}]{0,20})?\band\b\s*\}?)[\s$]*(?:\\quad)?[\s$]*\\boxed\s*\{"
+)
+_JOINED_BOXES = 20
 _BARE_BOX = re.compile(r"\\boxed\s{1,8}([^\s$\\{}]{1,40})")
 _SPECIAL = re.compile(r"<\|[^|<>\n]{1,40}\|>")
 _ANCHOR = re.compile(
@@ -98,16 +102,19 @@ def extract_answer(text: str) -> Extraction:
     anchored = _last_anchor(body)
     if anchored:
         return Extraction(answer=anchored, rule="anchor")
-    lines = [line for line in body.splitlines() if line.strip(" \t*_#`|>-")]
+    lines = [line for line in body.splitlines() if line.strip(" \t*_#`|>-$\\[]")]
     if not lines:
         return Extraction(answer=None, rule="empty")
     return Extraction(answer=lines[-1].strip(), rule="line")
 
 
 def last_box(text: str) -> str | None:
-    r"""What is inside the last balanced `\boxed{}` of `text`, the outermost where boxes nest; None without one."""
+    r"""What is inside the last balanced `\boxed{}` of `text`, the outermost where boxes nest; None without one.
+
+    Boxes that only "and" or a comma stands between are one answer in several parts, and are joined with commas.
+    """
     stack: list[int] = []  # for each open brace: where its content starts if it is a box, else -1
-    best: tuple[int, int] | None = None
+    boxes: deque[tuple[int, int]] = deque(maxlen=_JOINED_BOXES)
     for token in _BOX.finditer(text):
         piece = token.group()
         if piece == "{":
@@ -115,19 +122,30 @@ def last_box(text: str) -> str | None:
         elif piece == "}":
             start = stack.pop() if stack else -1
             if start >= 0:
-                best = (start, token.start())
+                while boxes and boxes[-1][0] > start:
+                    boxes.pop()  # it stood inside this one
+                boxes.append((start, token.start()))
         elif piece.endswith("{") and len(piece) > 2:
             stack.append(token.end())
-    if best is not None:
-        return text[best[0] : best[1]]
-    bare = _last_match(_BARE_BOX, text)
-    return bare.group(1) if bare is not None else None
+    if not boxes:
+        bare = _last_match(_BARE_BOX, text)
+        return bare.group(1) if bare is not None else None
+    spans = list(boxes)
+    first = len(spans) - 1
+    while first > 0 and _BETWEEN.fullmatch(text, spans[first - 1][1], min(spans[first][0], spans[first - 1][1] + 80)):
+        first -= 1
+    return ", ".join(text[start:end] for start, end in spans[first:])
 
 
 def first_sentence(text: str) -> str:
     """`text` up to the end of its first sentence; a dot inside a number does not end one."""
     end = _SENTENCE_END.search(text)
     return text[: end.start()] if end is not None else text
+
+
+def last_sentence(text: str) -> str:
+    """The last sentence of `text` that is not empty."""
+    return next((part for part in reversed(_SENTENCE_END.split(text)) if part.strip()), text)
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

@@ -100,7 +100,7 @@ def parse_literal(text: str) -> Literal | None:
     percent = _PERCENT.search(text)
     if percent is not None:
         text = text[: percent.start()].strip()
-    while len(text) > 2 and text[0] == "(" and text.find(")") == len(text) - 1:
+    while len(text) > 2 and text[0] == "(" and text.find(")") == len(text) - 1 and "," not in text:
         text = text[1:-1].strip()
     sign = 1
     if text[:1] in "+-":

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from rewards.extraction import extract_answer, first_sentence, last_box
+from rewards.extraction import extract_answer, first_sentence, last_box, last_sentence
 from rewards.limits import MAX_ANSWER, MAX_REFERENCE, refusal, unevaluated
 from rewards.literal import Literal, literals_equal, parse_literal, split_unit, units_agree
 from rewards.normalize import plain, to_latex
@@ -24,17 +24,21 @@ _NEGATED = re.compile(r"(?<![a-zA-Z\\])(?:not|isn't|wrong|incorrect|but|except)(
 _ARITHMETIC = re.compile(r"[\d})]\s*(?:\+|-|\*|\\times|\\cdot)\s*(?=[\d({\\.])")
 _POWER_OF_TEN = re.compile(r"(?:\\times|\\cdot|\*)\s*10\s*\^")
 _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
+_CODE = re.compile(r"[\[\]_]|'[^']*'\)?|\"[^\"]*\"|[A-Za-z]{2,}\(")
 _BASE = re.compile(r"\d\s*_\s*\{?\s*\d")
+_LETTER = re.compile(r"(?<![A-Za-z])[a-zA-Z](?![A-Za-z])")
 _WORDS = re.compile(r"[A-Za-z]{2,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-zA-Z]{1,12}\*?\}")
+_LIST = re.compile(r"[,;].*=|\b(?:and|or)\b.*=")
 _TEXT_COMMAND = re.compile(r"\\text\s*\{")
 _SPAN = re.compile(r"\$\$([^$]{1,400})\$\$|\$([^$]{1,400})\$|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _NUMBER = re.compile(
     r"(?<![\w.])[-−]?(?:\\?\$)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*/\s*\d+)?(?:\s?\\?%)?"
 )
-_REASON = re.compile(r",?\s+(?:because|since|as|which|so that)\s", re.IGNORECASE)
-_LABEL = re.compile(r"^(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w{1,8}\}?)?(?:\([a-z](?:,\s?[a-z])*\))?'*$")
+_REASON = re.compile(r",?\s+(?:because|since|so that)\s", re.IGNORECASE)
+_LABEL = re.compile(r"^(?:[A-Za-z]|\\[a-z]+)(?:_\{[^{}=]{1,20}\}|_\w{1,8})?(?:\([a-z](?:,\s?[a-z])*\))?'*$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,7 @@ class MathVerifier:
             text = None
         else:
             text = extraction.answer
-            finding = self.compare(text, reference, prose=extraction.rule in ("anchor", "line"))
+            finding = self.compare(text, reference, rule=extraction.rule)
             finding = replace(finding, rule=f"{extraction.rule}/{finding.rule}")
         return Verdict(
             kind=finding.kind,
@@ -86,8 +90,8 @@ class MathVerifier:
             detail=finding.detail,
         )
 
-    def compare(self, answer: str, reference: str, *, prose: bool = False) -> Finding:
-        """Compare an extracted `answer` with `reference`. `prose`: the answer may stand inside a sentence."""
+    def compare(self, answer: str, reference: str, *, rule: str = "box") -> Finding:
+        """Compare an extracted `answer` with `reference`; for the rules `anchor` and `line` it may be a sentence."""
         gold = read_reference(reference)
         if isinstance(gold, str):
             return Finding(kind=VerdictKind.BAD_REFERENCE, rule="reference", detail=gold)
@@ -96,10 +100,10 @@ class MathVerifier:
                 kind=VerdictKind.NO_ANSWER, rule="refused", detail=f"longer than {4 * MAX_ANSWER} characters"
             )
         several = bool(_SEVERAL.search(gold.latex))
-        if prose and to_latex(answer) != gold.latex:
+        if rule in ("anchor", "line") and to_latex(answer) != gold.latex:
             if not several and _HEDGE.search(first_sentence(answer)) and not gold.words:
                 return Finding(kind=VerdictKind.NO_ANSWER, rule="hedge")
-            answer = from_prose(answer)
+            answer = from_prose(answer, last=rule == "line")
         latex = to_latex(answer)
         if not latex:
             return Finding(kind=VerdictKind.NO_ANSWER, rule="empty")
@@ -122,11 +126,12 @@ class MathVerifier:
             return quick
         wanted, given = (gold.latex, answer.latex) if gold.label != answer.label else (gold.core, answer.core)
         if not gold.label or not answer.label:
-            wanted, given = gold.core, answer.core
+            equation = not gold.label and _EQUALS.search(gold.core) is not None
+            wanted, given = gold.core, answer.latex if equation else answer.core
         if "deg" in (gold.unit, answer.unit) and gold.unit != answer.unit and r"\pi" in gold.core + answer.core:
             wanted = rf"\frac{{({wanted})\pi}}{{180}}" if gold.unit == "deg" else wanted
             given = rf"\frac{{({given})\pi}}{{180}}" if answer.unit == "deg" else given
-        return self._algebra(wanted, given)
+        return self._algebra(wanted, _same_parameter(wanted, given))
 
     def _algebra(self, gold: str, answer: str) -> Finding:
         try:
@@ -161,7 +166,7 @@ def read_reference(reference: str) -> Answer | str:
     if braces.count("{") != braces.count("}"):
         return "its braces do not match"
     reason = refusal(latex, longest=MAX_REFERENCE)
-    return reason if reason is not None else _read(latex)
+    return reason if reason is not None else _read(latex, gold=True)
 
 
 def read_answer(latex: str, gold: Answer) -> Answer:
@@ -169,11 +174,14 @@ def read_answer(latex: str, gold: Answer) -> Answer:
     if r"\approx" in latex:
         first, _, last = latex.partition(r"\approx")
         latex = last.strip() if gold.literal is not None and gold.literal.decimals is not None else first.strip()
-    return _read(latex)
+    return _read(latex, gold=False)
 
 
-def from_prose(text: str) -> str:
-    """The mathematical part of a line of prose: its last formula, bold text, or number; `text` where it is one."""
+def from_prose(text: str, *, last: bool = True) -> str:
+    """The mathematical part of a line of prose: its last formula, bold text, or number; `text` where it is one.
+
+    `last`: the answer is in the last sentence (a conclusion), not in the first (what follows "the answer is").
+    """
     bare = to_latex(text)
     if len(text) <= 200 and parse_literal(split_unit(bare).text) is not None:
         return text
@@ -181,16 +189,19 @@ def from_prose(text: str) -> str:
     if spans:
         rest = _SPAN.sub("", text)
         several = len(spans) > 1 and not set(re.findall(r"\w+", rest.casefold())) - {"and", "or"}
+        after = re.search(r"\b(?:is|are|equals?)\s+(?:\w+\s+)?(-?[\d.,/]*\d)\W*$", text[text.rfind("$") + 1 :])
+        if after is not None and not spans[-1].strip()[:1].isdigit():
+            return after[1]
         return text.replace("$", " ") if several else _with_percent(spans[-1], rest)
     bold = _BOLD.findall(text)
     if bold and re.search(r"\d", bold[-1]):
         return from_prose(bold[-1]) if len(bold[-1]) < len(text) else bold[-1]
     if not _is_prose(bare):
         return text
-    sentence = _REASON.split(first_sentence(text), maxsplit=1)[0]
+    sentence = _REASON.split(last_sentence(text) if last else first_sentence(text), maxsplit=1)[0]
     tail = _EQUALS.split(sentence)[-1] if _EQUALS.search(sentence) else sentence
     numbers = [m.group().strip() for m in _NUMBER.finditer(tail) if re.search(r"\d", m.group())]
-    if _NEGATED.search(sentence) or not numbers:
+    if _NEGATED.search(sentence) or _CODE.search(tail) or not numbers:
         return sentence
     return numbers[-1]
 
@@ -200,12 +211,15 @@ def _with_percent(span: str, rest: str) -> str:
 
 
 def _is_prose(latex: str) -> bool:
-    words = [w for w in _WORDS.findall(_COMMAND.sub(" ", latex)) if w not in {"sqrt", "sin", "cos", "tan", "log", "pi"}]
+    words = set(_WORDS.findall(_COMMAND.sub(" ", _ENVIRONMENT.sub(" ", latex))))
+    words -= {"sqrt", "sin", "cos", "tan", "log", "pi"}
     return len(words) >= 2 or bool(re.search(r"[\u3040-\u9fff\uac00-\ud7af\u0400-\u04ff]", latex))
 
 
-def _read(latex: str) -> Answer:
-    label, core = _unlabel(latex)
+def _read(latex: str, *, gold: bool) -> Answer:
+    if gold and r"\approx" in latex:
+        latex = latex.partition(r"\approx")[0].strip()
+    label, core = _unlabel(latex, gold=gold)
     measure = split_unit(core)
     literal = parse_literal(measure.text)
     if literal is None:
@@ -217,19 +231,22 @@ def _read(latex: str) -> Answer:
     )
 
 
-def _unlabel(latex: str) -> tuple[str, str]:
+def _unlabel(latex: str, *, gold: bool) -> tuple[str, str]:
     """Split `x = 5` into ("x", "5"); an equation that is the answer itself, or a list of labels, stays whole."""
-    if re.search(r"[,;<>]|\\(?:le|ge|ne|text|approx|begin)(?![a-zA-Z])\s*\{?\s*(?:and|or)?", latex.partition("=")[0]):
-        return "", latex
     pieces = [piece.strip() for piece in _EQUALS.split(latex)]
-    if len(pieces) < 2 or any(not piece for piece in pieces):
+    if len(pieces) < 2 or any(not piece for piece in pieces) or _LIST.search(latex):
         return "", latex
     first, last = pieces[0], pieces[-1]
     if _LABEL.match(first):
-        return ("", latex) if _EQUALS.search(latex.partition(",")[2]) else (first, last)
-    if not re.search(r"[A-Za-z]", _COMMAND.sub("", first)):
+        return first, last
+    if _LABEL.match(last) and parse_literal(first) is not None:
+        return last, first
+    if re.search(r"[,;<>]|\\(?:le|ge|ne|text)(?![a-zA-Z])", first):
+        return "", latex
+    if not re.search(r"[A-Za-z]", _COMMAND.sub("", _ENVIRONMENT.sub("", first))):
         return "", last  # `7 + 4 = 11`: the value is at the end
-    if parse_literal(last) is not None and last != "0" and len(pieces) == 2 and "," not in last:
+    value = parse_literal(split_unit(last).text)
+    if value is not None and value.value != 0 and len(pieces) == 2 and (not gold or r"\angle" in first):
         return first, last
     return "", latex
 
@@ -267,6 +284,17 @@ def _quick(gold: Answer, answer: Answer) -> Finding | None:
     if gold.literal is not None and _is_prose(answer.core.replace(r"\text", "")):
         return Finding(kind=VerdictKind.WRONG, rule="prose")
     return None
+
+
+def _same_parameter(gold: str, answer: str) -> str:
+    r"""`answer` with the integer of `n\pi` called as the reference calls it."""
+    if r"\pi" not in gold or r"\pi" not in answer:
+        return answer
+    wanted, given = ({*_LETTER.findall(_COMMAND.sub(" ", text))} for text in (gold, answer))
+    new, old = wanted - given, given - wanted
+    if len(new) == 1 and len(old) == 1 and new | old <= set("kmnlp"):
+        return re.sub(rf"(?<![\\A-Za-z]){old.pop()}(?![A-Za-z])", new.pop(), answer)
+    return answer
 
 
 def _restated(text: str) -> bool:

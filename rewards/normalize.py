@@ -17,11 +17,23 @@ _SYMBOLS = {
 }  # fmt: skip
 _SYMBOL = re.compile("[" + "".join(_SYMBOLS) + "]")
 _ROOT = re.compile(r"√\s{0,4}(?:\(([^()√]{1,60})\)|(\d{1,20}|[a-z]))")
+_CIRCLED = re.compile("[①-⑳]+")
+_DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
+_DOLLAR = re.compile(r"(?<!\\)\$")
+_SETBUILDER = re.compile(
+    r"\\\{\s*[a-z]\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\||:|\\mid)\s*([^{}|]*(?:\{[^{}]*\}[^{}|]*)*)\\\}"
+)
+_QUANTIFIER = re.compile(
+    r"(?:,|\\text\s*\{\s*,?\s*(?:for|where|with)\b[^{}]*\})[^,]*\\in\s*\\mathbb\s*\{?\s*[ZNQR]\s*\}?[^,=]{0,12}$"
+    r"|,?\s*\\text\s*\{\s*,?\s*(?:for (?:all|any|some|every|each)|where)\b[^{}]*\}[^=]*$"
+)
+_MAX_GROUPS = 4_000  # characters; longer text keeps the groups it has
 _SPACES = "\u00a0\u2009\u202f\u2002\u2003\u3000\u2008\u200a"
 _TO_SPACE = str.maketrans(dict.fromkeys(_SPACES, " "))
 _SIMPLE = (
+    (re.compile(r"(?<=\d),\s?\\!\s?"), ","),
     (re.compile(r"<(/?)su([pb])>"), lambda m: ("}" if m[1] else "^{" if m[2] == "p" else "_{")),
-    (re.compile(r"\\(?:left|right|big[lr]?|Big[lr]?|displaystyle|textstyle|limits|!)(?![a-zA-Z])"), ""),
+    (re.compile(r"(?<!\\)\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|(?<!\\)!)(?![a-zA-Z])"), ""),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\leqs?(?:lant)?(?![a-zA-Z])"), r"\\le "),
     (re.compile(r"\\geqs?(?:lant)?(?![a-zA-Z])"), r"\\ge "),
@@ -29,11 +41,10 @@ _SIMPLE = (
     (re.compile(r"\\lor(?![a-zA-Z])|\\vee(?![a-zA-Z])"), r"\\text{ or }"),
     (re.compile(r"\\(?:math|text)(?:rm|bf|it|sf|normal)\s{0,4}\{([A-Za-z])\}"), r" \1 "),
     (re.compile(r"\\(?:(?:math|text)(?:rm|bf|it|sf|normal)|mbox|operatorname)\s{0,4}\{"), r"\\text{"),
-    (re.compile(r"\\(?:quad|qquad|;|:|>|enspace|,\s(?=\s))(?![a-zA-Z])"), " "),
-    (re.compile(r"\\,(?=\d{3}(?!\d))"), ""),
-    (re.compile(r"\\[,\s]"), " "),
+    (re.compile(r"(?<!\\)\\(?:quad|qquad|;|:|>|enspace|,\s(?=\s))(?![a-zA-Z])"), " "),
+    (re.compile(r"(?<=\d)\\,(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"(?<!\\)\\[,\s]"), " "),
     (re.compile(r"\{,\}"), ","),
-    (re.compile(r"(?<=\d),\s?\\?!"), ","),
     (re.compile(r"\\(?:degree|degrees)(?![a-zA-Z])"), r"^\\circ "),
     (re.compile(r"\^\s?\{\s?\\circ\s?\}"), r"^\\circ "),
     (re.compile(r"\*\*"), "^"),
@@ -45,16 +56,48 @@ _WRAPPING_COMMAND = re.compile(r"^\\(?:boxed|fbox|text|ensuremath)\s{0,4}\{")
 def to_latex(text: str) -> str:
     """`text` with Unicode operators, spaces and styles written in plain LaTeX, and its wrapping taken off."""
     text = text.translate(_TO_SPACE)
+    if "\\begin" not in text:
+        text = _DOUBLED.sub(r"\\", text)
     if not text.isascii():
         text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
         text = _VULGAR.sub(lambda m: f"{m[1]} {unicodedata.normalize('NFKC', m[2])}" if m[1] else m[2], text)
+        text = _CIRCLED.sub(lambda m: ", ".join(unicodedata.normalize("NFKC", c) for c in m[0]), text)
         text = _ROOT.sub(lambda m: r"\sqrt{" + (m[1] or m[2]) + "}", text)
         text = unicodedata.normalize("NFKC", _SYMBOL.sub(lambda m: _SYMBOLS[m[0]], text))
         text = _SYMBOL.sub(lambda m: _SYMBOLS[m[0]], text)
     text = unwrap(text)
     for pattern, replacement in _SIMPLE:
         text = pattern.sub(replacement, text)
-    return " ".join(unwrap(text).split())
+    text = unwrap(text)
+    if len(_DOLLAR.findall(text)) % 2 == 0:
+        text = _DOLLAR.sub(" ", text)
+    if len(text) <= _MAX_GROUPS:
+        text = _QUANTIFIER.sub("", _brace_arguments(text))
+        text = _SETBUILDER.sub(r"\1", text)
+    return " ".join(text.split())
+
+
+def _brace_arguments(text: str) -> str:
+    r"""Write `\frac12`, `\frac{1}c` and `\sqrt3` with braces around each argument."""
+    for command, count in (("\\frac", 2), ("\\sqrt", 1)):
+        at = text.find(command)
+        while at >= 0:
+            here = at + len(command)
+            for _ in range(count):
+                while text[here : here + 1] == " ":
+                    here += 1
+                if text[here : here + 1] == "{":
+                    end = matching_brace(text, here)
+                    if end < 0:
+                        break
+                    here = end + 1
+                elif text[here : here + 1].isalnum():
+                    text = f"{text[:here]}{{{text[here]}}}{text[here + 1 :]}"
+                    here += 3
+                else:
+                    break
+            at = text.find(command, at + len(command))
+    return text
 
 
 def unwrap(text: str) -> str:
@@ -64,7 +107,7 @@ def unwrap(text: str) -> str:
     while before != text and rounds < 32:
         before, rounds = text, rounds + 1
         text = text.strip()
-        if text.endswith((".", "。", ",", ";")) and not text.endswith("\\,"):
+        if text.endswith((".", "。", ",", ";")) and text[-2:-1] != "\\":
             text = text[:-1].rstrip()
         for opening, closing in _WRAPPED:
             inner = text[len(opening) : len(text) - len(closing)]

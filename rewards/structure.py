@@ -10,7 +10,7 @@ from itertools import product
 _AND = re.compile(r",?\s*(?:\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*,?")
 _TUPLE_LABEL = re.compile(r"^\s*\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z]){1,5}\s*\)\s*(?:=|\\in)\s*")
 _MEMBER = re.compile(r"^\s*[a-zA-Z]\s*\\in\s*")
-_RELATION = re.compile(r"[<>|]|\\(?:le|ge|ne|lt|gt|cup|cap|mid|setminus|mathbb)(?![a-zA-Z])")
+_OTHER_SHAPE = re.compile(r"[<>|]|\\(?:le|ge|ne|lt|gt|cup|cap|mid|setminus|mathbb|begin)(?![a-zA-Z])")
 _CLOSING = {"(": ")", "[": "]", "\\{": "\\}"}
 _MAX_PARTS = 60
 _MAX_SIGNS = 4
@@ -25,16 +25,16 @@ class Group:
     parts: tuple[str, ...]
 
 
-def parse_group(text: str) -> Group:
+def parse_group(text: str, *, thousands: bool = True) -> Group:
     """Split `text` (normalised LaTeX) at its top-level commas, semicolons and "and"/"or"."""
     text = _MEMBER.sub("", _TUPLE_LABEL.sub("", text.strip()))
-    parts = _split(_AND.sub(",", text))
+    parts = _split(_AND.sub(",", text), thousands=thousands)
     if len(parts) == 1:
         opening = "\\{" if text.startswith("\\{") else text[:1]
         closing = "\\}" if text.endswith("\\}") else text[-1:]
         inner = text[len(opening) : len(text) - len(closing)]
         if opening in _CLOSING and closing in _CLOSING.values() and _closes_at_end(text, len(opening)):
-            pieces = _split(_AND.sub(",", inner))
+            pieces = _split(_AND.sub(",", inner), thousands=False)
             if len(pieces) > 1 or opening == "\\{":
                 return Group(opening=opening, closing=closing, parts=tuple(pieces))
     return Group(opening="", closing="", parts=tuple(parts))
@@ -70,10 +70,13 @@ def compare(gold: str, answer: str, equal: Callable[[str, str], bool]) -> bool |
         g, a = expand_signs(_bare_tuple(g)), expand_signs(_bare_tuple(a))
     if len(g.parts) == 1 and len(a.parts) == 1 and g.opening == a.opening:
         return None if g.opening == "" else equal(g.parts[0], a.parts[0])
+    if len(g.parts) != len(a.parts):
+        g, a = parse_group(gold, thousands=False), parse_group(answer, thousands=False)
+        g, a = (expand_signs(g), expand_signs(a)) if g.opening == a.opening == "" else (g, a)
     if max(len(g.parts), len(a.parts)) > _MAX_PARTS:
         return False
     if len(g.parts) != len(a.parts):
-        return None if _RELATION.search(gold + answer) else False
+        return None if _OTHER_SHAPE.search(gold + answer) else False
     ordered = g.opening in ("(", "[") or a.opening in ("(", "[")
     if not ordered:
         return _match(g.parts, a.parts, equal)
@@ -114,7 +117,7 @@ def _signs(part: str) -> list[str]:
     return [plus, minus]
 
 
-def _split(text: str) -> list[str]:
+def _split(text: str, *, thousands: bool) -> list[str]:
     parts, depth, start, at = [], 0, 0, 0
     while at < len(text):
         char = text[at]
@@ -125,7 +128,7 @@ def _split(text: str) -> list[str]:
             depth += 1
         elif char in ")]}":
             depth -= 1
-        elif char in ",;" and depth == 0 and not _thousands(text, at):
+        elif char in ",;" and depth == 0 and not (thousands and _thousands(text, at)):
             parts.append(text[start:at])
             start = at + 1
         at += 1

@@ -16,12 +16,14 @@ from functools import lru_cache
 from typing import Any
 
 from rewards.literal import Literal, literals_equal, parse_literal, split_unit
-from rewards.structure import compare
+from rewards.sampling import equations_equal, functions_equal
+from rewards.structure import compare, parse_group
 
 _FUNCTION = re.compile(
     r"(?<![a-zA-Z\\])(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|infty|sqrt)(?![a-zA-Z])"
 )
 _COMPLEX = re.compile(r"(?<![a-zA-Z\\])i(?![a-zA-Z])")
+_ORDER = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])")
 _DIGITS = 30  # of numeric comparison
 
 
@@ -57,7 +59,7 @@ def judge(gold: str, answer: str) -> dict[str, Any]:
     try:
         shaped = compare(gold, answer, _equal)
         if shaped is None:
-            shaped = _equal(gold, answer)
+            shaped = _sets_equal(gold, answer) or _equal(gold, answer)
         if shaped:
             return {"outcome": "equal"}
     except Unparsable:
@@ -71,6 +73,37 @@ def judge(gold: str, answer: str) -> dict[str, Any]:
     return {"outcome": "different"}
 
 
+def _sets_equal(gold: str, answer: str) -> bool:
+    """Unions of solved inequalities against unions of intervals, such as `x<1 or x>3` and `(-oo,1) cup (3,oo)`."""
+    if not _ORDER.search(gold + answer):
+        return False
+    try:
+        left, right = _as_set(gold), _as_set(answer)
+        if left is None or right is None:
+            return False
+        return left == right or bool(left.symmetric_difference(right).is_empty)
+    except (Unparsable, TypeError, ValueError, NotImplementedError):  # what sympy raises where it has no rule
+        return False
+
+
+def _as_set(text: str) -> Any:
+    """The set of real numbers that `text` describes, None where it is not a union of solved inequalities or sets."""
+    from sympy import And, Set, Union
+    from sympy.core.relational import Relational
+
+    pieces = []
+    for part in parse_group(text).parts if _ORDER.search(text) else (text,):
+        parsed = _parse(part, False)
+        if isinstance(parsed, (Relational, And)):
+            if len(parsed.free_symbols) != 1 or not _solved(parsed):
+                return None
+            parsed = parsed.as_set()
+        if not isinstance(parsed, Set):
+            return None
+        pieces.append(parsed)
+    return Union(*pieces).doit() if pieces else None
+
+
 def _readable(gold: str) -> bool:
     try:
         _parse_any(gold)
@@ -81,8 +114,6 @@ def _readable(gold: str) -> bool:
 
 def _parse_any(text: str) -> None:
     """Raise Unparsable unless `text`, or each part of the list that it is, can be read."""
-    from rewards.structure import parse_group
-
     for part in parse_group(text).parts:
         if parse_literal(part) is None:
             _parse(split_unit(part).text, False)
@@ -108,6 +139,8 @@ def _parse(text: str, complex_numbers: bool) -> Any:
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
     )
     text = _plain_functions(text).lstrip("+ ")
+    if "\\$" in text:
+        raise Unparsable  # the grammar's normalisation would delete it and join what stands around it
     try:
         parsed = latex2sympy(normalize_latex(text, config), is_real=not complex_numbers, normalization_config=None)
     except RecursionError:
@@ -145,12 +178,37 @@ def _closing(text: str, start: int) -> int:
 
 def _expressions_equal(gold: Any, answer: Any, left: Literal | None, right: Literal | None) -> bool:
     from math_verify import verify
+    from sympy import Eq, Expr
+    from sympy.matrices.matrixbase import MatrixBase
 
+    g_flat, a_flat = _elements(gold), _elements(answer)
+    if isinstance(gold, MatrixBase) and a_flat is not None and g_flat is not None:
+        shapes = not isinstance(answer, MatrixBase) or gold.shape == answer.shape
+        vector = isinstance(answer, MatrixBase) or 1 in gold.shape
+        pairs = zip(g_flat, a_flat, strict=False)
+        return shapes and vector and len(g_flat) == len(a_flat) and all(_values_equal(x, y) for x, y in pairs)
     if _is_number(gold) and _is_number(answer):
         return _numbers_equal(gold, answer, left or right)
-    if not _solved(answer):
-        return bool(verify(gold, answer, timeout_seconds=None))
-    return bool(verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True))
+    if isinstance(gold, Expr) and isinstance(answer, Expr):
+        sampled = functions_equal(gold, answer)
+        if sampled is not None:
+            return sampled
+    if isinstance(gold, Eq) and isinstance(answer, Eq) and equations_equal(gold, answer):
+        return True
+    return bool(verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=_solved(answer)))
+
+
+def _values_equal(gold: Any, answer: Any) -> bool:
+    return _expressions_equal(gold, answer, None, None)
+
+
+def _elements(value: Any) -> list[Any] | None:
+    from sympy import Tuple
+    from sympy.matrices.matrixbase import MatrixBase
+
+    if isinstance(value, MatrixBase):
+        return list(value.flat())
+    return list(value.args) if isinstance(value, Tuple) else None
 
 
 def _is_number(value: Any) -> bool:
@@ -160,10 +218,15 @@ def _is_number(value: Any) -> bool:
 
 
 def _numbers_equal(gold: Any, answer: Any, literal: Literal | None) -> bool:
-    """Numbers to 30 digits, relative to their size: tiny numbers differ as large ones do."""
+    """Exactly where both are rational, else to 30 digits relative to their size, so that tiny numbers can differ."""
     from sympy import Float, N
 
-    g, a = N(gold.doit(), _DIGITS), N(answer.doit(), _DIGITS)
+    gold, answer = gold.doit(), answer.doit()
+    if gold == answer:
+        return bool(gold.is_comparable or gold.is_infinite or gold.is_complex)
+    if gold.is_Rational and answer.is_Rational:
+        return False
+    g, a = N(gold, _DIGITS), N(answer, _DIGITS)
     difference = abs(N(g - a, _DIGITS))
     if not (g.is_finite and a.is_finite and difference.is_finite):
         return False
