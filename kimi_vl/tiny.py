@@ -36,10 +36,10 @@ class TinySizes:
     moe_intermediate_size: int = 96
     intermediate_size: int = 384
     kv_lora_rank: int = 64
-    qk_nope_head_dim: int = 24
-    qk_rope_head_dim: int = 8
+    qk_nope_head_dim: int = 16
+    qk_rope_head_dim: int = 16
     v_head_dim: int = 32
-    rope_theta: float = 10000.0
+    rope_theta: float = 1000.0
     max_position_embeddings: int = 1024
     vision_hidden_size: int = 64
     vision_num_hidden_layers: int = 2

@@ -58,8 +58,8 @@ def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> Micr
     predictors = []
     for row, sample in enumerate(samples):
         prompt_length = len(sample.prompt.input_ids)
-        ids[row, :prompt_length] = torch.as_tensor(sample.prompt.input_ids)
-        ids[row, prompt_length : len(sample)] = torch.as_tensor(sample.token_ids)
+        ids[row, :prompt_length] = torch.from_numpy(np.array(sample.prompt.input_ids))
+        ids[row, prompt_length : len(sample)] = torch.from_numpy(np.array(sample.token_ids))
         mask[row, : len(sample)] = 1
         first = row * width + prompt_length - 1  # the last prompt token predicts the first response token
         predictors.append(torch.arange(first, first + len(sample.token_ids)))

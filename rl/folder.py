@@ -58,7 +58,7 @@ class RunFolder:
                 raise UserError(_other_recipe(config, found))
         elif any(p.name != "lock" for p in folder.path.iterdir()):
             raise UserError(
-                f"output_dir = {config.output_dir!r}: the folder is not empty and holds no recipe.yaml, so it is no run; "
+                f"output_dir = {config.output_dir!r}: the folder is not empty and holds no recipe.yaml: it is no run; "
                 "choose another with output_dir=PATH"
             )
         else:

@@ -93,7 +93,7 @@ class Learner:
         return {
             "loss": sums["loss"],
             "grad_norm": float(norm),
-            "learning_rate": learning_rate,
+            "learning_rate": float(learning_rate),
             "entropy": sums["entropy"] / batch.tokens,
             "approx_kl": sums["approx_kl"] / batch.tokens,
             "clip_fraction": sums["clipped_tokens"] / batch.tokens,

@@ -71,7 +71,7 @@ def plot_curves(folder: RunFolder, records: Sequence[StageRecord], path: Path) -
     checks = read_metrics(folder.path / "metrics.jsonl", stage="validation")
     figure, axes = plt.subplots(1, 4, figsize=(17, 3.8), layout="constrained")
     steps = [r["step"] for r in rows]
-    panels = (("accuracy", "sampled accuracy in RL"), ("thinking_share", "share that thinks"), ("tokens_mean", "tokens"))
+    panels = (("accuracy", "accuracy in RL"), ("thinking_share", "share that thinks"), ("tokens_mean", "tokens"))
     for axis, (key, title) in zip(axes, panels, strict=False):
         axis.plot(steps, [r.get(key) for r in rows], color="#9ecae1" if key == "accuracy" else "#3182bd")
         axis.set(title=title, xlabel="RL step")

@@ -14,7 +14,14 @@ import torch
 from rich.console import Console
 
 from configs.schema import RLConfig, RunConfig, SamplingConfig, SFTConfig
-from kimi_vl import KimiVLProcessor, TinySizes, create_tiny_checkpoint, load_model, load_processor
+from kimi_vl import (
+    KimiVLForConditionalGeneration,
+    KimiVLProcessor,
+    TinySizes,
+    create_tiny_checkpoint,
+    load_model,
+    load_processor,
+)
 from kimi_vl.export import save_with_code
 from rewards.scorer import Scorer
 from rl.console import StageProgress
@@ -200,7 +207,7 @@ def _run_stage(parts: Parts, name: str, stage: SFTConfig | RLConfig, model_path:
     return answers
 
 
-def _supervised(parts: Parts, name: str, stage: SFTConfig, model: torch.nn.Module) -> bool:
+def _supervised(parts: Parts, name: str, stage: SFTConfig, model: KimiVLForConditionalGeneration) -> bool:
     """Run an SFT stage on `model` in place; True if it went on from a checkpoint."""
     folder = parts.folder.stage(name) / "checkpoints"
     resumed = any(folder.glob("checkpoint-*"))
@@ -223,7 +230,9 @@ def _supervised(parts: Parts, name: str, stage: SFTConfig, model: torch.nn.Modul
     return resumed
 
 
-def _reinforce(parts: Parts, stage: RLConfig, model: torch.nn.Module) -> tuple[bool, torch.nn.Module]:
+def _reinforce(
+    parts: Parts, stage: RLConfig, model: KimiVLForConditionalGeneration
+) -> tuple[bool, KimiVLForConditionalGeneration]:
     """Run the RL stage; return whether it was resumed, and the model with the best validation accuracy."""
     config = parts.config
     _, barred = stop_and_barred_ids(parts.folder.stage("base"), parts.processor)
@@ -276,7 +285,7 @@ def _validation(parts: Parts) -> list[Prompt]:
     return parts.renderer.render_all(tasks)[0]
 
 
-def evaluate_model(parts: Parts, model: torch.nn.Module) -> tuple[EvalResult, list[ScoredRollout]]:
+def evaluate_model(parts: Parts, model: KimiVLForConditionalGeneration) -> tuple[EvalResult, list[ScoredRollout]]:
     """Publish `model` to the workers and evaluate it on the held-out tasks."""
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     parts.pool.publish(weights, version=parts.pool.version + 1)
@@ -304,6 +313,7 @@ def _final_answers(parts: Parts, model_path: Path) -> list[ScoredRollout]:
     return evaluate_model(parts, _load(parts, model_path))[1]
 
 
-def _load(parts: Parts, path: Path) -> torch.nn.Module:
+def _load(parts: Parts, path: Path) -> KimiVLForConditionalGeneration:
     model = load_model(path, dtype=getattr(torch, parts.config.model.dtype))
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
+    return model

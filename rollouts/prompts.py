@@ -6,7 +6,7 @@ Shapes: L prompt tokens, P image patches, N images.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,6 @@ from rewards.types import Task
 
 from .tasks.images import BadImage, decode_image
 from .types import Prompt
-
-THINK_OPEN, THINK_CLOSE = "◁think▷", "◁/think▷"  # plain text for Kimi-VL, several tokens each
 
 
 class BadPrompt(ValueError):
@@ -36,21 +34,6 @@ def messages(task: Task) -> list[dict[str, Any]]:
     """One user turn: the images, then the question, as the chat template wants them."""
     content: list[dict[str, Any]] = [{"type": "image"} for _ in task.images]
     return [{"role": "user", "content": [*content, {"type": "text", "text": task.question}]}]
-
-
-def sft_rows(tasks: Sequence[Task], thinking: Sequence[bool]) -> list[dict[str, Any]]:
-    """Rows for TRL's SFTTrainer: `{"images": [PIL], "prompt": [messages], "completion": [messages]}`.
-
-    Where `thinking`, the completion is the solution in a think block and then the answer; a task without a solution
-    gets the answer alone. Raises BadImage, which names no task: `render_all` first leaves out what cannot be used.
-    """
-    rows = []
-    for task, thinks in zip(tasks, thinking, strict=True):
-        thoughts = f"{THINK_OPEN}{task.solution}{THINK_CLOSE}" if thinks and task.solution else ""
-        completion = {"role": "assistant", "content": [{"type": "text", "text": thoughts + task.answer}]}
-        images = [decode_image(data) for data in task.images]
-        rows.append({"images": images, "prompt": messages(task), "completion": [completion]})
-    return rows
 
 
 class PromptRenderer:

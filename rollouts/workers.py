@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,8 @@ class EngineSpec:
         """Load the model and wrap it."""
         torch.set_num_threads(self.threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_model(self.model_path, dtype=getattr(torch, self.dtype)).to(device)
+        model = load_model(self.model_path, dtype=getattr(torch, self.dtype))
+        torch.nn.Module.to(model, device)
         return TransformersEngine(model, stop_ids=self.stop_ids, barred_ids=self.barred_ids)
 
 
@@ -92,7 +94,7 @@ class RolloutPool:
     def close(self) -> None:
         """End the actors."""
         for actor in self._actors:
-            ray.kill(actor)
+            ray.kill(actor)  # pyright: ignore[reportArgumentType]
         self._actors = []
 
 
@@ -103,8 +105,6 @@ def start_ray(workers: int) -> bool:
     """
     if ray.is_initialized():
         return False
-    import os
-
     joins = bool(os.environ.get("RAY_ADDRESS"))
     extra = {} if joins else {"num_cpus": max(workers + 1, os.cpu_count() or 1), "include_dashboard": False}
     ray.init(log_to_driver=False, configure_logging=False, **extra)

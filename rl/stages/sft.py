@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
-from trl import SFTConfig as TrlConfig
-from trl import SFTTrainer
+from trl.trainer.sft_config import SFTConfig as TrlConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from configs.schema import SFTConfig
 from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
+from rl.errors import UserError
 from rl.optim import build_optimizer, build_schedule
 from rollouts.prompts import PromptRenderer
 from rollouts.tasks.mixture import TaskMixture
@@ -36,10 +38,22 @@ class AnswerCollator:
 
     def __init__(self, tasks: Sequence[Task], renderer: PromptRenderer, *, pad_id: int) -> None:
         self._tasks, self._renderer, self._pad_id = tasks, renderer, pad_id
+        self.skipped: Counter[str] = Counter()
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Rows `{example, input_ids}` to a right-padded batch with labels -100 outside the answers."""
-        prompts = [self._renderer.render(self._tasks[row["example"]]) for row in rows]
+        """Rows `{example, input_ids}` to a right-padded batch with labels -100 outside the answers.
+
+        A task that cannot be rendered is left out, and `skipped` counts it by reason.
+        """
+        prompts, kept = [], []
+        for row in rows:
+            rendered, skipped = self._renderer.render_all([self._tasks[row["example"]]])
+            self.skipped.update(skipped)
+            prompts += rendered
+            kept += [row] * len(rendered)
+        if not kept:
+            raise UserError(f"none of {len(rows)} examples can be rendered: {dict(self.skipped)}")
+        rows = kept
         width = max(len(p.input_ids) + len(row["input_ids"]) for p, row in zip(prompts, rows, strict=True))
         ids = torch.full((len(rows), width), self._pad_id)
         labels = torch.full_like(ids, -100)
@@ -59,8 +73,8 @@ class AnswerCollator:
 class _OrderedTrainer(SFTTrainer):
     """Takes the examples in the order given: each step's are already sorted by length."""
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # the only seam that Trainer offers
+        return SequentialSampler(cast(Sized, self.train_dataset))
 
 
 class _ReportSteps(TrainerCallback):
@@ -92,7 +106,7 @@ def build_examples(
     answers, weighted by token over the whole step. A task without a solution gets a direct answer.
     """
     rng = np.random.default_rng([seed, 1])
-    tasks = [task for step in range(config.steps) for task in mixture.draw(step, config.batch_size)]
+    tasks = mixture.draw(0, config.steps * config.batch_size)
     thinking = [t.solution is not None and rng.random() < config.thinking_share for t in tasks]
     texts = [answer_text(t, thinking=th) + "<|im_end|>" for t, th in zip(tasks, thinking, strict=True)]
     tokens = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -135,7 +149,7 @@ def run_sft(
         disable_tqdm=True,
         use_cpu=not cuda,
         bf16=cuda and model.dtype == torch.bfloat16,
-        gradient_checkpointing=cuda,  # memory is what lacks on a GPU, time on a CPU
+        activation_checkpointing=cuda,  # memory is what lacks on a GPU, time on a CPU
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
@@ -152,5 +166,6 @@ def run_sft(
         optimizers=(optimizer, build_schedule(optimizer, config.optimizer, total=config.steps)),
         callbacks=[_ReportSteps(on_step)],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
     return model.eval()

@@ -8,12 +8,14 @@ Shapes: G groups, n samples in each, R = G * n rows, L prompt tokens, T new toke
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import nn
-from transformers import DynamicCache
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
     DeepseekV3Attention,
+    DeepseekV3DecoderLayer,
     DeepseekV3Model,
     apply_rotary_pos_emb_interleave,
 )
@@ -57,19 +59,20 @@ class LatentDecoder:
         cache = DynamicCache()
         output = self.model(inputs_embeds=inputs_embeds, attention_mask=mask, past_key_values=cache, use_cache=True)
         hidden = output.last_hidden_state[torch.arange(count, device=lengths.device), lengths - 1]
-        prompt_kv = [torch.cat((layer.keys, layer.values), -1).squeeze(1) for layer in cache.layers]
+        layers = cast(list[DynamicLayer], cache.layers)
+        prompt_kv = [torch.cat((cast(Tensor, c.keys), cast(Tensor, c.values)), -1).squeeze(1) for c in layers]
         own = [kv.new_empty(count, samples, max_new_tokens, kv.shape[-1]) for kv in prompt_kv]
         return hidden, DecodeState(prompt_kv=prompt_kv, own_kv=own, lengths=lengths)
 
     def step(self, token_ids: torch.Tensor, state: DecodeState) -> torch.Tensor:
         """Feed one token to each row, `[R]`, and return the hidden states `[R, H]` that predict the next."""
-        groups, samples = state.slots
+        _, samples = state.slots
         hidden = self.model.embed_tokens(token_ids)
         positions = (state.lengths + state.step).repeat_interleave(samples)[:, None]
         rotary = self.model.rotary_emb(hidden, positions)
         pad = torch.arange(state.prompt_kv[0].shape[1], device=state.lengths.device) >= state.lengths[:, None]
         pad = pad.repeat_interleave(samples, 0)[:, None]  # [R, 1, L], True where there is no prompt token
-        for index, layer in enumerate(self.model.layers[: self.model.config.num_hidden_layers]):
+        for index, layer in enumerate(cast(list[DeepseekV3DecoderLayer], self.model.layers)):
             attended = self._attend(layer.self_attn, layer.input_layernorm(hidden), rotary, pad, state, index)
             hidden = hidden + attended
             hidden = hidden + _feed_forward(layer.mlp, layer.post_attention_layernorm(hidden))
@@ -88,11 +91,11 @@ class LatentDecoder:
         """Attention output `[R, H]` of one layer; writes the new token's latent at `state.step`."""
         groups, samples = state.slots
         rows, heads = len(x), attn.num_heads
-        query = attn.q_proj(x).view(rows, heads, attn.qk_head_dim)
+        query = cast(nn.Linear, attn.q_proj)(x).view(rows, heads, attn.qk_head_dim)
         q_nope, q_rot = query.split([attn.qk_nope_head_dim, attn.qk_rope_head_dim], dim=-1)
         latent, k_rot = attn.kv_a_proj_with_mqa(x).split([self.rank, attn.qk_rope_head_dim], dim=-1)
         q_rot, k_rot = apply_rotary_pos_emb_interleave(q_rot[:, :, None], k_rot[:, None, None], *rotary)
-        up = attn.kv_b_proj.weight.view(heads, attn.qk_nope_head_dim + attn.v_head_dim, self.rank)
+        up = attn.kv_b_proj.weight.view(heads, -1, self.rank)
         up_key, up_value = up.split([attn.qk_nope_head_dim, attn.v_head_dim], dim=1)
         q_latent = torch.bmm(q_nope.transpose(0, 1), up_key).transpose(0, 1)  # W_UK absorbed into the query
         query = torch.cat((q_latent, q_rot.squeeze(2)), -1)  # [R, heads, K]

@@ -37,7 +37,7 @@ QUESTION = "What is the result?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One operation of a solution; as text `4 * 3 = 12`."""
+    """One operation of a solution; as text `4*3=12`."""
 
     left: int
     operator: str
@@ -52,7 +52,7 @@ class Step:
 
     def text(self, result: int | None = None) -> str:
         """The step as an equation, with another `result` than the right one if given."""
-        return f"{self.left} {self.operator} {self.right} = {self.result if result is None else result}"
+        return f"{self.left}{self.operator}{self.right}={self.result if result is None else result}"
 
     def check(self) -> str:
         """The step proven by another one: the inverse operation, or the factors swapped."""
@@ -71,7 +71,7 @@ class Expression:
 
     def __str__(self) -> str:
         pairs = zip(self.operators, self.digits[1:], strict=True)
-        return " ".join([str(self.digits[0]), *(f"{operator} {digit}" for operator, digit in pairs)])
+        return "".join([str(self.digits[0]), *(f"{operator}{digit}" for operator, digit in pairs)])
 
     def steps(self) -> list[Step]:
         """The operations in the order of precedence: products from the left, then sums from the left."""

@@ -11,10 +11,8 @@ from PIL import Image
 
 from kimi_vl import create_tiny_checkpoint, load_processor
 from kimi_vl.processing_kimi_vl import IMAGE_TOKEN
-from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
-from rollouts import prompts as prompts_module
-from rollouts.prompts import BadPrompt, PromptRenderer, PromptTooLong, messages, sft_rows
+from rollouts.prompts import BadPrompt, PromptRenderer, PromptTooLong, messages
 from rollouts.tasks.digit_sums import DigitSums
 from rollouts.tasks.easy_vqa import EasyVQA
 from rollouts.tasks.images import BadImage, decode_image
@@ -220,28 +218,3 @@ class TestSkips:
         monkeypatch.setattr(type(renderer.processor), "__call__", broken)
         with pytest.raises(ValueError, match="our mistake"):
             renderer.render_all([task()])
-
-
-class TestSFTRows:
-    def test_the_think_marks_are_those_that_rewards_look_for(self):
-        assert (prompts_module.THINK_OPEN, prompts_module.THINK_CLOSE) == (THINK_OPEN, THINK_CLOSE)
-
-    def test_thinking_and_direct_answers(self):
-        sums = DigitSums("train", scans=[3], check_share=0)
-        tasks = [sums.task(0, 0), sums.task(1, 0), task()]
-        rows = sft_rows(tasks, [True, False, True])
-        said = [row["completion"][0]["content"][0]["text"] for row in rows]
-        assert said == [f"◁think▷{tasks[0].solution}◁/think▷{tasks[0].answer}", tasks[1].answer, "red"]
-        assert [row["completion"][0]["role"] for row in rows] == ["assistant"] * 3
-        assert rows[0]["prompt"] == messages(tasks[0])
-        assert [[image.size for image in row["images"]] for row in rows] == [[(140, 28)], [(140, 28)], []]
-
-    def test_trl_prepares_them_as_they_are(self, processor, renderer):
-        """The rows pass through TRL's own preparation into the same prompt as RL's."""
-        trl = pytest.importorskip("trl.data_utils")
-        given = DigitSums("train").task(0, 0)
-        (row,) = sft_rows([given], [True])
-        prepared = trl.prepare_multimodal_messages(row["prompt"], images=row["images"])
-        text = processor.apply_chat_template(prepared, add_generation_prompt=True, tokenize=False)
-        encoded = processor(images=row["images"], text=text)
-        assert list(encoded["input_ids"][0]) == renderer.render(given).input_ids.tolist()
