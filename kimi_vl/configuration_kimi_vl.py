@@ -156,10 +156,6 @@ class KimiVLConfig(PreTrainedConfig):
 def _text_config(given: dict[str, Any]) -> DeepseekV3Config:
     merged = {**TEXT_DEFAULTS, **given}
     merged.pop("model_type", None)
-    if given.get("rope_parameters"):
-        # Our files hold both spellings; one number with two sources could disagree with itself.
-        merged.pop("rope_theta", None)
-        merged.pop("rope_scaling", None)
     if "num_mtp_layers" in given:
         merged["num_nextn_predict_layers"] = merged.pop("num_mtp_layers")
     return DeepseekV3Config(**merged)

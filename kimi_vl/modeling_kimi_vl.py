@@ -228,17 +228,5 @@ class KimiVLForConditionalGeneration(KimiVLPreTrainedModel, GenerationMixin):
             router_logits=outputs.get("router_logits"),
         )
 
-    def prepare_inputs_for_generation(
-        self, input_ids: torch.Tensor, is_first_iteration: bool | None = False, **kwargs: Any
-    ) -> dict[str, Any]:
-        """The step's inputs; images go in with the prompt only, afterwards they are in the cache."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
-            input_ids, is_first_iteration=is_first_iteration, **kwargs
-        )
-        if not is_first_iteration and inputs.get("use_cache", True):
-            inputs.pop("pixel_values", None)
-            inputs.pop("image_grid_hws", None)
-        return inputs
-
 
 __all__ = ["KimiVLForConditionalGeneration", "KimiVLModel", "KimiVLPreTrainedModel", "MoonViT"]
