@@ -34,6 +34,8 @@ class WorkerDied(Exception):
 class Worker:
     """One child process behind a lock. It starts at the first call, and again after each kill.
 
+    Should the owner die while the child is busy, a CPU limit of its own ends the child (`cpu_seconds` in the request).
+
     `module` must have `serve(memory_bytes)`, which reads one JSON line a request from standard input and writes one
     a response to standard output, after a first line that says it is ready. `seconds` is the deadline of a call that
     names none, counted from the moment the request is sent; starting up has its own, `start_seconds`.
@@ -73,13 +75,14 @@ class Worker:
             process = self._process
             if process is None or process.poll() is not None:
                 process = self._start()
-            deadline = time.monotonic() + (self.seconds if seconds is None else seconds)
+            allowed = self.seconds if seconds is None else seconds
+            deadline = time.monotonic() + allowed
             try:
-                _write_line(process, request, deadline)
+                _write_line(process, {**request, "cpu_seconds": allowed}, deadline)
                 return json.loads(_read_line(process, deadline))
             except TimeoutError as error:
                 self._kill()
-                raise WorkerTimeout(f"no answer within {self.seconds if seconds is None else seconds} s") from error
+                raise WorkerTimeout(f"no answer within {allowed} s") from error
             except (OSError, EOFError, ValueError) as error:
                 code = self._kill()
                 raise WorkerDied(f"the worker ended with status {code}: {type(error).__name__}") from error

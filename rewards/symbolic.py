@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import resource
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -32,26 +34,28 @@ class Unparsable(Exception):
 
 
 def serve(memory_bytes: int) -> None:
-    """Answer one JSON line a request, for ever. `memory_bytes` bounds the address space once sympy is loaded."""
+    """Answer requests for ever, once the imports and the grammar's tables are loaded: no deadline counts that."""
+    judge("x+1", "1+x")
+    serve_requests(lambda request: judge(request["gold"], request["answer"]), memory_bytes)
+
+
+def serve_requests(handle: Callable[[dict[str, Any]], dict[str, Any]], memory_bytes: int) -> None:
+    """Say that this process is ready, then answer one JSON line a request with `handle`, under limits.
+
+    `memory_bytes` bounds the address space; no file can grow; `cpu_seconds` of a request bounds the CPU time of it.
+    """
     pipe = os.fdopen(os.dup(1), "wb", buffering=0)
     with open(os.devnull, "wb") as devnull:  # noqa: PTH123  # a file descriptor is what is wanted
         os.dup2(devnull.fileno(), 1)  # what a library prints must not reach the pipe
-    import logging
-
     logging.disable(logging.CRITICAL)
-    judge("x+1", "1+x")  # imports and grammar tables are loaded before the first deadline starts
-    for limit, value in (
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
+    for limit, value in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(limit, (value, value))
     pipe.write(b"{}\n")
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        _limit_cpu(float(request.get("cpu_seconds", 30.0)))
-        pipe.write(json.dumps(judge(request["gold"], request["answer"])).encode() + b"\n")
+        _limit_cpu(float(request["cpu_seconds"]))
+        pipe.write(json.dumps(handle(request)).encode() + b"\n")
 
 
 def judge(gold: str, answer: str) -> dict[str, Any]:
@@ -179,6 +183,7 @@ def _closing(text: str, start: int) -> int:
 def _expressions_equal(gold: Any, answer: Any, left: Literal | None, right: Literal | None) -> bool:
     from math_verify import verify
     from sympy import Eq, Expr
+    from sympy.core.relational import Relational
     from sympy.matrices.matrixbase import MatrixBase
 
     g_flat, a_flat = _elements(gold), _elements(answer)
@@ -195,6 +200,8 @@ def _expressions_equal(gold: Any, answer: Any, left: Literal | None, right: Lite
             return sampled
     if isinstance(gold, Eq) and isinstance(answer, Eq) and equations_equal(gold, answer):
         return True
+    if isinstance(answer, Eq) and not isinstance(gold, Relational) and answer.rhs == 0 and not answer.lhs.is_Symbol:
+        return False  # the equation to solve; math-verify would take its right side for the answer
     return bool(verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=_solved(answer)))
 
 
