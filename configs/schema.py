@@ -31,8 +31,8 @@ class TinyConfig:
     num_attention_heads: int = 4
     n_routed_experts: int = 8
     num_experts_per_tok: int = 2
-    moe_intermediate_size: int = 128
-    vision_hidden_size: int = 96
+    moe_intermediate_size: int = 96
+    vision_hidden_size: int = 64
     vision_num_hidden_layers: int = 2
 
     def __post_init__(self) -> None:

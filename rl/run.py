@@ -12,6 +12,7 @@ import numpy as np
 import ray
 import torch
 from rich.console import Console
+from transformers.utils import logging as transformers_logging
 
 from configs.schema import RLConfig, RunConfig, SamplingConfig, SFTConfig
 from kimi_vl import (
@@ -41,6 +42,7 @@ from rollouts.workers import EngineSpec, RolloutPool, start_ray
 
 STAGES = ("instruct", "long_cot", "rl")
 _TINY_CORPUS_TASKS = 2000
+_HELD_OUT_SEED, _VALIDATION_SEED = 1, 2  # the same tasks for every run, so that seeds and recipes compare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class Parts:
     config: RunConfig
     folder: RunFolder
     base: Path  # plug-ins and data files of the recipe are relative to this folder
+    checkpoint: str  # folder or hub name of the initial weights
+    barred_ids: tuple[int, ...]  # never sampled
     processor: KimiVLProcessor
     renderer: PromptRenderer
     pool: RolloutPool
@@ -73,12 +77,13 @@ def run(config: RunConfig, *, base: Path, console: Console) -> Path:
     Raises UserError or ConfigError for what a user can mend; a killed run continues when called again.
     """
     began = time.monotonic()
+    transformers_logging.disable_progress_bar()  # one bar a stage is ours
     torch.manual_seed(config.seed)
     if config.threads:
         torch.set_num_threads(config.threads)
     folder = RunFolder.open(config)
     with folder.lock(), _parts(config, folder, base, console) as parts:
-        model_path, answers = folder.stage("base"), []
+        model_path, answers = parts.checkpoint, []
         for name in STAGES:
             stage = {"instruct": config.instruct, "long_cot": config.long_cot, "rl": config.rl}[name]
             if stage is None:
@@ -87,7 +92,7 @@ def run(config: RunConfig, *, base: Path, console: Console) -> Path:
                 console.print(f"{name}: already done")
             else:
                 answers = _run_stage(parts, name, stage, model_path)
-            model_path = folder.stage(name) / "model"
+            model_path = str(folder.stage(name) / "model")
         if config.export:
             console.print("exporting")
             save_with_code(_load(parts, model_path), parts.processor, folder.path / "export")
@@ -113,7 +118,7 @@ def _parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -
         checkpoint = _base_model(config, folder, base, console)
         processor = load_processor(checkpoint)
         renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
-        tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=config.seed, base=base)
+        tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=_HELD_OUT_SEED, base=base)
         scorer.check_tasks(tasks)
         prompts, skipped = renderer.render_all(tasks)
         for reason, count in skipped.items():
@@ -122,7 +127,7 @@ def _parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -
         workers = config.rl.workers if config.rl else 1
         started = start_ray(workers)
         spec = EngineSpec(
-            model_path=str(checkpoint.resolve() if checkpoint.exists() else checkpoint),
+            model_path=checkpoint,
             dtype=config.model.dtype,
             stop_ids=tuple(stop),
             barred_ids=tuple(barred),
@@ -132,6 +137,8 @@ def _parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -
             config=config,
             folder=folder,
             base=base,
+            checkpoint=checkpoint,
+            barred_ids=tuple(barred),
             processor=processor,
             renderer=renderer,
             pool=pool,
@@ -149,11 +156,12 @@ def _parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -
         metrics.close()
 
 
-def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> Path:
-    """The folder of the initial weights; makes the tiny model if the recipe says so."""
+def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> str:
+    """Where the initial weights are: an absolute folder or a hub name; makes the tiny model if the recipe says so."""
+    given = Path(config.model.path)
     if config.model.path != "tiny":
-        return Path(config.model.path)
-    path = folder.stage("base")
+        return str(given.resolve()) if given.exists() else config.model.path
+    path = folder.stage("base").resolve()  # workers start in folders of their own
     if not (path / "config.json").exists():
         console.print("making a tiny Kimi-VL with random weights")
         tasks = TaskMixture(config.data.train, seed=0, base=base).draw(0, _TINY_CORPUS_TASKS)
@@ -170,10 +178,10 @@ def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Conso
             vision_num_hidden_layers=tiny.vision_num_hidden_layers,
         )
         create_tiny_checkpoint(path, corpus=corpus, sizes=sizes, seed=config.seed)
-    return path
+    return str(path)
 
 
-def _run_stage(parts: Parts, name: str, stage: SFTConfig | RLConfig, model_path: Path) -> list[ScoredRollout]:
+def _run_stage(parts: Parts, name: str, stage: SFTConfig | RLConfig, model_path: str) -> list[ScoredRollout]:
     """Train one stage, save its model, evaluate it on held-out tasks, record it; return the greedy answers."""
     began = time.monotonic()
     model = _load(parts, model_path)
@@ -235,7 +243,6 @@ def _reinforce(
 ) -> tuple[bool, KimiVLForConditionalGeneration]:
     """Run the RL stage; return whether it was resumed, and the model with the best validation accuracy."""
     config = parts.config
-    _, barred = stop_and_barred_ids(parts.folder.stage("base"), parts.processor)
     learner_config = LearnerConfig(
         loss=stage.loss,
         optimizer=stage.optimizer,
@@ -253,7 +260,7 @@ def _reinforce(
         pool=parts.pool,
         scorer=parts.scorer,
         decode=parts.decode,
-        learner=Learner(model, learner_config, barred_ids=barred),
+        learner=Learner(model, learner_config, barred_ids=parts.barred_ids),
         seed=request_seed(config.seed, 100),
     )
     folder = parts.folder.stage("rl")
@@ -273,7 +280,7 @@ def _reinforce(
             bar.advance({name: values[name] for name in shown if name in values})
 
         reinforce.run(start, on_step)
-    return start > 0, _load(parts, folder / "best")
+    return start > 0, _load(parts, str(folder / "best"))
 
 
 def _validation(parts: Parts) -> list[Prompt]:
@@ -281,7 +288,7 @@ def _validation(parts: Parts) -> list[Prompt]:
     data, limit = parts.config.data, parts.config.evaluation.validation_tasks
     if not data.validation:
         return parts.held_out[:limit]
-    tasks = held_out(data.validation, limit=limit, seed=request_seed(parts.config.seed, 50), base=parts.base)
+    tasks = held_out(data.validation, limit=limit, seed=_VALIDATION_SEED, base=parts.base)
     return parts.renderer.render_all(tasks)[0]
 
 
@@ -308,12 +315,12 @@ def evaluate_model(parts: Parts, model: KimiVLForConditionalGeneration) -> tuple
     )
 
 
-def _final_answers(parts: Parts, model_path: Path) -> list[ScoredRollout]:
+def _final_answers(parts: Parts, model_path: str) -> list[ScoredRollout]:
     """Greedy answers of a run whose last stage was done before this invocation."""
     return evaluate_model(parts, _load(parts, model_path))[1]
 
 
-def _load(parts: Parts, path: Path) -> KimiVLForConditionalGeneration:
+def _load(parts: Parts, path: str) -> KimiVLForConditionalGeneration:
     model = load_model(path, dtype=getattr(torch, parts.config.model.dtype))
     torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
     return model

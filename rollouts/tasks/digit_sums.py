@@ -11,7 +11,6 @@ import hashlib
 import io
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from rewards.types import Task
 
+from .arithmetic import COST, Expression, Step
 from .report import SkipReport
 
 Split = Literal["train", "held_out"]
@@ -29,68 +29,8 @@ JITTER = 1  # pixels that a symbol may be off the middle of its tile, each way
 PAPER = 255  # white; ink is 0
 HELD_OUT_SHARE = 0.2  # of the scans of each digit
 MAX_SCANS = 8
-COST = {"+": 1.0, "-": 1.25, "*": 2.0}  # of one step, for the difficulty label; the keys are all the operators
-HARDEST = 6.0  # the cost at which the label reaches 1: three multiplications
 ALIASES = {"×": "*", "x": "*", "−": "-"}
 QUESTION = "What is the result?"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One operation of a solution; as text `4*3=12`."""
-
-    left: int
-    operator: str
-    right: int
-
-    @property
-    def result(self) -> int:
-        """The value of the step."""
-        if self.operator == "*":
-            return self.left * self.right
-        return self.left + self.right if self.operator == "+" else self.left - self.right
-
-    def text(self, result: int | None = None) -> str:
-        """The step as an equation, with another `result` than the right one if given."""
-        return f"{self.left}{self.operator}{self.right}={self.result if result is None else result}"
-
-    def check(self) -> str:
-        """The step proven by another one: the inverse operation, or the factors swapped."""
-        if self.operator == "*":
-            return Step(left=self.right, operator="*", right=self.left).text()
-        inverse = "-" if self.operator == "+" else "+"
-        return Step(left=self.result, operator=inverse, right=self.right).text()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expression:
-    """Digits with operators between them. Example: `Expression(digits=(7, 4, 3), operators=("+", "*"))`."""
-
-    digits: tuple[int, ...]
-    operators: tuple[str, ...]
-
-    def __str__(self) -> str:
-        pairs = zip(self.operators, self.digits[1:], strict=True)
-        return "".join([str(self.digits[0]), *(f"{operator}{digit}" for operator, digit in pairs)])
-
-    def steps(self) -> list[Step]:
-        """The operations in the order of precedence: products from the left, then sums from the left."""
-        numbers, operators, steps = list(self.digits), list(self.operators), []
-        for level in ("*", "+-"):
-            at = 0
-            while at < len(operators):
-                if operators[at] not in level:
-                    at += 1
-                    continue
-                step = Step(left=numbers[at], operator=operators.pop(at), right=numbers.pop(at + 1))
-                numbers[at] = step.result
-                steps.append(step)
-        return steps
-
-    @property
-    def difficulty(self) -> float:
-        """Label in [0, 1], from how many operators there are and of which kind."""
-        return min(1.0, sum(COST[operator] for operator in self.operators) / HARDEST)
 
 
 class DigitSums:
@@ -176,7 +116,7 @@ def _lines(steps: Sequence[Step], check_share: float, rng: random.Random) -> lis
             lines[at] += f". check: {steps[at].check()}"
         else:
             slip = steps[at].result + rng.choice((-10, -2, -1, 1, 2, 10))
-            lines[at] = f"{steps[at].text(slip)}. wait, {steps[at].text()}"
+            lines[at] = f"{steps[at].claim(slip)}. wait, {steps[at].text()}"
     return lines
 
 
