@@ -17,7 +17,8 @@ def sample_uniforms(seed: int, sample: int, count: int) -> np.ndarray:
     The stream depends on the request's seed and the sample's index alone, so what shares a batch, which worker takes
     the request and how long others run cannot change what this sample draws.
     """
-    return np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), sample])).random(count)
+    key = np.array([seed & (2**64 - 1), sample], dtype=np.uint64)  # a plain list would round seeds over 2**63
+    return np.random.Generator(np.random.Philox(key=key)).random(count)
 
 
 def barred_token_mask(vocab_size: int, barred: Sequence[int]) -> torch.Tensor:
