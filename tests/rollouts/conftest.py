@@ -1,0 +1,46 @@
+"""A tiny checkpoint with noise in every weight, and prompts of unlike length with and without images."""
+
+import numpy as np
+import pytest
+import torch
+from engine_helpers import build_prompt, build_tiny_folder, engine_of
+
+from kimi_vl import load_model, load_processor
+from rollouts.tokens import stop_and_barred_ids
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    return build_tiny_folder(tmp_path_factory.mktemp("engine") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_ids(tiny_folder):
+    """(stop ids, barred ids) of the checkpoint, as a run computes them."""
+    return stop_and_barred_ids(tiny_folder, load_processor(tiny_folder))
+
+
+@pytest.fixture
+def tiny_model(tiny_folder):
+    """A fresh copy, which the test may change."""
+    return load_model(tiny_folder)
+
+
+@pytest.fixture
+def engine(tiny_model, tiny_ids):
+    """An engine that nothing stops early: no token of its answers is a stop token."""
+    return engine_of(tiny_model, tiny_ids)
+
+
+@pytest.fixture(scope="session")
+def prompts(tiny_folder):
+    """Text only, one image, a much longer one with two images, and a second image: lengths all differ."""
+    config = load_model(tiny_folder).config
+    rng = np.random.default_rng(7)
+    shapes = [(5, ()), (9, ((4, 6),)), (60, ((2, 2), (6, 4))), (14, ((4, 4),))]
+    return [build_prompt(rng, config, text=text, grids=grids) for text, grids in shapes]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
