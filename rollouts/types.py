@@ -68,9 +68,10 @@ class Completion:
         lengths = (len(self.token_ids), len(self.policy_logprobs), len(self.sampler_logprobs))
         if len(set(lengths)) != 1:
             raise ValueError(f"a completion's tokens and log-probs differ in length: {lengths}")
-        covered = sum(s.stop - s.start for s in self.segments)
-        if covered != lengths[0]:
-            raise ValueError(f"segments cover {covered} of {lengths[0]} tokens")
+        borders = [0, *(s.stop for s in self.segments)]
+        if [s.start for s in self.segments] != borders[:-1] or borders[-1] != lengths[0]:
+            spans = [(s.start, s.stop) for s in self.segments]
+            raise ValueError(f"segments {spans} do not cover {lengths[0]} tokens one after the other")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The embedded engine against `model.generate` and against a full forward pass; what may and may not change a sample."""
+"""The embedded engine against `model.generate` and a full forward pass; what may and may not change a sample."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,96 @@
+"""The pool of real Ray actors against one engine in this process."""
+
+import numpy as np
+import pytest
+import ray
+import torch
+from engine_helpers import requests_for, tokens_of
+
+from configs.schema import SamplingConfig
+from kimi_vl import load_model
+from rollouts.workers import EngineSpec, RolloutPool, StaleWorker, start_ray
+
+GREEDY = SamplingConfig(temperature=0.0, max_new_tokens=8)
+SAMPLED = SamplingConfig(temperature=1.0, max_new_tokens=8, top_p=0.9)
+
+
+@pytest.fixture(scope="module")
+def spec(tiny_folder, tiny_ids):
+    return EngineSpec(
+        model_path=str(tiny_folder), dtype="float32", stop_ids=tuple(tiny_ids[0]), barred_ids=tuple(tiny_ids[1])
+    )
+
+
+@pytest.fixture(scope="module")
+def pool(spec):
+    started = start_ray(2)
+    pool = RolloutPool(spec, workers=2)
+    yield pool
+    pool.close()
+    if started:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def checkpoint_weights(tiny_folder):
+    return {name: tensor.numpy().copy() for name, tensor in load_model(tiny_folder).state_dict().items()}
+
+
+def test_ray_is_started_once(pool):
+    assert start_ray(2) is False
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_the_pool_answers_as_the_engine_does(pool, spec, prompts, checkpoint_weights, sampling, count):
+    pool.publish(checkpoint_weights, version=1)
+    engine = spec.build()
+    engine.load_weights(checkpoint_weights, version=1)
+    requests = requests_for([*prompts, *prompts][:count], n=[2, 1, 3, 1, 2][:count])
+    there, here = pool.generate(requests, sampling), engine.generate(requests, sampling)
+    assert tokens_of(there) == tokens_of(here)
+    for a, b in zip([c for g in there for c in g], [c for g in here for c in g], strict=True):
+        assert np.abs(a.policy_logprobs - b.policy_logprobs).max() < 1e-5
+        assert np.abs(a.sampler_logprobs - b.sampler_logprobs).max() < 1e-5
+        assert (a.finish_reason, a.segments) == (b.finish_reason, b.segments)
+
+
+def test_every_worker_serves_what_was_published(pool, spec, prompts, checkpoint_weights):
+    pool.publish(checkpoint_weights, version=1)
+    requests = requests_for([prompts[1], prompts[1], prompts[2], prompts[2]], n=1)
+    old = tokens_of(pool.generate(requests, GREEDY))
+    changed = {name: np.roll(value, 1, axis=-1).copy() for name, value in checkpoint_weights.items()}
+    pool.publish(changed, version=5)
+    assert pool.version == 5
+    results = pool.generate(requests, GREEDY)
+    assert {s.version for group in results for c in group for s in c.segments} == {5}
+    new = tokens_of(results)
+    assert new[0] == new[1], "requests 0 and 1 go to different workers"
+    assert new[2] == new[3]
+    assert new != old
+    engine = spec.build()
+    engine.load_weights(changed, version=5)
+    assert new == tokens_of(engine.generate(requests, GREEDY))
+    pool.publish(checkpoint_weights, version=6)
+    assert tokens_of(pool.generate(requests, GREEDY)) == old
+
+
+def test_weights_that_do_not_fit_are_told_to_the_publisher(pool, checkpoint_weights):
+    pool.publish(checkpoint_weights, version=1)
+    with pytest.raises(ValueError, match="weights of version 2 do not fit"):
+        pool.publish({"nothing": np.zeros(1)}, version=2)
+    assert pool.version == 1
+
+
+def test_a_worker_that_confirms_another_version_is_stale(pool, checkpoint_weights, monkeypatch):
+    monkeypatch.setattr("rollouts.workers.ray.get", lambda futures: [3, 2])
+    before = pool.version
+    with pytest.raises(StaleWorker, match=r"published version 3, but the workers serve \[3, 2\]"):
+        pool.publish(checkpoint_weights, version=3)
+    assert pool.version == before
+
+
+def test_a_spec_sets_the_threads_of_its_process(spec):
+    torch.set_num_threads(2)
+    spec.build()
+    assert torch.get_num_threads() == 1
