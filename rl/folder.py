@@ -14,6 +14,8 @@ from configs.load import digest, dump_recipe, load_recipe
 from configs.schema import RunConfig
 from rl.errors import UserError
 
+STAGES = ("instruct", "long_cot", "rl")  # in the order in which they run
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRecord:

@@ -27,7 +27,7 @@ from kimi_vl.export import save_with_code
 from rewards.scorer import Scorer
 from rl.console import StageProgress
 from rl.evaluate import EvalResult, evaluate, request_seed
-from rl.folder import RunFolder, StageRecord
+from rl.folder import STAGES, RunFolder, StageRecord
 from rl.learner import Learner, LearnerConfig
 from rl.loop import Loop
 from rl.metrics import JsonlSink, Metrics, TensorBoardSink
@@ -40,7 +40,6 @@ from rollouts.tokens import stop_and_barred_ids
 from rollouts.types import Prompt, ScoredRollout
 from rollouts.workers import EngineSpec, RolloutPool, start_ray
 
-STAGES = ("instruct", "long_cot", "rl")
 _TINY_CORPUS_TASKS = 2000
 _HELD_OUT_SEED, _VALIDATION_SEED = 1, 2  # the same tasks for every run, so that seeds and recipes compare
 

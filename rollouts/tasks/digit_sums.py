@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from rewards.types import Task
 
 from .arithmetic import COST, Expression, Step
+from .dataset import DataSetError
 from .report import SkipReport
 
 Split = Literal["train", "held_out"]
@@ -38,7 +39,7 @@ class DigitSums:
 
     `scans` are the allowed numbers of scans in an expression, as a list or as a mapping to weights; `operators` those
     that may stand between them; `check_share` the part of the solutions with a check or a corrected slip.
-    Raises ValueError where an option is out of range.
+    Raises DataSetError where an option is out of range.
     """
 
     name = "digit_sums"
@@ -53,13 +54,13 @@ class DigitSums:
         check_share: float = 0.1,
     ) -> None:
         if split not in get_args(Split):
-            raise ValueError(f"digit_sums: split = {split!r}: must be train or held_out")
+            raise DataSetError(f"digit_sums: split = {split!r}: must be train or held_out")
         weights = _weights(scans)
         self.operators = tuple(ALIASES.get(operator, operator) for operator in operators)
         if not self.operators or not set(self.operators) <= set(COST):
-            raise ValueError(f"digit_sums: operators = {operators!r}: must be a list of some of {', '.join(COST)}")
+            raise DataSetError(f"digit_sums: operators = {operators!r}: must be a list of some of {', '.join(COST)}")
         if not isinstance(check_share, int | float) or not 0 <= check_share <= 1:
-            raise ValueError(f"digit_sums: check_share = {check_share!r}: must be a number between 0 and 1")
+            raise DataSetError(f"digit_sums: check_share = {check_share!r}: must be a number between 0 and 1")
         self.split, self.check_share = split, check_share
         self.report = SkipReport()
         self._counts, self._weights = tuple(weights), tuple(weights.values())
@@ -94,16 +95,16 @@ class DigitSums:
 
 
 def _weights(scans: Sequence[int] | Mapping[int, float]) -> dict[int, float]:
-    """The option `scans` as number of scans -> weight. Raises ValueError."""
+    """The option `scans` as number of scans -> weight. Raises DataSetError."""
     try:  # a recipe that went through JSON has text as keys
         pairs = scans.items() if isinstance(scans, Mapping) else [(number, 1.0) for number in scans]
         weights = {int(number): float(weight) for number, weight in pairs}
     except (TypeError, ValueError):
         weights = {}
     if not weights or not all(2 <= number <= MAX_SCANS for number in weights):
-        raise ValueError(f"digit_sums: scans = {scans!r}: must be a list of numbers from 2 to {MAX_SCANS}")
+        raise DataSetError(f"digit_sums: scans = {scans!r}: must be a list of numbers from 2 to {MAX_SCANS}")
     if min(weights.values()) < 0 or sum(weights.values()) <= 0:
-        raise ValueError(f"digit_sums: scans = {scans!r}: weights must be 0 or more, and one of them positive")
+        raise DataSetError(f"digit_sums: scans = {scans!r}: weights must be 0 or more, and one of them positive")
     return weights
 
 

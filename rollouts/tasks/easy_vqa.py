@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 from rewards.types import Task
 
+from .dataset import DataSetError
 from .digit_sums import Split
 from .report import SkipReport
 from .rows import LETTERS, list_choices
@@ -52,7 +53,7 @@ class _Data:
 class EasyVQA:
     """Questions of one split, as open questions (`form: open`), as multiple choice (`choice`), or each as both.
 
-    Raises ValueError where an option is out of range.
+    Raises DataSetError where an option is out of range.
     """
 
     name = "easy_vqa"
@@ -60,9 +61,9 @@ class EasyVQA:
 
     def __init__(self, split: Split = "train", *, form: Form = "open") -> None:
         if split not in get_args(Split):
-            raise ValueError(f"easy_vqa: split = {split!r}: must be train or held_out")
+            raise DataSetError(f"easy_vqa: split = {split!r}: must be train or held_out")
         if form not in get_args(Form):
-            raise ValueError(f"easy_vqa: form = {form!r}: must be one of {', '.join(get_args(Form))}")
+            raise DataSetError(f"easy_vqa: form = {form!r}: must be one of {', '.join(get_args(Form))}")
         self.split = split
         self.report = SkipReport()
         self._forms = ("open", "choice") if form == "both" else (form,)

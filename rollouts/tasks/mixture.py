@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from configs.schema import SourceConfig
 from rewards.types import Task
 
-from .dataset import FORMATS, DatasetTasks
+from .dataset import FORMATS, DataSetError, DatasetTasks
 from .digit_sums import DigitSums
 from .easy_vqa import EasyVQA
 from .report import SkipReport
@@ -64,23 +64,23 @@ class Limited:
 def build_source(config: SourceConfig, *, base: Path) -> TaskSource:
     """Build the source that a recipe's entry describes; file names are relative to `base`.
 
-    Raises ValueError for unknown built-ins and options, and for data that cannot be used.
+    Raises DataSetError for unknown built-ins and options, and for data that cannot be used.
     """
     made: Callable[..., TaskSource]
     if config.use in BUILT_IN:
         if config.columns:
-            raise ValueError(f"{config.use}: columns = {config.columns!r}: a built-in has no columns; leave them out")
+            raise DataSetError(f"{config.use}: columns = {config.columns!r}: a built-in has no columns; leave them out")
         made, fixed = BUILT_IN[config.use], {"split": config.split}
     else:
         near = difflib.get_close_matches(config.use, BUILT_IN, n=1)
         if near and "/" not in config.use and Path(config.use).suffix not in FORMATS:
-            raise ValueError(f"use = {config.use!r}: unknown; did you mean {near[0]}?")
+            raise DataSetError(f"use = {config.use!r}: unknown; did you mean {near[0]}?")
         fixed = {"split": config.split, "base": base, "columns": config.columns, "limit": config.limit}
         made = functools.partial(DatasetTasks, config.use)
     allowed = [name for name in inspect.signature(made).parameters if name not in {"use", *fixed, "split"}]
     for option in config.options:
         if option not in allowed:
-            raise ValueError(f"{config.use}: options.{option}: unknown; the options are {', '.join(allowed)}")
+            raise DataSetError(f"{config.use}: options.{option}: unknown; the options are {', '.join(allowed)}")
     source = made(**fixed, **config.options)
     return source if config.limit is None else Limited(source, config.limit)
 
@@ -152,7 +152,7 @@ class TaskMixture:
 
 
 def held_out(configs: Sequence[SourceConfig], limit: int, seed: int, *, base: Path) -> list[Task]:
-    """Return the fixed list of at most `limit` different held-out tasks. Raises ValueError as `build_source` does."""
+    """Return the fixed list of at most `limit` different held-out tasks. Raises DataSetError as `build_source` does."""
     return TaskMixture(configs, seed=seed, base=base).fixed(limit)
 
 
@@ -182,12 +182,12 @@ def _bucket(key: str, length: int, epoch: int, bucket: int) -> tuple[int, ...]:
 
 
 def _refuse_twins(configs: Sequence[SourceConfig]) -> None:
-    """Raise ValueError where two entries would give the same tasks."""
+    """Raise DataSetError where two entries would give the same tasks."""
     seen = []
     for config in configs:
         entry = (config.use, config.split, config.columns, config.options)
         if entry in seen:
-            raise ValueError(f"{config.use} is listed twice: give one entry the sum of the weights")
+            raise DataSetError(f"{config.use} is listed twice: give one entry the sum of the weights")
         seen.append(entry)
 
 
