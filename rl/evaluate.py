@@ -17,6 +17,8 @@ from rollouts.types import Completion, Prompt, Request, Rollout, ScoredRollout
 Generate = Callable[[Sequence[Request], SamplingConfig], list[list[Completion]]]
 Decode = Callable[[np.ndarray], str]
 
+HELD_OUT_SEED, VALIDATION_SEED = 1, 2  # the same tasks for every run, so that seeds and recipes compare
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalResult:

@@ -26,7 +26,7 @@ from kimi_vl import (
 from kimi_vl.export import save_with_code
 from rewards.scorer import Scorer
 from rl.console import StageProgress
-from rl.evaluate import EvalResult, evaluate, request_seed
+from rl.evaluate import HELD_OUT_SEED, VALIDATION_SEED, EvalResult, evaluate, request_seed
 from rl.folder import STAGES, RunFolder, StageRecord
 from rl.learner import Learner, LearnerConfig
 from rl.loop import Loop
@@ -41,7 +41,6 @@ from rollouts.types import Prompt, ScoredRollout
 from rollouts.workers import EngineSpec, RolloutPool, start_ray
 
 _TINY_CORPUS_TASKS = 2000
-_HELD_OUT_SEED, _VALIDATION_SEED = 1, 2  # the same tasks for every run, so that seeds and recipes compare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +116,7 @@ def _parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -
         checkpoint = _base_model(config, folder, base, console)
         processor = load_processor(checkpoint)
         renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
-        tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=_HELD_OUT_SEED, base=base)
+        tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=base)
         scorer.check_tasks(tasks)
         prompts, skipped = renderer.render_all(tasks)
         for reason, count in skipped.items():
@@ -287,7 +286,7 @@ def _validation(parts: Parts) -> list[Prompt]:
     data, limit = parts.config.data, parts.config.evaluation.validation_tasks
     if not data.validation:
         return parts.held_out[:limit]
-    tasks = held_out(data.validation, limit=limit, seed=_VALIDATION_SEED, base=parts.base)
+    tasks = held_out(data.validation, limit=limit, seed=VALIDATION_SEED, base=parts.base)
     return parts.renderer.render_all(tasks)[0]
 
 
