@@ -57,9 +57,10 @@ class KimiVLImageProcessor(BaseImageProcessor):
         """One image or a (nested) list of them to `pixel_values` and `image_grid_hws`, in reading order.
 
         `return_tensors` is "pt", "np" or None (numpy). Raises ValueError for an image without pixels, or with more
-        than 511 patches on a side.
+        than 511 patches on a side. Settings belong to the processor: one given here is refused, not ignored.
         """
-        del kwargs  # transformers' auto classes pass `device` and the like; there is nothing to choose here
+        if settings := kwargs.keys() & vars(self).keys():  # `device` and the like mean nothing here
+            raise ValueError(f"{', '.join(sorted(settings))}: set it on the image processor, not in the call")
         patches = [self.patchify(image, index) for index, image in enumerate(_flat(images))]
         if not patches:
             raise ValueError("no image was given: pass at least one, or leave `images` out")

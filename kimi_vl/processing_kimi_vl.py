@@ -48,13 +48,15 @@ class KimiVLProcessor(ProcessorMixin):
         """
         if text is None and images is None:
             raise ValueError("nothing to process: pass text, images or both")
-        vision = {} if _empty(images) else dict(self.image_processor(images=images))
+        for name in ("videos", "audio"):
+            if kwargs.pop(name, None) is not None:
+                raise ValueError(f"Kimi-VL takes no {name}: pass the frames of a video as images")
+        vision = {} if _empty(images) else dict(self.image_processor(images=images, **kwargs.pop("images_kwargs", {})))
         if text is None:
             return BatchFeature(vision, tensor_type=return_tensors)
         texts = [text] if isinstance(text, str) else list(text)
         counts = self._token_counts(vision.get("image_grid_hws"))
         _check_rows(texts, images, len(counts))
-        kwargs.pop("images_kwargs", None)
         kwargs.update(kwargs.pop("text_kwargs", {}))
         encoded = self.tokenizer(_expand(texts, counts), **kwargs)
         _check_cut(encoded["input_ids"], self.image_token_id, sum(counts))

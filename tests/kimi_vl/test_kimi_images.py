@@ -168,6 +168,12 @@ def test_the_error_names_the_image_and_no_image_is_an_error():
         KimiVLImageProcessor()(images=[])
 
 
+def test_a_setting_in_the_call_is_refused_not_ignored():
+    with pytest.raises(ValueError, match="in_token_limit: set it on the image processor"):
+        KimiVLImageProcessor()(images=picture(5, 5), in_token_limit=4)
+    assert KimiVLImageProcessor()(images=picture(5, 5), device="cpu")["pixel_values"].shape == (4, 3, 14, 14)
+
+
 def test_a_file_cut_short_is_an_error_not_a_picture(tmp_path):
     path = tmp_path / "cut.png"
     picture(60, 60).save(path)

@@ -84,6 +84,8 @@ def test_text_alone_and_images_alone(processor):
     assert processor(images=[[], []], text=["a", "b"])["input_ids"] == [ids_of(processor, "a"), ids_of(processor, "b")]
     with pytest.raises(ValueError, match="nothing to process"):
         processor()
+    with pytest.raises(ValueError, match="takes no videos: pass the frames"):
+        processor(text="a", videos=[1])
 
 
 @pytest.mark.parametrize(
