@@ -23,16 +23,16 @@ class MuonWithAdamW(torch.optim.Optimizer):
         named = [(name, p) for name, p in named if p.requires_grad]
         self._matrices = [(name, p) for name, p in named if is_matrix(name, p)]
         rest = [p for name, p in named if not is_matrix(name, p)]
-        self._views = [nn.Parameter(v) for name, p in self._matrices for v in matrix_views(name, p.detach())]
+        self._views = [[nn.Parameter(v) for v in matrix_views(name, p.detach())] for name, p in self._matrices]
         super().__init__([p for _, p in named], {})
         self._muon = torch.optim.Muon(
-            self._views,
+            [{"params": [v for views in self._views for v in views]}],
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             adjust_lr_fn="match_rms_adamw",  # 0.2 sqrt(max(A, B)): Moonlight eq. 4
         )
         self._adamw = torch.optim.AdamW(
-            rest,
+            [{"params": rest}],  # as a group, which may be empty
             lr=config.adamw_learning_rate or config.learning_rate,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
@@ -41,17 +41,14 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One update of both optimizers. Closures are not supported."""
-        grads = [
-            g
-            for name, p in self._matrices
-            for g in matrix_views(name, p.grad if p.grad is not None else torch.zeros_like(p))
-        ]
-        for view, grad in zip(self._views, grads, strict=True):
-            view.grad = grad
+        for (name, parameter), views in zip(self._matrices, self._views, strict=True):
+            gradient = parameter.grad
+            grads = [None] * len(views) if gradient is None else matrix_views(name, gradient)
+            for view, grad in zip(views, grads, strict=True):
+                view.grad = grad  # None, as after a step without images: neither momentum nor decay moves the matrix
         self._muon.step()
         self._adamw.step()
-        for view in self._views:
-            view.grad = None
+        self._muon.zero_grad()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of the model's own parameters."""
