@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from configs.schema import LossConfig, OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
@@ -44,15 +45,20 @@ class Learner:
         self.config = config
         self.version = 0
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
-        self._new_optimizer(done=0)
-        self._updates = 0
+        self.optimizer, self.schedule = self._new_optimizer()
 
-    def _new_optimizer(self, *, done: int) -> None:
-        """A fresh optimizer whose schedule stands after `done` steps."""
-        self.optimizer = build_optimizer(self.model, self.config.optimizer)
-        self.schedule = build_schedule(self.optimizer, self.config.optimizer, total=self.config.total_steps)
-        for _ in range(done):
-            self.schedule.step()
+    def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        """A fresh optimizer and its schedule."""
+        optimizer = build_optimizer(self.model, self.config.optimizer)
+        return optimizer, build_schedule(optimizer, self.config.optimizer, total=self.config.total_steps)
+
+    def _forget_moments(self) -> None:
+        """Start a fresh optimizer where the schedule stands."""
+        position = self.schedule.state_dict()
+        self.optimizer, self.schedule = self._new_optimizer()
+        self.schedule.load_state_dict(position)
+        for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
+            group["lr"] = rate
 
     def update(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One iteration over `samples`: epochs x minibatches optimizer steps. Returns metrics by name.
@@ -61,7 +67,7 @@ class Learner:
         """
         metrics: dict[str, list[float]] = defaultdict(list)
         if self.config.loss.reset_optimizer:
-            self._new_optimizer(done=self._updates)
+            self._forget_moments()
         rng = np.random.default_rng([self.config.seed, self.version])
         for _ in range(self.config.epochs if samples else 0):
             for part in _minibatches(samples, self.config.minibatches, rng):
@@ -89,7 +95,6 @@ class Learner:
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
-        self._updates += 1
         return {
             "loss": sums["loss"],
             "grad_norm": float(norm),
@@ -145,7 +150,6 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "version": self.version,
-            "updates": self._updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -153,11 +157,19 @@ class Learner:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.version, self._updates = state["version"], state["updates"]
+        self.version = state["version"]
 
     def weights(self) -> dict[str, np.ndarray]:
         """A copy of the policy's weights by state-dict name, for engines."""
-        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.model.state_dict().items()}
+        return numpy_weights(self.model)
+
+
+def numpy_weights(model: nn.Module) -> dict[str, np.ndarray]:
+    """A copy of a model's state dict as arrays. numpy has no bfloat16: such weights go as float32, which is exact."""
+    return {
+        name: (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy().copy()
+        for name, t in model.state_dict().items()
+    }
 
 
 def _minibatches(samples: Sequence[Sample], count: int, rng: np.random.Generator) -> list[list[Sample]]:

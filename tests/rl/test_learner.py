@@ -1,0 +1,294 @@
+"""The learner: one gradient however the step is cut, images once, exact restore, and agreement with the engine."""
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples
+
+from configs.schema import LossConfig, OptimizerConfig, SamplingConfig
+from rl.learner import _minibatches
+from rl.losses import LossInputs, grpo_loss, kimi_k15_loss
+from rl.types import Sample
+from rollouts.engines.sampling import barred_token_mask, policy_logprobs
+from rollouts.engines.transformers import TransformersEngine
+from rollouts.types import Request
+
+LOSSES = [LossConfig(algorithm="grpo"), LossConfig(algorithm="kimi_k15", tau=0.2)]
+
+
+def gradient(samples, *, loss=LOSSES[0], model=None, **options):
+    """The gradient that one update hands to the optimizer, by parameter name."""
+    model = model or build_model()
+    learner = make_learner(model, loss=loss, **options)
+    seen = {}
+    learner.optimizer.register_step_pre_hook(
+        lambda *_: seen.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    )
+    metrics = learner.update(samples)
+    return seen, metrics
+
+
+def distance(a, b):
+    """Relative norm of the difference of two gradients."""
+    assert a.keys() == b.keys()
+    difference = sum(float((a[n].double() - b[n].double()).square().sum()) for n in a)
+    return (difference / sum(float(b[n].double().square().sum()) for n in b)) ** 0.5
+
+
+def plain_gradient(samples, loss, *, temperature=0.9):
+    """Sample by sample through the model's own forward, nothing shared: the loss as the paper states it."""
+    model = build_model().train()
+    barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids(model))
+    total = 0.0
+    for sample in samples:
+        ids = torch.from_numpy(np.concatenate([sample.prompt.input_ids, sample.token_ids]))[None]
+        images = {}
+        if len(sample.prompt.pixel_values):
+            images["pixel_values"] = torch.from_numpy(sample.prompt.pixel_values)
+            images["image_grid_hws"] = torch.from_numpy(sample.prompt.image_grid_hws)
+        logits = model(input_ids=ids, use_cache=False, **images).logits[0, len(sample.prompt.input_ids) - 1 : -1]
+        table = policy_logprobs(logits, temperature, barred)
+        new = table.gather(-1, torch.from_numpy(sample.token_ids)[:, None])[:, 0]
+        x = LossInputs(
+            logprobs=new,
+            old_logprobs=torch.from_numpy(sample.old_logprobs),
+            advantages=torch.tensor([sample.advantage]),
+            sequence_ids=torch.zeros(len(new), dtype=torch.long),
+            lengths=torch.tensor([len(new)]),
+            step_sequences=len(samples),
+        )
+        grpo = loss.algorithm == "grpo"
+        output = grpo_loss(x, clip_low=0.2, clip_high=0.2) if grpo else kimi_k15_loss(x, tau=0.2)
+        total = total + output.loss
+    total.backward()
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, float(total.detach())
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.algorithm)
+def test_the_gradient_is_that_of_one_sample_after_another(rng, model, loss):
+    """Also: features of shared images, with their gradient, are those of encoding them for each sample anew."""
+    samples = make_samples(rng, model)
+    expected, value = plain_gradient(samples, loss)
+    assert any("vision_tower" in name for name in expected)
+    seen, metrics = gradient(samples, loss=loss, micro_batch_tokens=50)
+    assert distance(seen, expected) < 1e-5
+    assert metrics["loss"] == pytest.approx(value, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.algorithm)
+def test_one_gradient_however_the_step_is_cut(rng, model, loss):
+    samples = make_samples(rng, model)
+    whole, metrics = gradient(samples, loss=loss, micro_batch_tokens=10_000)
+    for budget in (1, 30, 64, 200):
+        cut, same = gradient(samples, loss=loss, micro_batch_tokens=budget)
+        assert distance(cut, whole) < 1e-5, budget
+        assert same == pytest.approx(metrics, rel=1e-4, abs=1e-6), budget
+    for order in (samples[::-1], [samples[i] for i in rng.permutation(len(samples))]):
+        assert distance(gradient(order, loss=loss, micro_batch_tokens=64)[0], whole) < 1e-5
+
+
+def test_padding_changes_nothing(rng, model):
+    """Next to a much longer sample that carries no advantage, and so no gradient."""
+    samples = make_samples(rng, model)
+    loss = LOSSES[0]
+    alone, _ = gradient(samples, loss=loss, micro_batch_tokens=10_000)
+    long = Sample(
+        prompt=make_prompt(rng, model, text=150),
+        token_ids=rng.integers(0, 40, 30),
+        old_logprobs=np.full(30, -3.0, np.float32),
+        advantage=0.0,
+    )
+    padded, _ = gradient([*samples, long], loss=loss, micro_batch_tokens=100_000)
+    share = len(samples) / (len(samples) + 1)
+    assert distance(padded, {name: share * value for name, value in alone.items()}) < 1e-5
+
+
+def test_images_pass_the_tower_once_an_optimizer_step(rng, model):
+    samples = make_samples(rng, model, per_prompt=4)
+    patches = []
+    model.model.vision_tower.register_forward_pre_hook(
+        lambda _, args, kwargs: patches.append(len(kwargs.get("pixel_values", args[0] if args else None))),
+        with_kwargs=True,
+    )
+    make_learner(model, micro_batch_tokens=40, epochs=2).update(samples)
+    prompts = {id(s.prompt): s.prompt for s in samples}.values()
+    assert patches == [sum(len(p.pixel_values) for p in prompts)] * 2
+
+
+def test_a_step_of_text_alone_learns_and_leaves_the_tower(rng, model):
+    prompt = make_prompt(rng, model, text=6)
+    sample = Sample(prompt=prompt, token_ids=np.array([1, 2]), old_logprobs=np.zeros(2, np.float32), advantage=1.0)
+    before = copy.deepcopy(model.state_dict())
+    make_learner(model).update([sample])
+    moved = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
+    assert "lm_head.weight" in moved
+    assert not [n for n in moved if "vision_tower" in n or "mm_projector" in n]
+
+
+def test_logprobs_are_the_engines(rng, model):
+    """The two sides of the ratio, for sampled answers of unlike length with and without images."""
+    prompts = [make_prompt(rng, model, text=t, grids=g) for t, g in ((5, ()), (3, ((2, 4),)), (9, ((4, 4), (2, 2))))]
+    engine = TransformersEngine(copy.deepcopy(model), stop_ids=[0, 1, 2], barred_ids=barred_ids(model))
+    requests = [Request(prompt=p, n=4, seed=i) for i, p in enumerate(prompts)]
+    groups = engine.generate(requests, SamplingConfig(max_new_tokens=24, temperature=0.7, top_k=12))
+    samples = [
+        Sample(prompt=p, token_ids=c.token_ids, old_logprobs=c.policy_logprobs, advantage=1.0)
+        for p, group in zip(prompts, groups, strict=True)
+        for c in group
+    ]
+    assert len({len(s.token_ids) for s in samples}) > 3
+    metrics = make_learner(model, temperature=0.7, micro_batch_tokens=80).update(samples)
+    assert metrics["logprob_gap_max"] < 1e-4
+    assert metrics["approx_kl"] == pytest.approx(0, abs=1e-8)
+    assert metrics["clip_fraction"] == 0
+
+
+def test_metrics_by_hand(rng, model):
+    """Old log-probs 0.5 below the new ones: k3 = e^0.5 - 1 - 0.5 a token, ratio e^0.5 > 1.2 clipped where A > 0."""
+    prompt = make_prompt(rng, model, text=5)
+    responses = [rng.integers(0, 40, 3), rng.integers(0, 40, 5)]
+    probe = [
+        Sample(prompt=prompt, token_ids=t, old_logprobs=np.zeros(len(t), np.float32), advantage=0.0) for t in responses
+    ]
+    learner = make_learner(model)
+    from rl.batch import make_micro_batch
+
+    new, entropy = learner._logprobs(make_micro_batch(probe, None), None)
+    new = new.detach().numpy()
+    samples = [
+        Sample(prompt=prompt, token_ids=t, old_logprobs=old - 0.5, advantage=a)
+        for t, old, a in zip(responses, (new[:3], new[3:]), (1.0, -1.0), strict=True)
+    ]
+    metrics = learner.update(samples)
+    assert metrics["approx_kl"] == pytest.approx(np.exp(0.5) - 1.5, rel=1e-4)
+    assert metrics["logprob_gap_max"] == pytest.approx(0.5, rel=1e-4)
+    assert metrics["clip_fraction"] == pytest.approx(3 / 8)
+    assert metrics["entropy"] == pytest.approx(float(entropy.mean()), rel=1e-5)
+    assert metrics["loss"] == pytest.approx(-(1.2 - np.exp(0.5)) / 2, rel=1e-4)
+    assert metrics["learning_rate"] == pytest.approx(1e-3)
+
+
+def test_the_gradient_is_clipped_and_its_norm_told(rng, model):
+    samples = make_samples(rng, model)
+    free, metrics = gradient(samples)
+    norm = sum(float(g.square().sum()) for g in free.values()) ** 0.5
+    assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-5)
+    clipped, metrics = gradient(samples, optimizer=OptimizerConfig(learning_rate=1e-3, grad_clip=norm / 10))
+    assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-5), "the norm before clipping"
+    assert sum(float(g.square().sum()) for g in clipped.values()) ** 0.5 == pytest.approx(norm / 10, rel=1e-4)
+
+
+def test_an_update_makes_good_answers_likelier(rng, model):
+    prompt = make_prompt(rng, model, text=5, grids=((2, 2),))
+    good, bad = rng.integers(0, 40, 4), rng.integers(0, 40, 4)
+    learner = make_learner(model, optimizer=OptimizerConfig(learning_rate=1e-3))
+
+    def score(tokens):
+        from rl.batch import collect_images, make_micro_batch
+
+        s = Sample(prompt=prompt, token_ids=tokens, old_logprobs=np.zeros(4, np.float32), advantage=0.0)
+        with torch.no_grad():
+            images = collect_images([s])
+            return learner._logprobs(make_micro_batch([s], images), learner._encode(images))[0].numpy()
+
+    before = score(good).sum(), score(bad).sum()
+    learner.update(
+        [
+            Sample(prompt=prompt, token_ids=tokens, old_logprobs=score(tokens), advantage=a)
+            for tokens, a in ((good, 1.0), (bad, -1.0))
+        ]
+    )
+    assert score(good).sum() > before[0]
+    assert score(bad).sum() < before[1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
+def test_minibatches_keep_groups_together(rng, model, count):
+    samples = make_samples(rng, model)
+    parts = _minibatches(samples, count, np.random.default_rng(0))
+    assert sorted(id(s) for part in parts for s in part) == sorted(map(id, samples))
+    assert len(parts) == min(count, 4), "four prompts"
+    prompts = [{id(s.prompt) for s in part} for part in parts]
+    assert sum(len(p) for p in prompts) == 4, "a prompt in two minibatches"
+    if count == 1:
+        assert [id(s) for s in parts[0]] == [id(s) for s in samples]
+
+
+def test_epochs_and_minibatches_are_optimizer_steps(rng, model):
+    learner = make_learner(model, epochs=2, minibatches=2)
+    learner.update(make_samples(rng, model))
+    assert learner.state_dict()["schedule"]["last_epoch"] == 4
+    assert learner.version == 1
+
+
+def test_without_samples_only_the_version_moves(model):
+    learner = make_learner(model)
+    before = copy.deepcopy(learner.state_dict())
+    assert learner.update([]) == {}
+    after = learner.state_dict()
+    assert (after.pop("version"), before.pop("version")) == (1, 0)
+    assert not [n for n, t in after["model"].items() if not torch.equal(t, before["model"][n])]
+    assert after["schedule"] == before["schedule"]
+    assert after["optimizer"] == before["optimizer"]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        OptimizerConfig(learning_rate=1e-3, warmup_steps=3),
+        OptimizerConfig(name="muon", learning_rate=1e-2, adamw_learning_rate=1e-3, schedule="cosine"),
+    ],
+    ids=lambda config: config.name,
+)
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_restored_learner_goes_on_bit_for_bit(rng, optimizer, reset):
+    loss = LossConfig(algorithm="kimi_k15", reset_optimizer=reset)
+    options = {"loss": loss, "optimizer": optimizer, "minibatches": 2, "micro_batch_tokens": 60}
+    model = build_model()
+    steps = [make_samples(rng, model) for _ in range(3)]
+    learner = make_learner(model, **options)
+    learner.update(steps[0])
+    buffer = io.BytesIO()
+    torch.save(learner.state_dict(), buffer)
+    buffer.seek(0)
+    restored = make_learner(build_model(seed=5), **options)
+    restored.load_state_dict(torch.load(buffer, weights_only=False))
+    for samples in steps[1:]:
+        assert learner.update(samples) == restored.update(samples)
+    assert learner.version == restored.version == 3
+    theirs = restored.model.state_dict()
+    assert not [n for n, t in learner.model.state_dict().items() if not torch.equal(t, theirs[n])]
+
+
+def test_a_reset_optimizer_forgets_its_moments_and_keeps_its_schedule(rng, model):
+    optimizer = OptimizerConfig(learning_rate=1e-3, schedule="linear")
+    loss = LossConfig(algorithm="kimi_k15", reset_optimizer=True)
+    learner = make_learner(model, loss=loss, optimizer=optimizer, minibatches=2)
+    samples = make_samples(rng, model)
+    rates = [learner.update(samples)["learning_rate"] for _ in range(3)]
+    assert rates == pytest.approx([0.95e-3, 0.75e-3, 0.55e-3]), "means of two steps of a line over ten"
+    states = learner.optimizer.state_dict()["state"].values()
+    assert {float(s["step"]) for s in states} == {2.0}, "the two steps of the last iteration"
+
+
+def test_weights_are_a_copy_under_the_models_names(rng, model):
+    learner = make_learner(model)
+    weights = learner.weights()
+    assert weights.keys() == model.state_dict().keys()
+    before = {name: np.array(value) for name, value in weights.items()}
+    learner.update(make_samples(rng, model))
+    assert all((weights[name] == before[name]).all() for name in weights), "published weights change under the engines"
+    assert any((learner.weights()[name] != before[name]).any() for name in weights)
+
+
+def test_weights_in_bfloat16_reach_an_engine(rng):
+    model = build_model(dtype=torch.bfloat16)
+    learner = make_learner(model)
+    learner.update(make_samples(rng, model))
+    engine = TransformersEngine(build_model(seed=3, dtype=torch.bfloat16), stop_ids=[], barred_ids=barred_ids(model))
+    engine.load_weights(learner.weights(), version=learner.version)
+    theirs = engine.model.state_dict()
+    assert not [n for n, t in model.state_dict().items() if not torch.equal(t, theirs[n])]
