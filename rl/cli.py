@@ -1,18 +1,23 @@
-"""The command `thinkvl`."""
+"""The command `thinkvl`: arguments, help, and what a mistake looks like. The work is in `rl.run` and `rl.commands`."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from configs.errors import ConfigError
 from configs.load import load_recipe
-from rl.errors import UserError
+from rl.commands.errors import check_ray_address, explain
+
+# Torch, Ray and transformers are imported inside the commands: help and mistakes in a recipe show at once.
 
 app = typer.Typer(
     name="thinkvl",
@@ -20,51 +25,155 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Turn Kimi-VL into a thinking model: SFT warm-starts, reinforcement learning with verifiers, export.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 console = Console()
+
+_Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Changes to the recipe, such as `rl.steps=20`, `rl=null` or `data.train.0.use=easy_vqa`."),
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"thinkvl {version('thinkvl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def thinkvl(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Turn Kimi-VL into a model that thinks: supervised warm-up, reinforcement learning with verifiers, export.
+
+    Begin with `thinkvl run configs/recipes/quickstart.yaml`: minutes on a laptop. Then talk to the result with
+    `thinkvl chat`, measure it with `thinkvl eval`, publish it with `thinkvl export`.
+    """
 
 
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/recipes/quickstart.yaml.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as rl.steps=20 or rl=null.")] = None,
+    overrides: _Overrides = None,
 ) -> None:
-    """Run every stage of a recipe: instruct SFT, long-CoT SFT, RL, evaluation, export.
+    """Train: run every stage of a recipe (instruct SFT, long-CoT SFT, RL), evaluate after each, export.
 
-    The same command continues a run that was stopped.
+    A run that was stopped, by whatever, continues with the same command. The folder `output_dir` of the recipe gets
+    the models, `summary.json`, the curves and examples. RAY_ADDRESS=HOST:PORT uses a Ray cluster.
+
+    Example: `thinkvl run configs/recipes/quickstart.yaml rl.steps=20 output_dir=runs/short`
     """
     config = load_recipe(recipe, overrides or ())
-    from rl.run import run as run_recipe  # torch and Ray load only after the recipe is known to be right
+    check_ray_address()
+    with _stoppable("the same command continues the run"):
+        from rl.run import run as run_recipe
 
-    run_recipe(config, base=Path.cwd(), console=console)
+        run_recipe(config, base=Path.cwd(), console=console)
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run's folder, a model's folder, or a hub id.")
+    ],
+    overrides: _Overrides = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Its held-out tasks, rewards and limits are used; by default the run's own.")
+    ] = None,
+    tasks: Annotated[int | None, typer.Option(help="At most so many held-out tasks.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Sampled answers to each task, beside the greedy one.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File for the figures; by default `eval.json` in the run's folder.")
+    ] = None,
+) -> None:
+    """Measure: greedy and sampled accuracy, share of thinking answers and length on held-out tasks.
+
+    The same tasks, engine and verifiers as in the run, in this process. A model that belongs to no run needs a recipe.
+
+    Examples: `thinkvl eval runs/quickstart --tasks 100` and
+    `thinkvl eval moonshotai/Kimi-VL-A3B-Thinking-2506 --recipe my.yaml evaluation.max_new_tokens=4096`
+    """
+    changes = list(overrides or ())
+    changes += [f"evaluation.tasks={tasks}"] if tasks is not None else []
+    changes += [f"evaluation.samples={samples}"] if samples is not None else []
+    with _stoppable("nothing was written"):
+        from rl.commands.evaluate import evaluate_command
+
+        evaluate_command(model, recipe=recipe, overrides=changes, output=output, console=console)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")],
+    output: Annotated[Path | None, typer.Option(help="Folder to write; by default `export` in the run.")] = None,
+    push: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Upload to this hub repository.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="A new repository is for everyone, not private.")] = False,
+    licence: Annotated[
+        str | None, typer.Option("--licence", "--license", help="Licence of the weights, such as apache-2.0 or mit.")
+    ] = None,
+) -> None:
+    """Publish: write the model as a Hugging Face folder with code and model card; with `--push`, upload it.
+
+    The folder opens with transformers alone (`trust_remote_code=True`). An upload needs a token (HF_TOKEN, or
+    `hf auth login`), is private unless `--public` is given, and goes on where it broke off when called again.
+
+    Example: `thinkvl export runs/quickstart --push my-team/thinking-kimi`
+    """
+    with _stoppable("the same command goes on"):
+        from rl.commands.export import export_command
+
+        export_command(run, output=output, push=push, public=public, licence=licence, console=console)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="An exported folder, a run's folder, or a hub id.")],
+    image: Annotated[list[Path] | None, typer.Option(help="A picture; repeat it for several.")] = None,
+    question: Annotated[str | None, typer.Option(help="Left out, questions are read from the terminal.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token, 1 samples.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Thinking and answer together.")] = 512,
+) -> None:
+    """Ask: pictures and a question in, the thinking (dimmed) and then the answer out, as the tokens come.
+
+    Without `--question`, every line is a question about the same pictures; Ctrl-D ends.
+
+    Example: `thinkvl chat runs/quickstart/export --image sum.png --question 'What is the result?'`
+    """
+    with _stoppable(None):
+        from rl.commands.chat import ChatOptions, chat_command
+
+        options = ChatOptions(temperature=temperature, max_new_tokens=max_new_tokens)
+        chat_command(model, images=image or (), question=question, options=options, console=console)
 
 
 def main() -> None:
-    """Entry point: user errors become one clear text and exit code 1, Ctrl-C becomes 130."""
+    """Entry point: a user's mistake is one clear text and exit code 1; usage is 2, Ctrl-C 130; the rest a traceback."""
+    # Before torch is imported: threads that wait by spinning take the cores from Ray's workers.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        app(standalone_mode=False)
-    except (UserError, ConfigError) as error:
-        _fail(str(error), 1)
-    except typer.Abort:
-        _fail("stopped", 130)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command continues the run", 130)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
+        app()
     except Exception as error:
-        import click
-
-        if isinstance(error, click.ClickException):
-            error.show()
-            sys.exit(error.exit_code)
-        raise
+        text = explain(error)
+        if text is None:
+            raise
+        _end(Text.assemble(("error", "bold red"), ": ", text), 1)
 
 
-def _fail(message: str, code: int) -> None:
-    Console(stderr=True).print(f"[bold red]error[/]: {message}" if code == 1 else message, highlight=False)
+@contextmanager
+def _stoppable(then: str | None) -> Iterator[None]:
+    """Ctrl-C ends the command with exit code 130, and says what has become of the work."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _end(Text("stopped" if then is None else f"stopped; {then}"), 130)
+
+
+def _end(text: Text, code: int) -> NoReturn:
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
     sys.exit(code)
 
 

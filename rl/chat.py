@@ -1,0 +1,113 @@
+"""From tokens to what a reader sees: whole characters, thinking apart from the answer, no control characters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+_OPEN, _CLOSE = ("◁think▷", "<think>"), ("◁/think▷", "</think>")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # an answer must not move the cursor or change the window
+
+
+class TextStream:
+    """Token by token to text; a character whose bytes are spread over tokens is held back until it is whole.
+
+    The tokenizer is byte-level: where a piece ends in a whole character, the next one can be decoded on its own.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._held: list[int] = []
+
+    def add(self, token_id: int) -> str:
+        """The text that became certain with this token."""
+        self._held.append(token_id)
+        text = self._decode(self._held)
+        if text.endswith("�"):
+            return ""
+        self._held = []
+        return text
+
+    def finish(self) -> str:
+        """What was held back; bytes that never became a character are shown as �."""
+        text = self._decode(self._held) if self._held else ""
+        self._held = []
+        return text
+
+
+class ThinkingSplitter:
+    """Cuts streamed text into pieces of thinking and answer; the marks themselves are left out.
+
+    Example: `feed("◁thi")` yields nothing, `feed("nk▷ 7+4")` yields `(True, " 7+4")`.
+    """
+
+    def __init__(self) -> None:
+        self.thinking = False
+        self._held = ""
+
+    def feed(self, text: str) -> Iterator[tuple[bool, str]]:
+        """Pieces as (is thinking, text), in order; what may be the beginning of a mark waits for more."""
+        self._held += text
+        while True:
+            marks = _CLOSE if self.thinking else _OPEN
+            found = [(at, mark) for mark in marks if (at := self._held.find(mark)) >= 0]
+            if not found:
+                break
+            at, mark = min(found)
+            if at:
+                yield self.thinking, self._held[:at]
+            self._held = self._held[at + len(mark) :]
+            self.thinking = not self.thinking
+        keep = _unfinished(self._held, marks)
+        certain, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        if certain:
+            yield self.thinking, certain
+
+    def finish(self) -> Iterator[tuple[bool, str]]:
+        """What waited for a mark that did not come."""
+        if self._held:
+            yield self.thinking, self._held
+        self._held = ""
+
+
+class AnswerPrinter:
+    """Prints streamed text on a console: thinking dimmed, an empty line, then the answer."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._splitter = ThinkingSplitter()
+        self._last: bool | None = None  # whether the last piece was thinking
+
+    def feed(self, text: str) -> None:
+        """Print what is certain."""
+        for thinking, piece in self._splitter.feed(text):
+            self._print(thinking, piece)
+
+    def close(self) -> None:
+        """Print the rest and end the line."""
+        for thinking, piece in self._splitter.finish():
+            self._print(thinking, piece)
+        self._console.print()
+
+    def _print(self, thinking: bool, piece: str) -> None:
+        if self._last is not thinking:
+            piece = piece.lstrip()
+            if not piece:
+                return
+            if self._last is not None:
+                self._console.print("\n")
+            self._last = thinking
+        text = Text(_CONTROL.sub("�", piece), style="dim" if thinking else "")
+        self._console.print(text, end="", soft_wrap=True, highlight=False)
+
+
+def _unfinished(text: str, marks: Sequence[str]) -> int:
+    """Length of the longest end of `text` that begins one of the marks."""
+    longest = max(len(mark) for mark in marks) - 1
+    for length in range(min(longest, len(text)), 0, -1):
+        if any(mark.startswith(text[-length:]) for mark in marks):
+            return length
+    return 0

@@ -1,0 +1,1 @@
+"""The work behind each command of `thinkvl`; `rl.cli` holds their arguments and help."""

@@ -1,0 +1,150 @@
+"""`thinkvl eval`: a model on a recipe's held-out tasks, with the engine and the scorer of the run, in this process."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from configs.load import load_recipe
+from configs.schema import RunConfig, SamplingConfig
+from rewards.scorer import Scorer
+from rl.commands.models import ModelPlace, find_model, open_model
+from rl.console import StageProgress
+from rl.errors import UserError
+from rl.evaluate import HELD_OUT_SEED, EvalResult, Generate, evaluate
+from rl.folder import write_json
+from rollouts.engines.transformers import TransformersEngine
+from rollouts.prompts import PromptRenderer
+from rollouts.tasks.mixture import held_out
+from rollouts.tokens import stop_and_barred_ids
+from rollouts.types import Completion, Prompt, Request
+
+_BLOCK = 64  # requests between two steps of the progress bar
+_PACKAGES = ("thinkvl", "torch", "transformers")
+
+
+def evaluate_command(
+    name: str, *, recipe: Path | None, overrides: Sequence[str], output: Path | None, console: Console
+) -> EvalResult:
+    """Evaluate the model that `name` means, print the table and write the figures to `output`.
+
+    Without `recipe`, the one of the run; without `output`, `eval.json` in the run's folder, and for a model that
+    belongs to no run, nothing is written. Raises UserError or ConfigError for what a user can mend.
+    """
+    place = find_model(name)
+    config = load_recipe(recipe or _recipe_of(place), overrides)
+    target = output or (place.run / "eval.json" if place.run else None)
+    with Scorer(config.rl.rewards if config.rl else (), base=Path.cwd()) as scorer:
+        result, skipped = _evaluate(place, config, scorer, console)
+    _print_result(name, config, result, skipped, console)
+    if target is not None:
+        write_json(target, _report(place, config, result, skipped))
+        console.print(f"figures in {target}", markup=False, highlight=False, soft_wrap=True)
+    return result
+
+
+def _recipe_of(place: ModelPlace) -> Path:
+    if place.run is None:
+        raise UserError(
+            f"{place.name}: is a model without a recipe, and the recipe names the held-out tasks; give one with "
+            "--recipe FILE, such as --recipe configs/recipes/quickstart.yaml"
+        )
+    return place.run / "recipe.yaml"
+
+
+def _evaluate(
+    place: ModelPlace, config: RunConfig, scorer: Scorer, console: Console
+) -> tuple[EvalResult, dict[str, int]]:
+    """The figures, and how many tasks were left out for which reason."""
+    # Tasks before the model: they are quick to check, and a mistake shows before gigabytes are read.
+    tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=Path.cwd())
+    scorer.check_tasks(tasks)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model, processor = open_model(place)
+    renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
+    prompts, skipped = renderer.render_all(tasks)
+    if not prompts:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        raise UserError(f"{place.name}: none of the {len(tasks)} held-out tasks can be used: {reasons}")
+    stop, barred = stop_and_barred_ids(place.path, processor)
+    torch.nn.Module.to(model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=_dtype(config))
+    engine = TransformersEngine(model, stop_ids=stop, barred_ids=barred)
+    with StageProgress(console, "eval", total=_blocks(prompts) * 2) as bar:
+        result, _ = evaluate(
+            _in_blocks(engine, bar),
+            lambda ids: processor.tokenizer.decode(ids, skip_special_tokens=True),
+            scorer,
+            prompts,
+            sampling=_sampling(config),
+            samples=config.evaluation.samples,
+            seed=config.seed,
+        )
+    return result, skipped
+
+
+def _dtype(config: RunConfig) -> torch.dtype:
+    return getattr(torch, config.model.dtype)
+
+
+def _sampling(config: RunConfig) -> SamplingConfig:
+    """RL's filters and temperature, with the limit of the evaluation: as in the run."""
+    sampling = config.rl.sampling if config.rl else SamplingConfig()
+    return replace(sampling, max_new_tokens=config.evaluation.max_new_tokens)
+
+
+def _blocks(prompts: Sequence[Prompt]) -> int:
+    return -(-len(prompts) // _BLOCK)
+
+
+def _in_blocks(engine: TransformersEngine, bar: StageProgress) -> Generate:
+    """The engine's `generate`, a block of requests at a time, so that the bar can move."""
+
+    def generate(requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
+        groups: list[list[Completion]] = []
+        for start in range(0, len(requests), _BLOCK):
+            groups += engine.generate(requests[start : start + _BLOCK], sampling)
+            bar.advance({"tasks": len(groups)})
+        return groups
+
+    return generate
+
+
+def _report(place: ModelPlace, config: RunConfig, result: EvalResult, skipped: dict[str, int]) -> dict[str, object]:
+    return {
+        "model": place.name,
+        "stage": place.stage,
+        "recipe": config.name,
+        "seed": config.seed,
+        "samples": config.evaluation.samples,
+        "sampling": asdict(_sampling(config)),
+        **asdict(result),
+        "left_out": skipped,
+        "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+    }
+
+
+def _print_result(name: str, config: RunConfig, result: EvalResult, skipped: dict[str, int], console: Console) -> None:
+    for reason, count in skipped.items():
+        console.print(f"{count} held-out tasks left out ({reason})", markup=False, highlight=False)
+    table = Table("figure", "value", title=f"{name}: {result.tasks} held-out tasks of {config.name}")
+    rows = [
+        ("greedy accuracy", f"{result.greedy_accuracy:.3f}"),
+        (f"sampled accuracy ({config.evaluation.samples} a task)", f"{result.sampled_accuracy:.3f}"),
+        ("answers that think", f"{result.thinking_share:.2f}"),
+        ("tokens an answer", f"{result.mean_tokens:.1f}"),
+        ("answers cut off", f"{result.truncated_share:.2f}"),
+        ("verifier failures", str(result.verifier_failures)),
+    ]
+    if len(result.by_source) > 1:
+        rows += [(f"greedy accuracy, {source}", f"{value:.3f}") for source, value in result.by_source.items()]
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

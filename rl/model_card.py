@@ -1,0 +1,190 @@
+"""The README.md of an exported model: front matter for the Hub, figures, how to use it, what it was trained on."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.load import dump_recipe
+from configs.schema import DataConfig, RunConfig, SourceConfig
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_BUILT_IN = {
+    "digit_sums": "sums of handwritten digits, tiled into pictures: UCI handwritten digits, 1,797 scans shipped by "
+    "scikit-learn, split into training and held-out handwriting",
+    "easy_vqa": "easy-VQA: questions about pictures of one coloured shape",
+}
+_STAGE_TITLES = {"instruct": "instruct SFT", "long_cot": "long-CoT SFT", "rl": "RL"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardFacts:
+    """What a card is made of; `summary` is the content of a run's `summary.json`."""
+
+    config: RunConfig
+    summary: Mapping[str, Any]
+    licence: str
+    name: str
+    repo_id: str | None  # None: the folder is not on the Hub
+    parameters: int
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card as Markdown with YAML front matter; the same facts give the same bytes, so that uploads can resume."""
+    sections = [
+        f"# {facts.name}\n\n{_introduction(facts)}",
+        f"## Figures\n\n{_figures(facts)}",
+        f"## Use\n\n{_use(facts)}",
+        f"## Training data\n\n{_data(facts.config.data)}",
+        f"## Limits\n\n{_limits(facts)}",
+        f"## Recipe\n\nMade with [ThinkVL](https://github.com/thinkvl/thinkvl), seed {facts.config.seed}. "
+        f"The whole recipe:\n\n```yaml\n{_recipe(facts.config)}```",
+    ]
+    return f"---\n{_front_matter(facts)}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _front_matter(facts: CardFacts) -> str:
+    path = facts.config.model.path
+    values: dict[str, object] = {
+        "license": facts.licence,
+        "library_name": "transformers",
+        "pipeline_tag": "image-text-to-text",
+        "tags": ["kimi_vl", "thinkvl", "reasoning", "vision-language", *_methods(facts.config)],
+    }
+    if _is_hub_id(path):
+        values["base_model"] = path
+    datasets = sorted({s.use for s in facts.config.data.train if _is_hub_id(s.use)})
+    if datasets:
+        values["datasets"] = datasets
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def _methods(config: RunConfig) -> list[str]:
+    if config.rl is None:
+        return ["sft"]
+    return ["reinforcement-learning", "grpo" if config.rl.loss.algorithm == "grpo" else "online-mirror-descent"]
+
+
+def _introduction(facts: CardFacts) -> str:
+    config = facts.config
+    start = {
+        True: "random weights (a tiny model of the Kimi-VL architecture)",
+        False: f"`{_public(config.model.path)}`",
+    }
+    stages = [_STAGE_TITLES[n] for n in _STAGE_TITLES if n in {s["name"] for s in facts.summary.get("stages", ())}]
+    return (
+        f"A Kimi-VL that thinks before it answers: {_millions(facts.parameters)} parameters, from "
+        f"{start[config.model.path == 'tiny']} through {' -> '.join(stages) or 'no stage'}. "
+        "Its thinking stands between `◁think▷` and `◁/think▷`, the answer after it."
+    )
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e9:.1f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
+
+
+def _figures(facts: CardFacts) -> str:
+    rows: Sequence[Mapping[str, Any]] = facts.summary.get("stages", ())
+    lines = [
+        "| after | seconds | greedy accuracy | sampled accuracy | answers that think | tokens an answer |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {_STAGE_TITLES.get(row['name'], row['name'])} | {row['seconds']:.0f} | {_share(row['greedy_accuracy'])} "
+        f"| {_share(row['sampled_accuracy'])} | {_share(row['thinking_share'])} | {row['mean_tokens']:.1f} |"
+        for row in rows
+    ]
+    config = facts.config
+    temperature = config.rl.sampling.temperature if config.rl else 1.0
+    sources = ", ".join(_source(s) for s in config.data.held_out)
+    return "\n".join(lines) + (
+        f"\n\nOn at most {config.evaluation.tasks} held-out tasks ({sources}); sampled at temperature {temperature:g}."
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _use(facts: CardFacts) -> str:
+    place = facts.repo_id or "path/to/this/folder"
+    return f"""\
+With torch, transformers, accelerate and Pillow:
+
+```python
+from PIL import Image
+from transformers import AutoModelForCausalLM, AutoProcessor
+
+model_path = "{place}"
+model = AutoModelForCausalLM.from_pretrained(model_path, dtype="auto", device_map="auto", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=True)
+
+image_path = "demo.png"
+image = Image.open(image_path)
+messages = [
+    {{
+        "role": "user",
+        "content": [{{"type": "image", "image": image_path}}, {{"type": "text", "text": "What is the result?"}}],
+    }}
+]
+text = processor.apply_chat_template(messages, add_generation_prompt=True)
+inputs = processor(images=image, text=text, return_tensors="pt", padding=True).to(model.device)
+generated_ids = model.generate(**inputs, max_new_tokens={facts.config.evaluation.max_new_tokens})
+answer_ids = generated_ids[:, inputs["input_ids"].shape[1] :]
+print(processor.batch_decode(answer_ids, skip_special_tokens=True)[0])
+```
+
+Or, with ThinkVL: `thinkvl chat {place} --image demo.png --question 'What is the result?'`
+"""[:-1]
+
+
+def _data(data: DataConfig) -> str:
+    lines = [f"- {_source(source)}, weight {source.weight:g}" for source in data.train]
+    return "\n".join(lines) + "\n\nHeld-out tasks took no part in training."
+
+
+def _source(source: SourceConfig) -> str:
+    about = f" ({_BUILT_IN[source.use]})" if source.use in _BUILT_IN and source.split == "train" else ""
+    return f"`{_public(source.use)}`, split `{source.split}`{about}"
+
+
+def _limits(facts: CardFacts) -> str:
+    lines = [
+        "- It was trained and measured on the tasks above; on anything else its answers are untested.",
+        "- Rewards judge the final answer, not the thinking: a right answer can stand after a wrong thought, and a "
+        "wrong answer can sound sure.",
+        "- It can be made to say anything a picture or a question asks for; put your own safeguards around it.",
+    ]
+    if facts.config.model.path == "tiny":
+        lines.insert(0, "- It is a demonstration: a tiny model from random weights that knows nothing but these tasks.")
+    return "\n".join(lines)
+
+
+def _recipe(config: RunConfig) -> str:
+    """The recipe without what tells about the machine it ran on."""
+    recipe = yaml.safe_load(dump_recipe(config))
+    recipe["output_dir"] = f"runs/{config.name}"
+    return yaml.safe_dump(_without_places(recipe), sort_keys=False, allow_unicode=True, width=110)
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_places(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_places(inner) for inner in value]
+    return _public(value) if isinstance(value, str) else value
+
+
+def _public(text: str) -> str:
+    """`text`; of an absolute path, only the last part: a card is for everyone to read."""
+    return Path(text).name if text.startswith(("/", "~")) else text
+
+
+def _is_hub_id(name: str) -> bool:
+    return _HUB_ID.fullmatch(name) is not None and not Path(name).suffix and not Path(name).exists()
