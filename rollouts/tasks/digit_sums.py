@@ -38,7 +38,8 @@ class DigitSums:
     """An endless sequence of expressions over one split of the scans.
 
     `scans` are the allowed numbers of scans in an expression, as a list or as a mapping to weights; `operators` those
-    that may stand between them; `check_share` the part of the solutions with a check or a corrected slip.
+    that may stand between them; `check_share` the part of the solutions with a check or a corrected slip. `warp`
+    turns, shears and scales each scan at random (1.0: up to 14 degrees, 20 %), so that few scans stand for many hands.
     Raises DataSetError where an option is out of range.
     """
 
@@ -52,6 +53,7 @@ class DigitSums:
         scans: Sequence[int] | Mapping[int, float] = (2, 3),
         operators: Sequence[str] = ("+", "-", "*"),
         check_share: float = 0.1,
+        warp: float = 0.0,
     ) -> None:
         if split not in get_args(Split):
             raise DataSetError(f"digit_sums: split = {split!r}: must be train or held_out")
@@ -61,10 +63,12 @@ class DigitSums:
             raise DataSetError(f"digit_sums: operators = {operators!r}: must be a list of some of {', '.join(COST)}")
         if not isinstance(check_share, int | float) or not 0 <= check_share <= 1:
             raise DataSetError(f"digit_sums: check_share = {check_share!r}: must be a number between 0 and 1")
-        self.split, self.check_share = split, check_share
+        if not isinstance(warp, int | float) or not 0 <= warp <= 2:
+            raise DataSetError(f"digit_sums: warp = {warp!r}: must be a number between 0 and 2")
+        self.split, self.check_share, self.warp = split, check_share, float(warp)
         self.report = SkipReport()
         self._counts, self._weights = tuple(weights), tuple(weights.values())
-        options = repr((sorted(weights.items()), self.operators, check_share))
+        options = repr((sorted(weights.items()), self.operators, check_share, self.warp))
         self._key = f"digit_sums/{split}/{hashlib.sha256(options.encode()).hexdigest()[:6]}"
 
     def __len__(self) -> int:
@@ -87,7 +91,7 @@ class DigitSums:
             source=self.name,
             question=QUESTION,
             answer=str(steps[-1].result),
-            images=(_draw([pixels[i] for i in chosen], expression.operators, rng),),
+            images=(_draw([_warped(pixels[i], self.warp, rng) for i in chosen], expression.operators, rng),),
             verifier="math",
             difficulty=expression.difficulty,
             solution="\n".join([str(expression), *_lines(steps, self.check_share, rng)]),
@@ -150,6 +154,21 @@ def _scans(split: Split) -> tuple[np.ndarray, tuple[int, ...]]:
     gray = (PAPER - data.images[rows] * (PAPER / 16)).round().astype(np.uint8)
     scaled = [np.asarray(Image.fromarray(scan).resize((SCAN, SCAN), Image.Resampling.BICUBIC)) for scan in gray]
     return np.stack(scaled), tuple(int(digit) for digit in data.target[rows])
+
+
+def _warped(scan: np.ndarray, warp: float, rng: random.Random) -> np.ndarray:
+    """The scan [24, 24] turned, sheared and scaled about its middle by random amounts up to `warp`."""
+    if warp == 0:
+        return scan
+    turn, shear, wide, high = (warp * rng.uniform(-1, 1) for _ in range(4))
+    across, down = 1 + 0.2 * wide, 1 + 0.2 * high
+    a, b, d, e = across, 0.25 * shear + 0.25 * turn, -0.25 * turn, down
+    middle = (SCAN - 1) / 2
+    matrix = (a, b, middle - a * middle - b * middle, d, e, middle - d * middle - e * middle)
+    image = Image.fromarray(scan).transform(
+        (SCAN, SCAN), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=PAPER
+    )
+    return np.asarray(image)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from rollouts.tasks.arithmetic import Expression, Step
-from rollouts.tasks.digit_sums import TILE, DigitSums, scan_split
+from rollouts.tasks.digit_sums import TILE, DataSetError, DigitSums, _warped, scan_split
 
 SCANS = load_digits().images  # [1797, 8, 8], ink from 0 to 16
 
@@ -138,6 +138,30 @@ class TestSolutions:
 
     def test_they_hold_no_think_marks(self):
         assert "think" not in DigitSums("train").task(0, 0).solution
+
+
+class TestWarp:
+    def test_it_changes_the_pixels_and_nothing_else_and_stays_readable(self):
+        plain, warped = DigitSums("train", scans=[3]), DigitSums("train", scans=[3], warp=1.0)
+        pairs = [(plain.task(i, 0), warped.task(i, 0)) for i in range(50)]
+        assert all(pixels(b).shape == pixels(a).shape for a, b in pairs)
+        assert pixels(warped.task(0, 0)).tobytes() == pixels(warped.task(0, 0)).tobytes()
+        ink = [np.mean([tiles(t)[0].mean() for t in column]) for column in zip(*pairs, strict=True)]
+        assert ink[1] == pytest.approx(ink[0], rel=0.15)  # the digits are still there, about as large
+
+    def test_a_warped_digit_is_closer_to_its_own_scan_than_to_other_digits(self):
+        rng, right = random.Random(0), 0
+        rows = scan_split()["train"][:200]
+        scans = np.stack([255 - enlarge(SCANS[row]).astype(float) for row in rows])
+        target = load_digits().target[rows]
+        for i in range(200):
+            moved = 255.0 - _warped((255 - scans[i]).astype(np.uint8), 1.0, rng)
+            right += target[((scans - moved) ** 2).sum((1, 2)).argmin()] == target[i]
+        assert right > 180
+
+    def test_a_wrong_value_is_named(self):
+        with pytest.raises(DataSetError, match=r"warp = -1: must be a number between 0 and 2"):
+            DigitSums("train", warp=-1)
 
 
 class TestSplit:

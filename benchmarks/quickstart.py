@@ -1,0 +1,110 @@
+"""The quickstart over several seeds, and two controls that start from the model that entered RL.
+
+    python benchmarks/quickstart.py [--seeds 0 1 2] [--output runs/benchmark] [--quick]
+
+For each seed: the quickstart itself; `sft`: the long-CoT SFT continued for RL's seconds; `shuffled`: RL for as many
+steps with rewards permuted over each step's rollouts. Everything is resumable: run it again after an interruption.
+Prints a table of means over seeds, writes it to `OUTPUT/table.md`, and ends with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from rl.metrics import read_metrics
+
+RECIPE = "configs/recipes/quickstart.yaml"
+ARMS = {"quickstart": "rl", "sft": "long_cot", "shuffled": "rl"}  # arm -> the stage that it ends with
+FIGURES = ("greedy_accuracy", "sampled_accuracy", "thinking_share", "mean_tokens")
+QUICK = {
+    "instruct": ["instruct.steps=2"],
+    "long_cot": ["long_cot.steps=3"],
+    "rl": ["rl.steps=2", "rl.prompts_per_step=4"],
+    "": ["evaluation.tasks=20", "evaluation.validation_tasks=10"],
+}
+
+Stages = dict[str, dict[str, float]]
+
+
+def run(folder: Path, *overrides: str) -> Stages:
+    """Run the recipe into `folder` unless it is done there; return its stages by name."""
+    if not (folder / "summary.json").exists():
+        command = [sys.executable, "-m", "rl.cli", "run", RECIPE, f"output_dir={folder}", *overrides]
+        subprocess.run(command, check=True)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return {stage["name"]: stage for stage in summary["stages"]} | {"": {"seconds": summary["seconds"]}}
+
+
+def one_seed(seed: int, output: Path, *, quick: bool) -> dict[str, Stages]:
+    """The stages of the main run and of both controls."""
+
+    def short(*stages: str) -> list[str]:
+        return [o for stage in (*stages, "") for o in QUICK[stage]] if quick else []
+
+    folder = output / f"seed-{seed}"
+    main = run(folder, f"seed={seed}", *short("instruct", "long_cot", "rl"))
+    steps = len(read_metrics(folder / "metrics.jsonl", stage="long_cot"))
+    continued = max(2, round(steps * main["rl"]["seconds"] / main["long_cot"]["seconds"]))
+    # New training tasks; the held-out ones are the same for every seed.
+    start = [f"seed={seed + 1000}", f"model.path={folder / 'long_cot' / 'model'}", "instruct=null", "export=false"]
+    sft = run(output / f"seed-{seed}-sft", *start, "rl=null", *short(), f"long_cot.steps={continued}")
+    shuffled = run(output / f"seed-{seed}-shuffled", *start, "long_cot=null", "rl.shuffle_rewards=true", *short("rl"))
+    return {"quickstart": main, "sft": sft, "shuffled": shuffled}
+
+
+def mean(values: list[float]) -> str:
+    """Mean and, in brackets, the range."""
+    return f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+
+
+def table(results: list[dict[str, Stages]]) -> str:
+    """Markdown rows: every stage of the main run, then the controls."""
+    rows = [(f"quickstart, after {name}", "quickstart", name) for name in ("instruct", "long_cot", "rl")]
+    rows += [
+        ("control: long-CoT SFT for RL's seconds", "sft", "long_cot"),
+        ("control: RL, shuffled rewards", "shuffled", "rl"),
+    ]
+    lines = ["| model | greedy | sampled | thinking | tokens | seconds |", "|---|---|---|---|---|---|"]
+    for title, arm, stage in rows:
+        cells = [mean([r[arm][stage][figure] for r in results]) for figure in FIGURES]
+        seconds = statistics.mean([r[arm][stage]["seconds"] for r in results])
+        lines.append(f"| {title} | {' | '.join(cells)} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run, print the table, write it, and end with one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("--quick", action="store_true", help="two steps a stage and one seed, to see that it works")
+    args = parser.parse_args()
+    output = args.output / "quick" if args.quick else args.output
+    seeds = args.seeds[:1] if args.quick else args.seeds
+    results = [one_seed(seed, output, quick=args.quick) for seed in seeds]
+    text = table(results)
+    (output / "table.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {version('torch')}")
+    ends = {
+        f"{arm}/{figure}": statistics.mean([r[arm][stage][figure] for r in results])
+        for arm, stage in ARMS.items()
+        for figure in FIGURES[:2]
+    }
+    gain = statistics.mean(
+        [r["quickstart"]["rl"]["sampled_accuracy"] - r["quickstart"]["long_cot"]["sampled_accuracy"] for r in results]
+    )
+    seconds = statistics.median([r["quickstart"][""]["seconds"] for r in results])
+    print(json.dumps({"runs": len(results), "sampled_gain": gain, "median_seconds": seconds, **ends}))
+
+
+if __name__ == "__main__":
+    main()
