@@ -3,6 +3,7 @@
 import hashlib
 import io
 import itertools
+import random
 import re
 import subprocess
 import sys
