@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     problems: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         try:
+            with zipfile.ZipFile(path) as archive:
+                if (part := archive.testzip()) is not None:  # torch.load does not look at the checksums
+                    raise zipfile.BadZipFile(f"wrong checksum of {part}")
             return torch.load(path, map_location="cpu", weights_only=False), problems
         except Exception as error:  # a cut or damaged file fails in many ways: zip, pickle, EOF, ...
             problems.append(f"{path} cannot be read ({type(error).__name__}: {error}); trying the one before")
