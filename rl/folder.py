@@ -16,6 +16,8 @@ from rl.errors import UserError
 
 STAGES = ("instruct", "long_cot", "rl")  # in the order in which they run
 
+_BEFORE_RECIPE = {"lock", ".writable", "recipe.partial"}  # what a run that was killed at once may have left
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRecord:
@@ -58,13 +60,15 @@ class RunFolder:
             found = load_recipe(recipe)
             if digest(found) != digest(config):
                 raise UserError(_other_recipe(config, found))
-        elif any(p.name != "lock" for p in folder.path.iterdir()):
+        elif any(p.name not in _BEFORE_RECIPE for p in folder.path.iterdir()):
             raise UserError(
                 f"output_dir = {config.output_dir!r}: the folder is not empty and holds no recipe.yaml: it is no run; "
                 "choose another with output_dir=PATH"
             )
         else:
-            recipe.write_text(dump_recipe(config), encoding="utf-8")
+            partial = recipe.with_suffix(".partial")
+            partial.write_text(dump_recipe(config), encoding="utf-8")
+            partial.replace(recipe)
         return folder
 
     @contextmanager
