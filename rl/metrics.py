@@ -27,7 +27,10 @@ class JsonlSink:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        cut = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         self._file = path.open("a", encoding="utf-8")
+        if cut:
+            self._file.write("\n")  # a kill cut the last line; the next one must not become part of it
 
     def write(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line and flush it, so that a killed run loses none."""
