@@ -1,0 +1,150 @@
+"""Scored rollouts to groups and samples: failed verdicts leave, shaping comes after its warm-up, nothing is lost."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from rl_helpers import make_prompt, make_scored
+
+from configs.schema import LengthRewardConfig, LossConfig, RLConfig
+from rewards.types import VerdictKind
+from rl.collect import group_metrics, make_groups, make_samples, permute_rewards, shape_by_length
+
+GRPO = RLConfig(steps=1, loss=LossConfig(algorithm="grpo"))
+PLAIN = RLConfig(steps=1, loss=LossConfig(algorithm="grpo", normalize_std=False))
+K15 = RLConfig(steps=1, loss=LossConfig(algorithm="kimi_k15"))
+WRONG, FAILED = VerdictKind.WRONG, VerdictKind.TIMEOUT
+
+
+@pytest.fixture
+def prompt(rng, model):
+    return make_prompt(rng, model)
+
+
+def group_of(prompt, *scored):
+    return make_groups([prompt], [scored])[0]
+
+
+def test_failed_verdicts_leave_their_group_and_are_counted(rng, model):
+    prompts = [make_prompt(rng, model, text=t) for t in (3, 4, 5)]
+    scored = [
+        [make_scored(p, r, kind=FAILED if r is None else VerdictKind.CORRECT) for r in rewards]
+        for p, rewards in zip(prompts, ([1.0, None, 0.0], [None, None, None], [1.0, 1.0, 1.0]), strict=True)
+    ]
+    groups = make_groups(prompts, scored)
+    assert [(g.rewards, g.dropped) for g in groups] == [([1.0, 0.0], 1), ([], 3), ([1.0, 1.0, 1.0], 0)]
+    assert [g.prompt for g in groups] == prompts
+    assert group_metrics(groups)["verifier_failures"] == 4
+    samples = make_samples(groups, GRPO)
+    assert [s.advantage for s in samples] == pytest.approx([1, -1], rel=1e-4), "a failure is no zero reward"
+
+
+def test_groups_without_signal_give_no_samples(prompt):
+    same = group_of(prompt, *[make_scored(prompt, 1.0)] * 4)
+    lonely = group_of(prompt, make_scored(prompt, 1.0), make_scored(prompt, None))
+    assert make_samples([same, lonely, group_of(prompt)], GRPO) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [(GRPO, [3**0.5] + [-(3**-0.5)] * 3), (PLAIN, [0.75, -0.25, -0.25, -0.25]), (K15, [0.75, -0.25, -0.25, -0.25])],
+)
+def test_advantages_of_the_algorithm(prompt, config, expected):
+    group = group_of(prompt, *(make_scored(prompt, r, length=i + 1) for i, r in enumerate([1.0, 0.0, 0.0, 0.0])))
+    samples = make_samples([group], config)
+    assert [s.advantage for s in samples] == pytest.approx(expected, rel=1e-5)
+    assert [len(s.token_ids) for s in samples] == [1, 2, 3, 4]
+    for sample in samples:
+        assert sample.prompt is prompt, "samples share the prompt, and so its image"
+        assert (sample.old_logprobs == -1.0).all(), "the policy's log-probs, not the sampler's"
+
+
+LENGTH = LengthRewardConfig(weight=0.2, warmup_steps=5)
+
+
+def test_the_length_reward_by_hand(prompt):
+    """Lengths 2, 4, 6, 10 are lambda 0.5, 0.25, 0, -0.5; a wrong answer gets no bonus."""
+    group = group_of(
+        prompt,
+        make_scored(prompt, 1.0, length=2),
+        make_scored(prompt, 0.0, length=4, kind=WRONG),
+        make_scored(prompt, 1.0, length=6),
+        make_scored(prompt, 0.0, length=10, kind=WRONG),
+    )
+    shaped = shape_by_length(group, LENGTH, step=5)
+    assert shaped.rewards == pytest.approx([1.1, 0.0, 1.0, -0.1])
+    assert [m.score.parts["length"] for m in shaped.members] == pytest.approx([0.5, 0.0, 0.0, -0.5])
+    assert group.rewards == [1.0, 0.0, 1.0, 0.0], "nothing is filled in later"
+
+
+def test_no_length_reward_during_the_warm_up(prompt):
+    group = group_of(prompt, make_scored(prompt, 1.0, length=2), make_scored(prompt, 1.0, length=9))
+    assert shape_by_length(group, LENGTH, step=4) is group
+    assert shape_by_length(group, None, step=100) is group
+    assert shape_by_length(group, LENGTH, step=5).rewards != group.rewards
+
+
+def test_the_length_reward_of_equal_lengths_is_none(prompt):
+    group = group_of(prompt, make_scored(prompt, 1.0), make_scored(prompt, 0.0, kind=WRONG))
+    assert shape_by_length(group, LENGTH, step=9).rewards == [1.0, 0.0]
+    assert shape_by_length(group_of(prompt), LENGTH, step=9).members == ()
+
+
+def test_permuted_rewards_are_the_same_rewards_elsewhere(rng, model):
+    groups = []
+    for i in range(6):
+        prompt = make_prompt(rng, model, text=i + 2)
+        rewards = [float(r) for r in rng.integers(0, 2, 4)]
+        groups.append(group_of(prompt, *(make_scored(prompt, r, length=j + 1) for j, r in enumerate(rewards))))
+    shuffled = permute_rewards(groups, seed=3)
+    before, after = ([r for g in side for r in g.rewards] for side in (groups, shuffled))
+    assert Counter(after) == Counter(before)
+    assert after != before
+    assert [r for g in permute_rewards(groups, seed=3) for r in g.rewards] == after
+    assert [r for g in permute_rewards(groups, seed=4) for r in g.rewards] != after
+    for old, new in zip(groups, shuffled, strict=True):
+        assert [m.rollout for m in new.members] == [m.rollout for m in old.members]
+        assert [m.score.verdict for m in new.members] == [m.score.verdict for m in old.members]
+    assert permute_rewards([], seed=0) == []
+
+
+def test_metrics_by_hand(rng, model):
+    a, b = make_prompt(rng, model, source="sums"), make_prompt(rng, model, source="shapes")
+    thinking = "◁think▷1+1=2◁/think▷2"
+    groups = make_groups(
+        [a, b],
+        [
+            [
+                make_scored(a, 1.0, length=4, text=thinking, parts={"verifier": 1.0, "format": 1.0}),
+                make_scored(a, 0.0, kind=WRONG, length=8, finish="length", parts={"verifier": 0.0, "format": 0.0}),
+            ],
+            [
+                make_scored(b, 0.0, kind=VerdictKind.NO_ANSWER, length=6, parts={"verifier": 0.0}),
+                make_scored(b, None, kind=FAILED, length=99),
+            ],
+        ],
+    )
+    assert group_metrics(groups) == pytest.approx(
+        {
+            "rollouts": 3,
+            "reward": 1 / 3,
+            "accuracy": 1 / 3,
+            "accuracy/sums": 0.5,
+            "accuracy/shapes": 0.0,
+            "no_answer_share": 1 / 3,
+            "verifier_failures": 1,
+            "thinking_share": 1 / 3,
+            "tokens_mean": 6.0,
+            "truncated_share": 1 / 3,
+            "signal_share": 0.5,
+            "reward/verifier": 1 / 3,
+            "reward/format": 1 / 3,
+        }
+    )
+
+
+def test_metrics_of_a_step_in_which_every_verifier_failed(prompt):
+    group = group_of(prompt, make_scored(prompt, None, kind=FAILED), make_scored(prompt, None, kind=FAILED))
+    assert group_metrics([group]) == {"rollouts": 0.0, "verifier_failures": 2.0}
+    assert group_metrics([]) == {"rollouts": 0.0, "verifier_failures": 0.0}
+    assert np.isfinite(list(group_metrics([group]).values())).all()
