@@ -134,7 +134,9 @@ def chat(
     image: Annotated[list[Path] | None, typer.Option(help="A picture; repeat it for several.")] = None,
     question: Annotated[str | None, typer.Option(help="Left out, questions are read from the terminal.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token, 1 samples.")] = 0.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Thinking and answer together.")] = 512,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Thinking and answer together; by default 4096, or what fits the model.")
+    ] = None,
 ) -> None:
     """Ask: pictures and a question in, the thinking (dimmed) and then the answer out, as the tokens come.
 
@@ -147,6 +149,40 @@ def chat(
 
         options = ChatOptions(temperature=temperature, max_new_tokens=max_new_tokens)
         chat_command(model, images=image or (), question=question, options=options, console=console)
+
+
+@app.command()
+def submit(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/recipes/quickstart.yaml.")],
+    overrides: _Overrides = None,
+    address: Annotated[
+        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The dashboard of the cluster's head node.")
+    ] = "http://127.0.0.1:8265",
+    wait: Annotated[bool, typer.Option(help="Follow the job until it ends.")] = True,
+    working_dir: Annotated[
+        Path | None, typer.Option(help="Send this whole folder, not only the files that the recipe names.")
+    ] = None,
+    pip: Annotated[list[str] | None, typer.Option(help="A requirement to install for the job; repeatable.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(help="A variable to send, such as `HF_TOKEN` or `NAME=VALUE`; repeatable.")
+    ] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of the learner; each rollout worker takes one more.")] = 0,
+) -> None:
+    """Train on a cluster: the same run as a job of Ray, with its log here; exit code 0 if it succeeds.
+
+    The recipe and the plug-ins and data files that it names by relative path are sent along. Ctrl-C ends the log, not
+    the job. `output_dir` is a folder on the cluster that every node sees.
+
+    Example: `thinkvl submit my.yaml --address http://HEAD:8265 output_dir=/shared/runs/mine`
+    """
+    with _stoppable("nothing was submitted"):
+        from rl.submit import JobOptions
+        from rl.submit import submit as submit_job
+
+        options = JobOptions(
+            working_dir=working_dir, pip=tuple(pip or ()), env=tuple(env or ()), gpus=gpus, wait=wait
+        )
+        submit_job(recipe, overrides or (), address, options, console=console)
 
 
 def main() -> None:

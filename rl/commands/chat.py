@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 from transformers.generation.streamers import BaseStreamer
 
-from kimi_vl import KimiVLProcessor
 from rewards.types import Task
 from rl.chat import AnswerPrinter, TextStream
 from rl.commands.models import find_model, open_model
@@ -22,13 +21,15 @@ from rollouts.tasks.images import BadImage, decode_image
 from rollouts.tokens import stop_and_barred_ids
 from rollouts.types import Prompt
 
+_MAX_NEW_TOKENS = 4096  # of one answer, where the user sets no limit
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatOptions:
-    """How answers are drawn; temperature 0 is greedy."""
+    """How answers are drawn; temperature 0 is greedy. `max_new_tokens` None: the room the model has, to a limit."""
 
     temperature: float = 0.0
-    max_new_tokens: int = 1024
+    max_new_tokens: int | None = None
 
 
 def chat_command(
@@ -60,25 +61,27 @@ class Chat:
         self._model, self._processor = open_model(place)
         torch.nn.Module.to(self._model, "cuda" if torch.cuda.is_available() else "cpu")
         self._stop, self._barred = stop_and_barred_ids(place.path, self._processor)
-        limit = self._model.config.text_config.max_position_embeddings
-        self._renderer = PromptRenderer(self._processor, max_prompt_tokens=limit - options.max_new_tokens)
-        if limit <= options.max_new_tokens:
+        self._room = self._model.config.text_config.max_position_embeddings
+        asked = options.max_new_tokens or 1
+        if asked >= self._room:
             raise UserError(
-                f"--max-new-tokens {options.max_new_tokens}: the model has room for {limit} tokens in all, question "
-                "and images included; ask for fewer"
+                f"--max-new-tokens {asked}: the model has room for {self._room} tokens in all, question and images "
+                "included; ask for fewer"
             )
+        self._renderer = PromptRenderer(self._processor, max_prompt_tokens=self._room - asked)
 
     def answer(self, question: str) -> None:
         """Print the answer to `question` as its tokens come."""
         prompt = self._prompt(question)
         printer = AnswerPrinter(self._console)
         stream = _Stream(TextStream(self._processor.tokenizer.decode), printer, self._stop)
+        limit = self._options.max_new_tokens or min(_MAX_NEW_TOKENS, self._room - len(prompt.input_ids))
         began = time.monotonic()
-        _generate(self._model, self._processor, prompt, self._stop, self._barred, self._options, stream)
+        self._generate(prompt, limit, stream)
         printer.close()
         note = f"{stream.count} tokens in {time.monotonic() - began:.1f} s"
-        if stream.count >= self._options.max_new_tokens and not stream.stopped:
-            note += "; cut off there: ask for more with --max-new-tokens"
+        if not stream.stopped:
+            note += f"; cut off there: --max-new-tokens allows more, the model has room for {self._room}"
         self._console.print(note, style="dim", highlight=False)
 
     def _prompt(self, question: str) -> Prompt:
@@ -86,7 +89,30 @@ class Chat:
         try:
             return self._renderer.render(task)
         except (BadPrompt, BadImage) as error:
-            raise UserError(f"{error}; the answer may take {self._options.max_new_tokens} tokens more") from error
+            raise UserError(f"{error} (the model has room for {self._room}, answer included)") from error
+
+    @torch.inference_mode()
+    def _generate(self, prompt: Prompt, limit: int, stream: BaseStreamer) -> None:
+        model: Any = self._model  # its `generate` is bound to a protocol that type checkers find no model to fulfil
+        ids = torch.from_numpy(prompt.input_ids)[None].to(model.device)
+        vision: dict[str, torch.Tensor] = {}
+        if len(prompt.pixel_values):
+            vision["pixel_values"] = torch.from_numpy(prompt.pixel_values).to(model.device, model.dtype)
+            vision["image_grid_hws"] = torch.from_numpy(prompt.image_grid_hws).to(model.device)
+        sampling: dict[str, Any] = {"do_sample": False}
+        if self._options.temperature > 0:
+            sampling = {"do_sample": True, "temperature": self._options.temperature, "top_k": 0, "top_p": 1.0}
+        model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            **vision,
+            **sampling,
+            max_new_tokens=limit,
+            eos_token_id=self._stop,
+            pad_token_id=self._processor.tokenizer.pad_token_id,
+            suppress_tokens=self._barred,
+            streamer=stream,
+        )
 
 
 class _Stream(BaseStreamer):
@@ -112,37 +138,6 @@ class _Stream(BaseStreamer):
     def end(self) -> None:
         """Print what waits for bytes that will not come."""
         self._printer.feed(self._text.finish())
-
-
-@torch.inference_mode()
-def _generate(
-    model: Any,  # its `generate` is bound to a protocol that type checkers find no model to fulfil
-    processor: KimiVLProcessor,
-    prompt: Prompt,
-    stop_ids: Sequence[int],
-    barred_ids: Sequence[int],
-    options: ChatOptions,
-    stream: BaseStreamer,
-) -> None:
-    ids = torch.from_numpy(prompt.input_ids)[None].to(model.device)
-    vision: dict[str, torch.Tensor] = {}
-    if len(prompt.pixel_values):
-        vision["pixel_values"] = torch.from_numpy(prompt.pixel_values).to(model.device, model.dtype)
-        vision["image_grid_hws"] = torch.from_numpy(prompt.image_grid_hws).to(model.device)
-    sampling: dict[str, Any] = {"do_sample": False}
-    if options.temperature > 0:
-        sampling = {"do_sample": True, "temperature": options.temperature, "top_k": 0, "top_p": 1.0}
-    model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        **vision,
-        **sampling,
-        max_new_tokens=options.max_new_tokens,
-        eos_token_id=list(stop_ids),
-        pad_token_id=processor.tokenizer.pad_token_id,
-        suppress_tokens=list(barred_ids),
-        streamer=stream,
-    )
 
 
 def _read_image(path: Path) -> bytes:

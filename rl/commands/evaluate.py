@@ -134,7 +134,9 @@ def _report(place: ModelPlace, config: RunConfig, result: EvalResult, skipped: d
 def _print_result(name: str, config: RunConfig, result: EvalResult, skipped: dict[str, int], console: Console) -> None:
     for reason, count in skipped.items():
         console.print(f"{count} held-out tasks left out ({reason})", markup=False, highlight=False)
-    table = Table("figure", "value", title=f"{name}: {result.tasks} held-out tasks of {config.name}")
+    title = f"{name}: {result.tasks} held-out tasks of {config.name}"
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    table = Table("figure", "value")
     rows = [
         ("greedy accuracy", f"{result.greedy_accuracy:.3f}"),
         (f"sampled accuracy ({config.evaluation.samples} a task)", f"{result.sampled_accuracy:.3f}"),
