@@ -17,7 +17,7 @@ class StageProgress:
 
     def __init__(self, console: Console, title: str, *, total: int, done: int = 0) -> None:
         self._console, self._title, self._total, self._done = console, title, total, done
-        self._began, self._first, self._last_line = time.monotonic(), done, 0.0
+        self._began, self._first, self._last_line = 0.0, done, 0.0
         self._bar = Progress(
             TextColumn("{task.description:<12}"),
             BarColumn(bar_width=24),
@@ -45,13 +45,17 @@ class StageProgress:
     def advance(self, values: Mapping[str, float]) -> None:
         """One step is done; `values` are shown beside the bar."""
         self._done += 1
+        if not self._began:  # what comes before the first step is no measure of a step
+            self._began, self._first = time.monotonic(), self._done
         note = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
         self._bar.update(self._task, advance=1, note=note)
         now = time.monotonic()
         if self._console.is_terminal or (now - self._last_line < _LINE_SECONDS and self._done < self._total):
             return
         self._last_line = now
-        left = (now - self._began) / max(1, self._done - self._first) * (self._total - self._done)
+        eta = ""
+        if self._done > self._first:
+            eta = f"eta {(now - self._began) / (self._done - self._first) * (self._total - self._done):.0f} s"
         self._console.print(
-            f"{self._title:<12} {self._done}/{self._total}  eta {left:.0f} s  {note}", highlight=False, soft_wrap=True
+            f"{self._title:<12} {self._done}/{self._total}  {eta:<10} {note}", highlight=False, soft_wrap=True
         )
