@@ -79,7 +79,7 @@ def _introduction(facts: CardFacts) -> str:
     }
     stages = [_STAGE_TITLES[n] for n in _STAGE_TITLES if n in {s["name"] for s in facts.summary.get("stages", ())}]
     return (
-        f"A Kimi-VL that thinks before it answers: {_millions(facts.parameters)} parameters, from "
+        f"A Kimi-VL trained to think before it answers: {_millions(facts.parameters)} parameters, from "
         f"{start[config.model.path == 'tiny']} through {' -> '.join(stages) or 'no stage'}. "
         "Its thinking stands between `◁think▷` and `◁/think▷`, the answer after it."
     )

@@ -82,7 +82,7 @@ class Chat:
         note = f"{stream.count} tokens in {time.monotonic() - began:.1f} s"
         if not stream.stopped:
             note += f"; cut off there: --max-new-tokens allows more, the model has room for {self._room}"
-        self._console.print(note, style="dim", highlight=False)
+        self._console.print(note, style="dim", highlight=False, soft_wrap=True)
 
     def _prompt(self, question: str) -> Prompt:
         task = Task(id="question", source="chat", question=question, answer="", images=self._images)

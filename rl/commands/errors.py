@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ _TOLD_AS_IS = {
 }
 _RAY_TASK_ERROR = "ray.exceptions.RayTaskError"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL_DISK_TEXTS = ("No space left on device", "StorageFull", "PytorchStreamWriter failed writing")
+_FULL_DISK_TEXT = re.compile(r"No space left on device|os error (28|122|27)\b|PytorchStreamWriter failed writing")
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _ADDRESS_SECONDS = 5.0
 
@@ -81,7 +82,7 @@ def _is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in _FULL_DISK:
         return True
     # torch and safetensors raise errors of their own kinds
-    return isinstance(error, Exception) and any(text in str(error) for text in _FULL_DISK_TEXTS)
+    return isinstance(error, Exception) and _FULL_DISK_TEXT.search(str(error)) is not None
 
 
 def _full_disk(error: BaseException) -> str:

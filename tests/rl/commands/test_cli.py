@@ -73,13 +73,14 @@ class TestExitCodes:
         with pytest.raises(KeyError):
             thinkvl("chat", run_folder)
 
-    def test_ctrl_c_is_130(self, tmp_path):
+    def test_ctrl_c_is_130(self):
         """A real signal to a real process that waits for a question."""
         code = (
-            "import rl.commands.chat as chat, time\n"
+            "import sys, time, types\n"
             "def wait(*_, **__):\n    print('ready', flush=True)\n    time.sleep(60)\n"
-            "chat.chat_command = wait\n"
-            "from rl import cli\nimport sys; sys.argv = ['thinkvl', 'chat', 'x']\ncli.main()"
+            "stub = types.SimpleNamespace(ChatOptions=dict, chat_command=wait)  # torch takes seconds to load\n"
+            "sys.modules['rl.commands.chat'] = stub\n"
+            "from rl import cli\nsys.argv = ['thinkvl', 'chat', 'x']\ncli.main()"
         )
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout.readline() == b"ready\n"

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 
@@ -71,6 +72,19 @@ class TestFolder:
         assert text.startswith("error: disk full while writing")
         assert {p.name: p.read_bytes() for p in (run_folder / "export").iterdir()} == before
         assert not (run_folder / "export.partial").exists()
+
+    def test_a_file_that_cannot_grow(self, thinkvl, run_folder):
+        """A quota that really stops the writing of the weights, in the middle."""
+        assert thinkvl("export", run_folder)[0] == 0
+        before = {p.name: p.read_bytes() for p in (run_folder / "export").iterdir()}
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            code, _, text = thinkvl("export", run_folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (code, "disk full" in text, "Traceback" in text) == (1, True, False)
+        assert {p.name: p.read_bytes() for p in (run_folder / "export").iterdir()} == before
 
     def test_mistakes(self, thinkvl, run_folder, tiny_checkpoint, tmp_path):
         assert "is a model, not a run" in thinkvl("export", run_folder / "rl" / "model")[2]
