@@ -179,9 +179,7 @@ def submit(
         from rl.submit import JobOptions
         from rl.submit import submit as submit_job
 
-        options = JobOptions(
-            working_dir=working_dir, pip=tuple(pip or ()), env=tuple(env or ()), gpus=gpus, wait=wait
-        )
+        options = JobOptions(working_dir=working_dir, pip=tuple(pip or ()), env=tuple(env or ()), gpus=gpus, wait=wait)
         submit_job(recipe, overrides or (), address, options, console=console)
 
 
