@@ -48,7 +48,7 @@ def finish_run(
     plot_curves(folder, records, folder.path / "curves.png")
     chosen = choose_examples(answers, _EXAMPLES)
     (folder.path / "examples.html").write_text(examples_page(chosen, title=config.name), encoding="utf-8")
-    _print_examples(chosen[:3], console)
+    _print_examples(chosen, console)
     _print_table(records, console)
     _print_places(folder, config, seconds, console)
 
