@@ -1,0 +1,205 @@
+"""Ray Jobs over HTTP: connects within seconds or says why not, submits, and follows a job's log to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import requires
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import ray
+import requests
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobSubmissionClient
+
+from rl.errors import UserError
+
+CONNECT_SECONDS = 5.0
+_RETRY_SECONDS = 60.0  # how long a lost connection is tried again while a job is followed
+_POLL_SECONDS = 0.5
+_OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray prefers them to the address that it is given
+_LOST = (requests.RequestException, aiohttp.ClientError, ConnectionError, TimeoutError, RuntimeError)
+
+T = TypeVar("T")
+
+
+class Cluster:
+    """The job server of a cluster. Every method raises UserError where the cluster does not answer or refuses."""
+
+    def __init__(self, address: str) -> None:
+        self.address = _checked_address(address)
+        self.ray_version = _probe(self.address)
+        for name in ("dashboard_sdk", "job.sdk"):
+            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)  # their news are no news
+        with _without(_OVERRIDES):
+            self._client = self._ask(lambda: JobSubmissionClient(self.address))
+
+    def submit(self, *, job: str, entrypoint: str, runtime_env: dict[str, Any], gpus: float) -> None:
+        """Send the files and start the job named `job`."""
+        options: dict[str, Any] = {"entrypoint_num_gpus": gpus} if gpus else {}
+        self._ask(
+            lambda: self._client.submit_job(
+                entrypoint=entrypoint, submission_id=job, runtime_env=runtime_env, **options
+            )
+        )
+
+    def details(self, job: str) -> JobDetails:
+        """Status, message and exit code of a job."""
+        return self._ask(lambda: self._client.get_job_info(job))
+
+    def follow(self, job: str, *, write: Callable[[str], None], say: Callable[[str], None]) -> JobDetails:
+        """Pass the log of a job to `write`, and why it waits to `say`, until it ends; its final details.
+
+        A connection that breaks is made anew for a minute; the log goes on where it stopped.
+        """
+        seen, lost_since, told = 0, None, ""
+        while True:
+            try:
+                details = self._client.get_job_info(job)
+                lost_since = None
+                if details.status.is_terminal():
+                    seen += self._rest(job, seen, write)
+                    return details
+                if str(details.status) == "PENDING":
+                    message = (details.message or "").strip()
+                    if message != told:
+                        told = message
+                        say(f"waiting: {message}")
+                else:
+                    seen = asyncio.run(_tail(self._client, job, seen, write))
+            except _LOST as error:
+                if isinstance(error, _Interrupted):
+                    seen = error.seen
+                lost_since = lost_since or time.monotonic()
+                if time.monotonic() - lost_since > _RETRY_SECONDS:
+                    raise UserError(
+                        f"the connection to {self.address} was lost ({_short(error)}); the job {job} goes on if the "
+                        "cluster lives"
+                    ) from error
+            time.sleep(_POLL_SECONDS)
+
+    def _rest(self, job: str, seen: int, write: Callable[[str], None]) -> int:
+        """What the stream left out: a job that ends at once may be over before its log is asked for."""
+        rest = self._client.get_job_logs(job)[seen:]
+        if rest:
+            write(rest)
+        return len(rest)
+
+    def _ask(self, request: Callable[[], T]) -> T:
+        try:
+            return request()
+        except AuthenticationError as error:
+            raise UserError(_auth_text(self.address)) from error
+        except (requests.RequestException, ConnectionError) as error:
+            raise UserError(f"{self.address}: no answer from Ray ({_short(error)})") from error
+        except RuntimeError as error:
+            raise UserError(f"{self.address}: Ray refused: {_short(error)}") from error
+
+
+class _Interrupted(RuntimeError):
+    """The log's stream broke after `seen` characters."""
+
+    def __init__(self, seen: int, cause: BaseException) -> None:
+        super().__init__(_short(cause))
+        self.seen = seen
+
+
+async def _tail(client: JobSubmissionClient, job: str, seen: int, write: Callable[[str], None]) -> int:
+    """Pass on the log from character `seen`, as it grows; returns where it ended. Raises _Interrupted."""
+    place = 0
+    try:
+        async for chunk in client.tail_job_logs(job):  # Ray sends it from the beginning each time
+            new = chunk[max(0, seen - place) :]
+            place += len(chunk)
+            if new:
+                write(new)
+    except _LOST as error:
+        raise _Interrupted(max(seen, place), error) from error
+    return max(seen, place)
+
+
+def _checked_address(address: str) -> str:
+    """`http://HOST:PORT` from what a person writes; 8265 where no port is given."""
+    given = address.strip().rstrip("/")
+    parts = urlsplit(given if "://" in given else f"http://{given}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+        raise UserError(
+            f"--address {address!r}: must be the address of the cluster's dashboard, such as http://HEAD:8265 "
+            "(`ray start --head` prints it)"
+        )
+    if port is None and parts.scheme == "http" and not parts.path:
+        return f"{parts.scheme}://{parts.netloc}:8265"
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+
+def _probe(address: str) -> str:
+    """The cluster's version of Ray, found within seconds; Ray's own client has no time limit."""
+    wrong_port = "the dashboard's port is wanted: 8265 by default, not 6379 (Ray itself) or 10001 (Ray Client)"
+    try:
+        answer = requests.get(f"{address}/api/version", timeout=CONNECT_SECONDS)
+    except requests.exceptions.SSLError as error:
+        raise UserError(
+            f"{address}: no secure connection ({_short(error)}); try http:// instead of https://"
+        ) from error
+    except requests.ConnectTimeout as error:
+        raise UserError(f"{address}: nothing answers within {CONNECT_SECONDS:.0f} s; is the host reachable?") from error
+    except requests.Timeout as error:
+        raise UserError(f"{address}: connected, but there is no answer; {wrong_port}") from error
+    except requests.RequestException as error:
+        what = "connection refused" if "refused" in str(error) else _short(error)
+        raise UserError(
+            f"{address}: cannot connect ({what}). Is the cluster up (`ray start --head` on its first node)? "
+            f"And {wrong_port}"
+        ) from error
+    if answer.status_code in (401, 403):
+        return ray.__version__  # asked again with the token, which Ray's client adds
+    try:
+        found = Version(answer.json()["ray_version"])
+    except (ValueError, KeyError, TypeError, InvalidVersion) as error:
+        raise UserError(f"{address}: this is not a Ray dashboard (HTTP {answer.status_code}); {wrong_port}") from error
+    _check_version(address, found)
+    return str(found)
+
+
+def _check_version(address: str, found: Version) -> None:
+    needed = next(need for need in map(Requirement, requires("thinkvl") or ()) if need.name == "ray")
+    if not needed.specifier.contains(found, prereleases=True):
+        raise UserError(
+            f"{address}: the cluster runs Ray {found}, and ThinkVL needs {needed.specifier} "
+            f"(here is {ray.__version__}); on every node: "
+            f"pip install 'ray[default]=={ray.__version__}', then start the cluster again"
+        )
+
+
+def _auth_text(address: str) -> str:
+    return (
+        f"{address}: the cluster asks for a token, and the one here is missing or wrong. Copy the head's "
+        "~/.ray/auth_token here, then set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to that file "
+        "(or RAY_AUTH_TOKEN to its text)"
+    )
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+@contextmanager
+def _without(names: tuple[str, ...]) -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
