@@ -1,0 +1,134 @@
+"""A miniature recipe that passes every stage in seconds, run in this process or as the command."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from rich.console import Console
+
+from configs.load import load_recipe
+from rl.metrics import read_metrics
+from rl.run import run
+from rollouts.workers import start_ray
+
+RECIPE = """
+name: mini
+output_dir: runs/mini
+threads: 1
+model:
+  path: tiny
+  tiny: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, n_routed_experts: 4,
+         moe_intermediate_size: 32, vision_hidden_size: 32, vision_num_hidden_layers: 1}
+data:
+  train:
+    - {use: digit_sums, options: {scans: [2]}}
+  held_out:
+    - {use: digit_sums, split: held_out, options: {scans: [2]}}
+instruct: {steps: 6, batch_size: 16, save_every: 2, optimizer: {name: muon, learning_rate: 2e-3}}
+long_cot: {steps: 4, batch_size: 16, thinking_share: 0.5, optimizer: {name: muon, learning_rate: 2e-3, warmup_steps: 2}}
+rl:
+  steps: 6
+  prompts_per_step: 6
+  samples_per_prompt: 4
+  minibatches: 2
+  workers: 2
+  eval_every: 3
+  save_every: 2
+  sampling: {max_new_tokens: 16}
+  loss: {algorithm: grpo}
+  optimizer: {name: muon, learning_rate: 1e-3, adamw_learning_rate: 1e-3, warmup_steps: 2}
+  rewards: [{use: verifier}, {use: format, weight: 0.2}]
+  length_reward: {weight: 0.1, warmup_steps: 1}
+evaluation: {tasks: 12, validation_tasks: 6, samples: 1, max_new_tokens: 16}
+"""
+
+
+class Mini:
+    """Runs the miniature recipe under a folder, as a user would in `folder`."""
+
+    def __init__(self, folder, overrides=()):
+        self.folder, self.overrides = folder, list(overrides)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (folder / "mini.yaml").write_text(RECIPE)
+
+    @property
+    def run_folder(self):
+        return self.folder / "runs" / "mini"
+
+    def here(self, *overrides):
+        """Run in this process and return what it printed."""
+        config = load_recipe(self.folder / "mini.yaml", [*self.overrides, *overrides])
+        printed = io.StringIO()
+        before = Path.cwd()
+        os.chdir(self.folder)
+        try:
+            run(config, base=self.folder, console=Console(file=printed, width=200))
+        finally:
+            os.chdir(before)
+        return printed.getvalue()
+
+    def start(self):
+        """Start the command `thinkvl run` in a session of its own."""
+        command = [sys.executable, "-m", "rl.cli", "run", "mini.yaml", *self.overrides]
+        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        environment |= {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def stop_at(self, stage, step, how):
+        """Start the command, send signal `how` once `step` of `stage` is recorded; (exit code, output, steps seen)."""
+        process = self.start()
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None and self.last_step(stage) < step:
+            time.sleep(0.002)
+        if how == signal.SIGKILL:
+            process.kill()
+        else:
+            os.killpg(process.pid, how)  # as a terminal does: to the command and its children
+        output, _ = process.communicate(timeout=60)
+        return process.returncode, output, self.last_step(stage)
+
+    def last_step(self, stage):
+        rows = read_metrics(self.run_folder / "metrics.jsonl", stage=stage)
+        return int(rows[-1]["step"]) if rows else -1
+
+    def learner(self):
+        """The learner's state after the last RL step."""
+        [*_, last] = sorted((self.run_folder / "rl" / "checkpoints").glob("*.pt"))
+        return torch.load(last, weights_only=False)["learner"]
+
+
+@pytest.fixture(scope="session")
+def _cluster():
+    """One Ray for all runs in this process: each starts its own workers in it."""
+    started = start_ray(2)
+    yield
+    if started:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory, _cluster):
+    """(the recipe run to its end without any disturbance, what it printed)."""
+    torch.set_num_threads(1)
+    mini = Mini(tmp_path_factory.mktemp("whole"))
+    return mini, mini.here()
+
+
+@pytest.fixture
+def make_mini(tmp_path, _cluster):
+    return lambda *overrides: Mini(tmp_path / "mini", overrides)

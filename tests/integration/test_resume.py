@@ -1,0 +1,70 @@
+"""Stopped in the middle of RL, by Ctrl-C and then by SIGKILL, and started again: as if nothing had happened."""
+
+import json
+import shutil
+import signal
+
+import torch
+
+from kimi_vl import load_model
+from rl.metrics import read_metrics
+
+STEPS = 6
+SAME = ("reward", "accuracy", "tokens_mean", "loss", "grad_norm", "entropy", "learning_rate", "version")
+
+
+def test_a_killed_run_ends_in_the_same_weights(whole_run, make_mini):
+    undisturbed, _ = whole_run
+    mini = make_mini()
+    mini.run_folder.parent.mkdir()
+    ignored = shutil.ignore_patterns("rl", "export", "summary.json", "curves.png", "examples.html", "tensorboard")
+    shutil.copytree(undisturbed.run_folder, mini.run_folder, ignore=ignored)
+    lines = (mini.run_folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["stage"] not in ("rl", "validation", "held_out/rl")]
+    (mini.run_folder / "metrics.jsonl").write_text("".join(kept))
+
+    code, output, seen = mini.stop_at("rl", 3, signal.SIGINT)
+    assert code == 130, output
+    assert "stopped; the same command continues the run" in output
+    assert "Traceback" not in output
+    assert 3 <= seen < STEPS, "the signal came too late"
+
+    code, output, seen = mini.stop_at("rl", 5, signal.SIGKILL)
+    assert code == -signal.SIGKILL, output
+    assert "resuming RL after step" in output
+    assert 5 <= seen < STEPS, "the signal came too late"
+    assert not (mini.run_folder / "rl" / "stage.json").exists()
+
+    printed = mini.here()
+    assert "resuming RL after step 4" in printed
+    assert "instruct: already done" in printed
+    stages = json.loads((mini.run_folder / "summary.json").read_text())["stages"]
+    assert stages[-1]["resumed"] is True
+
+    expected, state = undisturbed.learner(), mini.learner()
+    assert different(state["model"], expected["model"]) == []
+    assert state["version"] == expected["version"] == STEPS
+    assert state["schedule"] == expected["schedule"]
+    assert flat(state["optimizer"]) == flat(expected["optimizer"])
+    final, of_whole = (load_model(m.run_folder / "rl" / "model").state_dict() for m in (mini, undisturbed))
+    assert different(final, of_whole) == []
+    rows, wanted = (read_metrics(m.run_folder / "metrics.jsonl", stage="rl") for m in (mini, undisturbed))
+    assert [[r[name] for name in SAME] for r in rows] == [[r[name] for name in SAME] for r in wanted]
+    begun = load_model(mini.run_folder / "long_cot" / "model").state_dict()
+    assert different(state["model"], begun), "RL changed nothing, so the test shows nothing"
+
+
+def different(a, b):
+    assert a.keys() == b.keys()
+    return [name for name in a if not torch.equal(a[name], b[name])]
+
+
+def flat(state):
+    """Tensors as lists, so that nested states can be compared."""
+    if isinstance(state, torch.Tensor):
+        return state.tolist()
+    if isinstance(state, dict):
+        return {key: flat(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [flat(value) for value in state]
+    return state
