@@ -1,9 +1,14 @@
 """Sinks, what a killed run leaves, and the page that lists every metric."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
+from rl_helpers import make_learner, make_prompt, make_samples, make_scored
 
+from rl.collect import group_metrics, make_groups
+from rl.evaluate import EvalResult
 from rl.metrics import JsonlSink, Metrics, TensorBoardSink, read_metrics
 
 
@@ -89,3 +94,58 @@ def test_every_sink_gets_every_step():
     metrics.write("rl", 1, {"x": 1.0})
     metrics.close()
     assert [s.seen for s in sinks] == [[("rl", 1, {"x": 1.0}), "closed"]] * 2
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def documented():
+    """Names of docs/metrics.md by section, with placeholders such as SOURCE as they are."""
+    found = {}
+    for section in DOCS.read_text(encoding="utf-8").split("\n## ")[1:]:
+        title, _, text = section.partition("\n")
+        found[title] = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+    return found
+
+
+def general(names, *, sources=(), parts=()):
+    """Names with the source's and the part's own name replaced by the page's placeholders."""
+    found = set()
+    for name in names:
+        head, _, tail = name.partition("/")
+        found.add(f"{head}/SOURCE" if tail in sources else f"{head}/PART" if tail in parts else name)
+    return found
+
+
+def test_the_page_lists_what_the_rl_stage_writes(rng, model):
+    prompt = make_prompt(rng, model, source="sums")
+    groups = make_groups([prompt], [[make_scored(prompt, 1.0, parts={"verifier": 1.0})]])
+    written = general(group_metrics(groups), sources=["sums"], parts=["verifier"])
+    written |= set(make_learner(model).update(make_samples(rng, model)))
+    loop = (DOCS.parents[1] / "rl" / "loop.py").read_text(encoding="utf-8")
+    written |= {f"seconds/{name}" for name in re.findall(r'watch\.phase\("(\w+)"\)', loop)}
+    assert 'f"skipped/{reason}"' in loop
+    assert '"version": ' in loop
+    names = documented()["Stage `rl`, one line a step"]
+    assert sorted(names) == sorted(written | {"skipped/REASON", "version"})
+
+
+def test_the_page_lists_what_evaluation_writes():
+    result = EvalResult(
+        tasks=1,
+        greedy_accuracy=1.0,
+        sampled_accuracy=1.0,
+        thinking_share=1.0,
+        mean_tokens=1.0,
+        truncated_share=0.0,
+        verifier_failures=0,
+        by_source={"sums": 1.0},
+    )
+    names = documented()["Stages `validation` and `held_out/STAGE`"]
+    assert sorted(names) == sorted(general(result.metrics(), sources=["sums"]))
+
+
+def test_the_page_lists_what_the_supervised_stages_write():
+    code = (DOCS.parents[1] / "rl" / "stages" / "sft.py").read_text(encoding="utf-8")
+    [names] = re.findall(r"names = \(([^)]*)\)", code)
+    assert documented()["Stages `instruct` and `long_cot`, one line a step"] == re.findall(r'"(\w+)"', names)
