@@ -133,7 +133,7 @@ class OptimizerConfig:
     beta2: float = 0.95
     warmup_steps: int = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    final_fraction: float = 0.0  # of the learning rate, at the last step of linear and cosine
+    final_fraction: float = 0.0  # of the learning rate, where linear and cosine end
     grad_clip: float = 1.0
 
     def __post_init__(self) -> None:

@@ -97,6 +97,10 @@ class RunFolder:
         path = self.stage(name) / "stage.json"
         return StageRecord(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
+    def records(self) -> list[StageRecord]:
+        """The records of the finished stages, in the order in which they ran."""
+        return [record for record in map(self.record, STAGES) if record is not None]
+
     def finish(self, record: StageRecord) -> None:
         """Mark a stage as done, atomically."""
         write_json(self.stage(record.name) / "stage.json", asdict(record))

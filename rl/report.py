@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -19,6 +21,7 @@ from rl.metrics import read_metrics
 from rollouts.types import ScoredRollout
 
 _EXAMPLES = 10
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a policy can emit anything, terminal codes too
 _PACKAGES = ("thinkvl", "torch", "transformers", "trl", "ray", "peft", "datasets", "sympy")
 
 
@@ -27,7 +30,6 @@ def finish_run(
     config: RunConfig,
     answers: Sequence[ScoredRollout],
     *,
-    stages: Sequence[str],
     seconds: float,
     console: Console,
 ) -> None:
@@ -35,7 +37,7 @@ def finish_run(
 
     `answers` are the final model's greedy answers to the held-out tasks; `seconds` is this invocation's wall clock.
     """
-    records = [r for r in (folder.record(name) for name in stages) if r is not None]
+    records = folder.records()
     summary = {
         "name": config.name,
         "seed": config.seed,
@@ -44,20 +46,26 @@ def finish_run(
         "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         "machine": platform.processor() or platform.machine(),
     }
-    write_json(folder.path / "summary.json", summary)
     plot_curves(folder, records, folder.path / "curves.png")
     chosen = choose_examples(answers, _EXAMPLES)
     (folder.path / "examples.html").write_text(examples_page(chosen, title=config.name), encoding="utf-8")
+    write_json(folder.path / "summary.json", summary)  # last: it says that the run is finished
     _print_examples(chosen, console)
-    _print_table(records, console)
-    _print_places(folder, config, seconds, console)
+    print_end(folder, config, console)
+
+
+def print_end(folder: RunFolder, config: RunConfig, console: Console) -> None:
+    """Print the figures of a finished run, where everything is, and what to try next."""
+    _print_table(folder.records(), console)
+    _print_places(folder, config, console)
 
 
 def choose_examples(answers: Sequence[ScoredRollout], count: int) -> list[ScoredRollout]:
-    """About a third wrong answers if there are any, the rest right ones, in the order of the tasks."""
-    wrong = [i for i, a in enumerate(answers) if a.score.verdict.kind != "correct"][: count // 3]
-    right = [i for i, a in enumerate(answers) if a.score.verdict.kind == "correct"][: count - len(wrong)]
-    return [answers[i] for i in sorted(wrong + right)]
+    """About a third wrong answers, the rest right ones, in the order of the tasks; each fills up for the other."""
+    wrong = [i for i, a in enumerate(answers) if a.score.verdict.kind != "correct"]
+    right = [i for i, a in enumerate(answers) if a.score.verdict.kind == "correct"]
+    taken = wrong[: max(count // 3, count - len(right))]
+    return [answers[i] for i in sorted(taken + right[: count - len(taken)])]
 
 
 def plot_curves(folder: RunFolder, records: Sequence[StageRecord], path: Path) -> None:
@@ -117,7 +125,7 @@ def _card(answer: ScoredRollout) -> str:
 
 def _print_examples(answers: Sequence[ScoredRollout], console: Console) -> None:
     for answer in answers:
-        text = answer.rollout.text.replace("\n", "; ")
+        text = _CONTROL.sub("?", answer.rollout.text.replace("\n", "; "))
         verdict = f"{answer.score.verdict.kind} (reference {answer.rollout.prompt.task.answer})"
         console.print(f"  {text}  ->  {verdict}", markup=False, highlight=False)
 
@@ -136,8 +144,9 @@ def _print_table(records: Sequence[StageRecord], console: Console) -> None:
     console.print(table)
 
 
-def _print_places(folder: RunFolder, config: RunConfig, seconds: float, console: Console) -> None:
+def _print_places(folder: RunFolder, config: RunConfig, console: Console) -> None:
     path = folder.path
+    seconds = json.loads((path / "summary.json").read_text(encoding="utf-8"))["seconds"]
     lines = [f"done in {seconds:.0f} s", f"  figures   {path / 'summary.json'}", f"  curves    {path / 'curves.png'}"]
     lines.append(f"  examples  {path / 'examples.html'}  (open it in a browser)")
     if config.export:

@@ -23,15 +23,16 @@ from kimi_vl import (
     load_model,
     load_processor,
 )
-from kimi_vl.export import save_with_code
 from rewards.scorer import Scorer
+from rl.checkpoint import replace_folder
 from rl.console import StageProgress
 from rl.evaluate import HELD_OUT_SEED, VALIDATION_SEED, EvalResult, evaluate, request_seed
+from rl.export import known_licence, write_export
 from rl.folder import STAGES, RunFolder, StageRecord
-from rl.learner import Learner, LearnerConfig
+from rl.learner import Learner, LearnerConfig, numpy_weights
 from rl.loop import Loop
 from rl.metrics import JsonlSink, Metrics, TensorBoardSink
-from rl.report import finish_run
+from rl.report import finish_run, print_end
 from rl.stages.reinforce import ReinforceStage
 from rl.stages.sft import answer_text, run_sft
 from rollouts.prompts import PromptRenderer
@@ -80,6 +81,11 @@ def run(config: RunConfig, *, base: Path, console: Console) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     folder = RunFolder.open(config)
+    if (folder.path / "summary.json").exists():
+        for record in folder.records():
+            console.print(f"{record.name}: already done")
+        print_end(folder, config, console)
+        return folder.path
     with folder.lock(), _parts(config, folder, base, console) as parts:
         model_path, answers = parts.checkpoint, []
         for name in STAGES:
@@ -93,12 +99,18 @@ def run(config: RunConfig, *, base: Path, console: Console) -> Path:
             model_path = str(folder.stage(name) / "model")
         if config.export:
             console.print("exporting")
-            save_with_code(_load(parts, model_path), parts.processor, folder.path / "export")
+            write_export(
+                _load(parts, model_path),
+                parts.processor,
+                folder.path / "export",
+                run=folder.path,
+                config=config,
+                licence=known_licence(config) or "other",
+            )
         finish_run(
             folder,
             config,
             answers or _final_answers(parts, model_path),
-            stages=STAGES,
             seconds=time.monotonic() - began,
             console=console,
         )
@@ -175,7 +187,9 @@ def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Conso
             vision_hidden_size=tiny.vision_hidden_size,
             vision_num_hidden_layers=tiny.vision_num_hidden_layers,
         )
-        create_tiny_checkpoint(path, corpus=corpus, sizes=sizes, seed=config.seed)
+        partial = path.with_name("base.partial")
+        create_tiny_checkpoint(partial, corpus=corpus, sizes=sizes, seed=config.seed)
+        replace_folder(partial, path)
     return str(path)
 
 
@@ -292,8 +306,7 @@ def _validation(parts: Parts) -> list[Prompt]:
 
 def evaluate_model(parts: Parts, model: KimiVLForConditionalGeneration) -> tuple[EvalResult, list[ScoredRollout]]:
     """Publish `model` to the workers and evaluate it on the held-out tasks."""
-    weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
-    parts.pool.publish(weights, version=parts.pool.version + 1)
+    parts.pool.publish(numpy_weights(model), version=parts.pool.version + 1)
     sampling = parts.config.rl.sampling if parts.config.rl else SamplingConfig()
     limits = SamplingConfig(
         max_new_tokens=parts.config.evaluation.max_new_tokens,

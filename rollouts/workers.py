@@ -61,8 +61,7 @@ class RolloutPool:
     """`workers` actors that serve one policy version. Which worker takes a request depends on its position alone."""
 
     def __init__(self, spec: EngineSpec, *, workers: int) -> None:
-        gpus = 1 if torch.cuda.is_available() else 0
-        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0}
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": _gpu_share(workers), "max_restarts": 0}
         self._actors = [RolloutActor.options(**options).remote(spec) for _ in range(workers)]
         self.version = 0
 
@@ -96,6 +95,12 @@ class RolloutPool:
         for actor in self._actors:
             ray.kill(actor)  # pyright: ignore[reportArgumentType]
         self._actors = []
+
+
+def _gpu_share(workers: int) -> float:
+    """GPUs of one worker: one each where there are enough, else an equal part that leaves one part to the learner."""
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    return 1.0 if gpus > workers else gpus / (workers + 1)
 
 
 def start_ray(workers: int) -> bool:

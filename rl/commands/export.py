@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from configs.load import load_recipe
 from configs.schema import RunConfig
-from rl.checkpoint import replace_folder
-from rl.commands.models import ModelPlace, find_model, finished_stages, open_model
+from rl.commands.models import find_model, open_model
 from rl.errors import UserError
+from rl.export import known_licence, write_export
 from rl.folder import RunFolder
 from rl.hub import Hub
-from rl.model_card import CardFacts, model_card
-
-_LICENCES = {  # what the weights that a run starts from allow
-    "tiny": "apache-2.0",
-    "moonshotai/Kimi-VL-A3B-Instruct": "mit",
-    "moonshotai/Kimi-VL-A3B-Thinking": "mit",
-    "moonshotai/Kimi-VL-A3B-Thinking-2506": "mit",
-}
 
 
 def export_command(
@@ -53,7 +43,8 @@ def export_command(
     if hub is not None:
         hub.check_access()
     with RunFolder(place.run).lock():
-        _write(place, config, target, licence=chosen, push=push)
+        model, processor = open_model(place)
+        write_export(model, processor, target, run=place.run, config=config, licence=chosen, repo_id=push)
     console.print(f"model in {target}", markup=False, highlight=False, soft_wrap=True)
     if hub is not None:
         url = hub.upload(target, message=f"Upload {config.name}", say=lambda text: _say(console, text))
@@ -68,7 +59,7 @@ def _say(console: Console, text: str) -> None:
 
 
 def _licence(config: RunConfig) -> str:
-    known = _LICENCES.get(config.model.path)
+    known = known_licence(config)
     if known is None:
         raise UserError(
             f"model.path = {config.model.path!r}: the licence of these weights is not known here; say it with "
@@ -90,37 +81,3 @@ def _is_export(folder: Path) -> bool:
         return "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-
-
-def _write(place: ModelPlace, config: RunConfig, target: Path, *, licence: str, push: str | None) -> None:
-    """Write the whole folder beside `target`, then put it in place: what was there stays until then."""
-    from kimi_vl import save_with_code
-
-    model, processor = open_model(place)
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        save_with_code(model, processor, partial)
-        facts = CardFacts(
-            config=config,
-            summary=_summary(place.run or target),
-            licence=licence,
-            name=push or config.name,
-            repo_id=push,
-            parameters=sum(p.numel() for p in model.parameters()),
-        )
-        (partial / "README.md").write_text(model_card(facts), encoding="utf-8")
-        replace_folder(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _summary(run: Path) -> dict[str, Any]:
-    """`summary.json`; where the run is not finished yet, the stages that are."""
-    path = run / "summary.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
-    from dataclasses import asdict
-
-    return {"stages": [asdict(record) for record in finished_stages(run)]}

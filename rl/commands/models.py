@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rl.commands.errors import one_line
 from rl.errors import UserError
-from rl.folder import STAGES, RunFolder, StageRecord
+from rl.folder import RunFolder, StageRecord
 
 if TYPE_CHECKING:
     from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor
@@ -55,8 +55,7 @@ def find_model(name: str) -> ModelPlace:
 
 def finished_stages(run: Path) -> list[StageRecord]:
     """The records of a run's finished stages, in the order in which they ran."""
-    folder = RunFolder(run)
-    return [record for record in map(folder.record, STAGES) if record is not None]
+    return RunFolder(run).records()
 
 
 def open_model(place: ModelPlace) -> tuple[KimiVLForConditionalGeneration, KimiVLProcessor]:

@@ -81,7 +81,7 @@ class ReinforceStage:
         )
         values = {name: value for name, value in result.metrics().items() if not math.isnan(value)}
         self._metrics.write("validation", step, values)
-        if result.greedy_accuracy > self._best:
+        if result.greedy_accuracy >= self._best:  # the later of two equals has seen more
             self._best = result.greedy_accuracy
             partial = self.folder / "best.partial"
             self.loop.learner.model.save_pretrained(partial)

@@ -17,7 +17,7 @@ from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from configs.schema import SFTConfig
-from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor
+from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor, load_model
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
 from rl.errors import UserError
@@ -75,6 +75,11 @@ class _OrderedTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # the only seam that Trainer offers
         return SequentialSampler(cast(Sized, self.train_dataset))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # Trainer would load the hub's names into our names with strict=False, match nothing and say little.
+        target = model if model is not None else self.model
+        target.load_state_dict(load_model(resume_from_checkpoint, dtype=target.dtype).state_dict())
 
 
 class _ReportSteps(TrainerCallback):

@@ -159,7 +159,6 @@ def test_every_step_is_reported(train):
     assert [v["learning_rate"] for _, v in before[1]] == pytest.approx([2e-3 / 3, 4e-3 / 3, 2e-3, 2e-3])
 
 
-@pytest.mark.xfail(reason="Trainer loads the hub's tensor names into ours and takes none of them")
 def test_a_stopped_stage_goes_on_as_if_it_had_not(train):
     whole, logged = train(config_of(), "whole")
     train(config_of(), "cut", stop=5)
