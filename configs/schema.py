@@ -291,7 +291,7 @@ class EvaluationConfig:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
     tasks: int = 400  # held-out tasks, at the end of each stage
-    validation_tasks: int = 200  # on a schedule during RL, greedy only
+    validation_tasks: int = 200  # on a schedule during RL
     samples: int = 1  # sampled answers a task
     max_new_tokens: int = 1024
 

@@ -20,7 +20,7 @@ OnStep = Callable[[int, dict[str, float]], None]
 class ReinforceStage:
     """Drives `Loop` from the newest checkpoint to the recipe's last step.
 
-    `folder` holds `checkpoints/` and `best/`: the weights with the highest validation accuracy, as a model folder.
+    `folder` holds `checkpoints/` and `best/`: the weights with the best validation accuracy, as a model folder.
     """
 
     def __init__(
@@ -68,7 +68,10 @@ class ReinforceStage:
         run_steps(self.loop, start=start, after_step=after_step)
 
     def _validate(self, step: int) -> None:
-        """Greedy accuracy on the validation tasks; a new best replaces the folder `best`."""
+        """Accuracy on the validation tasks, greedy and sampled; the best mean of both replaces the folder `best`.
+
+        Greedy accuracy alone hardly moves once the most likely answer thinks, while the policy still gets surer.
+        """
         limits = replace(self.loop.config.sampling, max_new_tokens=self._evaluation.max_new_tokens)
         result, _ = evaluate(
             self.loop.pool.generate,
@@ -76,13 +79,13 @@ class ReinforceStage:
             self.loop.scorer,
             self.validation,
             sampling=limits,
-            samples=0,
+            samples=1,
             seed=self.loop.seed,
         )
-        values = {name: value for name, value in result.metrics().items() if not math.isnan(value)}
-        self._metrics.write("validation", step, values)
-        if result.greedy_accuracy >= self._best:  # the later of two equals has seen more
-            self._best = result.greedy_accuracy
+        self._metrics.write("validation", step, result.metrics())
+        score = (result.greedy_accuracy + result.sampled_accuracy) / 2
+        if score >= self._best:  # the later of two equals has seen more
+            self._best = score
             partial = self.folder / "best.partial"
             self.loop.learner.model.save_pretrained(partial)
             replace_folder(partial, self.folder / "best")

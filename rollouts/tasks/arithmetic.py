@@ -10,7 +10,7 @@ HARDEST = 6.0  # the cost at which the label reaches 1: three multiplications
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One operation of a solution; as text `4*3=12` or, with its working, `72-5=60+7=67`."""
+    """One operation of a solution; as text `4*3=12` or, with its working, `72-5=60+12-5=60+7=67`."""
 
     left: int
     operator: str
@@ -66,12 +66,13 @@ class Step:
             first, second = second, first
         sign = -1 if adds else 1
         tens = first // 10 * 10 - sign * (second // 10 * 10)
-        ones = first % 10 - sign * (second % 10)
-        if ones < 0:
-            tens, ones = tens - 10, ones + 10
-        terms = [f"{first}{'+' if adds else '-'}{second}"]
+        ones, other = first % 10, second % 10
+        if not adds and ones < other:
+            tens, ones = tens - 10, ones + 10  # borrowed
+        operator = "+" if adds else "-"
+        terms = [f"{first}{operator}{second}"]
         if tens:
-            terms.append(f"{tens}+{ones}")
+            terms += [f"{tens}+{ones}{operator}{other}", f"{tens}+{ones + (other if adds else -other)}"]
         if self.result < 0:
             terms = [f"-({term})" for term in terms]
         distinct = dict.fromkeys(terms)  # 40+7 is its own working

@@ -66,7 +66,7 @@ class TestFolder:
             (folder / "model.safetensors").write_bytes(b"half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "model.safetensors"))
 
-        monkeypatch.setattr("kimi_vl.save_with_code", full)
+        monkeypatch.setattr("rl.export.save_with_code", full)
         code, _, text = thinkvl("export", run_folder)
         assert code == 1
         assert text.startswith("error: disk full while writing")
