@@ -166,7 +166,7 @@ def _follow(cluster: Cluster, job: str, config: RunConfig, output: Path, console
         raise UserError(f"job {job} was stopped; the same `thinkvl submit` continues the run. {whole}")
     code = "" if details.driver_exit_code is None else f" with exit code {details.driver_exit_code}"
     said = "" if tail.strip() else f": {(details.message or 'no message').strip()}"
-    raise UserError(f"job {job} failed{code}{said}{_hint(tail)}\n{whole}")
+    raise UserError(f"job {job} failed{code}{said}{failure_hint(tail)}\n{whole}")
 
 
 def _elsewhere(output: Path) -> str:
@@ -176,13 +176,11 @@ def _elsewhere(output: Path) -> str:
     )
 
 
-def _hint(log: str) -> str:
+def failure_hint(log: str) -> str:
     """What may help, from the end of a failed job's log."""
     missing = re.findall(r"ModuleNotFoundError: No module named '([\w.]+)'", log)
     if missing and importlib.util.find_spec(missing[-1].partition(".")[0]):
-        return (
-            f"; the cluster's Python has no {missing[-1]}: install ThinkVL on every node, or submit with --pip thinkvl"
-        )
-    if "python: not found" in log or "unknown option -P" in log.lower():
+        return f"; the cluster's Python has no {missing[-1]}: install ThinkVL on every node, or add it with --pip"
+    if re.search(r"python: not found|unknown option:? -P", log, re.IGNORECASE):
         return "; the cluster's `python` must be 3.11 or newer: activate its environment before `ray start`"
     return ""

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import requires
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -78,6 +78,8 @@ class Cluster:
             except _LOST as error:
                 if isinstance(error, _Interrupted):
                     seen = error.seen
+                    with suppress(*_LOST):  # where a proxy lets no stream through, the log comes in pieces
+                        seen += self._rest(job, seen, write)
                 lost_since = lost_since or time.monotonic()
                 if time.monotonic() - lost_since > _RETRY_SECONDS:
                     raise UserError(
@@ -87,7 +89,7 @@ class Cluster:
             time.sleep(_POLL_SECONDS)
 
     def _rest(self, job: str, seen: int, write: Callable[[str], None]) -> int:
-        """What the stream left out: a job that ends at once may be over before its log is asked for."""
+        """The log from character `seen` on, which the stream left out."""
         rest = self._client.get_job_logs(job)[seen:]
         if rest:
             write(rest)
@@ -128,7 +130,7 @@ async def _tail(client: JobSubmissionClient, job: str, seen: int, write: Callabl
 
 def _checked_address(address: str) -> str:
     """`http://HOST:PORT` from what a person writes; 8265 where no port is given."""
-    given = address.strip().rstrip("/")
+    given = address.strip()
     parts = urlsplit(given if "://" in given else f"http://{given}")
     try:
         port = parts.port
@@ -139,9 +141,9 @@ def _checked_address(address: str) -> str:
             f"--address {address!r}: must be the address of the cluster's dashboard, such as http://HEAD:8265 "
             "(`ray start --head` prints it)"
         )
-    if port is None and parts.scheme == "http" and not parts.path:
-        return f"{parts.scheme}://{parts.netloc}:8265"
-    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+    path = parts.path.rstrip("/")
+    assumed = ":8265" if port is None and parts.scheme == "http" and not path else ""
+    return f"{parts.scheme}://{parts.netloc}{assumed}{path}"
 
 
 def _probe(address: str) -> str:

@@ -2,18 +2,41 @@
 
 import json
 import os
-import shutil
+import re
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
-import psutil
 import pytest
+import requests
 
 MARK = "THINKVL_TEST_CLUSTER"  # in the environment of every process of the cluster, so that all of them are found
+
+WATCHDOG = """
+import os, psutil, shutil, sys
+name, mark, folder = sys.argv[1:]
+sys.stdin.read()  # ends when the tests are done, or were killed
+
+def marked(process):
+    try:
+        return process.pid != os.getpid() and process.environ().get(name) == mark
+    except psutil.Error:
+        return False
+
+for _ in range(20):
+    left = [process for process in psutil.process_iter() if marked(process)]
+    if not left:
+        break
+    for process in left:
+        process.kill()
+    psutil.wait_procs(left, timeout=1)
+shutil.rmtree(folder, ignore_errors=True)
+"""
 
 RECIPE = """
 name: short
@@ -79,6 +102,8 @@ class LocalCluster:
         self._dashboard = dashboard
 
     def start(self):
+        command = [sys.executable, "-c", WATCHDOG, MARK, self.mark, str(self.folder)]
+        self._watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         head = [
             "--head",
             f"--port={self.port}",
@@ -94,7 +119,7 @@ class LocalCluster:
         names = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
         names += ("metrics-export-port", "node-manager-port")
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--node-ip-address=127.0.0.1"]
-        command += ["--num-cpus=2" if name == "head" else "--num-cpus=1", "--object-store-memory=100000000"]
+        command += ["--num-cpus=1", "--object-store-memory=100000000"]  # two workers need both nodes
         command += ["--min-worker-port=0", "--max-worker-port=0"]  # any free ones: others may have a cluster here
         command += [*arguments, *(f"--{option}={port}" for option, port in zip(names, ports, strict=True))]
         log = self.folder / f"{name}.log"
@@ -102,32 +127,20 @@ class LocalCluster:
             done = subprocess.run(command, env=self.environment, stdout=file, stderr=file, cwd=self.folder, timeout=90)
         assert done.returncode == 0, log.read_text()
 
-    def processes(self):
-        """Every process that carries this cluster's mark, and no other."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(MARK) == self.mark:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
-
     def stop(self):
-        for _ in range(20):
-            left = self.processes()
-            if not left:
-                break
-            for process in left:
-                process.kill()
-            psutil.wait_procs(left, timeout=1)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Let the watchdog end the cluster, and wait for it."""
+        self._watchdog.stdin.close()
+        self._watchdog.wait(timeout=120)
 
     def submit(self, *arguments, **changes):
         """Run `thinkvl submit` to its end: (exit code, output)."""
         process = self.begin(*arguments, **changes)
         output, _ = process.communicate(timeout=150)
         return process.returncode, output
+
+    def status(self, job):
+        token = {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
+        return requests.get(f"{self.address}/api/jobs/{job}", headers=token, timeout=20).json()["status"]
 
     def begin(self, *arguments, address=None, **changes):
         command = [sys.executable, "-m", "rl.cli", "submit", *map(str, arguments), "--address", address or self.address]
@@ -165,7 +178,100 @@ def recipe(tmp_path):
     return path
 
 
+def wait_for(text, process):
+    """Read the output of `process` until `text` comes; all that was read."""
+    read = ""
+    while text not in read:
+        line = process.stdout.readline()
+        assert line, f"the command ended before {text!r}:\n{read}"
+        read += line
+    return read
+
+
+def command(*arguments):
+    """Run `thinkvl submit` where no cluster is needed: (exit code, output, seconds)."""
+    began = time.monotonic()
+    line = [sys.executable, "-m", "rl.cli", "submit", *map(str, arguments)]
+    done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    return done.returncode, done.stdout, time.monotonic() - began
+
+
+def test_a_dead_address(recipe):
+    [port] = free_ports(1)
+    code, output, seconds = command(recipe, "--address", f"http://127.0.0.1:{port}")
+    assert code == 1
+    assert output.startswith(f"error: http://127.0.0.1:{port}: cannot connect (connection refused). Is the cluster up")
+    assert seconds < 20  # of which Python's imports take most
+
+
+def test_a_broken_recipe_is_refused_before_anything_is_sent(recipe):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        code, output, _ = command(recipe, "rl.stepz=3", "--address", address)
+        assert code == 1
+        assert "rl.stepz: no such key; did you mean rl.steps?" in output
+        recipe.with_name("rewards.py").unlink()
+        code, output, _ = command(recipe, "--address", address)
+        assert code == 1
+        assert f"error: the recipe names 'rewards.py', but there is no such file in {recipe.parent}" in output
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
 def test_a_run_on_two_nodes(cluster, recipe, tmp_path):
-    code, output = cluster.submit(recipe)
-    print(output)
+    code, output = cluster.submit(recipe, "rl.steps=1")
     assert code == 0, output
+    assert "sending ThinkVL's packages and 3 files of yours" in output
+    assert "cluster: 2 nodes, 2 CPUs" in output
+    assert "one code on all nodes" in output
+    assert len(re.findall(r"^rl +1/1 ", output, re.MULTILINE)) == 1  # each line of the log once
+    job = re.search(r"submitted job (\S+)", output)[1]
+    assert f"job {job} succeeded; results of short" in output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [stage["name"] for stage in summary["stages"]] == ["instruct", "long_cot", "rl"]
+    assert (tmp_path / "run" / "export" / "config.json").exists()
+    rewards = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any("brevity" in key for row in rewards for key in row), rewards
+
+
+def test_a_job_that_fails(cluster, recipe):
+    """The plug-in fails when it is loaded, which only happens on the cluster."""
+    recipe.with_name("rewards.py").write_text("raise RuntimeError('no good')")
+    code, output = cluster.submit(recipe)
+    assert code == 1
+    assert "rewards.py failed: RuntimeError: no good" in output
+    assert re.search(r"^error: job short-\w+ failed with exit code 1$", output, re.MULTILINE)
+    assert "Traceback" not in output
+
+
+def test_ctrl_c_leaves_the_job_running_and_the_printed_command_stops_it(cluster, recipe):
+    process = cluster.begin(recipe, "instruct.steps=100000")
+    try:
+        output = wait_for("one code on all nodes", process)
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 130, rest
+    job = re.search(r"submitted job (\S+)", output)[1]
+    assert f"no longer following; the job {job} goes on" in rest
+    assert cluster.status(job) == "RUNNING"
+    stop = re.search(r"^ +stop +(ray job stop .*)$", output, re.MULTILINE)[1]
+    subprocess.run(stop, shell=True, env=cluster.environment, check=True, capture_output=True, timeout=60)
+    assert cluster.status(job) == "STOPPED"
+
+
+@pytest.mark.parametrize("token", [None, "another-token"])
+def test_a_missing_and_a_wrong_token(cluster, recipe, token):
+    mode = "token" if token else "disabled"
+    code, output = cluster.submit(recipe, RAY_AUTH_TOKEN=token, RAY_AUTH_MODE=mode)
+    assert code == 1
+    assert "the cluster asks for a token, and the one here is missing or wrong" in output
+    assert "Traceback" not in output
+
+
+def test_the_port_of_ray_itself_is_told_from_the_dashboards(cluster, recipe):
+    code, output = cluster.submit(recipe, address=f"http://127.0.0.1:{cluster.port}")
+    assert code == 1
+    assert "the dashboard's port is wanted: 8265 by default" in output
