@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import signal
 import socket
 import zlib
 
@@ -13,6 +14,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # With a token of an earlier run in the home folder, `ray start` asks for it and a second node cannot join.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Started in the background by a script, Ctrl-C is ignored, and so it would be in every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
