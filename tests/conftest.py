@@ -15,12 +15,12 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# Started in the background by a script, Ctrl-C is ignored, and so it would be in every process that a test starts.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# Started in the background by a script, Ctrl-C is ignored, and so it would be in every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("thinkvl", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("thinkvl")
