@@ -78,7 +78,7 @@ class _OrderedTrainer(SFTTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # Trainer would load the hub's names into our names with strict=False, match nothing and say little.
-        target = model if model is not None else self.model
+        target = cast(KimiVLForConditionalGeneration, model if model is not None else self.model)
         target.load_state_dict(load_model(resume_from_checkpoint, dtype=target.dtype).state_dict())
 
 
