@@ -67,7 +67,10 @@ class Parts:
 
     def mixture(self, stream: int) -> TaskMixture:
         """The training mixture; each stage draws from a stream of its own."""
-        return TaskMixture(self.config.data.train, seed=request_seed(self.config.seed, stream), base=self.base)
+        mixture = TaskMixture(self.config.data.train, seed=request_seed(self.config.seed, stream), base=self.base)
+        for line in mixture.report.lines():
+            self.console.print(line, markup=False, highlight=False)
+        return mixture
 
 
 def run(config: RunConfig, *, base: Path, console: Console) -> Path:

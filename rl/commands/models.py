@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rl.commands.errors import one_line
 from rl.errors import UserError
-from rl.folder import RunFolder, StageRecord
+from rl.folder import RunFolder
 
 if TYPE_CHECKING:
     from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor
@@ -53,11 +53,6 @@ def find_model(name: str) -> ModelPlace:
     )
 
 
-def finished_stages(run: Path) -> list[StageRecord]:
-    """The records of a run's finished stages, in the order in which they ran."""
-    return RunFolder(run).records()
-
-
 def open_model(place: ModelPlace) -> tuple[KimiVLForConditionalGeneration, KimiVLProcessor]:
     """Load model (in the type that it was saved in, on the CPU) and processor.
 
@@ -94,7 +89,7 @@ def _cannot_open(place: ModelPlace, error: Exception) -> str:
 
 
 def _model_of_run(name: str, run: Path) -> ModelPlace:
-    done = finished_stages(run)
+    done = RunFolder(run).records()
     for record in reversed(done):
         model = RunFolder(run).stage(record.name) / "model"
         if (model / "config.json").is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
@@ -161,16 +162,19 @@ def run_sft(
         router_aux_loss_coef=0.0,  # the router's bias is fixed in post-training, and there is no auxiliary loss
         seed=seed,
     )
+    collator = AnswerCollator(tasks, renderer, pad_id=processor.tokenizer.pad_token_id)
     optimizer = build_optimizer(model, config.optimizer)
     trainer = _OrderedTrainer(
         model=model.train(),
         args=arguments,
         train_dataset=dataset,
-        data_collator=AnswerCollator(tasks, renderer, pad_id=processor.tokenizer.pad_token_id),
+        data_collator=collator,
         processing_class=processor,
         optimizers=(optimizer, build_schedule(optimizer, config.optimizer, total=config.steps)),
         callbacks=[_ReportSteps(on_step)],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
+    for reason, count in collator.skipped.items():
+        logging.getLogger(__name__).warning("%d examples left out: %s", count, reason)
     return model.eval()
