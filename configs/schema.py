@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from configs.algorithms import GROUP_FREE, CorrectionConfig, CriticConfig, KLConfig, LossConfig
+from configs.algorithms import GROUP_FREE, LossConfig
 from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
-
-__all__ = ["CorrectionConfig", "CriticConfig", "KLConfig", "LossConfig"]  # the sections of `rl.loss`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

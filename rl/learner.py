@@ -50,7 +50,12 @@ class Learner:
         self.version = 0
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         self.optimizer, self.schedule = self._new_optimizer()
-        self.companions = Companions(self.model, config.loss, micro_batch_tokens=config.micro_batch_tokens)
+        self.companions = Companions(
+            self.model,
+            config.loss,
+            learning_rate=config.optimizer.learning_rate,
+            micro_batch_tokens=config.micro_batch_tokens,
+        )
 
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """A fresh optimizer and its schedule."""
