@@ -13,6 +13,7 @@ from torch import nn
 
 from configs.schema import LossConfig, OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
+from kimi_vl.packing import PackedLayout, use_packed_attention
 from rl.batch import ImageSet, collect_images, make_micro_batch, split_by_tokens
 from rl.logprobs import token_logprobs
 from rl.losses import LossInputs, LossOutput, grpo_loss, kimi_k15_loss
@@ -31,7 +32,7 @@ class LearnerConfig:
     total_steps: int  # optimizer steps of the run, for the schedule
     epochs: int = 1
     minibatches: int = 1
-    micro_batch_tokens: int = 16_384
+    micro_batch_tokens: int = 16_384  # packed tokens of one forward pass
     seed: int = 0
 
 
@@ -42,6 +43,7 @@ class Learner:
         self, model: KimiVLForConditionalGeneration, config: LearnerConfig, *, barred_ids: Sequence[int]
     ) -> None:
         self.model = model.train()
+        use_packed_attention(model.model.language_model)
         self.config = config
         self.version = 0
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
@@ -117,10 +119,13 @@ class Learner:
         """Log-probs and entropies `[N]` of the response tokens under the current policy."""
         device = self.model.device
         rows = features[micro.feature_index.to(device)] if features is not None and len(micro.feature_index) else None
-        embeds = self.model.embed(micro.input_ids.to(device), rows)
-        text = self.model.model.language_model
-        hidden = text(inputs_embeds=embeds, attention_mask=micro.attention_mask.to(device), use_cache=False)
-        chosen = hidden.last_hidden_state.flatten(0, 1)[micro.predictors.to(device)]
+        hidden = self.model.model.language_model(
+            inputs_embeds=self.model.embed(micro.input_ids[None].to(device), rows),
+            position_ids=micro.position_ids[None].to(device),
+            layout=PackedLayout.of(micro.segments, device),
+            use_cache=False,
+        )
+        chosen = hidden.last_hidden_state[0, micro.predictors.to(device)]
         return token_logprobs(
             chosen,
             self.model.lm_head,

@@ -1,6 +1,7 @@
 """What the learner consumes: `Sample` -> `StepBatch` -> `MicroBatch`.
 
-Shapes: B sequences, S padded length, T response tokens of one sequence, N response tokens of the micro-batch.
+Shapes: B sequences, P packed tokens (prompts and responses), T response tokens of one sequence, N response tokens of
+the micro-batch.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from kimi_vl.packing import Segment
 from rollouts.types import Prompt
 
 
@@ -52,12 +54,13 @@ class StepBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Padded sequences of one forward pass, and flat views of their response tokens."""
+    """The packed row of one forward pass, and its response tokens."""
 
-    input_ids: torch.Tensor  # [B, S]
-    attention_mask: torch.Tensor  # [B, S], 1 on real tokens
+    input_ids: torch.Tensor  # [P]
+    position_ids: torch.Tensor  # [P], counted from the start of each token's own sequence
+    segments: tuple[Segment, ...]  # which packed tokens see which
     feature_index: torch.Tensor  # rows of the step's image features, in the order of the placeholders
-    predictors: torch.Tensor  # [N] flat indices into B * S of the positions that predict the response tokens
+    predictors: torch.Tensor  # [N] packed positions that predict the response tokens
     targets: torch.Tensor  # [N] the response tokens
     old_logprobs: torch.Tensor  # [N]
     advantages: torch.Tensor  # [B]
