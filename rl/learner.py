@@ -89,7 +89,7 @@ class Learner:
             logprobs, entropy = self._logprobs(micro, leaf)
             output = self._loss(micro, logprobs, batch)
             output.loss.backward()
-            _add_statistics(sums, micro, logprobs.detach(), entropy, output)
+            _add_statistics(sums, micro, logprobs.detach(), entropy.detach(), output)
         if features is not None and leaf is not None and leaf.grad is not None:
             features.backward(leaf.grad)  # every image passed the vision tower once, whatever the micro-batches
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.grad_clip)
@@ -128,7 +128,7 @@ class Learner:
         chosen = hidden.last_hidden_state[0, micro.predictors.to(device)]
         return token_logprobs(
             chosen,
-            self.model.lm_head,
+            self.model.lm_head.weight,
             micro.targets.to(device),
             temperature=self.config.temperature,
             barred=self._barred,
