@@ -104,7 +104,7 @@ def describe(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in arguments)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):  # `Literal[...] | None` is the latter
         return ", or ".join("null" if part is types.NoneType else describe(part) for part in arguments)
     if origin is tuple:
         return "a list, each item " + describe(arguments[0])

@@ -32,3 +32,12 @@ def length_rewards(lengths: Sequence[int], corrects: Sequence[bool]) -> list[flo
     shortest, spread = min(lengths), max(lengths) - min(lengths)
     scaled = [0.5 - (length - shortest) / spread for length in lengths]
     return [value if correct else min(0.0, value) for value, correct in zip(scaled, corrects, strict=True)]
+
+
+def overlong_penalty(length: int, *, limit: int, buffer: int) -> float:
+    """Soft punishment of long answers (DAPO, arXiv:2503.14476, §3.4, eq. 13), in [-1, 0].
+
+    0 up to `limit - buffer` tokens, then linearly down to -1 at `limit`. A `buffer` of 0 punishes nothing.
+    """
+    excess = length - (limit - buffer)
+    return -min(1.0, excess / buffer) if buffer > 0 and excess > 0 else 0.0

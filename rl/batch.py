@@ -99,6 +99,10 @@ def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> Micr
         advantages=torch.tensor([s.advantage for s in samples], dtype=torch.float32),
         lengths=lengths,
         sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),
+        imitated=torch.tensor([s.imitated for s in samples]),
+        columns={
+            name: torch.from_numpy(np.concatenate([s.columns[name] for s in samples])) for name in samples[0].columns
+        },
     )
 
 

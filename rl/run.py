@@ -263,6 +263,7 @@ def _reinforce(
         optimizer=stage.optimizer,
         temperature=stage.sampling.temperature,
         total_steps=stage.steps * stage.epochs * stage.minibatches,
+        max_new_tokens=stage.sampling.max_new_tokens,
         epochs=stage.epochs,
         minibatches=stage.minibatches,
         micro_batch_tokens=stage.micro_batch_tokens,

@@ -6,13 +6,28 @@ the micro-batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from kimi_vl.packing import Segment
 from rollouts.types import Prompt
+
+COLUMNS = ("token_advantages", "reference_logprobs", "sampler_logprobs", "old_values", "returns")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """What the learner says of one response before its advantages are known, `[T]` float32 at the iteration's start.
+
+    None is what the recipe's algorithm does not ask for.
+    """
+
+    policy_logprobs: np.ndarray | None = None  # the learner's own, for the mismatch correction
+    reference_logprobs: np.ndarray | None = None
+    values: np.ndarray | None = None  # the critic's, before each token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,14 +36,19 @@ class Sample:
 
     prompt: Prompt
     token_ids: np.ndarray  # [T] int64
-    old_logprobs: np.ndarray  # [T] float32, the engine's policy log-probs: the ratio's denominator
+    old_logprobs: np.ndarray  # [T] float32 of the policy at the iteration's start: the ratio's denominator
     advantage: float
+    imitated: bool = False  # the supervised term copies it
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # [T] float32 each; some of COLUMNS, by recipe
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.old_logprobs):
             raise ValueError(f"{len(self.token_ids)} tokens but {len(self.old_logprobs)} log-probs")
         if len(self.token_ids) == 0:
             raise ValueError("a sample needs at least one response token")
+        for name, column in self.columns.items():
+            if name not in COLUMNS or len(column) != len(self.token_ids):
+                raise ValueError(f"column {name} of {len(column)} for {len(self.token_ids)} tokens; known: {COLUMNS}")
 
     def __len__(self) -> int:
         """Tokens of prompt and response together."""
@@ -51,6 +71,11 @@ class StepBatch:
         """Number of response tokens in the step."""
         return sum(len(s.token_ids) for s in self.samples)
 
+    @property
+    def imitated_tokens(self) -> int:
+        """Number of response tokens in the step that the supervised term copies."""
+        return sum(len(s.token_ids) for s in self.samples if s.imitated)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
@@ -66,3 +91,5 @@ class MicroBatch:
     advantages: torch.Tensor  # [B]
     lengths: torch.Tensor  # [B] response tokens of each sequence
     sequence_ids: torch.Tensor  # [N] which of the B sequences a response token belongs to
+    imitated: torch.Tensor  # [B] bool
+    columns: Mapping[str, torch.Tensor]  # [N] each; those of the samples

@@ -8,10 +8,12 @@ from rl_helpers import make_prompt, make_scored
 
 from configs.schema import LengthRewardConfig, LossConfig, RLConfig
 from rewards.types import VerdictKind
-from rl.collect import group_metrics, make_groups, make_samples, permute_rewards, shape_by_length
+from rl.collect import group_metrics, learnable, make_groups, permute_rewards, shape_by_length
+from rl.collect import make_samples as make_samples_from
+from rl.types import Annotation
 
 GRPO = RLConfig(steps=1, loss=LossConfig(algorithm="grpo"))
-PLAIN = RLConfig(steps=1, loss=LossConfig(algorithm="grpo", normalize_std=False))
+PLAIN = RLConfig(steps=1, loss=LossConfig(algorithm="dr_grpo"))
 K15 = RLConfig(steps=1, loss=LossConfig(algorithm="kimi_k15"))
 WRONG, FAILED = VerdictKind.WRONG, VerdictKind.TIMEOUT
 
@@ -19,6 +21,12 @@ WRONG, FAILED = VerdictKind.WRONG, VerdictKind.TIMEOUT
 @pytest.fixture
 def prompt(rng, model):
     return make_prompt(rng, model)
+
+
+def make_samples(groups, config, note=None):
+    """Of the groups that teach, with nothing to say of them, or the same of each."""
+    kept = learnable(groups, config)
+    return make_samples_from(kept, config, [[note or Annotation() for _ in g.members] for g in kept])
 
 
 def group_of(prompt, *scored):

@@ -1,0 +1,48 @@
+"""One forward pass of any Kimi-VL over a micro-batch: the policy's, the reference's, the critic's."""
+
+from __future__ import annotations
+
+import torch
+
+from kimi_vl import KimiVLForConditionalGeneration
+from kimi_vl.packing import PackedLayout
+from rl.batch import ImageSet
+from rl.types import MicroBatch
+
+
+class EncodedImages:
+    """The images of a step through one model's vision tower, once, whatever the micro-batches.
+
+    Micro-batches read `features`, a leaf; `backward` sends the gradient that they left there through the tower.
+    """
+
+    def __init__(self, model: KimiVLForConditionalGeneration, images: ImageSet | None) -> None:
+        self._encoded = encode(model, images)
+        self.features = self._encoded.detach().requires_grad_() if self._encoded is not None else None
+
+    def backward(self) -> None:
+        """Finish the backward pass; nothing happens where no micro-batch had an image."""
+        if self._encoded is not None and self.features is not None and self.features.grad is not None:
+            self._encoded.backward(self.features.grad)
+
+
+def encode(model: KimiVLForConditionalGeneration, images: ImageSet | None) -> torch.Tensor | None:
+    """Features of all images of the step, with their graph."""
+    if images is None:
+        return None
+    return model.encode_images(images.pixel_values.to(model.device, model.dtype), images.grids.to(model.device))
+
+
+def response_hidden(
+    model: KimiVLForConditionalGeneration, micro: MicroBatch, features: torch.Tensor | None
+) -> torch.Tensor:
+    """Last hidden states `[N, H]` at the positions that predict the response tokens."""
+    device = model.device
+    rows = features[micro.feature_index.to(device)] if features is not None and len(micro.feature_index) else None
+    hidden = model.model.language_model(
+        inputs_embeds=model.embed(micro.input_ids[None].to(device), rows),
+        position_ids=micro.position_ids[None].to(device),
+        layout=PackedLayout.of(micro.segments, device),
+        use_cache=False,
+    )
+    return hidden.last_hidden_state[0, micro.predictors.to(device)]
