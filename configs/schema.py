@@ -229,7 +229,7 @@ class RLConfig:
     samples_per_prompt: int = 8
     epochs: int = 1  # passes over each step's rollouts
     minibatches: int = 1  # optimizer steps in each pass
-    micro_batch_tokens: int = 16_384  # padded tokens in one forward pass
+    micro_batch_tokens: int = 16_384  # packed into one forward pass
     workers: int = 2  # rollout actors
     eval_every: int = 10
     save_every: int = 10

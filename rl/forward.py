@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from kimi_vl import KimiVLForConditionalGeneration
+from kimi_vl.packing import PackedLayout
 from rl.batch import ImageSet
-from rl.types import MicroBatch
+from rl.types import PackedRow
 
 
 class EncodedImages:
@@ -33,12 +34,15 @@ def encode(model: KimiVLForConditionalGeneration, images: ImageSet | None) -> to
 
 
 def response_hidden(
-    model: KimiVLForConditionalGeneration, micro: MicroBatch, features: torch.Tensor | None
+    model: KimiVLForConditionalGeneration, row: PackedRow, features: torch.Tensor | None
 ) -> torch.Tensor:
     """Last hidden states `[N, H]` at the positions that predict the response tokens."""
     device = model.device
-    rows = features[micro.feature_index.to(device)] if features is not None and len(micro.feature_index) else None
-    embeds = model.embed(micro.input_ids.to(device), rows)
-    text = model.model.language_model
-    hidden = text(inputs_embeds=embeds, attention_mask=micro.attention_mask.to(device), use_cache=False)
-    return hidden.last_hidden_state.flatten(0, 1)[micro.predictors.to(device)]
+    images = features[row.feature_index.to(device)] if features is not None and len(row.feature_index) else None
+    hidden = model.model.language_model(
+        inputs_embeds=model.embed(row.input_ids[None].to(device), images),
+        position_ids=row.position_ids[None].to(device),
+        layout=PackedLayout.of(row.segments, device),
+        use_cache=False,
+    )
+    return hidden.last_hidden_state[0, row.predictors.to(device)]

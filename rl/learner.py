@@ -13,6 +13,7 @@ from torch import nn
 
 from configs.schema import LossConfig, OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
+from kimi_vl.packing import use_packed_attention
 from rl.batch import collect_images, make_micro_batch, split_by_tokens
 from rl.companions import Companions
 from rl.forward import EncodedImages, response_hidden
@@ -35,7 +36,7 @@ class LearnerConfig:
     max_new_tokens: int  # the rollouts' limit, which Dr.GRPO divides by
     epochs: int = 1
     minibatches: int = 1
-    micro_batch_tokens: int = 16_384
+    micro_batch_tokens: int = 16_384  # packed tokens of one forward pass
     seed: int = 0
 
 
@@ -46,6 +47,7 @@ class Learner:
         self, model: KimiVLForConditionalGeneration, config: LearnerConfig, *, barred_ids: Sequence[int]
     ) -> None:
         self.model = model.train()
+        use_packed_attention(model.model.language_model)
         self.config = config
         self.version = 0
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
@@ -137,11 +139,10 @@ class Learner:
         """Log-probs and entropies `[N]` of the response tokens from a model's hidden states."""
         return token_logprobs(
             hidden,
-            model.lm_head,
+            model.lm_head.weight,
             micro.targets.to(model.device),
             temperature=self.config.temperature,
             barred=self._barred,
-            entropy_gradient=self.config.loss.entropy_bonus > 0,
         )
 
     def _inputs(self, micro: MicroBatch, logprobs: torch.Tensor, entropy: torch.Tensor, batch: StepBatch) -> LossInputs:
