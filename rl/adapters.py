@@ -48,7 +48,8 @@ def merged_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             parameter = getattr(module, "parameter_name", "weight")
-            deltas[f"{_plain(name)}.{parameter}"] = module.get_delta_weight(_NAME)
+            layer: Any = module  # the base class declares no get_delta_weight
+            deltas[f"{_plain(name)}.{parameter}"] = layer.get_delta_weight(_NAME)
     merged = {_plain(name): tensor for name, tensor in model.state_dict().items() if "lora_" not in name}
     return merged | {name: merged[name] + delta.to(merged[name].dtype) for name, delta in deltas.items()}
 
