@@ -32,7 +32,7 @@ class Critic:
         self.head = nn.Linear(policy.config.text_config.hidden_size, 1).to(policy.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        rate = config.value_learning_rate or 10 * policy_learning_rate
+        rate = config.value_learning_rate or 5 * policy_learning_rate
         self.optimizer = torch.optim.AdamW(self._parameters(), lr=rate, weight_decay=0.0)
         self._images: EncodedImages | None = None
 
