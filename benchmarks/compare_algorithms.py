@@ -4,9 +4,9 @@
 
 The warm start is the quickstart's model after long-CoT SFT, made once. From it each algorithm runs for `--steps` RL
 steps a seed, with the quickstart's sampling and optimizer and the algorithm's own parts; PPO takes six minibatches a
-step. Everything is resumable: run it again after an interruption. Prints a table of means over seeds, writes it to `OUTPUT/algorithms.md` and the curves
-to `OUTPUT/algorithms.png`, and ends with one line of JSON. For PPO it also tells how much of the returns' variance the
-critic explains on held-out questions.
+step. Everything is resumable: run it again after an interruption. Prints a table of means over seeds, writes it to
+`OUTPUT/algorithms.md` and the curves to `OUTPUT/algorithms.png`, and ends with one line of JSON. For PPO it also tells
+how much of the returns' variance the critic explains on held-out questions.
 """
 
 from __future__ import annotations
