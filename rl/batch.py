@@ -70,10 +70,11 @@ def pack(answers: Sequence[Answer], images: ImageSet | None) -> PackedRow:
     """
     ids, positions, predictors, rows, segments = [], [], [], [], []
     start = prompt_start = 0
-    prompt: Prompt | None = None
+    last: Prompt | None = None
     for answer in answers:
-        if answer.prompt is not prompt:
-            prompt, prompt_start = answer.prompt, start
+        prompt = answer.prompt
+        if prompt is not last:
+            last, prompt_start = prompt, start
             ids.append(prompt.input_ids)
             segments.append(Segment(start=start, length=len(prompt.input_ids)))
             positions.append(np.arange(len(prompt.input_ids)))

@@ -21,8 +21,10 @@ class EncodedImages:
         self.features = self._encoded.detach().requires_grad_() if self._encoded is not None else None
 
     def backward(self) -> None:
-        """Finish the backward pass; nothing happens where no micro-batch had an image."""
-        if self._encoded is not None and self.features is not None and self.features.grad is not None:
+        """Finish the backward pass; nothing happens where no micro-batch had an image, or the tower is frozen."""
+        if self._encoded is None or self.features is None or self.features.grad is None:
+            return
+        if self._encoded.requires_grad:
             self._encoded.backward(self.features.grad)
 
 

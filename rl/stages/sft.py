@@ -18,7 +18,7 @@ from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from configs.schema import SFTConfig
-from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor, load_model
+from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor
 from kimi_vl.packing import use_packed_attention
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
@@ -30,6 +30,8 @@ from rl.optim import build_optimizer, build_schedule
 from rl.types import Answer, PackedRow
 from rollouts.prompts import PromptRenderer
 from rollouts.tasks.mixture import TaskMixture
+
+_WEIGHTS = "weights.pt"
 
 OnStep = Callable[[int, dict[str, float]], None]
 
@@ -92,10 +94,16 @@ class _PackedTrainer(SFTTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # the only seam that Trainer offers
         return SequentialSampler(cast(Sized, self.train_dataset))
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # Under our names, adapters and all. Trainer would write the hub's names, and read them back with
+        # strict=False: match nothing and say little.
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(cast(torch.nn.Module, self.model).state_dict(), folder / _WEIGHTS)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        # Trainer would load the hub's names into our names with strict=False, match nothing and say little.
-        target = cast(KimiVLForConditionalGeneration, model if model is not None else self.model)
-        target.load_state_dict(load_model(resume_from_checkpoint, dtype=target.dtype).state_dict())
+        target = cast(torch.nn.Module, model if model is not None else self.model)
+        target.load_state_dict(torch.load(Path(resume_from_checkpoint) / _WEIGHTS, map_location="cpu"))
 
 
 class _ReportSteps(TrainerCallback):
