@@ -74,7 +74,7 @@ class CriticConfig:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = CLOSED
 
     backbone: Literal["shared", "own"] = "own"
-    value_learning_rate: float | None = None  # of the head, and of the copy; ten times the policy's when left out
+    value_learning_rate: float | None = None  # of the copy; five times the policy's when left out
     value_coef: float = 0.5  # shared: weight of the value loss beside the policy's
     value_clip: float = 0.2
     gamma: float = 1.0

@@ -16,12 +16,14 @@ from rl.losses.inputs import LossOutput
 from rl.losses.terms import value_loss
 from rl.types import MicroBatch
 
+_HEAD = 10.0  # the head's learning rate, in those of the copy: it starts from nothing, the copy from the policy
+
 
 class Critic:
     """A value head on the policy's hidden states (`shared`), or on those of a copy of the policy (`own`).
 
-    The head starts at 0, so the first advantages are those of no baseline. AdamW at a constant rate moves the head,
-    and the copy; a shared backbone moves with the policy's own gradient.
+    The head starts at 0, so the first advantages are those of no baseline, and learns ten times as fast as the copy.
+    Both have AdamW at a constant rate; a shared backbone moves with the policy's own gradient.
     """
 
     def __init__(
@@ -32,13 +34,11 @@ class Critic:
         self.head = nn.Linear(policy.config.text_config.hidden_size, 1).to(policy.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        rate = config.value_learning_rate or 10 * policy_learning_rate
-        self.optimizer = torch.optim.AdamW(self._parameters(), lr=rate, weight_decay=0.0)
-        self._images: EncodedImages | None = None
-
-    def _parameters(self) -> list[nn.Parameter]:
+        rate = config.value_learning_rate or 5 * policy_learning_rate
         own = [p for p in self.backbone.parameters() if p.requires_grad] if self.backbone is not None else []
-        return [*self.head.parameters(), *own]
+        groups = [{"params": [*self.head.parameters()], "lr": _HEAD * rate}, {"params": own, "lr": rate}]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        self._images: EncodedImages | None = None
 
     def encode(self, images: ImageSet | None) -> torch.Tensor | None:
         """Image features of the critic's own backbone; None where it reads the policy's hidden states."""
@@ -70,7 +70,7 @@ class Critic:
         """One update of the head, and of the backbone where it is the critic's own. Returns the gradient's norm."""
         if self._images is not None:
             self._images.backward()
-        norm = nn.utils.clip_grad_norm_(self._parameters(), grad_clip)
+        norm = nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self._images = None
