@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from rewards.extraction import Extraction, extract_answer, split_thinking
 from rewards.literal import literals_equal, parse_literal, split_unit, units_agree
-from rewards.math import MathVerifier, from_prose
+from rewards.math import MathVerifier
+from rewards.prose import from_prose
 from rewards.normalize import plain, to_latex
 from rewards.pool import Worker
 from rewards.types import Task, Verdict, VerdictKind
@@ -61,6 +62,7 @@ class ChoiceVerifier:
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`. Without options, letters alone are compared. Never raises."""
         start = time.perf_counter()
+        response = response if isinstance(response, str) else ""
         gold = reference_index(reference, task.choices)
         found = Commitment(index=None, rule="reference")
         kind = VerdictKind.BAD_REFERENCE

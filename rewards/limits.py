@@ -22,7 +22,10 @@ _FACTORIAL = re.compile(r"(\d+)?\s*([)}\]]?)\s*!")
 _NESTED_FACTORIAL = re.compile(r"!\s*[)}\]]{0,24}\s*!")
 _GAMMA = re.compile(r"\\(?:Gamma|zeta|binom|tbinom|dbinom)[^a-zA-Z]")
 _BIG = re.compile(r"\d{5,}|10\s*\^")
-_OPERATOR = re.compile(r"\\(?:int|iint|oint|sum|prod|partial|lim|det)(?![a-zA-Z])|\\frac\s*\{\s*d\s*[}^]")
+_OPERATOR = re.compile(
+    r"\\(?:int|iint|oint|sum|prod|partial|lim|det)(?![a-zA-Z])|\\frac\s*\{\s*d\s*[}^]"
+    r"|\\?(?:gcd|lcm|max|min|mod|bmod|pmod|floor|round|len)\s*\}?\s*(?:\(|\\\{|\[|\{)|\\b?mod(?![a-zA-Z])"
+)
 
 
 def refusal(text: str, *, longest: int = MAX_ANSWER) -> str | None:

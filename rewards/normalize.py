@@ -20,9 +20,11 @@ _ROOT = re.compile(r"√\s{0,4}(?:\(([^()√]{1,60})\)|(\d{1,20}|[a-z]))")
 _CIRCLED = re.compile("[①-⑳]+")
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 _DOLLAR = re.compile(r"(?<!\\)\$")
-_SETBUILDER = re.compile(
-    r"\\\{\s*[a-z]\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\||:|\\mid)\s*([^{}|]*(?:\{[^{}]*\}[^{}|]*)*)\\\}"
+_FOR_ALL = re.compile(
+    r"\\text\s*\{\s*,?\s*(?:for|with|where)\b[^{}]{0,20}\}\s*[a-z](?:\s*,\s*[a-z])*\s*\\in\s*\\mathbb\s*\{?\s*[ZNQR]\s*\}?"
+    r"(?:[_^]\s*(?:\{[^{}]{0,20}\}|\S))*"
 )
+_ONLY = re.compile(r"^(?:\\text\s*\{\s*only\s*\}|only\s)\s*", re.IGNORECASE)
 _QUANTIFIER = re.compile(
     r"(?:,|\\text\s*\{\s*,?\s*(?:for|where|with)\b[^{}]*\})[^,]*\\in\s*\\mathbb\s*\{?\s*[ZNQR]\s*\}?[^,=]{0,12}$"
     r"|,?\s*\\text\s*\{\s*,?\s*(?:for (?:all|any|some|every|each)|where)\b[^{}]*\}[^=]*$"
@@ -44,10 +46,12 @@ _SIMPLE = (
     (re.compile(r"(?<!\\)\\(?:quad|qquad|;|:|>|enspace|,\s(?=\s))(?![a-zA-Z])"), " "),
     (re.compile(r"(?<=\d)\\,(?=\d{3}(?!\d))"), ""),
     (re.compile(r"(?<!\\)\\[,\s]"), " "),
+    (re.compile(r"\\text\{\s?(sin|cos|tan|cot|sec|csc|ln|log|exp|arcsin|arccos|arctan)\s?\}"), r"\\\1 "),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\(?:degree|degrees)(?![a-zA-Z])"), r"^\\circ "),
     (re.compile(r"\^\s?\{\s?\\circ\s?\}"), r"^\\circ "),
     (re.compile(r"\*\*"), "^"),
+    (re.compile(r"(?<!\\)~"), " "),
 )  # fmt: skip
 _WRAPPED = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("__", "__"))
 _WRAPPING_COMMAND = re.compile(r"^\\(?:boxed|fbox|text|ensuremath)\s{0,4}\{")
@@ -72,8 +76,7 @@ def to_latex(text: str) -> str:
     if len(_DOLLAR.findall(text)) % 2 == 0:
         text = _DOLLAR.sub(" ", text)
     if len(text) <= _MAX_GROUPS:
-        text = _QUANTIFIER.sub("", _brace_arguments(text))
-        text = _SETBUILDER.sub(r"\1", text)
+        text = _ONLY.sub("", _QUANTIFIER.sub("", _FOR_ALL.sub("", _brace_arguments(text))))
     return " ".join(text.split())
 
 

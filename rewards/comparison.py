@@ -1,0 +1,194 @@
+r"""Are two answers equal? Decided in this process, with our own grammar and bounded arithmetic, wherever that is possible.
+
+`equal` tries, in this order: the same string, sets of numbers, matrices and vectors, lists and tuples part by part, equations,
+formulas by their values. What it cannot read is `None`: then the worker process with a computer algebra system is asked.
+"""
+
+from __future__ import annotations
+
+import re
+
+from rewards.formula import Node, Unreadable, letters, parse_formula, rename
+from rewards.intervals import RELATION, chains_equal, may_be_region, regions_equal, split_at
+from rewards.literal import literals_equal, parse_literal
+from rewards.matrices import matrices_equal
+from rewards.normalize import plain
+from rewards.structure import compare
+from rewards.units import conversion, split_unit, units_agree
+from rewards.values import nodes_equal, proportional
+
+EQUALS = re.compile(r"(?<![<>!:\\=])=(?!=)")
+LABEL = re.compile(
+    r"^(?:[A-Z]+(?:_\{?\w\}?)?(?:\s*:\s*[A-Z]+(?:_\{?\w\}?)?){1,3}$|(?:\\text\s*\{[A-Za-z .]{1,40}\}|[A-Za-z]{1,12}(?: [A-Za-z]{1,12}){0,3}|\\[a-zA-Z]+(?:\s*[A-Z]{1,4})?)"
+    r"(?:_\{[^{}=]{1,20}\}|_\\?\w{1,8})?(?:\([a-zA-Z](?:,\s?[a-zA-Z])*\)|\([-\d]{1,4}\))?'*$)"
+)
+_APPROXIMATELY = re.compile(r"\\approx(?![a-zA-Z])|≈")
+_PARAMETER = re.compile(r"(?:\\text\s*\{[^{}]*\}\s*)?\s*(?<![a-zA-Z\\])([a-zA-Z])\s*\\in\s*\\mathbb\s*\{?\s*[ZNQR]")
+_RUN = re.compile(r"[A-Za-z]{3,}")
+_SPACE = re.compile(r"\s+")
+_CHANGEABLE = frozenset("kmnlpqtscrC")  # what people call a free integer or constant
+
+
+class _Undecided(Exception):
+    """A part could not be read here."""
+
+
+def equal(gold: str, answer: str) -> bool | None:
+    """True or False where the outcome is certain, None where only algebra can tell. Normalised LaTeX, bounded work."""
+    if _SPACE.sub("", gold) == _SPACE.sub("", answer):
+        return True
+    try:
+        return _shaped(gold, answer)
+    except _Undecided:
+        return None
+
+
+def _decided(found: bool | None) -> bool:
+    if found is None:
+        raise _Undecided
+    return found
+
+
+def _shaped(gold: str, answer: str) -> bool:
+    if may_be_region(gold, answer):
+        found = regions_equal(gold, answer)
+        if found is None and RELATION.search(gold) and RELATION.search(answer):
+            found = chains_equal(gold, answer)
+        if found is not None:
+            return found
+    if "\\begin" in gold + answer:
+        return _decided(matrices_equal(gold, answer, _part))
+    found = compare(gold, answer, _part)
+    return _part(gold, answer) if found is None else found
+
+
+def _part(gold: str, answer: str) -> bool:
+    """Two parts that are no lists."""
+    gold, answer = gold.strip(), answer.strip()
+    if gold == answer:
+        return True
+    (g_label, g_value), (a_label, a_value) = split_label(gold), split_label(answer)
+    if g_label and a_label:
+        if same_label(g_label, a_label):
+            return _value(g_value, a_value)
+        if function_of(g_label) and function_of(a_label) and g_label[0] == a_label[0]:
+            return _bound(g_label, g_value, a_label, a_value)
+        return bool(_equations(gold, answer))
+    if EQUALS.search(gold) and EQUALS.search(answer):
+        return _decided(_equations(gold, answer))
+    if g_label or a_label:
+        return _value(g_value if g_label else gold, a_value if a_label else answer)
+    if EQUALS.search(gold) or EQUALS.search(answer):
+        return False
+    return _value(gold, answer)
+
+
+def _value(gold: str, answer: str) -> bool:
+    g, a = split_unit(gold), split_unit(answer)
+    if not units_agree(g.unit, a.unit):
+        return False
+    factor = conversion(g.unit, a.unit)
+    left, right = parse_literal(g.text), parse_literal(a.text)
+    if left is not None and right is not None:
+        return literals_equal(left, right, factor)
+    if plain(g.text) == plain(a.text) and "\\text" in g.text + a.text:
+        return True
+    if _RUN.fullmatch(g.text) or _RUN.fullmatch(a.text):
+        return len(g.text) > 3 and g.text.casefold() == a.text.casefold()  # a word or a name, no product
+    try:
+        x, y = parse_formula(g.text), parse_formula(a.text)
+    except Unreadable:
+        if "\\text" in gold and "\\text" in answer and not re.search(r"\d", gold + answer):
+            return False
+        raise _Undecided from None
+    if factor != 1:
+        y = Node("mul", (Node("num", value=factor), y))
+    if "deg" in (g.unit, a.unit) and g.unit != a.unit:
+        x, y = (Node("deg", (n,)) if unit == "deg" and "\\pi" in other else n
+                for n, unit, other in ((x, g.unit, a.text), (y, a.unit, g.text)))  # fmt: skip
+    found = nodes_equal(x, renamed(x, y))
+    if not found and any(name.startswith(("\\sum", "\\prod", "\\int", "\\lim")) for name in letters(x) | letters(y)):
+        raise _Undecided
+    return _decided(found)
+
+
+def _equations(gold: str, answer: str) -> bool | None:
+    """True where `lhs - rhs` of the one is a multiple of that of the other; None where one cannot be read."""
+    pair = []
+    for text in (gold, answer):
+        sides = EQUALS.split(text)
+        if len(sides) != 2:
+            return None if len(sides) > 2 else False
+        try:
+            left, right = (parse_formula(side.strip()) for side in sides)
+        except Unreadable:
+            return None
+        pair.append(Node("add", (left, Node("neg", (right,)))))
+    return proportional(*pair)
+
+
+def split_label(text: str) -> tuple[str, str]:
+    """Split `x = 5` into ("x", "5"), `5 = x` as well; ("", text) where there is no label."""
+    pieces = EQUALS.split(text)
+    if len(pieces) < 2 or not all(piece.strip() for piece in pieces):
+        colon = re.match(r"^([A-Za-z][A-Za-z ]{2,30}|\\text\s*\{[A-Za-z ]{3,30}\})\s*:\s*(?=\S)", text)
+        return (colon[1].strip(), text[colon.end() :].strip()) if colon is not None else ("", text)
+    first, last = pieces[0].strip(), pieces[-1].strip()
+    if LABEL.match(first):
+        return first, last
+    if LABEL.match(last) and (len(pieces) == 2 and parse_literal(first) is not None):
+        return last, first
+    return "", text
+
+
+def same_label(one: str, other: str) -> bool:
+    """True for two spellings of one label: `S_n` and `S_{n}`, `\\text{Area}` and `area`."""
+    return _bare(one) == _bare(other)
+
+
+def _bare(label: str) -> str:
+    label = re.sub(r"\\text|[{}\s]", "", label)
+    return label.casefold() if len(re.sub(r"_.*", "", label)) > 2 else label
+
+
+def function_of(label: str) -> str:
+    """The variable of `f(x)`, else ""."""
+    match = re.fullmatch(r"[A-Za-z]\(([a-zA-Z])\)", label)
+    return match[1] if match is not None else ""
+
+
+def _bound(g_label: str, gold: str, a_label: str, answer: str) -> bool:
+    """`f(x) = x + 1` and `f(t) = t + 1`: the bound variable may have another name."""
+    try:
+        left, right = parse_formula(gold), parse_formula(answer)
+    except Unreadable:
+        raise _Undecided from None
+    new, old = function_of(g_label), function_of(a_label)
+    if new in letters(right):
+        return False
+    return _decided(nodes_equal(left, rename(right, old, new)))
+
+
+def renamed(gold: Node, answer: Node) -> Node:
+    r"""`answer` with its one free constant called as in `gold`, where only that name differs: `n\pi` and `k\pi`, `C` and `c`.
+
+    Only letters that people use for a free integer or constant count, and only beside another term or factor: `x` is not `y`.
+    """
+    wanted, given = letters(gold), letters(answer)
+    new, old = wanted - given, given - wanted
+    if len(new) != 1 or len(old) != 1:
+        return answer
+    (n,), (o,) = new, old
+    case = n.casefold() == o.casefold()
+    free = n[0] in _CHANGEABLE and o[0] in _CHANGEABLE and (_has_pi(gold) or n[0] in "Cc")
+    return rename(answer, o, n) if (case and answer.op != "sym") or (free and answer.op != "sym") else answer
+
+
+def _has_pi(node: Node) -> bool:
+    return node.op == "deg" or (node.op == "const" and node.name == "pi") or any(_has_pi(arg) for arg in node.args)
+
+
+def declared_parameter(text: str) -> str:
+    r"""The letter of `t \in \mathbb{Z}` in `text`, else ""."""
+    match = _PARAMETER.search(text)
+    return match[1] if match is not None else ""
