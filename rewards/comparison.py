@@ -14,18 +14,29 @@ from rewards.literal import literals_equal, parse_literal
 from rewards.matrices import matrices_equal
 from rewards.normalize import plain
 from rewards.structure import compare
-from rewards.units import conversion, split_unit, units_agree
+from rewards.units import Measure, conversion, split_unit, units_agree
 from rewards.values import nodes_equal, proportional
 
 EQUALS = re.compile(r"(?<![<>!:\\=])=(?!=)")
+def equal_sides(text: str) -> list[str]:
+    """`text` split at the equality signs that stand outside of brackets and subscripts."""
+    return split_at(text, EQUALS) if "=" in text else [text]
+
+
 LABEL = re.compile(
     r"^(?:[A-Z]+(?:_\{?\w\}?)?(?:\s*:\s*[A-Z]+(?:_\{?\w\}?)?){1,3}$|(?:\\text\s*\{[A-Za-z .]{1,40}\}|[A-Za-z]{1,12}(?: [A-Za-z]{1,12}){0,3}|\\[a-zA-Z]+(?:\s*[A-Z]{1,4})?)"
-    r"(?:_\{[^{}=]{1,20}\}|_\\?\w{1,8})?(?:\([a-zA-Z](?:,\s?[a-zA-Z])*\)|\([-\d]{1,4}\))?'*$)"
+    r"(?:_\{[^{}=]{1,30}\}|_\\?\w{1,8})?'*(?:\^\{-1\})?(?:\([a-zA-Z](?:,\s?[a-zA-Z])*\)|\([-\d]{1,4}\)|\([A-Z]\s?[=<>][^()]{1,12}\))?'*$)"
 )
-_APPROXIMATELY = re.compile(r"\\approx(?![a-zA-Z])|≈")
-_PARAMETER = re.compile(r"(?:\\text\s*\{[^{}]*\}\s*)?\s*(?<![a-zA-Z\\])([a-zA-Z])\s*\\in\s*\\mathbb\s*\{?\s*[ZNQR]")
+_CONDITION = re.compile(r"^\\text\s*\{\s*,?\s*(?:if|for|when|where)\s*\}|^(?:if|for|when)\s|,\s*$")
+_COLON = re.compile(":")
+_PARAMETER = re.compile(
+    r"(?<![a-zA-Z\\])([a-zA-Z])\s*(?:\\in|∈)\s*\\?(?:mathbb)?\s*\{?\s*[ZNQRℤℕ]"
+    r"|(?:any|some|every|all|each|arbitrary|an)\s+(?:(?:real|positive|non-?negative|nonzero)\s+)?"
+    r"(?:integers?|numbers?|constants?|parameters?)[\s},$]{1,4}([a-zA-Z])(?![a-zA-Z])"
+    r"|(?<![a-zA-Z\\])([a-zA-Z])\s*(?:\\text\s*\{)?\s*is an? (?:arbitrary )?(?:integer|real number|constant|parameter)"
+)
 _RUN = re.compile(r"[A-Za-z]{3,}")
-_SPACE = re.compile(r"\s+")
+_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 _CHANGEABLE = frozenset("kmnlpqtscrC")  # what people call a free integer or constant
 
 
@@ -56,10 +67,17 @@ def _shaped(gold: str, answer: str) -> bool:
             found = chains_equal(gold, answer)
         if found is not None:
             return found
+    if (gold.count(":") > 1 or answer.count(":") > 1) and "," not in gold + answer:
+        return _ratios(gold, answer)
     if "\\begin" in gold + answer:
-        return _decided(matrices_equal(gold, answer, _part))
+        return _decided(matrices_equal(split_label(gold)[1], split_label(answer)[1], _cell))
     found = compare(gold, answer, _part)
     return _part(gold, answer) if found is None else found
+
+
+def _cell(gold: str, answer: str) -> bool:
+    """Two cells of a matrix, or of the cases of a function with their conditions."""
+    return _shaped(*(_CONDITION.sub("", text) for text in (gold, answer)))
 
 
 def _part(gold: str, answer: str) -> bool:
@@ -74,17 +92,19 @@ def _part(gold: str, answer: str) -> bool:
         if function_of(g_label) and function_of(a_label) and g_label[0] == a_label[0]:
             return _bound(g_label, g_value, a_label, a_value)
         return bool(_equations(gold, answer))
-    if EQUALS.search(gold) and EQUALS.search(answer):
+    if len(equal_sides(gold)) > 1 and len(equal_sides(answer)) > 1:
         return _decided(_equations(gold, answer))
     if g_label or a_label:
         return _value(g_value if g_label else gold, a_value if a_label else answer)
-    if EQUALS.search(gold) or EQUALS.search(answer):
+    if len(equal_sides(gold)) > 1 or len(equal_sides(answer)) > 1:
         return False
     return _value(gold, answer)
 
 
 def _value(gold: str, answer: str) -> bool:
     g, a = split_unit(gold), split_unit(answer)
+    if g.unit != a.unit and "" in (g.unit, a.unit):  # `0.64N` beside `0.64 N`
+        g, a = _touching(g, a.unit), _touching(a, g.unit)
     if not units_agree(g.unit, a.unit):
         return False
     factor = conversion(g.unit, a.unit)
@@ -93,7 +113,7 @@ def _value(gold: str, answer: str) -> bool:
         return literals_equal(left, right, factor)
     if plain(g.text) == plain(a.text) and "\\text" in g.text + a.text:
         return True
-    if _RUN.fullmatch(g.text) or _RUN.fullmatch(a.text):
+    if _RUN.fullmatch(g.text) and _RUN.fullmatch(a.text):
         return len(g.text) > 3 and g.text.casefold() == a.text.casefold()  # a word or a name, no product
     try:
         x, y = parse_formula(g.text), parse_formula(a.text)
@@ -112,11 +132,30 @@ def _value(gold: str, answer: str) -> bool:
     return _decided(found)
 
 
+def _touching(side: Measure, unit: str) -> Measure:
+    """`side` with `unit` off, which the other side has, where it touches the number."""
+    if side.unit or not unit or not side.text.endswith(unit) or not side.text[: -len(unit)][-1:].isdigit():
+        return side
+    return Measure(text=side.text[: -len(unit)], unit=unit)
+
+
+def _ratios(gold: str, answer: str) -> bool:
+    """`1:2:3` and `2:4:6`: the same up to a common factor."""
+    left, right = split_at(split_label(gold)[1], _COLON), split_at(split_label(answer)[1], _COLON)
+    if len(left) != len(right):
+        return False
+    try:
+        a, b = ([parse_formula(term) for term in terms] for terms in (left, right))
+    except Unreadable:
+        raise _Undecided from None
+    return all(_decided(nodes_equal(Node("mul", (x, b[0])), Node("mul", (y, a[0])))) for x, y in zip(a, b, strict=True))
+
+
 def _equations(gold: str, answer: str) -> bool | None:
     """True where `lhs - rhs` of the one is a multiple of that of the other; None where one cannot be read."""
     pair = []
     for text in (gold, answer):
-        sides = EQUALS.split(text)
+        sides = equal_sides(text)
         if len(sides) != 2:
             return None if len(sides) > 2 else False
         try:
@@ -129,7 +168,7 @@ def _equations(gold: str, answer: str) -> bool | None:
 
 def split_label(text: str) -> tuple[str, str]:
     """Split `x = 5` into ("x", "5"), `5 = x` as well; ("", text) where there is no label."""
-    pieces = EQUALS.split(text)
+    pieces = equal_sides(text)
     if len(pieces) < 2 or not all(piece.strip() for piece in pieces):
         colon = re.match(r"^([A-Za-z][A-Za-z ]{2,30}|\\text\s*\{[A-Za-z ]{3,30}\})\s*:\s*(?=\S)", text)
         return (colon[1].strip(), text[colon.end() :].strip()) if colon is not None else ("", text)
@@ -143,7 +182,8 @@ def split_label(text: str) -> tuple[str, str]:
 
 def same_label(one: str, other: str) -> bool:
     """True for two spellings of one label: `S_n` and `S_{n}`, `\\text{Area}` and `area`."""
-    return _bare(one) == _bare(other)
+    a, b = _bare(one), _bare(other)
+    return a == b or re.sub(r"_\d$", "", a) == b or a == re.sub(r"_\d$", "", b)
 
 
 def _bare(label: str) -> str:
@@ -191,4 +231,4 @@ def _has_pi(node: Node) -> bool:
 def declared_parameter(text: str) -> str:
     r"""The letter of `t \in \mathbb{Z}` in `text`, else ""."""
     match = _PARAMETER.search(text)
-    return match[1] if match is not None else ""
+    return next((name for name in match.groups() if name), "") if match is not None else ""

@@ -23,7 +23,7 @@ _MAX_BITS = 4096
 _N = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
 _NUMBER = re.compile(_N)
 _MIXED_SLASH = re.compile(r"(\d+)(?:\s+|\s*\+\s*)(\d+)\s*/\s*(\d+)")
-_FRACTION = re.compile(rf"({_N})?\s*\\frac\s*(?:\{{\s*(-?{_N})\s*\}}|(\d))\s*(?:\{{\s*(-?{_N})\s*\}}|(\d))")
+_FRACTION = re.compile(rf"({_N})?\s*\+?\s*\\frac\s*(?:\{{\s*(-?{_N})\s*\}}|(\d))\s*(?:\{{\s*(-?{_N})\s*\}}|(\d))")
 _SLASH = re.compile(rf"({_N})\s*(?:/|:)\s*({_N})")
 _SCIENTIFIC = re.compile(
     rf"(?:({_N})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*\^\s*(?:\{{\s*([-+]?\d+)\s*\}}|\(\s*([-+]?\d+)\s*\)|([-+]?\d+))"

@@ -11,19 +11,20 @@ import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from rewards.comparison import EQUALS, LABEL, declared_parameter, equal
+from rewards.comparison import LABEL, declared_parameter, equal, equal_sides
 from rewards.extraction import extract_answer, first_sentence, last_box
 from rewards.limits import MAX_ANSWER, MAX_REFERENCE, refusal, unevaluated
 from rewards.literal import Literal, literals_equal, parse_literal
 from rewards.normalize import plain, to_latex
 from rewards.pool import Worker, WorkerDied, WorkerTimeout
 from rewards.prose import from_prose, is_prose, negated
+from rewards.spoken import times_equal
 from rewards.types import Task, Verdict, VerdictKind
 from rewards.units import conversion, split_unit, units_agree
 
 _SEVERAL = re.compile(r"[,;<>]|\\(?:pm|cup|le|ge|ne|lt|gt)(?![a-zA-Z])|\b(?:or|and)\b")
 _HEDGE = re.compile(r"(?<![a-zA-Z\\])(?:or|either|maybe|perhaps|possibly|probably)(?![a-zA-Z])|或|还是", re.IGNORECASE)
-_ARITHMETIC = re.compile(r"[\d})]\s*(?:\+|-|\*|\\times|\\cdot)\s*(?=[\d({\\.])")
+_ARITHMETIC = re.compile(r"[\d})]\s*(?:\+|-|\*|\\times|\\cdot)\s*(?=[\d({\\.])|\d\s*\(\s*\d")
 _POWER_OF_TEN = re.compile(r"(?:\\times|\\cdot|\*)\s*10\s*\^")
 _BASE = re.compile(r"^[\dA-F]*\d\s*_\s*\{?\s*\d+\s*\}?$")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[a-zA-Z](?![A-Za-z])")
@@ -31,6 +32,7 @@ _WORDS = re.compile(r"[A-Za-z]{2,}")
 _WORD = re.compile(r"(?<![\\A-Za-z])(?!sqrt|sinh|cosh|tanh|frac|asin|acos|atan|arc)[A-Za-z]{4,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-zA-Z]{1,12}\*?\}")
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])|\\text\s*\{\s*or")
 _LIST = re.compile(r"[,;].*=|\b(?:and|or)\b.*=")
 _TEXT_COMMAND = re.compile(r"\\text\s*\{")
 _WRITTEN = re.compile(r"\w|\\(?:infty|emptyset|pi|varnothing)")
@@ -101,7 +103,7 @@ class MathVerifier:
                 kind=VerdictKind.NO_ANSWER, rule="refused", detail=f"longer than {4 * MAX_ANSWER} characters"
             )
         several = bool(_SEVERAL.search(gold.latex))
-        if rule in ("anchor", "line", "tag") and to_latex(answer) != gold.latex:
+        if rule in ("anchor", "line", "tag", "json") and to_latex(answer) != gold.latex:
             if not several and _HEDGE.search(first_sentence(answer)) and not gold.words:
                 return Finding(kind=VerdictKind.NO_ANSWER, rule="hedge")
             answer = from_prose(answer, last=rule == "line")
@@ -192,8 +194,8 @@ def _read(latex: str, *, gold: bool) -> Answer:
 
 def _unlabel(latex: str, *, gold: bool) -> tuple[str, str]:
     """Split `x = 5` into ("x", "5"); an equation that is the answer itself, or a list of labels, stays whole."""
-    pieces = [piece.strip() for piece in EQUALS.split(latex)]
-    if len(pieces) < 2 or any(not piece for piece in pieces) or _LIST.search(latex):
+    pieces = [piece.strip() for piece in equal_sides(latex)]
+    if len(pieces) < 2 or any(not piece for piece in pieces) or _LIST.search(latex) or _RELATION.search(latex):
         return "", latex
     first, last = pieces[0], pieces[-1]
     if LABEL.match(first):
@@ -211,6 +213,8 @@ def _unlabel(latex: str, *, gold: bool) -> tuple[str, str]:
 
 
 def _as_words(latex: str) -> str:
+    if latex in (r"\emptyset", r"\varnothing", r"\{\}"):
+        return "none"
     without = _TEXT_COMMAND.sub("", latex)
     if re.search(r"[\d\\^_=+<>]", without) or not _WORDS.search(without):
         return ""
@@ -226,6 +230,9 @@ def _quick(gold: Answer, answer: Answer) -> Finding | None:
         same = gold.words == (answer.words or plain(answer.latex))
         if same or r"\text" in gold.latex or " " in gold.words:
             return Finding(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="words")
+    at = times_equal(gold.latex, answer.latex)
+    if at is not None:
+        return Finding(kind=VerdictKind.CORRECT if at else VerdictKind.WRONG, rule="time")
     if _BASE.search(gold.latex) or _BASE.search(answer.latex):
         same = re.sub(r"[\s{}]", "", gold.latex) == re.sub(r"[\s{}]", "", answer.latex)
         return Finding(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="base")
@@ -242,17 +249,25 @@ def _quick(gold: Answer, answer: Answer) -> Finding | None:
         return Finding(kind=VerdictKind.WRONG, rule="unevaluated")
     if negated(answer.core):
         return Finding(kind=VerdictKind.WRONG, rule="negated")
-    if gold.literal is not None and (is_prose(answer.core.replace(r"\text", "")) or _WORD.search(answer.core)):
+    bare = _ENVIRONMENT.sub(" ", answer.core.replace(r"\text", ""))
+    prose = is_prose(bare) or _WORD.search(bare) is not None
+    if prose and (gold.literal is not None or (_sentence(bare) and not _sentence(gold.core))):
         return Finding(kind=VerdictKind.WRONG, rule="prose")
     return None
+
+
+def _sentence(text: str) -> bool:
+    return len(re.findall(r"(?<![A-Za-z\\])[A-Za-z]{3,}", text)) >= 3
 
 
 def _sides(gold: Answer, answer: Answer) -> tuple[str, str]:
     """What to compare: with labels where both have one, without where one has."""
     if gold.label and answer.label:
         return gold.latex, answer.latex
-    if not gold.label and EQUALS.search(gold.core) is not None:
+    if not gold.label and len(equal_sides(gold.core)) > 1:
         return gold.core, answer.latex
+    if gold.label and len(equal_sides(answer.core)) > 1:
+        return gold.latex, answer.latex
     if gold.unit != answer.unit:
         return _with_unit(gold), _with_unit(answer)
     return gold.core, answer.core

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from rewards.structure import parse_group
 
 _ENVIRONMENT = re.compile(
-    r"(?:\\(?:left)?[(\[{]|[(\[])?\s*\\begin\s*\{(p|b|B|small)?(?:matrix|array)\}\s*(?:\{[lcr| ]{1,40}\})?(.*?)"
-    r"\\end\s*\{(?:p|b|B|small)?(?:matrix|array)\}\s*(?:\\right)?[)\]}]?",
+    r"(?:\\(?:left)?[(\[{]|[(\[])?\s*\\begin\s*\{((?:p|b|B|small)?matrix|array|cases)\}\s*(?:\{[lcr| ]{1,40}\})?(.*?)"
+    r"\\end\s*\{(?:(?:p|b|B|small)?matrix|array|cases)\}\s*(?:\\right)?[)\]}]?",
     re.DOTALL,
 )
 _RULE = re.compile(r"\\hline(?![a-zA-Z])")
@@ -43,6 +43,10 @@ def matrices_equal(gold: str, answer: str, equal: Callable[[str, str], bool]) ->
 def parse_matrix(text: str) -> Rows | None:
     """The cells of the one matrix that `text` is, by row; None where it is none, or is multiplied with something."""
     text = text.strip()
+    if text.startswith("[[") or text.startswith("[ ["):
+        rows = [parse_group(part, thousands=False) for part in parse_group(text, thousands=False).parts]
+        even = len({len(row.parts) for row in rows}) == 1 and all(row.opening == "[" for row in rows)
+        return tuple(row.parts for row in rows) if even else None
     match = _ENVIRONMENT.fullmatch(text)
     if match is None or "\\begin" in match[2]:
         return None

@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from rewards.spoken import chinese_number, english_number, scaled
+
 _SUPERSCRIPTS = str.maketrans(dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True)))
+_SUBSCRIPTS = str.maketrans(dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True)))
+_SUBSCRIPT_RUN = re.compile("[₀-₉]+")
 _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
 _VULGAR = re.compile(r"(\d?)([¼½¾⅐-⅞])")
 _SYMBOLS = {
@@ -13,7 +17,7 @@ _SYMBOLS = {
     "÷": "/", "∕": "/", "⁄": "/", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ",
     "∪": r"\cup ", "∩": r"\cap ", "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ",
     "λ": r"\lambda ", "°": r"^\circ ", "∈": r"\in ", "±": r"\pm ", "∓": r"\mp ", "≈": r"\approx ", "∅": r"\emptyset ",
-    "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "、": ",", "∨": r"\text{ or }", "¬": r"\neg ",
+    "，": ",", "；": ";", "：": ":", "∶": ":", "′": "'", "⟨": "(", "⟩": ")", "（": "(", "）": ")", "、": ",", "∨": r"\text{ or }", "¬": r"\neg ",
 }  # fmt: skip
 _SYMBOL = re.compile("[" + "".join(_SYMBOLS) + "]")
 _ROOT = re.compile(r"√\s{0,4}(?:\(([^()√]{1,60})\)|(\d{1,20}|[a-z]))")
@@ -36,7 +40,8 @@ _SIMPLE = (
     (re.compile(r"(?<=\d),\s?\\!\s?"), ","),
     (re.compile(r"<(/?)su([pb])>"), lambda m: ("}" if m[1] else "^{" if m[2] == "p" else "_{")),
     (re.compile(r"(?<!\\)\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|(?<!\\)!)(?![a-zA-Z])"), ""),
-    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\[dtc](frac|binom)(?![a-zA-Z])"), r"\\\1"),
+    (re.compile(r"^Eq\((.{1,200}),\s?([^,()]{1,80})\)$"), r"\1 = \2"),
     (re.compile(r"\\leqs?(?:lant)?(?![a-zA-Z])"), r"\\le "),
     (re.compile(r"\\geqs?(?:lant)?(?![a-zA-Z])"), r"\\ge "),
     (re.compile(r"\\neq(?![a-zA-Z])"), r"\\ne "),
@@ -51,6 +56,19 @@ _SIMPLE = (
     (re.compile(r"\\(?:degree|degrees)(?![a-zA-Z])"), r"^\\circ "),
     (re.compile(r"\^\s?\{\s?\\circ\s?\}"), r"^\\circ "),
     (re.compile(r"\*\*"), "^"),
+    (re.compile(r"(?:\\text\s?\{\s?)?\b(?:all|any|every)(?: x)? real (?:numbers?|x)(?:\s?\})?|(?<!\\)ℝ"), r"\\mathbb{R}"),
+    (re.compile(r"\\R(?![a-zA-Z])"), r"\\mathbb{R}"),
+    (re.compile(r"\\langle(?![a-zA-Z])"), "("),
+    (re.compile(r"\\rangle(?![a-zA-Z])"), ")"),
+    (re.compile(r"(?<![\\a-zA-Z])(frac|sqrt|text)(?=\{)"), r"\\\1"),
+    (re.compile(r"\\frac\{\\text\{([^{}]{1,20})\}\}\{\\text\{([^{}]{1,20})\}\}"), r"\\text{\1/\2}"),
+    (re.compile(r"(?<=\d)\s*(?:\\text\s?\{\s*to\s*\}|\bto\b)\s*(?=\d)"), ":"),
+    (re.compile(r"^\\text\s?\{[A-Za-z ]{2,30}[:=]\s*\}\s*"), ""),
+    (re.compile(r"(?<![a-zA-Z\\])infinity(?![a-zA-Z])"), r"\\infty "),
+    (re.compile(r"\.(\d{0,20})\\dot\s?\{?(\d)\}?(?:(\d{0,20})\\dot\s?\{?(\d)\}?)?"), r".\1\\overline{\2\3\4}"),
+    (re.compile(r"^(-?\d{1,3})((?: \d{3})+)(?!\d)"), lambda m: m[1] + m[2].replace(" ", "")),
+    (re.compile(r"\s?\(\s?([a-z](?:,\s?[a-z]){0,3}\s?\\in\s?\\mathbb\s?\{?[ZNQR]\}?)\s?\)$"), r", \1"),
+    (re.compile(r"^\\\{\s?([a-z])\s?(?:\\mid|\||:)\s?\1\s?=([^|{}]{1,200}),\s?[a-z]\s?\\in\s?\\mathbb\s?\{?[ZN]\}?\s?\\\}$"), r"\2"),
     (re.compile(r"(?<!\\)~"), " "),
 )  # fmt: skip
 _WRAPPED = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("__", "__"))
@@ -64,6 +82,7 @@ def to_latex(text: str) -> str:
         text = _DOUBLED.sub(r"\\", text)
     if not text.isascii():
         text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
+        text = _SUBSCRIPT_RUN.sub(lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
         text = _VULGAR.sub(lambda m: f"{m[1]} {unicodedata.normalize('NFKC', m[2])}" if m[1] else m[2], text)
         text = _CIRCLED.sub(lambda m: ", ".join(unicodedata.normalize("NFKC", c) for c in m[0]), text)
         text = _ROOT.sub(lambda m: r"\sqrt{" + (m[1] or m[2]) + "}", text)
@@ -77,7 +96,16 @@ def to_latex(text: str) -> str:
         text = _DOLLAR.sub(" ", text)
     if len(text) <= _MAX_GROUPS:
         text = _ONLY.sub("", _QUANTIFIER.sub("", _FOR_ALL.sub("", _brace_arguments(text))))
-    return " ".join(text.split())
+    return " ".join(_written_out(text).split())
+
+
+def _written_out(text: str) -> str:
+    """Numbers in words: `2 million`, and whole answers such as `三分之二`."""
+    if not text.isascii() and len(text) <= 24:
+        text = chinese_number(text.strip()) or text
+    elif len(text) <= 48 and text[-1:].isalpha() and text[:1].isalpha():
+        text = english_number(text) or text
+    return scaled(text) if len(text) <= 400 else text
 
 
 def _brace_arguments(text: str) -> str:
@@ -112,6 +140,10 @@ def unwrap(text: str) -> str:
         text = text.strip()
         if text.endswith((".", "。", ",", ";")) and text[-2:-1] != "\\":
             text = text[:-1].rstrip()
+        if text.endswith("\\\\"):
+            text = text[:-2].rstrip()
+        if text.startswith("{") and matching_brace(text, 0) == len(text) - 1:
+            text = f"\\{{{text[1:-1]}\\}}" if "," in text else text[1:-1]
         for opening, closing in _WRAPPED:
             inner = text[len(opening) : len(text) - len(closing)]
             whole = len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from rewards.spoken import arc_degrees
+
 _TABLE = {
     "length": "m meter meters metre metres 1; km kilometer kilometers kilometre kilometres 1000; dm decimeter decimeters 1/10;"
     " cm centimeter centimeters centimetre centimetres 1/100; mm millimeter millimeters millimetres 1/1000;"
@@ -24,6 +26,14 @@ _TABLE = {
     "yuan": "¥ yuan RMB CNY 元 1",
     "angle": "deg degree degrees 度 1",
     "radian": "rad radian radians 1",
+    "°C": "°C 1",
+    "°F": "°F 1",
+    "force": "N newton newtons 1; kN 1000",
+    "energy": "J joule joules 1; kJ 1000",
+    "power": "W watt watts 1; kW 1000",
+    "pressure": "Pa pascal pascals 1; kPa 1000",
+    "voltage": "V volt volts 1",
+    "frequency": "Hz hertz 1; kHz 1000",
 }
 _KNOWN: dict[str, tuple[str, Fraction]] = {}
 for _kind, _rows in _TABLE.items():
@@ -31,6 +41,7 @@ for _kind, _rows in _TABLE.items():
         *_names, _size = _row.split()
         _KNOWN |= dict.fromkeys(_names, (_kind, Fraction(_size)))
 
+_CELSIUS = re.compile(r"\s*(?:\^\s*\\circ\s*(?:\\text\s*\{)?\s*|\\text\s*\{\s*\^\s*\\circ\s*|)([CF]|℃|℉)\s*\}?\s*$")
 _DEGREE = re.compile(r"\s*(?:\^\s*\\circ|(?:\\text\s*\{\s*)?degrees?\b\s*\}?)\s*$")
 _CURRENCY = re.compile(
     r"^([-+]?)\s*(?:\\text\s*\{\s*)?(\\\$|\$|\\?€|£|¥|\\pounds|\\euro|USD|US\$|EUR|GBP|RMB|Rs\.?)\s*\}?\s*(?=[\d.\\-])"
@@ -40,7 +51,7 @@ _PERCENT = re.compile(r"%|percent|pct", re.IGNORECASE)
 _TEXT = r"(?:\\text\s*\{(?:[^{}]|\{[^{}]*\})*\}|[A-Za-zµμΩ℃℉]+\.?|[\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af]{1,8})"
 _ATOM = rf"{_TEXT}\s*(?:\^\s*(?:\{{\s*-?\d\s*\}}|-?\d))?"
 _SUFFIX = re.compile(rf"\s*{_ATOM}(?:\s*(?:/|\\cdot|\*|\s)\s*{_ATOM})*\s*")
-_BEFORE = re.compile(r"(?<=[\d})\].!])\s*(?=[A-Za-zµμΩ℃℉\\\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af])")
+_BEFORE = re.compile(r"(?:(?<=[\d})\].!])|(?<=\\pi)|(?<=[a-z])(?=\s*\\text))\s*(?=[A-Za-zµμΩ℃℉\\\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af])")
 _SQUARED = re.compile(r"^(?:square|sq|cubic|cu)\.?\s+|平方|立方")
 _POWER = re.compile(r"\^\s*\{?\s*(-?\d)\s*\}?")
 _CONNECTORS = {"or", "and", "not", "is", "nor", "but", "if", "to", "than", "wrong", "least", "most", "mod", "for", "when"}
@@ -64,15 +75,21 @@ def split_unit(text: str) -> Measure:
     after = _CURRENCY_AFTER.search(text)
     if after is not None and text.count("$") <= 1:
         return Measure(text=text[: after.start()], unit=_currency(after[1]))
+    arc = arc_degrees(text) if "circ" in text and len(text) < 60 else None
+    if arc is not None:
+        return Measure(text=arc, unit="deg")
+    celsius = _CELSIUS.search(text)
+    if celsius is not None and ("circ" in celsius.group() or celsius[1] in "℃℉") and "circ" not in text[: celsius.start()]:
+        return Measure(text=text[: celsius.start()], unit=f"°{'C' if celsius[1] in 'C℃' else 'F'}")
     degree = _DEGREE.search(text)
-    if degree is not None and "circ" not in text[: degree.start()]:
+    if degree is not None and not re.search(r"circ|sin|cos|tan|cot|sec|csc|,", text[: degree.start()]):
         return Measure(text=text[: degree.start()], unit="deg")
     if len(text) > 200 or _PERCENT.search(text) or not re.search(r"[^\d\s.,/]\s*(?:\^\s*\{?\s*-?\d\s*\}?)?$", text):
         return Measure(text=text, unit="")
     for place in _BEFORE.finditer(text):
         suffix = _SUFFIX.fullmatch(text, place.end())
         if suffix is not None:
-            unit = _unit(text[place.end() :], gap=place.end() > place.start())
+            unit = _unit(text[place.end() :], text[: place.start()], gap=place.end() > place.start())
             if unit:
                 return Measure(text=text[: place.start()].rstrip(), unit=unit)
     return Measure(text=text, unit="")
@@ -111,28 +128,32 @@ def _currency(mark: str) -> str:
     )
 
 
-def _unit(text: str, *, gap: bool) -> str:
+def _unit(text: str, value: str, *, gap: bool) -> str:
     """The unit's one name, such as "cm^2" or "apples"; "" where the text may be mathematics or prose."""
-    power = _POWER.search(text)
-    plain = re.sub(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 ", _POWER.sub("", text) if text.count("^") <= 1 else text)
-    squared = _SQUARED.search(plain.strip())
-    exponent = power[1] if power is not None else ""
+    plain = re.sub(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 ", text).strip()
+    squared = _SQUARED.search(plain)
+    powers = _POWER.findall(plain)
+    exponent = powers[0] if len(powers) == 1 and not re.search(r"[/*]|cdot", plain) else ""
     if squared is not None:
         exponent = "3" if squared.group()[0] in "c立" else "2"
-        plain = _SQUARED.sub("", plain.strip())
-    words = plain.replace(".", " ").split()
+        plain = _SQUARED.sub("", plain)
+    words = re.sub(r"\\cdot|[/*.]", " ", _POWER.sub(" ", plain)).split()
     if not words or _CONNECTORS & {word.casefold() for word in words} or _MATHS & set(words):
         return ""
-    name = " ".join(words)
-    known = name if name in _KNOWN else name.casefold()
-    if "\\text" not in text and not squared and name.isascii():
-        if known in _KNOWN:
-            if len(name) == 1 and not gap:
-                return ""
-        elif not gap or len(words[0]) <= 2:
-            return ""  # a letter or two may be variables
-    known = _CANONICAL.get(known, known)
-    return known + (f"^{exponent}" if exponent not in ("", "1") else "")
+    if "\\text" not in text and squared is None and plain.isascii() and not _stands_alone(words, value, gap):
+        return ""
+    if len(words) > 1 or (powers and not exponent):
+        return " ".join(plain.split())
+    name = words[0] if words[0] in _KNOWN else words[0].casefold()
+    return _CANONICAL.get(name, name) + (f"^{exponent}" if exponent not in ("", "1") else "")
+
+
+def _stands_alone(words: list[str], value: str, gap: bool) -> bool:
+    """True where bare letters are a unit and no variables: known ones behind a number, and words."""
+    if all(word in _KNOWN or word.casefold() in _KNOWN for word in words):
+        short = any(len(word) <= 2 for word in words)
+        return not short or (value[-1:].isdigit() and re.search(r"[A-Za-z]", value) is None and (gap or len(words[0]) > 1))
+    return gap and all(len(word) > 2 or word in _KNOWN for word in words)
 
 
 _CANONICAL: dict[str, str] = {}
