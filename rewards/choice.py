@@ -50,7 +50,7 @@ _COMMITTED = re.compile(
     r"(?![A-Za-z'])(?!\s*(?:,|/|or\b|and\b)\s*[(\[]?[A-Z]\b)|(?<![A-Za-z])[(\[]?([A-Z])[)\]]?\s+it\s+is\b"
 )
 _CHANGED = re.compile(r"\b(?:actually|on reflection|on second thought|wait|instead|correction|reconsider\w*|no,)", re.IGNORECASE)
-_BARE_LIST = re.compile(r"(?:\s+[(\[]?[A-Z][)\]]?){1,26}")
+_BARE_LIST = re.compile(r"(?:\s[(\[]?[A-Z][)\]]?){1,26}")
 _OPTION_LINE = re.compile(r"^\W{0,4}([A-Z])\W{0,2}[.):：]")
 _FORMULA = re.compile(r"[\d\\+*/^=<>]|(?<=\w)\s*-\s*(?=\w)")
 _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")

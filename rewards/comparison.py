@@ -10,7 +10,7 @@ import re
 
 from rewards.formula import Node, Unreadable, letters, parse_formula, rename
 from rewards.intervals import RELATION, chains_equal, may_be_region, regions_equal, split_at
-from rewards.literal import literals_equal, parse_literal
+from rewards.literal import Literal, literals_equal, parse_literal
 from rewards.matrices import matrices_equal
 from rewards.normalize import plain
 from rewards.structure import compare
@@ -25,7 +25,7 @@ def equal_sides(text: str) -> list[str]:
 
 LABEL = re.compile(
     r"^(?:[A-Z]+(?:_\{?\w\}?)?(?:\s*:\s*[A-Z]+(?:_\{?\w\}?)?){1,3}$|(?:\\text\s*\{[A-Za-z .]{1,40}\}|[A-Za-z]{1,12}(?: [A-Za-z]{1,12}){0,3}|\\[a-zA-Z]+(?:\s*[A-Z]{1,4})?)"
-    r"(?:_\{[^{}=]{1,30}\}|_\\?\w{1,8})?'*(?:\^\{-1\})?(?:\([a-zA-Z](?:,\s?[a-zA-Z])*\)|\([-\d]{1,4}\)|\([A-Z]\s?[=<>][^()]{1,12}\))?'*$)"
+    r"(?:_\{(?:[^{}=]|\{[^{}]{0,20}\}){1,30}\}|_\\?\w{1,8})?'*(?:\^\{-1\})?(?:\([a-zA-Z](?:,\s?[a-zA-Z])*\)|\([-\d]{1,4}\)|\([A-Z]\s?[=<>][^()]{1,12}\))?'*$)"
 )
 _CONDITION = re.compile(r"^\\text\s*\{\s*,?\s*(?:if|for|when|where)\s*\}|^(?:if|for|when)\s|,\s*$")
 _COLON = re.compile(":")
@@ -110,7 +110,7 @@ def _value(gold: str, answer: str) -> bool:
     factor = conversion(g.unit, a.unit)
     left, right = parse_literal(g.text), parse_literal(a.text)
     if left is not None and right is not None:
-        return literals_equal(left, right, factor)
+        return percent_agrees(left, a.unit) and percent_agrees(right, g.unit) and literals_equal(left, right, factor)
     if plain(g.text) == plain(a.text) and "\\text" in g.text + a.text:
         return True
     if _RUN.fullmatch(g.text) and _RUN.fullmatch(a.text):
@@ -130,6 +130,11 @@ def _value(gold: str, answer: str) -> bool:
     if not found and any(name.startswith(("\\sum", "\\prod", "\\int", "\\lim")) for name in letters(x) | letters(y)):
         raise _Undecided
     return _decided(found)
+
+
+def percent_agrees(literal: Literal, unit: str) -> bool:
+    """False where a percentage stands beside a value in another unit: 60% is not 60 degrees."""
+    return not (literal.percent and unit)
 
 
 def _touching(side: Measure, unit: str) -> Measure:

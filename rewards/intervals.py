@@ -19,20 +19,20 @@ _SHAPE = re.compile(
     r"[<>]|!=|\\(?:leq?|geq?|neq?|lt|gt|cup|cupdot|cap|infty|in|setminus|backslash|mathbb|emptyset|varnothing)(?![a-zA-Z])"
     r"|real numbers?|\bor\b"
 )
-_UNION = re.compile(r"\\(?:cup|cupdot|bigcup|sqcup)(?![a-zA-Z])|\\text\s*\{\s*,?\s*or\s*\}|(?<![a-zA-Z\\])(?:or|U)(?![a-zA-Z])")
-_MEET = re.compile(r"\\cap(?![a-zA-Z])|\\text\s*\{\s*,?\s*and\s*\}|(?<![a-zA-Z\\])and(?![a-zA-Z])|\\(?:land|wedge)(?![a-zA-Z])")
-_MINUS = re.compile(r"\\(?:setminus|backslash|smallsetminus)(?![a-zA-Z])|(?<=[})\]])\s*[-\\]\s*(?=\\\{)")
-_MEMBER = re.compile(r"^\s*(\\?[a-zA-Z]+(?:_\{?\w{1,8}\}?)?(?:\([a-z]\))?)\s*\\in(?![a-zA-Z])\s*")
+_UNION = re.compile(r"\\(?:cup|cupdot|bigcup|sqcup)(?![a-zA-Z])|\\text\s?\{\s?,?\s?or\s?\}|(?<![a-zA-Z\\])(?:or|U)(?![a-zA-Z])")
+_MEET = re.compile(r"\\cap(?![a-zA-Z])|\\text\s?\{\s?,?\s?and\s?\}|(?<![a-zA-Z\\])and(?![a-zA-Z])|\\(?:land|wedge)(?![a-zA-Z])")
+_MINUS = re.compile(r"\\(?:setminus|backslash|smallsetminus)(?![a-zA-Z])|(?<=[})\]])\s?[-\\]\s?(?=\\\{)")
+_MEMBER = re.compile(r"^\s?(\\?[a-zA-Z]+(?:_\{?\w{1,8}\}?)?(?:\([a-z]\))?)\s?\\in(?![a-zA-Z])\s?")
 _BUILDER = re.compile(
-    r"^\\\{\s*(\\?[a-zA-Z]+)\s*(?:\\in\s*(?:\\mathbb\s*\{?\s*R\s*\}?|\\R(?![a-zA-Z]))\s*)?(?:\||:|\\mid(?![a-zA-Z])|\\colon(?![a-zA-Z]))(.*)\\\}$"
+    r"^\\\{\s?(\\?[a-zA-Z]+)\s?(?:\\in\s?(?:\\mathbb\s?\{?\s?R\s?\}?|\\R(?![a-zA-Z]))\s?)?(?:\||:|\\mid(?![a-zA-Z])|\\colon(?![a-zA-Z]))(.*)\\\}$"
 )
 _REALS = re.compile(
-    r"\\mathbb\s*\{?\s*R\s*\}?|\\R|ℝ|(?:\\text\s*\{)?\s*(?:all|any|every)?\s*reals?(?: numbers?)?(?: x)?\s*\}?", re.IGNORECASE
+    r"\\mathbb\s?\{?\s?R\s?\}?|\\R|ℝ|(?:\\text\s?\{)?\s?(?:all|any|every)?\s?reals?(?: numbers?)?(?: x)?\s?\}?", re.IGNORECASE
 )
-_EMPTY = re.compile(r"\\(?:emptyset|varnothing)|\\\{\s*\\\}")
+_EMPTY = re.compile(r"\\(?:emptyset|varnothing)|\\\{\s?\\\}")
 _VARIABLE = re.compile(r"^(?:[a-zA-Z]|\\[a-z]+)(?:_\{?\w{1,8}\}?)?'*(?:\([a-z](?:,\s?[a-z])*\))?$")
-_FOR_REAL = re.compile(r"(?:[,;]|\\text\s*\{\s*,?\s*(?:where|for|with)\s*\}|\b(?:where|for|with)\b)\s*[a-z]\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*$")
-_INFINITY = re.compile(r"([-+]?)\s*(?:\\infty|\\inf|inf(?:inity)?|oo)")
+_FOR_REAL = re.compile(r"(?:[,;]|\\text\s?\{\s?,?\s?(?:where|for|with)\s?\}|\b(?:where|for|with)\b)\s?[a-z]\s?\\in\s?\\mathbb\s?\{?\s?R\s?\}?\s?$")
+_INFINITY = re.compile(r"([-+]?)\s?(?:\\infty|\\inf|inf(?:inity)?|oo)")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
 _NAMES = {"\\lt": "<", "\\gt": ">", "\\le": "<=", "\\leq": "<=", "\\ge": ">=", "\\geq": ">=", "\\ne": "!=", "\\neq": "!=", "=<": "<="}
 _MAX_PIECES = 60
@@ -129,6 +129,8 @@ def _meet(text: str, depth: int) -> Region:
     pieces = regions[0].pieces
     for region in regions[1:]:
         pieces = tuple(p for one in pieces for other in region.pieces if (p := _overlap(one, other)) is not None)
+    if not pieces and not _MEET.search(text):  # `x < 1, x > 3` lists two cases
+        pieces = tuple(piece for region in regions for piece in region.pieces)
     return Region(pieces, names.pop() if names else "")
 
 
@@ -225,6 +227,10 @@ def _symbolic(sides: list[str], relations: list[str], at: int) -> tuple[tuple[En
 
 
 def _half_lines(relation: str, other: str) -> tuple[tuple[End, End], ...]:
+    if relation == "!=" and other.lstrip().startswith("\\pm"):
+        size = other.replace("\\pm", "", 1)
+        low, high = sorted((_end(size, False), _end(f"-({size})", False)), key=lambda end: float(_plain(end.value)))
+        return ((_LOW, low), (low, high), (high, _HIGH))
     end = _end(other, relation in ("<=", ">="))
     if relation == "!=":
         return ((_LOW, end), (end, _HIGH))

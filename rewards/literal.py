@@ -22,16 +22,16 @@ _MAX_BITS = 4096
 
 _N = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
 _NUMBER = re.compile(_N)
-_MIXED_SLASH = re.compile(r"(\d+)(?:\s+|\s*\+\s*)(\d+)\s*/\s*(\d+)")
-_FRACTION = re.compile(rf"({_N})?\s*\+?\s*\\frac\s*(?:\{{\s*(-?{_N})\s*\}}|(\d))\s*(?:\{{\s*(-?{_N})\s*\}}|(\d))")
-_SLASH = re.compile(rf"({_N})\s*(?:/|:)\s*({_N})")
+_MIXED_SLASH = re.compile(r"(\d+)(?: | ?\+ ?)(\d+)\s?/\s?(\d+)")
+_FRACTION = re.compile(rf"({_N})?\s?\+?\s?\\frac\s?(?:\{{\s?(-?{_N})\s?\}}|(\d))\s?(?:\{{\s?(-?{_N})\s?\}}|(\d))")
+_SLASH = re.compile(rf"({_N})\s?(?:/|:)\s?({_N})")
 _SCIENTIFIC = re.compile(
-    rf"(?:({_N})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*\^\s*(?:\{{\s*([-+]?\d+)\s*\}}|\(\s*([-+]?\d+)\s*\)|([-+]?\d+))"
+    rf"(?:({_N})\s?(?:\\times|\\cdot|\*|x)\s?)?10\s?\^\s?(?:\{{\s?([-+]?\d+)\s?\}}|\(\s?([-+]?\d+)\s?\)|([-+]?\d+))"
 )
 _E_NOTATION = re.compile(rf"({_N})[eE]([-+]?\d+)")
-_POWER = re.compile(r"(\d+)\s*\^\s*(?:\{\s*(\d+)\s*\}|(\d))")
-_REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{\s*(\d+)\s*\}")
-_PERCENT = re.compile(r"\s*(?:\\?%|(?:\\text\s*\{\s*)?(?:percent(?:age)?|pct)\b\s*\}?)\s*$")
+_POWER = re.compile(r"(\d+)\s?\^\s?(?:\{\s?(\d+)\s?\}|(\d))")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s?\{\s?(\d+)\s?\}")
+_PERCENT = re.compile(r"\s?(?:\\?%|(?:\\text\s?\{\s?)?(?:per ?cent(?:age)?|pct)\b\s?\}?)\s?$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

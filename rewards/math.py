@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from rewards.comparison import LABEL, declared_parameter, equal, equal_sides
+from rewards.comparison import LABEL, declared_parameter, equal, equal_sides, percent_agrees
 from rewards.extraction import extract_answer, first_sentence, last_box
 from rewards.limits import MAX_ANSWER, MAX_REFERENCE, refusal, unevaluated
 from rewards.literal import Literal, literals_equal, parse_literal
@@ -19,6 +19,7 @@ from rewards.normalize import plain, to_latex
 from rewards.pool import Worker, WorkerDied, WorkerTimeout
 from rewards.prose import from_prose, is_prose, negated
 from rewards.spoken import times_equal
+from rewards.structure import TUPLE_LABEL
 from rewards.types import Task, Verdict, VerdictKind
 from rewards.units import conversion, split_unit, units_agree
 
@@ -29,11 +30,12 @@ _POWER_OF_TEN = re.compile(r"(?:\\times|\\cdot|\*)\s*10\s*\^")
 _BASE = re.compile(r"^[\dA-F]*\d\s*_\s*\{?\s*\d+\s*\}?$")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[a-zA-Z](?![A-Za-z])")
 _WORDS = re.compile(r"[A-Za-z]{2,}")
+_LABELS = re.compile(r"[A-Za-z][A-Za-z ]{1,30}\}?\s?[:=]")
 _WORD = re.compile(r"(?<![\\A-Za-z])(?!sqrt|sinh|cosh|tanh|frac|asin|acos|atan|arc)[A-Za-z]{4,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-zA-Z]{1,12}\*?\}")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])|\\text\s*\{\s*or")
-_LIST = re.compile(r"[,;].*=|\b(?:and|or)\b.*=")
+_JOINT = re.compile(r"[,;]|\b(?:and|or)\b")
 _TEXT_COMMAND = re.compile(r"\\text\s*\{")
 _WRITTEN = re.compile(r"\w|\\(?:infty|emptyset|pi|varnothing)")
 _SYNONYMS = {
@@ -195,7 +197,7 @@ def _read(latex: str, *, gold: bool) -> Answer:
 def _unlabel(latex: str, *, gold: bool) -> tuple[str, str]:
     """Split `x = 5` into ("x", "5"); an equation that is the answer itself, or a list of labels, stays whole."""
     pieces = [piece.strip() for piece in equal_sides(latex)]
-    if len(pieces) < 2 or any(not piece for piece in pieces) or _LIST.search(latex) or _RELATION.search(latex):
+    if len(pieces) < 2 or any(not piece for piece in pieces) or _labelled_list(latex) or _RELATION.search(latex):
         return "", latex
     first, last = pieces[0], pieces[-1]
     if LABEL.match(first):
@@ -210,6 +212,12 @@ def _unlabel(latex: str, *, gold: bool) -> tuple[str, str]:
     if value is not None and value.value != 0 and len(pieces) == 2 and (not gold or r"\angle" in first):
         return first, last
     return "", latex
+
+
+def _labelled_list(latex: str) -> bool:
+    """True where an equality sign follows a comma or an "and": `x = 1, y = 2`."""
+    first = _JOINT.search(latex)
+    return first is not None and "=" in latex[first.end() :]
 
 
 def _as_words(latex: str) -> str:
@@ -239,7 +247,8 @@ def _quick(gold: Answer, answer: Answer) -> Finding | None:
     if not units_agree(gold.unit, answer.unit):
         return Finding(kind=VerdictKind.WRONG, rule="unit")
     if gold.literal is not None and answer.literal is not None and not (gold.label and answer.label):
-        same = literals_equal(gold.literal, answer.literal, conversion(gold.unit, answer.unit))
+        same = percent_agrees(gold.literal, answer.unit) and percent_agrees(answer.literal, gold.unit)
+        same = same and literals_equal(gold.literal, answer.literal, conversion(gold.unit, answer.unit))
         return Finding(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="exact-rational")
     if gold.core == answer.core and gold.unit == answer.unit and not (gold.label and answer.label):
         return Finding(kind=VerdictKind.CORRECT, rule="string")
@@ -249,15 +258,15 @@ def _quick(gold: Answer, answer: Answer) -> Finding | None:
         return Finding(kind=VerdictKind.WRONG, rule="unevaluated")
     if negated(answer.core):
         return Finding(kind=VerdictKind.WRONG, rule="negated")
-    bare = _ENVIRONMENT.sub(" ", answer.core.replace(r"\text", ""))
-    prose = is_prose(bare) or _WORD.search(bare) is not None
-    if prose and (gold.literal is not None or (_sentence(bare) and not _sentence(gold.core))):
+    if _wordy(answer.core) and (gold.literal is not None or not _wordy(gold.core)):
         return Finding(kind=VerdictKind.WRONG, rule="prose")
     return None
 
 
-def _sentence(text: str) -> bool:
-    return len(re.findall(r"(?<![A-Za-z\\])[A-Za-z]{3,}", text)) >= 3
+def _wordy(text: str) -> bool:
+    """True where words stand in `text` that are no names of functions: prose, or code."""
+    bare = _LABELS.sub(" ", _ENVIRONMENT.sub(" ", text.replace(r"\text", "")))
+    return is_prose(bare) or _WORD.search(bare) is not None
 
 
 def _sides(gold: Answer, answer: Answer) -> tuple[str, str]:
@@ -283,7 +292,7 @@ def _declared(gold: str, latex: str, raw: str) -> str:
     name = declared_parameter(raw)
     if not name:
         return latex
-    wanted, given = (set(_LETTER.findall(_COMMAND.sub(" ", text))) for text in (gold, latex))
+    wanted, given = (set(_LETTER.findall(_COMMAND.sub(" ", TUPLE_LABEL.sub("", text)))) for text in (gold, latex))
     new = wanted - given
     if name not in given or name in wanted or len(new) != 1:
         return latex

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from rewards.structure import parse_group
 
 _ENVIRONMENT = re.compile(
-    r"(?:\\(?:left)?[(\[{]|[(\[])?\s*\\begin\s*\{((?:p|b|B|small)?matrix|array|cases)\}\s*(?:\{[lcr| ]{1,40}\})?(.*?)"
-    r"\\end\s*\{(?:(?:p|b|B|small)?matrix|array|cases)\}\s*(?:\\right)?[)\]}]?",
+    r"(?:\\(?:left)?[(\[{]|[(\[])?\s?\\begin\s?\{((?:p|b|B|small)?matrix|array|cases)\}\s?(?:\{[lcr| ]{1,40}\})?(.*?)"
+    r"\\end\s?\{(?:(?:p|b|B|small)?matrix|array|cases)\}\s?(?:\\right)?[)\]}]?",
     re.DOTALL,
 )
 _RULE = re.compile(r"\\hline(?![a-zA-Z])")
-_ROW = re.compile(r"\\\\(?:\s*\[[^\]]{0,10}\])?|\\cr(?![a-zA-Z])")
+_ROW = re.compile(r"\\\\(?:\s?\[[^\]]{0,10}\])?|\\cr(?![a-zA-Z])")
 _FACTOR = re.compile(r"^(.*?)\\begin", re.DOTALL)
 _MAX_CELLS = 144
 

@@ -30,9 +30,13 @@ _FOR_ALL = re.compile(
 )
 _ONLY = re.compile(r"^(?:\\text\s*\{\s*only\s*\}|only\s)\s*", re.IGNORECASE)
 _QUANTIFIER = re.compile(
-    r"(?:,|\\text\s*\{\s*,?\s*(?:for|where|with)\b[^{}]*\})[^,]*\\in\s*\\mathbb\s*\{?\s*[ZNQR]\s*\}?[^,=]{0,12}$"
+    r"(?:,|\\text\s*\{\s*,?\s*(?:for|where|with)\b[^{}]*\})[^,]*\\in\s*(?:\\mathbb\s*\{?\s*[ZNQR]\s*\}?|[ZNQR])[^,=]{0,12}$"
     r"|,?\s*\\text\s*\{\s*,?\s*(?:for (?:all|any|some|every|each)|where)\b[^{}]*\}[^=]*$"
 )
+_COMMANDS = re.compile(r"\\(frac|binom|sqrt(?:\s?\[[^\[\]]{1,12}\])?)(?![a-zA-Z])")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_SPACE_RUN = re.compile(r"\s+")
+_PLAIN = re.compile(r"-?\d{1,12}(?:\.\d{1,12})?|[A-Z]")  # the most common answers need nothing
 _MAX_GROUPS = 4_000  # characters; longer text keeps the groups it has
 _SPACES = "\u00a0\u2009\u202f\u2002\u2003\u3000\u2008\u200a"
 _TO_SPACE = str.maketrans(dict.fromkeys(_SPACES, " "))
@@ -57,7 +61,9 @@ _SIMPLE = (
     (re.compile(r"\^\s?\{\s?\\circ\s?\}"), r"^\\circ "),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"(?:\\text\s?\{\s?)?\b(?:all|any|every)(?: x)? real (?:numbers?|x)(?:\s?\})?|(?<!\\)ℝ"), r"\\mathbb{R}"),
+    (re.compile(r"^\(\s?\\text\s?\{\s?([A-Z])\s?\}\s?\)$"), r"\1"),
     (re.compile(r"\\R(?![a-zA-Z])"), r"\\mathbb{R}"),
+    (re.compile(r"_\s?\{?\\text\s?\{\s?([a-z]{3,9})\s?\}\}?$"), lambda m: f"_{{{english_number(m[1]) or m[1]}}}"),
     (re.compile(r"\\langle(?![a-zA-Z])"), "("),
     (re.compile(r"\\rangle(?![a-zA-Z])"), ")"),
     (re.compile(r"(?<![\\a-zA-Z])(frac|sqrt|text)(?=\{)"), r"\\\1"),
@@ -67,7 +73,7 @@ _SIMPLE = (
     (re.compile(r"(?<![a-zA-Z\\])infinity(?![a-zA-Z])"), r"\\infty "),
     (re.compile(r"\.(\d{0,20})\\dot\s?\{?(\d)\}?(?:(\d{0,20})\\dot\s?\{?(\d)\}?)?"), r".\1\\overline{\2\3\4}"),
     (re.compile(r"^(-?\d{1,3})((?: \d{3})+)(?!\d)"), lambda m: m[1] + m[2].replace(" ", "")),
-    (re.compile(r"\s?\(\s?([a-z](?:,\s?[a-z]){0,3}\s?\\in\s?\\mathbb\s?\{?[ZNQR]\}?)\s?\)$"), r", \1"),
+    (re.compile(r"\s?\(\s?([a-z](?:,\s?[a-z]){0,3}\s?\\in\s?(?:\\mathbb\s?\{?[ZNQR]\}?|[ZNQR]))\s?\)$"), r", \1"),
     (re.compile(r"^\\\{\s?([a-z])\s?(?:\\mid|\||:)\s?\1\s?=([^|{}]{1,200}),\s?[a-z]\s?\\in\s?\\mathbb\s?\{?[ZN]\}?\s?\\\}$"), r"\2"),
     (re.compile(r"(?<!\\)~"), " "),
 )  # fmt: skip
@@ -77,7 +83,9 @@ _WRAPPING_COMMAND = re.compile(r"^\\(?:boxed|fbox|text|ensuremath)\s{0,4}\{")
 
 def to_latex(text: str) -> str:
     """`text` with Unicode operators, spaces and styles written in plain LaTeX, and its wrapping taken off."""
-    text = text.translate(_TO_SPACE)
+    if _PLAIN.fullmatch(text):
+        return text
+    text = _SPACE_RUN.sub(" ", text.translate(_TO_SPACE))
     if "\\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
     if not text.isascii():
@@ -109,26 +117,41 @@ def _written_out(text: str) -> str:
 
 
 def _brace_arguments(text: str) -> str:
-    r"""Write `\frac12`, `\frac{1}c` and `\sqrt3` with braces around each argument."""
-    for command, count in (("\\frac", 2), ("\\sqrt", 1)):
-        at = text.find(command)
-        while at >= 0:
-            here = at + len(command)
-            for _ in range(count):
-                while text[here : here + 1] == " ":
-                    here += 1
-                if text[here : here + 1] == "{":
-                    end = matching_brace(text, here)
-                    if end < 0:
-                        break
-                    here = end + 1
-                elif text[here : here + 1].isalnum():
-                    text = f"{text[:here]}{{{text[here]}}}{text[here + 1 :]}"
-                    here += 3
-                else:
-                    break
-            at = text.find(command, at + len(command))
-    return text
+    r"""Write `\frac12`, `\frac{1}c` and `\sqrt3` with braces around each argument. One pass over the text."""
+    commands = list(_COMMANDS.finditer(text))
+    if not commands:
+        return text
+    ends = _brace_ends(text)
+    bare: list[int] = []  # where single characters stand that are arguments
+    for command in commands:
+        here = command.end()
+        for _ in range(1 if command[1].startswith("sqrt") else 2):
+            while text[here : here + 1] == " ":
+                here += 1
+            if here in ends:
+                here = ends[here] + 1
+            elif text[here : here + 1].isalnum():
+                bare.append(here)
+                here += 1
+            else:
+                break
+    pieces, start = [], 0
+    for at in sorted(set(bare)):
+        pieces += [text[start:at], "{", text[at], "}"]
+        start = at + 1
+    return "".join(pieces) + text[start:]
+
+
+def _brace_ends(text: str) -> dict[int, int]:
+    """Index of each opening brace that is closed, and the index where it is."""
+    ends: dict[int, int] = {}
+    stack: list[int] = []
+    for match in _BRACE.finditer(text):
+        if match.group() == "{":
+            stack.append(match.start())
+        elif match.group() == "}" and stack:
+            ends[stack.pop()] = match.start()
+    return ends
 
 
 def unwrap(text: str) -> str:

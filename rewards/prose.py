@@ -10,7 +10,7 @@ from rewards.normalize import to_latex
 
 _NEGATED = re.compile(r"(?<![a-zA-Z\\])(?:not|isn't|wrong|incorrect|but|except)(?![a-zA-Z])|\\neg(?![a-zA-Z])", re.I)
 _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
-_CODE = re.compile(r"[\[\]_]|'[^']*'\)?|\"[^\"]*\"|[A-Za-z]{2,}\(")
+_CODE = re.compile(r"[\[\]_]|'[^']{0,80}'\)?|\"[^\"]{0,80}\"|[A-Za-z]{2}\(")
 _WORDS = re.compile(r"[A-Za-zÀ-ÿ]{2,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-zA-Z]{1,12}\*?\}")
@@ -20,14 +20,14 @@ _FORMULA = r"[-−]?\d{0,9}\s?\\[dt]?(?:frac\s?\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}
 _NUMBER = re.compile(
     rf"{_FORMULA}|(?<![A-Za-z0-9_.])[-−]?(?:\\?\$)?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*/\s*\d+)?(?:\s?\\?%)?"
 )
-_MONEY = re.compile(r"(?:\\?\$|[€£¥])\s?(\d[\d,]*(?:\.\d+)?)|(\d[\d,]*(?:\.\d+)?)\s?(?:\\?\$|[€£¥])")
-_REASON = re.compile(r",?\s+(?:because|since|so that)\s", re.IGNORECASE)
+_MONEY = re.compile(r"(?:\\?\$|[€£¥])\s?(\d[\d,]{0,20}(?:\.\d{1,20})?)|(?<!\d)(\d[\d,]{0,20}(?:\.\d{1,20})?)\s?(?:\\?\$|[€£¥])")
+_REASON = re.compile(r",?\s(?:because|since|so that)\s", re.IGNORECASE)
 _AFTER_IS = re.compile(r"\b(?:is|are|equals?)\s+(?:\w+\s+)?(\\?\$?-?\d[\d.,/]*)\W*$")
 _SCRIPTS = re.compile(r"[^\W\d_\x00-\u024f\u0370-\u03ff]")  # a letter that is neither Latin nor Greek
 _WORD = re.compile(r"(?<![A-Za-z\\])(?!(?:sqrt|sin|cos|tan|cot|sec|csc|log|exp|arc|deg|pmatrix|bmatrix|cases)\b)[A-Za-zÀ-ÿ]{3,}")
 _TUPLE = re.compile(r"\(\s*-?[\d./]{1,20}(?:\s*,\s*-?[\d./]{1,20}){1,5}\s*\)")
 _LISTED = re.compile(r"\b(?:are|is|=|:)\s+([^A-Za-z]{1,80}(?:(?:and|or)\s[^A-Za-z]{1,80}){1,6})\s*\.?\s*$")
-_NOT_THAT = re.compile(r",?\s*(?:and|but)?\s*not\s+(?:-?\$?\d[\d.,/]{0,20})\s*\.?\s*$")
+_NOT_THAT = re.compile(r",?\s?(?:and |but )?not\s(?:-?\$?\d[\d.,/]{0,20})\s?\.?\s?$")
 _JOINING = re.compile(r"[\s,;$]*(?:and|or|,)?[\s,;$]*")
 
 
@@ -80,7 +80,7 @@ def negated(text: str) -> bool:
 def _from_spans(text: str, spans: list[str]) -> str:
     rest = _SPAN.sub("", text)
     several = len(spans) > 1 and not set(re.findall(r"\w+", rest.casefold())) - {"and", "or"}
-    joined = _joined(text) if len(spans) > 1 and not several else None
+    joined = _joined(text) if len(spans) > 1 else None
     if joined is not None:
         return joined
     after = _AFTER_IS.search(text[text.rfind("$") + 1 :])

@@ -10,7 +10,7 @@ _SCALES = {
     "hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "萬": 4, "亿": 8, "億": 8,
 }  # fmt: skip
 _SCALED = re.compile(
-    r"(?<=\d)\s*(?:(\\text\s*\{)\s*)?(hundred|thousand|million|billion|trillion|万|萬|亿|億)(?![a-z])", re.IGNORECASE
+    r"(?<=\d)\s?(?:(\\text\s?\{)\s?)?(hundred|thousand|million|billion|trillion|万|萬|亿|億)(?![a-z])", re.IGNORECASE
 )
 _DIGITS = {char: value for value, chars in enumerate(("零〇", "一壹", "二两兩", "三", "四", "五", "六", "七", "八", "九"))
            for char in chars}  # fmt: skip

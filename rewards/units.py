@@ -41,19 +41,19 @@ for _kind, _rows in _TABLE.items():
         *_names, _size = _row.split()
         _KNOWN |= dict.fromkeys(_names, (_kind, Fraction(_size)))
 
-_CELSIUS = re.compile(r"\s*(?:\^\s*\\circ\s*(?:\\text\s*\{)?\s*|\\text\s*\{\s*\^\s*\\circ\s*|)([CF]|℃|℉)\s*\}?\s*$")
-_DEGREE = re.compile(r"\s*(?:\^\s*\\circ|(?:\\text\s*\{\s*)?degrees?\b\s*\}?)\s*$")
+_CELSIUS = re.compile(r"\s?(?:\^\s?\\circ\s?(?:\\text\s?\{)?\s?|\\text\s?\{\s?\^\s?\\circ\s?|)([CF]|℃|℉)\s?\}?\s?$")
+_DEGREE = re.compile(r"\s?(?:\^\s?\\circ|(?:\\text\s?\{\s?)?degrees?\b\s?\}?)\s?$")
 _CURRENCY = re.compile(
-    r"^([-+]?)\s*(?:\\text\s*\{\s*)?(\\\$|\$|\\?€|£|¥|\\pounds|\\euro|USD|US\$|EUR|GBP|RMB|Rs\.?)\s*\}?\s*(?=[\d.\\-])"
+    r"^([-+]?)\s?(?:\\text\s?\{\s?)?(\\\$|\$|\\?€|£|¥|\\pounds|\\euro|USD|US\$|EUR|GBP|RMB|Rs\.?)\s?\}?\s?(?=[\d.\\-])"
 )
-_CURRENCY_AFTER = re.compile(r"(?<=[\d}])\s*(\\\$|\$|€|£|¥)\s*$")
-_PERCENT = re.compile(r"%|percent|pct", re.IGNORECASE)
-_TEXT = r"(?:\\text\s*\{(?:[^{}]|\{[^{}]*\})*\}|[A-Za-zµμΩ℃℉]+\.?|[\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af]{1,8})"
-_ATOM = rf"{_TEXT}\s*(?:\^\s*(?:\{{\s*-?\d\s*\}}|-?\d))?"
-_SUFFIX = re.compile(rf"\s*{_ATOM}(?:\s*(?:/|\\cdot|\*|\s)\s*{_ATOM})*\s*")
-_BEFORE = re.compile(r"(?:(?<=[\d})\].!])|(?<=\\pi)|(?<=[a-z])(?=\s*\\text))\s*(?=[A-Za-zµμΩ℃℉\\\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af])")
+_CURRENCY_AFTER = re.compile(r"(?<=[\d}])\s?(\\\$|\$|€|£|¥)\s?$")
+_PERCENT = re.compile(r"%|per ?cent|pct", re.IGNORECASE)
+_TEXT = r"(?:\\text\s?\{(?:[^{}]|\{[^{}]*\})*\}|[A-Za-zµμΩ℃℉]+\.?|[\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af]{1,8})"
+_ATOM = rf"{_TEXT}\s?(?:\^\s?(?:\{{\s?-?\d\s?\}}|-?\d))?"
+_SUFFIX = re.compile(rf"\s?{_ATOM}(?:\s?(?:/|\\cdot|\*|\s)\s?{_ATOM})*\s?")
+_BEFORE = re.compile(r"(?:(?<=[\d})\].!])|(?<=\\pi)|(?<=[a-z])(?=\s?\\text))\s?(?=[A-Za-zµμΩ℃℉\\\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af])")
 _SQUARED = re.compile(r"^(?:square|sq|cubic|cu)\.?\s+|平方|立方")
-_POWER = re.compile(r"\^\s*\{?\s*(-?\d)\s*\}?")
+_POWER = re.compile(r"\^\s?\{?\s?(-?\d)\s?\}?")
 _CONNECTORS = {"or", "and", "not", "is", "nor", "but", "if", "to", "than", "wrong", "least", "most", "mod", "for", "when"}
 _MATHS = {"sqrt", "sin", "cos", "tan", "log", "ln", "mod", "exp", "pi", "frac", "cot", "sec", "csc"}
 
@@ -84,7 +84,7 @@ def split_unit(text: str) -> Measure:
     degree = _DEGREE.search(text)
     if degree is not None and not re.search(r"circ|sin|cos|tan|cot|sec|csc|,", text[: degree.start()]):
         return Measure(text=text[: degree.start()], unit="deg")
-    if len(text) > 200 or _PERCENT.search(text) or not re.search(r"[^\d\s.,/]\s*(?:\^\s*\{?\s*-?\d\s*\}?)?$", text):
+    if len(text) > 200 or _PERCENT.search(text) or not re.search(r"[^\d\s.,/]\s?(?:\^\s?\{?\s?-?\d\s?\}?)?$", text):
         return Measure(text=text, unit="")
     for place in _BEFORE.finditer(text):
         suffix = _SUFFIX.fullmatch(text, place.end())
@@ -130,7 +130,7 @@ def _currency(mark: str) -> str:
 
 def _unit(text: str, value: str, *, gap: bool) -> str:
     """The unit's one name, such as "cm^2" or "apples"; "" where the text may be mathematics or prose."""
-    plain = re.sub(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 ", text).strip()
+    plain = re.sub(r"\\text\s?\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 ", text).strip()
     squared = _SQUARED.search(plain)
     powers = _POWER.findall(plain)
     exponent = powers[0] if len(powers) == 1 and not re.search(r"[/*]|cdot", plain) else ""
