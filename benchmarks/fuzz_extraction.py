@@ -3,7 +3,7 @@
     pip install atheris && python benchmarks/fuzz_extraction.py -max_total_time=1500 corpus/
 
 Arguments are libFuzzer's; `--quick` runs for 20 seconds. Every input is read as a response, as a formula and as a
-reference. What ends the run: an exception, an input that takes ten seconds under instrumentation, an answer found inside the
+reference. What ends the run: an exception, an input of ten seconds under instrumentation, an answer inside the
 thinking, a verdict of `correct` without an answer or with an unusable reference. The worker process is replaced by
 one that never decides, so that only code of this process is fuzzed. atheris is no dependency of the project.
 """
@@ -26,10 +26,11 @@ with atheris.instrument_imports(include=["rewards"], enable_loader_override=True
     from rewards.types import Task, VerdictKind
 
 _PIECES = (
-    "\\boxed{", "}", "{", "\\frac{", "\\sqrt{", "\\begin{pmatrix}", "\\end{pmatrix}", "\\text{ or }", "◁think▷", "◁/think▷",
-    "<answer>", "</answer>", "answer is ", "Answer: ", "$", "\\(", "\\)", "\\infty", "\\cup", "\\le ", "<", ">=", "^{", "_{",
-    "\\pm", "%", "^\\circ", " cm", "1,000", "12", "x", "(", ")", "[", "]", ",", ";", "=", "!", "三分之二", "not A", "(B)", "或",
-    "\\left(", "\\right)", "10^", "\\log_", "\\sin", "n", "k\\pi", "\\in\\mathbb{Z}", "\\{", "\\}", "|", ":", "3:30 pm", "\n",
+    "\\boxed{", "}", "{", "\\frac{", "\\sqrt{", "\\begin{pmatrix}", "\\end{pmatrix}", "\\text{ or }", "◁think▷",
+    "◁/think▷", "<answer>", "</answer>", "answer is ", "Answer: ", "$", "\\(", "\\)", "\\infty", "\\cup",
+    "\\le ", "<", ">=", "^{", "_{", "\\pm", "%", "^\\circ", " cm", "1,000", "12", "x", "(", ")", "[", "]", ",",
+    ";", "=", "!", "三分之二", "not A", "(B)", "或", "\\left(", "\\right)", "10^", "\\log_", "\\sin", "n", "k\\pi",
+    "\\in\\mathbb{Z}", "\\{", "\\}", "|", ":", "3:30 pm", "\n",
 )  # fmt: skip
 _CHOICES = ("a cat", "$\\frac{1}{2}$", "10 km", "红色", "none of these")
 

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from rewards.extraction import Extraction, extract_answer, split_thinking
 from rewards.literal import literals_equal, parse_literal
 from rewards.math import MathVerifier
-from rewards.prose import from_prose
 from rewards.normalize import plain, to_latex
 from rewards.pool import Worker
+from rewards.prose import from_prose
 from rewards.types import Task, Verdict, VerdictKind
 from rewards.units import conversion, split_unit, units_agree
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_STYLE = re.compile(r"\\(?:text|math)(?:bf|rm|it|sf)?\s{0,4}\{|\\boxed\s{0,4}\{|[${}*`\"“”「」【】]|(?<![A-Za-z])'|'(?![A-Za-z])|\\[()\[\],;!\s]")
+_STYLE = re.compile(
+    r"\\(?:text|math)(?:bf|rm|it|sf)?\s{0,4}\{|\\boxed\s{0,4}\{|[${}*`\"“”「」【】]|(?<![A-Za-z])'|'(?![A-Za-z])|\\[()\[\],;!\s]"
+)
 _LEADING = re.compile(
     r"^\W*(?:(?:option|choice|answer|letter)\s*:?\s*)?[(\[]?([A-Za-z])[)\]]?(?=$|[\s.,:;)\]。，、…/&|])", re.I
 )
@@ -38,18 +40,23 @@ _NEGATION = re.compile(
 _JOINED = re.compile(r"^\s*(?:,|/|&|\||、|or\b|and\b|或|和)\s*(?:option\s+)?[(\[]?[A-Z][)\]]?(?![A-Za-z'])")
 _ORDINAL = re.compile(r"\b(?:option|choice|number)\s*(?:number\s*)?#?\s*(\d{1,2})\b", re.IGNORECASE)
 _UNSURE = re.compile(
-    r"\b(?:none of|no option|unsure|not sure|cannot|can't|unable|sorry|impossible to|don't know|no idea|no sé|ne sais pas|weiß nicht|não sei|non so|не знаю)\b"
-    r"|不知道|无法|不确定|わかりません|分かりません|모르", re.I
+    r"\b(?:none of|no option|unsure|not sure|cannot|can't|unable|sorry|impossible to|don't know|no idea|no sé"
+    r"|ne sais pas|weiß nicht|não sei|non so|не знаю)\b"
+    r"|不知道|无法|不确定|わかりません|分かりません|모르",
+    re.I,
 )
 _JSON = re.compile(
     r"[\"']\s*(?:answer|choice|final_answer|option)\s*[\"']\s*:\s*[\"']([^\"']{1,200})[\"']", re.IGNORECASE
 )
 _COMMITTED = re.compile(
-    r"\b(?:should be|must be|has to be|it's|it is|I (?:choose|pick|select)|I'(?:d|ll) (?:go with|choose|pick|say)|so|thus|hence"
-    r"|therefore|answer is)[,:]?\s+(?:that\s+)?(?:the\s+)?(?:answer\s+)?(?:is\s+)?(?:it'?s\s+)?(?:option\s+)?[(\[]?([A-Z])[)\]]?"
+    r"\b(?:should be|must be|has to be|it's|it is|I (?:choose|pick|select)|I'(?:d|ll) (?:go with|choose|pick|say)|so"
+    r"|thus|hence|therefore|answer is)[,:]?\s+(?:that\s+)?(?:the\s+)?(?:answer\s+)?(?:is\s+)?(?:it'?s\s+)?"
+    r"(?:option\s+)?[(\[]?([A-Z])[)\]]?"
     r"(?![A-Za-z'])(?!\s*(?:,|/|or\b|and\b)\s*[(\[]?[A-Z]\b)|(?<![A-Za-z])[(\[]?([A-Z])[)\]]?\s+it\s+is\b"
 )
-_CHANGED = re.compile(r"\b(?:actually|on reflection|on second thought|wait|instead|correction|reconsider\w*|no,)", re.IGNORECASE)
+_CHANGED = re.compile(
+    r"\b(?:actually|on reflection|on second thought|wait|instead|correction|reconsider\w*|no,)", re.IGNORECASE
+)
 _BARE_LIST = re.compile(r"(?:\s[(\[]?[A-Z][)\]]?){1,26}")
 _OPTION_LINE = re.compile(r"^\W{0,4}([A-Z])\W{0,2}[.):：]")
 _FORMULA = re.compile(r"[\d\\+*/^=<>]|(?<=\w)\s*-\s*(?=\w)")
@@ -273,7 +280,9 @@ def _stands_in(words: str, haystack: str) -> bool:
     if _CJK.search(words):
         return len(words) > 1 and words in re.sub(rf"(?:不是|并非|而非|不)\s?{re.escape(words)}", " ", haystack)
     denied = rf" (?:not|isn't|never|neither|nor|than|rather than|instead of) (?:an? |the )?{re.escape(words)} "
-    return len(words) > 1 and re.search(r"[^\W\d]", words) is not None and f" {words} " in re.sub(denied, "  ", haystack)
+    return (
+        len(words) > 1 and re.search(r"[^\W\d]", words) is not None and f" {words} " in re.sub(denied, "  ", haystack)
+    )
 
 
 def _words(text: str) -> str:

@@ -1,7 +1,7 @@
-r"""Are two answers equal? Decided in this process, with our own grammar and bounded arithmetic, wherever that is possible.
+r"""Are two answers equal? Decided in this process, with our own grammar and bounded arithmetic, where that is possible.
 
-`equal` tries, in this order: the same string, sets of numbers, matrices and vectors, lists and tuples part by part, equations,
-formulas by their values. What it cannot read is `None`: then the worker process with a computer algebra system is asked.
+`equal` tries, in this order: the same string, sets of numbers, ratios, matrices and vectors, lists and tuples part by
+part, equations, formulas by their values. What it cannot read is `None`: then the worker process is asked.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from rewards.units import Measure, conversion, split_unit, units_agree
 from rewards.values import nodes_equal, proportional
 
 EQUALS = re.compile(r"(?<![<>!:\\=])=(?!=)")
+
+
 def equal_sides(text: str) -> list[str]:
     """`text` split at the equality signs that stand outside of brackets and subscripts."""
     return split_at(text, EQUALS) if "=" in text else [text]
 
 
 LABEL = re.compile(
-    r"^(?:[A-Z]+(?:_\{?\w\}?)?(?:\s*:\s*[A-Z]+(?:_\{?\w\}?)?){1,3}$|(?:\\text\s*\{[A-Za-z .]{1,40}\}|[A-Za-z]{1,12}(?: [A-Za-z]{1,12}){0,3}|\\[a-zA-Z]+(?:\s*[A-Z]{1,4})?)"
+    r"^(?:[A-Z]{1,4}(?:_\{?\w\}?)?(?:\s?:\s?[A-Z]{1,4}(?:_\{?\w\}?)?){1,3}$|(?:\\text\s?\{[A-Za-z .]{1,40}\}"
+    r"|[A-Za-z]{1,12}(?: [A-Za-z]{1,12}){0,3}|\\[a-zA-Z]{1,20}(?:\s?[A-Z]{1,4})?)"
     r"(?:_\{(?:[^{}=]|\{[^{}]{0,20}\}){1,30}\}|_\\?\w{1,8})?'*(?:\^\{-1\})?(?:\([a-zA-Z](?:,\s?[a-zA-Z])*\)|\([-\d]{1,4}\)|\([A-Z]\s?[=<>][^()]{1,12}\))?'*$)"
 )
 _CONDITION = re.compile(r"^\\text\s*\{\s*,?\s*(?:if|for|when|where)\s*\}|^(?:if|for|when)\s|,\s*$")
@@ -215,9 +218,9 @@ def _bound(g_label: str, gold: str, a_label: str, answer: str) -> bool:
 
 
 def renamed(gold: Node, answer: Node) -> Node:
-    r"""`answer` with its one free constant called as in `gold`, where only that name differs: `n\pi` and `k\pi`, `C` and `c`.
+    r"""`answer` with its one free constant called as in `gold`, where only it differs: `n\pi` and `k\pi`, `C` and `c`.
 
-    Only letters that people use for a free integer or constant count, and only beside another term or factor: `x` is not `y`.
+    Only letters that people use for a free integer or constant count, beside another term or factor: `x` is not `y`.
     """
     wanted, given = letters(gold), letters(answer)
     new, old = wanted - given, given - wanted

@@ -1,41 +1,18 @@
 r"""A small grammar of our own from normalised LaTeX (or plain text) to a tree: numbers, letters, operators, functions.
 
-It reads what answers are made of, and says `Unreadable` for everything else: prose, integrals, sums, matrices, relations.
+It reads what answers are made of, and says `Unreadable` for everything else: prose, matrices, relations, lists.
 No name is looked up anywhere: a letter is a letter. Work is linear in the length of the text, depth is bounded.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-_MAX_LENGTH = 2_000
-_MAX_DEPTH = 60
+from rewards.tokens import ALIASES, DOTS, FUNCTIONS, GREEK, MAX_DEPTH, MAX_LENGTH, Cursor, Unreadable, tokenize
 
-_FUNCTIONS = (
-    "arcsin", "arccos", "arctan", "arccot", "sinh", "cosh", "tanh", "coth", "sin", "cos", "tan", "cot", "sec", "csc",
-    "ln", "lg", "log", "exp",
-)  # fmt: skip
-_WORDS = (*_FUNCTIONS, "sqrt", "pi", "asin", "acos", "atan", "cbrt", "abs", "binom", "floor", "ceil")
-_ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log10", "tg": "tan", "ctg": "cot"}
-_GREEK = (
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon "
-    "phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega hbar ell"
-).split()
-_DOTS = {"dots", "cdots", "ldots", "dotsb", "dotsc", "dotsm"}
-_TOKEN = re.compile(
-    r"(?P<number>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)|\\(?P<command>[a-zA-Z]+|[^a-zA-Z])"
-    rf"|(?P<word>(?:{'|'.join(_WORDS)})(?![a-zA-Z]))|(?P<run>[a-zA-Z]+)|(?P<dots>\.\.\.|…)|(?P<mark>[-+*/^_{{}}()\[\]|!':])"
-)
-_LONGEST_RUN = 4  # letters that stand together; more is a word
-_NAME = re.compile(r"\\(?:text|mathrm|mathbf|mathit|mathcal|mathbb|operatorname)(?![a-zA-Z])|[\s{}]|\\[,;:! ]")
-_PLAIN = re.compile(r"[A-Za-z0-9,+\-*'^\\ _{}=]*")
-
-
-class Unreadable(Exception):
-    """The text is no formula of this grammar."""
+__all__ = ["Node", "Unreadable", "letters", "operations", "parse_formula", "rename"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +28,9 @@ class Node:
 @lru_cache(maxsize=8192)
 def parse_formula(text: str) -> Node:
     """The tree of `text`. Raises Unreadable."""
-    if len(text) > _MAX_LENGTH:
+    if len(text) > MAX_LENGTH:
         raise Unreadable("too long")
-    parser = _Parser(_tokens(text))
+    parser = _Parser(tokenize(text))
     node = parser.sum(0)
     if parser.at < len(parser.tokens):
         raise Unreadable(f"unexpected {parser.tokens[parser.at][1]!r}")
@@ -79,76 +56,26 @@ def operations(node: Node) -> frozenset[str]:
     return frozenset((node.op, node.name)).union(*(operations(arg) for arg in node.args))
 
 
-def _tokens(text: str) -> list[tuple[str, str]]:
-    tokens, at = [], 0
-    while at < len(text):
-        if text[at] in " ~&\t\n":
-            at += 1
-            continue
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise Unreadable(f"unexpected {text[at]!r}")
-        kind = match.lastgroup or ""
-        tokens += _pieces(kind, match[kind])
-        at = match.end()
-        if kind == "mark" and match[kind] == "_":
-            name, at = _subscript(text, at)
-            tokens[-1] = ("subscript", name)
-    return tokens
-
-
-def _pieces(kind: str, text: str) -> list[tuple[str, str]]:
-    if kind == "run":
-        if len(text) > _LONGEST_RUN:
-            raise Unreadable("a word")
-        return [("letter", char) for char in text]
-    if kind == "word":
-        return [("command", text)]
-    if kind == "command" and text in (",", ";", ":", "!", " ", "quad", "displaystyle"):
-        return []
-    return [(kind, text)]
-
-
-def _subscript(text: str, at: int) -> tuple[str, int]:
-    while text[at : at + 1] == " ":
-        at += 1
-    if text[at : at + 1] != "{":
-        match = re.compile(r"\\[a-zA-Z]+|[A-Za-z0-9]").match(text, at)
-        if match is None:
-            raise Unreadable("an empty subscript")
-        return match.group().lstrip("\\"), match.end()
-    depth = 0
-    for end in range(at, len(text)):
-        depth += (text[end] == "{") - (text[end] == "}")
-        if depth == 0:
-            name = _NAME.sub("", text[at + 1 : end])
-            if not name or not _PLAIN.fullmatch(name):
-                raise Unreadable("an odd subscript")
-            return name.replace("\\", ""), end + 1
-    raise Unreadable("an open brace")
-
-
-_NOT_FACTORS = frozenset(("}", "rbrace", "rfloor", "rceil", "rvert", "cdot", "times", "ast", "div", "circ", "degree", "prime"))
+_NOT_FACTORS = frozenset(
+    ("}", "rbrace", "rfloor", "rceil", "rvert", "cdot", "times", "ast", "div", "circ", "degree", "prime")
+)
 _OPAQUE = frozenset(("sum", "prod", "int", "iint", "oint", "lim"))
 _CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|"}
 _BRACKET_COMMANDS = {
-    "lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil"), "lvert": ("rvert", "abs"), "{": ("}", ""), "lbrace": ("rbrace", ""),
+    "lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil"), "lvert": ("rvert", "abs"), "{": ("}", ""),
+    "lbrace": ("rbrace", ""),
 }  # fmt: skip
 
 
-class _Parser:
+class _Parser(Cursor):
     """Recursive descent; each method reads from `at` and leaves it behind what it has read."""
 
-    def __init__(self, tokens: list[tuple[str, str]]) -> None:
-        self.tokens = tokens
-        self.at = 0
-
     def sum(self, depth: int, *, bar: bool = False) -> Node:
-        if depth > _MAX_DEPTH:
+        if depth > MAX_DEPTH:
             raise Unreadable("too deep")
         terms = [self._product(depth, bar)]
-        while self._peek() in (("mark", "+"), ("mark", "-")):
-            negative = self._next()[1] == "-"
+        while self.peek() in (("mark", "+"), ("mark", "-")):
+            negative = self.following()[1] == "-"
             term = self._product(depth, bar)
             terms.append(Node("neg", (term,)) if negative else term)
         return terms[0] if len(terms) == 1 else Node("add", tuple(terms))
@@ -156,12 +83,12 @@ class _Parser:
     def _product(self, depth: int, bar: bool) -> Node:
         factors = [self._signed(depth)]
         while True:
-            token = self._peek()
+            token = self.peek()
             if token in (("mark", "*"), ("command", "cdot"), ("command", "times"), ("command", "ast")):
-                self._next()
+                self.following()
                 factors.append(self._signed(depth))
             elif token in (("mark", "/"), ("command", "div"), ("mark", ":")):
-                self._next()
+                self.following()
                 factors.append(Node("inv", (self._signed(depth),)))
             elif self._starts_factor(token, bar):
                 if self.tokens[self.at - 1][0] == "number" and (token[0] == "number" or token == ("mark", "{")):
@@ -171,17 +98,17 @@ class _Parser:
                 return factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
 
     def _signed(self, depth: int) -> Node:
-        if self._peek() == ("mark", "-"):
-            self._next()
-            return Node("neg", (self._signed(depth + 1),)) if depth < _MAX_DEPTH else self._deep()
-        if self._peek() == ("mark", "+"):
-            self._next()
+        if self.peek() == ("mark", "-"):
+            self.following()
+            return Node("neg", (self._signed(depth + 1),)) if depth < MAX_DEPTH else self._deep()
+        if self.peek() == ("mark", "+"):
+            self.following()
         return self._power(depth)
 
     def _power(self, depth: int) -> Node:
         node = self._atom(depth)
-        while self._peek() in (("mark", "!"), ("mark", "^"), ("mark", "'")):
-            mark = self._next()[1]
+        while self.peek() in (("mark", "!"), ("mark", "^"), ("mark", "'")):
+            mark = self.following()[1]
             if mark == "!":
                 node = Node("fact", (node,))
             elif mark == "'":
@@ -191,16 +118,16 @@ class _Parser:
         return node
 
     def _exponent(self, base: Node, depth: int) -> Node:
-        token = self._peek()
+        token = self.peek()
         if token in (("command", "circ"), ("command", "degree")):
-            self._next()
+            self.following()
             return Node("deg", (base,))
         if token == ("command", "prime"):
-            self._next()
+            self.following()
             return self._primed(base)
         if token == ("mark", "{") and self.tokens[self.at + 1 : self.at + 2] == [("command", "prime")]:
             self.at += 2
-            self._expect("}")
+            self.expect("}")
             return self._primed(base)
         power = self._signed(depth + 1) if token == ("mark", "-") else self._exponent_atom(depth + 1)
         return Node("pow", (base, power))
@@ -208,8 +135,8 @@ class _Parser:
     def _exponent_atom(self, depth: int) -> Node:
         """One atom; a further `^` belongs to it, so that towers group to the right."""
         node = self._atom(depth)
-        if self._peek() == ("mark", "^"):
-            self._next()
+        if self.peek() == ("mark", "^"):
+            self.following()
             node = self._exponent(node, depth + 1)
         return node
 
@@ -219,18 +146,18 @@ class _Parser:
         return Node("sym", name=node.name + "'")
 
     def _atom(self, depth: int) -> Node:
-        if depth > _MAX_DEPTH:
+        if depth > MAX_DEPTH:
             self._deep()
-        kind, text = self._next()
+        kind, text = self.following()
         if kind == "number":
             return self._number(text, depth)
         if kind == "letter":
             return self._letter(text, depth)
-        if kind == "dots" or (kind == "command" and text in _DOTS):
+        if kind == "dots" or (kind == "command" and text in DOTS):
             return Node("sym", name="...")
         if kind == "mark" and text in _CLOSING:
             node = self.sum(depth + 1, bar=text == "|")
-            self._expect(_CLOSING[text])
+            self.expect(_CLOSING[text])
             return Node("fn", (node,), name="abs") if text == "|" else node
         if kind == "command":
             return self._command(text, depth)
@@ -238,11 +165,11 @@ class _Parser:
 
     def _number(self, text: str, depth: int) -> Node:
         whole, _, decimals = text.replace(",", "").partition(".")
-        if self._peek()[0] == "subscript":
+        if self.peek()[0] == "subscript":
             raise Unreadable("a number in another base")
         value = Fraction(int((whole or "0") + decimals), 10 ** len(decimals))
         node = Node("num", value=value)
-        if text.isdigit() and self._peek() == ("command", "frac"):
+        if text.isdigit() and self.peek() == ("command", "frac"):
             fraction = self._atom(depth + 1)
             if fraction.op == "div" and all(a.op == "num" for a in fraction.args):
                 return Node("add", (node, fraction))  # a mixed number
@@ -250,50 +177,50 @@ class _Parser:
         return node
 
     def _letter(self, text: str, depth: int) -> Node:
-        if self._peek()[0] == "subscript":
-            return Node("sym", name=f"{text}_{self._next()[1]}")
+        if self.peek()[0] == "subscript":
+            return Node("sym", name=f"{text}_{self.following()[1]}")
         if text == "e":
             return Node("const", name="e")
         if text == "i":
             return Node("const", name="i")
-        if text in "fg" and self._peek() == ("mark", "("):
+        if text in "fg" and self.peek() == ("mark", "("):
             return self._applied(text, depth)
         return Node("sym", name=text)
 
     def _applied(self, text: str, depth: int) -> Node:
         """`f(2)` and `f(x)` are names of a value; `g(1+x)` is a product."""
         start = self.at
-        self._next()
+        self.following()
         inner = self.sum(depth + 1)
-        self._expect(")")
+        self.expect(")")
         if inner.op in ("num", "sym"):
             return Node("sym", name=f"{text}({inner.value if inner.op == 'num' else inner.name})")
         self.at = start
         return Node("sym", name=text)
 
     def _command(self, text: str, depth: int) -> Node:
-        text = _ALIASES.get(text, text)
+        text = ALIASES.get(text, text)
         if text in ("frac", "binom"):
             first, second = self._argument(depth), self._argument(depth)
             return Node("div" if text == "frac" else "binom", (first, second))
         if text in ("sqrt", "cbrt"):
             return self._root(depth, cube=text == "cbrt")
-        if text in _FUNCTIONS or text == "log10":
+        if text in FUNCTIONS or text == "log10":
             return self._function(text, depth)
         if text in ("abs", "floor", "ceil"):
             return Node("fn", (self._argument(depth),), name=text)
         if text in _BRACKET_COMMANDS:
             closing, name = _BRACKET_COMMANDS[text]
             node = self.sum(depth + 1)
-            if self._next() != ("command", closing):
+            if self.following() != ("command", closing):
                 raise Unreadable("an open bracket")
             return Node("fn", (node,), name=name) if name else node
         if text in ("pi", "infty"):
             return Node("const", name="pi" if text == "pi" else "inf")
         if text in _OPAQUE:
             return self._opaque(text, depth)
-        if text in _GREEK:
-            subscript = f"_{self._next()[1]}" if self._peek()[0] == "subscript" else ""
+        if text in GREEK:
+            subscript = f"_{self.following()[1]}" if self.peek()[0] == "subscript" else ""
             return Node("sym", name=f"\\{text.removeprefix('var')}{subscript}")
         if text in ("vec", "overrightarrow", "overline", "bar", "hat", "mathbf", "mathcal", "triangle", "angle"):
             return self._decorated(text)
@@ -302,39 +229,39 @@ class _Parser:
     def _opaque(self, text: str, depth: int) -> Node:
         """A sum or an integral as an unknown function of its body, named after its limits: enough to show equality."""
         start = self.at
-        while self._peek()[0] == "subscript" or self._peek() == ("mark", "^"):
-            if self._next()[0] == "mark":
+        while self.peek()[0] == "subscript" or self.peek() == ("mark", "^"):
+            if self.following()[0] == "mark":
                 self._argument(depth)
         limits = "".join(token for _, token in self.tokens[start : self.at])
         return Node("mul", (Node("sym", name=f"\\{text}_{limits}"), self._product(depth + 1, bar=False)))
 
     def _decorated(self, text: str) -> Node:
         letters_ = []
-        brace = self._peek() == ("mark", "{")
+        brace = self.peek() == ("mark", "{")
         if brace:
-            self._next()
-        while self._peek()[0] == "letter" and (brace or not letters_ or text in ("triangle", "angle")):
-            letters_.append(self._next()[1])
+            self.following()
+        while self.peek()[0] == "letter" and (brace or not letters_ or text in ("triangle", "angle")):
+            letters_.append(self.following()[1])
         if brace:
-            self._expect("}")
+            self.expect("}")
         if not letters_:
             raise Unreadable(f"\\{text}")
-        subscript = f"_{self._next()[1]}" if self._peek()[0] == "subscript" else ""
+        subscript = f"_{self.following()[1]}" if self.peek()[0] == "subscript" else ""
         style = "vec" if text == "overrightarrow" else text
         return Node("sym", name=f"\\{style} {''.join(letters_)}{subscript}")
 
     def _root(self, depth: int, *, cube: bool) -> Node:
         order = Node("num", value=Fraction(3 if cube else 2))
-        if self._peek() == ("mark", "["):
-            self._next()
+        if self.peek() == ("mark", "["):
+            self.following()
             order = self.sum(depth + 1)
-            self._expect("]")
+            self.expect("]")
         return Node("root", (self._argument(depth), order))
 
     def _function(self, name: str, depth: int) -> Node:
         power, base = None, None
-        while self._peek()[0] == "subscript" or self._peek() == ("mark", "^"):
-            kind, text = self._next()
+        while self.peek()[0] == "subscript" or self.peek() == ("mark", "^"):
+            kind, text = self.following()
             if kind == "subscript":
                 base = parse_formula(text) if text else None
             else:
@@ -350,25 +277,29 @@ class _Parser:
 
     def _function_argument(self, depth: int) -> Node:
         """A group, or the factors up to the next function, operator or sum."""
-        if self._peek() in (("mark", "("), ("mark", "["), ("mark", "{"), ("mark", "|")):
+        if self.peek() in (("mark", "("), ("mark", "["), ("mark", "{"), ("mark", "|")):
             return self._atom(depth + 1)
-        if self._peek() == ("mark", "-"):
+        if self.peek() == ("mark", "-"):
             return self._signed(depth + 1)
         factors = [self._power(depth + 1)]
         while True:
-            token = self._peek()
-            if token == ("mark", "/") and self.tokens[self.at + 1 : self.at + 2] and self.tokens[self.at + 1][0] == "number":
-                self._next()
+            token = self.peek()
+            if (
+                token == ("mark", "/")
+                and self.tokens[self.at + 1 : self.at + 2]
+                and self.tokens[self.at + 1][0] == "number"
+            ):
+                self.following()
                 factors.append(Node("inv", (self._power(depth + 1),)))
                 continue
-            bracket = token == ("mark", "(") or (token[0] == "command" and token[1] in (*_FUNCTIONS, *_BRACKET_COMMANDS))
+            bracket = token == ("mark", "(") or (token[0] == "command" and token[1] in (*FUNCTIONS, *_BRACKET_COMMANDS))
             if bracket or not self._starts_factor(token, bar=True):
                 return factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
             factors.append(self._power(depth + 1))
 
     def _argument(self, depth: int) -> Node:
         """The argument of a command: a group, or one digit or letter."""
-        kind, text = self._peek()
+        kind, text = self.peek()
         if kind == "number" and len(text) > 1 and text.isdigit():
             self.tokens[self.at : self.at + 1] = [("number", text[0]), ("number", text[1:])]
         if (kind, text) == ("mark", "-"):
@@ -382,19 +313,6 @@ class _Parser:
         if kind == "command":
             return text not in _NOT_FACTORS
         return kind in ("number", "letter", "dots")
-
-    def _peek(self) -> tuple[str, str]:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ("end", "")
-
-    def _next(self) -> tuple[str, str]:
-        if self.at >= len(self.tokens):
-            raise Unreadable("it ends too early")
-        self.at += 1
-        return self.tokens[self.at - 1]
-
-    def _expect(self, text: str) -> None:
-        if self._next() not in (("mark", text), ("command", text)):
-            raise Unreadable(f"{text!r} is missing")
 
     def _deep(self) -> Node:
         raise Unreadable("too deep")

@@ -1,17 +1,15 @@
 r"""Sets of real numbers, however they are written: intervals, inequalities, unions, set-builders, points left out.
 
-`-1 < x \le 2`, `(-1, 2]`, `x \in (-1, 2]` and `\{x \mid -1 < x \le 2\}` are one region. Only solved inequalities are read
-(a bare variable between numbers): `2x + 1 > 7` is the question, not its answer.
+`-1 < x \le 2`, `(-1, 2]`, `x \in (-1, 2]` and `\{x \mid -1 < x \le 2\}` are one region. Only solved inequalities are
+read (a bare variable between numbers): `2x + 1 > 7` is the question, not its answer.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
 
-from rewards.formula import Node, Unreadable, parse_formula
+from rewards.formula import Unreadable, parse_formula
+from rewards.pieces import ALL, HIGH, LOW, End, Region, below, comparable, merged, overlap, same_end
 from rewards.values import nodes_equal, same_number, value_of
 
 RELATION = re.compile(r"<=|>=|=<|!=|<|>|\\(?:leq?|geq?|neq?|lt|gt)(?![a-zA-Z])")
@@ -19,44 +17,40 @@ _SHAPE = re.compile(
     r"[<>]|!=|\\(?:leq?|geq?|neq?|lt|gt|cup|cupdot|cap|infty|in|setminus|backslash|mathbb|emptyset|varnothing)(?![a-zA-Z])"
     r"|real numbers?|\bor\b"
 )
-_UNION = re.compile(r"\\(?:cup|cupdot|bigcup|sqcup)(?![a-zA-Z])|\\text\s?\{\s?,?\s?or\s?\}|(?<![a-zA-Z\\])(?:or|U)(?![a-zA-Z])")
-_MEET = re.compile(r"\\cap(?![a-zA-Z])|\\text\s?\{\s?,?\s?and\s?\}|(?<![a-zA-Z\\])and(?![a-zA-Z])|\\(?:land|wedge)(?![a-zA-Z])")
+_UNION = re.compile(
+    r"\\(?:cup|cupdot|bigcup|sqcup)(?![a-zA-Z])|\\text\s?\{\s?,?\s?or\s?\}|(?<![a-zA-Z\\])(?:or|U)(?![a-zA-Z])"
+)
+_MEET = re.compile(
+    r"\\cap(?![a-zA-Z])|\\text\s?\{\s?,?\s?and\s?\}|(?<![a-zA-Z\\])and(?![a-zA-Z])|\\(?:land|wedge)(?![a-zA-Z])"
+)
 _MINUS = re.compile(r"\\(?:setminus|backslash|smallsetminus)(?![a-zA-Z])|(?<=[})\]])\s?[-\\]\s?(?=\\\{)")
 _MEMBER = re.compile(r"^\s?(\\?[a-zA-Z]+(?:_\{?\w{1,8}\}?)?(?:\([a-z]\))?)\s?\\in(?![a-zA-Z])\s?")
 _BUILDER = re.compile(
     r"^\\\{\s?(\\?[a-zA-Z]+)\s?(?:\\in\s?(?:\\mathbb\s?\{?\s?R\s?\}?|\\R(?![a-zA-Z]))\s?)?(?:\||:|\\mid(?![a-zA-Z])|\\colon(?![a-zA-Z]))(.*)\\\}$"
 )
 _REALS = re.compile(
-    r"\\mathbb\s?\{?\s?R\s?\}?|\\R|ℝ|(?:\\text\s?\{)?\s?(?:all|any|every)?\s?reals?(?: numbers?)?(?: x)?\s?\}?", re.IGNORECASE
+    r"\\mathbb\s?\{?\s?R\s?\}?|\\R|ℝ|(?:\\text\s?\{)?\s?(?:all|any|every)?\s?reals?(?: numbers?)?(?: x)?\s?\}?",
+    re.IGNORECASE,
 )
 _EMPTY = re.compile(r"\\(?:emptyset|varnothing)|\\\{\s?\\\}")
 _VARIABLE = re.compile(r"^(?:[a-zA-Z]|\\[a-z]+)(?:_\{?\w{1,8}\}?)?'*(?:\([a-z](?:,\s?[a-z])*\))?$")
-_FOR_REAL = re.compile(r"(?:[,;]|\\text\s?\{\s?,?\s?(?:where|for|with)\s?\}|\b(?:where|for|with)\b)\s?[a-z]\s?\\in\s?\\mathbb\s?\{?\s?R\s?\}?\s?$")
+_FOR_REAL = re.compile(
+    r"(?:[,;]|\\text\s?\{\s?,?\s?(?:where|for|with)\s?\}|\b(?:where|for|with)\b)\s?[a-z]\s?\\in\s?\\mathbb\s?\{?\s?R\s?\}?\s?$"
+)
 _INFINITY = re.compile(r"([-+]?)\s?(?:\\infty|\\inf|inf(?:inity)?|oo)")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
-_NAMES = {"\\lt": "<", "\\gt": ">", "\\le": "<=", "\\leq": "<=", "\\ge": ">=", "\\geq": ">=", "\\ne": "!=", "\\neq": "!=", "=<": "<="}
+_NAMES = {
+    "\\lt": "<",
+    "\\gt": ">",
+    "\\le": "<=",
+    "\\leq": "<=",
+    "\\ge": ">=",
+    "\\geq": ">=",
+    "\\ne": "!=",
+    "\\neq": "!=",
+    "=<": "<=",
+}
 _MAX_PIECES = 60
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """One end of a piece: a formula and its value where it has one (floats only for the infinities)."""
-
-    node: Node | None
-    value: Any
-    closed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A union of pieces, and the variable that was named ("" where none is, or it is bound)."""
-
-    pieces: tuple[tuple[End, End], ...]
-    variable: str = ""
-
-
-_LOW, _HIGH = End(None, float("-inf"), False), End(None, float("inf"), False)
-_ALL = Region(((_LOW, _HIGH),))
 
 
 def may_be_region(gold: str, answer: str) -> bool:
@@ -73,11 +67,11 @@ def regions_equal(gold: str, answer: str) -> bool | None:
         return False
     ends = [end for region in (left, right) for piece in region.pieces for end in piece]
     if all(end.value is not None for end in ends):
-        a, b = _merged(left.pieces), _merged(right.pieces)
+        a, b = merged(left.pieces), merged(right.pieces)
     else:
         a, b = left.pieces, right.pieces
     return len(a) == len(b) and all(
-        _same_end(x, y) for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True)
+        same_end(x, y) for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True)
     )
 
 
@@ -95,7 +89,9 @@ def chains_equal(gold: str, answer: str) -> bool | None:
     left, right = _chain(gold), _chain(answer)
     if len(left[0]) < 2 or len(right[0]) < 2:
         return None
-    right = _flip(right) if right[1] and left[1] and right[1][0] == _FLIPPED[left[1][0]] and left[1][0] != "!=" else right
+    right = (
+        _flip(right) if right[1] and left[1] and right[1][0] == _FLIPPED[left[1][0]] and left[1][0] != "!=" else right
+    )
     if left[1] != right[1]:
         return False
     try:
@@ -128,7 +124,7 @@ def _meet(text: str, depth: int) -> Region:
         raise Unreadable("two variables")
     pieces = regions[0].pieces
     for region in regions[1:]:
-        pieces = tuple(p for one in pieces for other in region.pieces if (p := _overlap(one, other)) is not None)
+        pieces = tuple(p for one in pieces for other in region.pieces if (p := overlap(one, other)) is not None)
     if not pieces and not _MEET.search(text):  # `x < 1, x > 3` lists two cases
         pieces = tuple(piece for region in regions for piece in region.pieces)
     return Region(pieces, names.pop() if names else "")
@@ -141,8 +137,8 @@ def _difference(text: str, depth: int) -> Region:
         for low, high in _primary(other, depth).pieces:
             if low.value is None or high.value is None or not same_number(low.value, high.value):
                 raise Unreadable("only points can be left out")
-            holes = ((_LOW, End(low.node, low.value, False)), (End(low.node, low.value, False), _HIGH))
-            pieces = tuple(p for one in region.pieces for hole in holes if (p := _overlap(one, hole)) is not None)
+            holes = ((LOW, End(low.node, low.value, False)), (End(low.node, low.value, False), HIGH))
+            pieces = tuple(p for one in region.pieces for hole in holes if (p := overlap(one, hole)) is not None)
             region = Region(pieces, region.variable)
     return region
 
@@ -156,7 +152,7 @@ def _primary(text: str, depth: int) -> Region:
             raise Unreadable("a condition on a member")
         return Region(region.pieces, member[1])
     if _REALS.fullmatch(text):
-        return _ALL
+        return ALL
     if _EMPTY.fullmatch(text):
         return Region(())
     builder = _BUILDER.match(text)
@@ -186,7 +182,7 @@ def _interval(text: str, depth: int) -> Region:
     if len(parts) != 2:
         raise Unreadable("no interval")
     low, high = _end(parts[0], text[0] == "["), _end(parts[1], text[-1] == "]")
-    if low.value is not None and high.value is not None and _below(high, low):
+    if low.value is not None and high.value is not None and below(high, low):
         raise Unreadable("an interval that runs backwards")
     return Region(((low, high),))
 
@@ -197,7 +193,7 @@ def _inequality(text: str) -> Region:
     if at is None or len(sides) > 3 or (len(sides) == 3 and at != 1):
         raise Unreadable("not solved for one variable")
     name = sides[at]
-    pieces: tuple[tuple[End, End], ...] = ((_LOW, _HIGH),)
+    pieces: tuple[tuple[End, End], ...] = ((LOW, HIGH),)
     if name.startswith("-"):
         name = name[1:].strip()
         sides = [side if i == at else f"-({side})" for i, side in enumerate(sides)]
@@ -207,7 +203,7 @@ def _inequality(text: str) -> Region:
         found = _half_lines(relation if index + 1 != at else _FLIPPED[relation], other)
         if any(end.value is None for piece in found for end in piece):
             return Region(_symbolic(sides, relations, at), name.strip())
-        pieces = tuple(p for one in pieces for piece in found if (p := _overlap(one, piece)) is not None)
+        pieces = tuple(p for one in pieces for piece in found if (p := overlap(one, piece)) is not None)
     return Region(pieces, name.strip())
 
 
@@ -215,7 +211,7 @@ def _symbolic(sides: list[str], relations: list[str], at: int) -> tuple[tuple[En
     """The piece between ends that are formulas with letters."""
     if "!=" in relations:
         raise Unreadable("a formula left out")
-    low, high = _LOW, _HIGH
+    low, high = LOW, HIGH
     for index, relation in enumerate(relations):
         other = sides[index] if index + 1 == at else sides[index + 1]
         relation = relation if index + 1 != at else _FLIPPED[relation]
@@ -229,12 +225,12 @@ def _symbolic(sides: list[str], relations: list[str], at: int) -> tuple[tuple[En
 def _half_lines(relation: str, other: str) -> tuple[tuple[End, End], ...]:
     if relation == "!=" and other.lstrip().startswith("\\pm"):
         size = other.replace("\\pm", "", 1)
-        low, high = sorted((_end(size, False), _end(f"-({size})", False)), key=lambda end: float(_plain(end.value)))
-        return ((_LOW, low), (low, high), (high, _HIGH))
+        low, high = sorted((_end(size, False), _end(f"-({size})", False)), key=lambda end: float(comparable(end.value)))
+        return ((LOW, low), (low, high), (high, HIGH))
     end = _end(other, relation in ("<=", ">="))
     if relation == "!=":
-        return ((_LOW, end), (end, _HIGH))
-    return ((end, _HIGH),) if relation[0] == ">" else ((_LOW, end),)
+        return ((LOW, end), (end, HIGH))
+    return ((end, HIGH),) if relation[0] == ">" else ((LOW, end),)
 
 
 def _chain(text: str) -> tuple[list[str], list[str]]:
@@ -250,81 +246,12 @@ def _end(text: str, closed: bool) -> End:
     text = text.strip().rstrip(".")
     infinite = _INFINITY.fullmatch(text)
     if infinite is not None:
-        return _LOW if infinite[1] == "-" else _HIGH
+        return LOW if infinite[1] == "-" else HIGH
     node = parse_formula(text)
     value = value_of(node)
-    if isinstance(value, complex) or hasattr(value, "imag") and value.imag != 0:
+    if value is not None and value.imag != 0:
         raise Unreadable("no real number")
     return End(node, value, closed)
-
-
-def _below(one: End, other: End) -> bool:
-    a, b = one.value, other.value
-    if isinstance(a, float) or isinstance(b, float):
-        return (a if isinstance(a, float) else 0) < (b if isinstance(b, float) else 0)
-    if same_number(a, b):
-        return False
-    if isinstance(a, Fraction) and isinstance(b, Fraction):
-        return a < b
-    return bool(_plain(a) < _plain(b))
-
-
-def _plain(value: Any) -> Any:
-    """A Fraction as what compares with an mpmath number."""
-    from mpmath import mpf
-
-    return mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
-
-
-def _equal_values(one: End, other: End) -> bool:
-    a, b = one.value, other.value
-    if isinstance(a, float) or isinstance(b, float):
-        return isinstance(a, float) and isinstance(b, float) and a == b
-    return same_number(a, b)
-
-
-def _overlap(one: tuple[End, End], other: tuple[End, End]) -> tuple[End, End] | None:
-    if any(end.value is None for end in (*one, *other)):
-        raise Unreadable("ends that are no numbers")
-    (a, b), (c, d) = one, other
-    low = _either(a, c) if _equal_values(a, c) else (c if _below(a, c) else a)
-    high = _either(b, d) if _equal_values(b, d) else (b if _below(b, d) else d)
-    if _below(high, low) or (_equal_values(low, high) and not (low.closed and high.closed)):
-        return None
-    return low, high
-
-
-def _either(one: End, other: End) -> End:
-    return End(one.node, one.value, one.closed and other.closed)
-
-
-def _merged(pieces: tuple[tuple[End, End], ...]) -> list[tuple[End, End]]:
-    """The pieces in order, those that touch or overlap joined."""
-    left = list(pieces)
-    ordered: list[tuple[End, End]] = []
-    while left:
-        first = left[0]
-        for piece in left[1:]:
-            if _below(piece[0], first[0]) or (_equal_values(piece[0], first[0]) and piece[0].closed):
-                first = piece
-        left.remove(first)
-        last = ordered[-1] if ordered else None
-        if last is not None and not _below(last[1], first[0]):
-            touching = _equal_values(last[1], first[0])
-            if not touching or last[1].closed or first[0].closed:
-                wider = first[1] if _below(last[1], first[1]) or (_equal_values(last[1], first[1]) and first[1].closed) else last[1]
-                ordered[-1] = (last[0], wider)
-                continue
-        ordered.append(first)
-    return ordered
-
-
-def _same_end(one: End, other: End) -> bool:
-    if one.closed != other.closed:
-        return False
-    if one.value is not None and other.value is not None:
-        return _equal_values(one, other)
-    return one.node is not None and other.node is not None and nodes_equal(one.node, other.node) is True
 
 
 def split_at(text: str, pattern: re.Pattern[str]) -> list[str]:

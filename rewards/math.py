@@ -176,7 +176,11 @@ def read_answer(latex: str, gold: Answer) -> Answer:
     if r"\approx" in latex:
         first, _, last = latex.partition(r"\approx")
         exact = gold.literal is None or gold.literal.decimals is None
-        latex = first.strip() if exact and parse_literal(first.strip()) is None and not LABEL.match(first.strip()) else last.strip()
+        latex = (
+            first.strip()
+            if exact and parse_literal(first.strip()) is None and not LABEL.match(first.strip())
+            else last.strip()
+        )
     return _read(latex, gold=False)
 
 

@@ -33,7 +33,9 @@ def matrices_equal(gold: str, answer: str, equal: Callable[[str, str], bool]) ->
     group = parse_group(text, thousands=False)
     if "\\begin" in text or group.opening not in ("(", "[", "\\langle"):
         return None if "\\begin" in text else False
-    cells = [row[0] for row in rows] if all(len(row) == 1 for row in rows) else list(rows[0]) if len(rows) == 1 else None
+    cells = (
+        [row[0] for row in rows] if all(len(row) == 1 for row in rows) else list(rows[0]) if len(rows) == 1 else None
+    )
     if cells is None or len(cells) != len(group.parts):
         return False
     pairs = zip(cells, group.parts, strict=True)

@@ -17,7 +17,8 @@ _SYMBOLS = {
     "÷": "/", "∕": "/", "⁄": "/", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ",
     "∪": r"\cup ", "∩": r"\cap ", "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ",
     "λ": r"\lambda ", "°": r"^\circ ", "∈": r"\in ", "±": r"\pm ", "∓": r"\mp ", "≈": r"\approx ", "∅": r"\emptyset ",
-    "，": ",", "；": ";", "：": ":", "∶": ":", "′": "'", "⟨": "(", "⟩": ")", "（": "(", "）": ")", "、": ",", "∨": r"\text{ or }", "¬": r"\neg ",
+    "，": ",", "；": ";", "：": ":", "∶": ":", "′": "'", "⟨": "(", "⟩": ")", "（": "(", "）": ")",
+    "、": ",", "∨": r"\text{ or }", "¬": r"\neg ",
 }  # fmt: skip
 _SYMBOL = re.compile("[" + "".join(_SYMBOLS) + "]")
 _ROOT = re.compile(r"√\s{0,4}(?:\(([^()√]{1,60})\)|(\d{1,20}|[a-z]))")
@@ -40,6 +41,9 @@ _PLAIN = re.compile(r"-?\d{1,12}(?:\.\d{1,12})?|[A-Z]")  # the most common answe
 _MAX_GROUPS = 4_000  # characters; longer text keeps the groups it has
 _SPACES = "\u00a0\u2009\u202f\u2002\u2003\u3000\u2008\u200a"
 _TO_SPACE = str.maketrans(dict.fromkeys(_SPACES, " "))
+_LATTICE = re.compile(  # {x | x = k pi, k in Z}
+    r"^\\\{\s?([a-z])\s?(?:\\mid|\||:)\s?\1\s?=([^|{}]{1,200}),\s?[a-z]\s?\\in\s?\\mathbb\s?\{?[ZN]\}?\s?\\\}$"
+)
 _SIMPLE = (
     (re.compile(r"(?<=\d),\s?\\!\s?"), ","),
     (re.compile(r"<(/?)su([pb])>"), lambda m: ("}" if m[1] else "^{" if m[2] == "p" else "_{")),
@@ -60,7 +64,7 @@ _SIMPLE = (
     (re.compile(r"\\(?:degree|degrees)(?![a-zA-Z])"), r"^\\circ "),
     (re.compile(r"\^\s?\{\s?\\circ\s?\}"), r"^\\circ "),
     (re.compile(r"\*\*"), "^"),
-    (re.compile(r"(?:\\text\s?\{\s?)?\b(?:all|any|every)(?: x)? real (?:numbers?|x)(?:\s?\})?|(?<!\\)ℝ"), r"\\mathbb{R}"),
+    (re.compile(r"(?:\\text\s?\{\s?)?\b(?:all|any|every)(?: x)? real (?:numbers?|x)(?:\s?\})?|ℝ"), r"\\mathbb{R}"),
     (re.compile(r"^\(\s?\\text\s?\{\s?([A-Z])\s?\}\s?\)$"), r"\1"),
     (re.compile(r"\\R(?![a-zA-Z])"), r"\\mathbb{R}"),
     (re.compile(r"_\s?\{?\\text\s?\{\s?([a-z]{3,9})\s?\}\}?$"), lambda m: f"_{{{english_number(m[1]) or m[1]}}}"),
@@ -74,7 +78,7 @@ _SIMPLE = (
     (re.compile(r"\.(\d{0,20})\\dot\s?\{?(\d)\}?(?:(\d{0,20})\\dot\s?\{?(\d)\}?)?"), r".\1\\overline{\2\3\4}"),
     (re.compile(r"^(-?\d{1,3})((?: \d{3})+)(?!\d)"), lambda m: m[1] + m[2].replace(" ", "")),
     (re.compile(r"\s?\(\s?([a-z](?:,\s?[a-z]){0,3}\s?\\in\s?(?:\\mathbb\s?\{?[ZNQR]\}?|[ZNQR]))\s?\)$"), r", \1"),
-    (re.compile(r"^\\\{\s?([a-z])\s?(?:\\mid|\||:)\s?\1\s?=([^|{}]{1,200}),\s?[a-z]\s?\\in\s?\\mathbb\s?\{?[ZN]\}?\s?\\\}$"), r"\2"),
+    (_LATTICE, r"\2"),
     (re.compile(r"(?<!\\)~"), " "),
 )  # fmt: skip
 _WRAPPED = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("__", "__"))

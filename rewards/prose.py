@@ -1,4 +1,4 @@
-"""The mathematical part of a sentence: its last formula, bold text or number, by fixed rules that pick one thing only."""
+"""The mathematical part of a sentence: its last formula, bold text or number, by fixed rules that pick one thing."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ _CODE = re.compile(r"[\[\]_]|'[^']{0,80}'\)?|\"[^\"]{0,80}\"|[A-Za-z]{2}\(")
 _WORDS = re.compile(r"[A-Za-zÀ-ÿ]{2,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-zA-Z]{1,12}\*?\}")
-_SPAN = re.compile(r"\$\$([^$]{1,400})\$\$|\$([^$]{1,400})\$|\\\(([^\\]{1,400}(?:\\[^)][^\\]{0,200}){0,60})\\\)|\\\[([^\\]{1,400}(?:\\[^\]][^\\]{0,200}){0,60})\\\]")
+_SPAN = re.compile(
+    r"\$\$([^$]{1,400})\$\$|\$([^$]{1,400})\$|\\\(([^\\]{1,400}(?:\\[^)][^\\]{0,200}){0,60})\\\)|\\\[([^\\]{1,400}(?:\\[^\]][^\\]{0,200}){0,60})\\\]"
+)
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _FORMULA = r"[-−]?\d{0,9}\s?\\[dt]?(?:frac\s?\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}|sqrt\s?\{[^{}]{1,40}\})"
 _NUMBER = re.compile(
     rf"{_FORMULA}|(?<![A-Za-z0-9_.])[-−]?(?:\\?\$)?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*/\s*\d+)?(?:\s?\\?%)?"
 )
-_MONEY = re.compile(r"(?:\\?\$|[€£¥])\s?(\d[\d,]{0,20}(?:\.\d{1,20})?)|(?<!\d)(\d[\d,]{0,20}(?:\.\d{1,20})?)\s?(?:\\?\$|[€£¥])")
+_MONEY = re.compile(
+    r"(?:\\?\$|[€£¥])\s?(\d[\d,]{0,20}(?:\.\d{1,20})?)|(?<!\d)(\d[\d,]{0,20}(?:\.\d{1,20})?)\s?(?:\\?\$|[€£¥])"
+)
 _REASON = re.compile(r",?\s(?:because|since|so that)\s", re.IGNORECASE)
 _AFTER_IS = re.compile(r"\b(?:is|are|equals?)\s+(?:\w+\s+)?(\\?\$?-?\d[\d.,/]*)\W*$")
 _SCRIPTS = re.compile(r"[^\W\d_\x00-\u024f\u0370-\u03ff]")  # a letter that is neither Latin nor Greek
-_WORD = re.compile(r"(?<![A-Za-z\\])(?!(?:sqrt|sin|cos|tan|cot|sec|csc|log|exp|arc|deg|pmatrix|bmatrix|cases)\b)[A-Za-zÀ-ÿ]{3,}")
+_WORD = re.compile(
+    r"(?<![A-Za-z\\])(?!(?:sqrt|sin|cos|tan|cot|sec|csc|log|exp|arc|deg|pmatrix|bmatrix|cases)\b)[A-Za-zÀ-ÿ]{3,}"
+)
 _TUPLE = re.compile(r"\(\s*-?[\d./]{1,20}(?:\s*,\s*-?[\d./]{1,20}){1,5}\s*\)")
 _LISTED = re.compile(r"\b(?:are|is|=|:)\s+([^A-Za-z]{1,80}(?:(?:and|or)\s[^A-Za-z]{1,80}){1,6})\s*\.?\s*$")
 _NOT_THAT = re.compile(r",?\s?(?:and |but )?not\s(?:-?\$?\d[\d.,/]{0,20})\s?\.?\s?$")

@@ -12,26 +12,36 @@ _SCALES = {
 _SCALED = re.compile(
     r"(?<=\d)\s?(?:(\\text\s?\{)\s?)?(hundred|thousand|million|billion|trillion|万|萬|亿|億)(?![a-z])", re.IGNORECASE
 )
-_DIGITS = {char: value for value, chars in enumerate(("零〇", "一壹", "二两兩", "三", "四", "五", "六", "七", "八", "九"))
-           for char in chars}  # fmt: skip
+_NUMERALS = ("零〇", "一壹", "二两兩", "三", "四", "五", "六", "七", "八", "九")
+_DIGITS = {char: value for value, chars in enumerate(_NUMERALS) for char in chars}
 _PLACES = {"十": 10, "百": 100, "千": 1000}
 _CHINESE = re.compile(r"(负)?([零〇一壹二两兩三四五六七八九十百千]{1,12})(?:点([零〇一二三四五六七八九]{1,12}))?")
 _PARTS = re.compile(r"(.{1,12})分之(.{1,12})")
-_ENGLISH = {
-    word: value for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-        " eighteen nineteen twenty".split()
-    )
-} | {
-    word: 10 * value for value, word in enumerate("thirty forty fifty sixty seventy eighty ninety".split(), start=3)
-}  # fmt: skip
-_FRACTIONS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+    " eighteen nineteen twenty"
+)
+_TENS = "thirty forty fifty sixty seventy eighty ninety"
+_ENGLISH = {word: value for value, word in enumerate(_UNITS.split())}
+_ENGLISH |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=3)}
+_FRACTIONS = {
+    "half": 2,
+    "halve": 2,
+    "third": 3,
+    "quarter": 4,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "eighth": 8,
+    "tenth": 10,
+}
 _ARC = re.compile(
     r"([-+]?)(\d{1,4})\s*\^\s*\\circ\s*(\d{1,2}(?:\.\d+)?)\s*(?:'(?!')|\^\s*\{?\s*\\prime\s*\}?|′)"
     r"(?:\s*(\d{1,2}(?:\.\d+)?)\s*(?:''|\"|\^\s*\{?\s*\\prime\s*\\prime\s*\}?|″))?"
 )
 _TIME = re.compile(
-    r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s*(?:\\text\s*\{)?\s*(?:([ap])\.?\s?m\b\.?|noon|o'clock)?\s*\}?", re.IGNORECASE
+    r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s*(?:\\text\s*\{)?\s*(?:([ap])\.?\s?m\b\.?|noon|o'clock)?\s*\}?",
+    re.IGNORECASE,
 )
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from itertools import product
 
 _AND = re.compile(r",?\s?(?:\\text\s?\{\s?,?\s?(?:and|or)\s?\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s?,?")
-TUPLE_LABEL = re.compile(r"^\s?\(\s?[a-zA-Z](?:_\{?\w\}?|\([a-z]\))?(?:\s?,\s?(?:[a-zA-Z]|\\ell)(?:_\{?\w\}?|\([a-z]\))?){1,5}\s?\)\s?(?:=|\\in)\s?")
+TUPLE_LABEL = re.compile(
+    r"^\s?\(\s?[a-zA-Z](?:_\{?\w\}?|\([a-z]\))?(?:\s?,\s?(?:[a-zA-Z]|\\ell)(?:_\{?\w\}?|\([a-z]\))?){1,5}\s?\)\s?(?:=|\\in)\s?"
+)
 _POINT_LABEL = re.compile(r"^\s?[A-Z]'?(?:_\{?\w\}?)?\s?=?\s?(?=\([^()]*,)")
 _MEMBER = re.compile(r"^\s?[a-zA-Z]\s?\\in\s?")
 _OTHER_SHAPE = re.compile(r"[<>|]|\\(?:le|ge|ne|lt|gt|cup|cap|mid|setminus|mathbb|begin)(?![a-zA-Z])")

@@ -10,8 +10,9 @@ from functools import lru_cache
 from rewards.spoken import arc_degrees
 
 _TABLE = {
-    "length": "m meter meters metre metres 1; km kilometer kilometers kilometre kilometres 1000; dm decimeter decimeters 1/10;"
-    " cm centimeter centimeters centimetre centimetres 1/100; mm millimeter millimeters millimetres 1/1000;"
+    "length": "m meter meters metre metres 1; km kilometer kilometers kilometre kilometres 1000;"
+    " dm decimeter decimeters 1/10; cm centimeter centimeters centimetre centimetres 1/100;"
+    " mm millimeter millimeters millimetres 1/1000;"
     " in inch inches 127/5000; ft foot feet 381/1250; yd yard yards 1143/1250; mi mile miles 201168/125;"
     " 米 1; 厘米 公分 1/100; 毫米 1/1000; 千米 公里 1000; 分米 1/10",
     "mass": "kg kilogram kilograms 1; g gram grams 1/1000; mg milligram milligrams 1/1000000; tonne tonnes 1000;"
@@ -38,8 +39,8 @@ _TABLE = {
 _KNOWN: dict[str, tuple[str, Fraction]] = {}
 for _kind, _rows in _TABLE.items():
     for _row in _rows.split(";"):
-        *_names, _size = _row.split()
-        _KNOWN |= dict.fromkeys(_names, (_kind, Fraction(_size)))
+        *_names, _factor = _row.split()
+        _KNOWN |= dict.fromkeys(_names, (_kind, Fraction(_factor)))
 
 _CELSIUS = re.compile(r"\s?(?:\^\s?\\circ\s?(?:\\text\s?\{)?\s?|\\text\s?\{\s?\^\s?\\circ\s?|)([CF]|℃|℉)\s?\}?\s?$")
 _DEGREE = re.compile(r"\s?(?:\^\s?\\circ|(?:\\text\s?\{\s?)?degrees?\b\s?\}?)\s?$")
@@ -51,10 +52,28 @@ _PERCENT = re.compile(r"%|per ?cent|pct", re.IGNORECASE)
 _TEXT = r"(?:\\text\s?\{(?:[^{}]|\{[^{}]*\})*\}|[A-Za-zµμΩ℃℉]+\.?|[\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af]{1,8})"
 _ATOM = rf"{_TEXT}\s?(?:\^\s?(?:\{{\s?-?\d\s?\}}|-?\d))?"
 _SUFFIX = re.compile(rf"\s?{_ATOM}(?:\s?(?:/|\\cdot|\*|\s)\s?{_ATOM})*\s?")
-_BEFORE = re.compile(r"(?:(?<=[\d})\].!])|(?<=\\pi)|(?<=[a-z])(?=\s?\\text))\s?(?=[A-Za-zµμΩ℃℉\\\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af])")
+_BEFORE = re.compile(
+    r"(?:(?<=[\d})\].!])|(?<=\\pi)|(?<=[a-z])(?=\s?\\text))\s?(?=[A-Za-zµμΩ℃℉\\\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af])"
+)
 _SQUARED = re.compile(r"^(?:square|sq|cubic|cu)\.?\s+|平方|立方")
 _POWER = re.compile(r"\^\s?\{?\s?(-?\d)\s?\}?")
-_CONNECTORS = {"or", "and", "not", "is", "nor", "but", "if", "to", "than", "wrong", "least", "most", "mod", "for", "when"}
+_CONNECTORS = {
+    "or",
+    "and",
+    "not",
+    "is",
+    "nor",
+    "but",
+    "if",
+    "to",
+    "than",
+    "wrong",
+    "least",
+    "most",
+    "mod",
+    "for",
+    "when",
+}
 _MATHS = {"sqrt", "sin", "cos", "tan", "log", "ln", "mod", "exp", "pi", "frac", "cot", "sec", "csc"}
 
 
@@ -68,7 +87,7 @@ class Measure:
 
 @lru_cache(maxsize=4096)
 def split_unit(text: str) -> Measure:
-    r"""Split a unit (`10\text{ cm}^2`, `5 apples`, `90^\circ`, `\$3`, `3 厘米`) off `text`, which is normalised LaTeX."""
+    r"""Split a unit (`10\text{ cm}^2`, `5 apples`, `90^\circ`, `\$3`, `3 厘米`) off normalised LaTeX."""
     money = _CURRENCY.match(text)
     if money is not None and text.count("$") <= 1:
         return Measure(text=money[1] + text[money.end() :].lstrip(), unit=_currency(money[2]))
@@ -79,7 +98,11 @@ def split_unit(text: str) -> Measure:
     if arc is not None:
         return Measure(text=arc, unit="deg")
     celsius = _CELSIUS.search(text)
-    if celsius is not None and ("circ" in celsius.group() or celsius[1] in "℃℉") and "circ" not in text[: celsius.start()]:
+    if (
+        celsius is not None
+        and ("circ" in celsius.group() or celsius[1] in "℃℉")
+        and "circ" not in text[: celsius.start()]
+    ):
         return Measure(text=text[: celsius.start()], unit=f"°{'C' if celsius[1] in 'C℃' else 'F'}")
     degree = _DEGREE.search(text)
     if degree is not None and not re.search(r"circ|sin|cos|tan|cot|sec|csc|,", text[: degree.start()]):
@@ -152,7 +175,9 @@ def _stands_alone(words: list[str], value: str, gap: bool) -> bool:
     """True where bare letters are a unit and no variables: known ones behind a number, and words."""
     if all(word in _KNOWN or word.casefold() in _KNOWN for word in words):
         short = any(len(word) <= 2 for word in words)
-        return not short or (value[-1:].isdigit() and re.search(r"[A-Za-z]", value) is None and (gap or len(words[0]) > 1))
+        return not short or (
+            value[-1:].isdigit() and re.search(r"[A-Za-z]", value) is None and (gap or len(words[0]) > 1)
+        )
     return gap and all(len(word) > 2 or word in _KNOWN for word in words)
 
 
