@@ -89,9 +89,8 @@ def chains_equal(gold: str, answer: str) -> bool | None:
     left, right = _chain(gold), _chain(answer)
     if len(left[0]) < 2 or len(right[0]) < 2:
         return None
-    right = (
-        _flip(right) if right[1] and left[1] and right[1][0] == _FLIPPED[left[1][0]] and left[1][0] != "!=" else right
-    )
+    if right[1][0][0] == _FLIPPED[left[1][0]][0] != "!":
+        right = _flip(right)
     if left[1] != right[1]:
         return False
     try:

@@ -18,7 +18,7 @@ _MAX_CELLS = 100
 _MAX_PARTS = 200  # elements of a list
 
 _DIGITS = re.compile(r"\d+")
-_FACTORIAL = re.compile(r"(\d+)?\s?([)}\]]?)\s?!")
+_FACTORIAL = re.compile(r"(?:(?<!\d)(\d+))?\s?([)}\]]?)\s?!")
 _NESTED_FACTORIAL = re.compile(r"!\s?[)}\]]{0,24}\s?!")
 _GAMMA = re.compile(r"\\(?:Gamma|zeta|binom|tbinom|dbinom)[^a-zA-Z]")
 _BIG = re.compile(r"\d{5,}|10\s?\^")
