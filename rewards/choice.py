@@ -29,15 +29,19 @@ _LEADING = re.compile(
 )
 _MARKED = re.compile(
     r"[(\[（]([A-Z])[)\]）]|\b(?:option|choice|answer|letter)\s*(?:is\s*)?:?\s*([A-Z])\b(?![a-z'])"
-    r"|(?<![A-Za-z'\\])([B-HJ-Z])(?![A-Za-z'])|(?<![A-Za-z'\\])([AI])(?=$|[.,:;)!?。，/&]|\s+(?:or|and|is|nor)\b)"
+    r"|(?<![A-Za-z'\\])([B-HJ-Z])(?![A-Za-z'])|(?<![A-Za-z'\\])([AI])(?=$|[.,:;)!?。，/&或和与、+]|-[A-Z]\b|\s+(?:or|and|is|nor)\b)"
 )
 _NEGATION = re.compile(
     r"\b(?:not|isn't|can't be|cannot be|rather than|instead of|neither|nor|exclude[sd]?|eliminate[sd]?|rule[sd]? out"
     r"|than)\s+(?:be\s+)?(?:option\s+)?[(\[]?[A-Z][)\]]?(?:\s*(?:,|or|nor|and|/)\s*[(\[]?[A-Z][)\]]?(?![A-Za-z]))*(?![A-Za-z])"
     r"|[(\[]?\b[A-Z]\b[)\]]?\s+(?:is|are|was)\s+(?:\w+\s+)?(?:not|wrong|incorrect|false|out|ruled out|impossible)\b"
-    r"|不是\s*[A-Z]"
+    r"|不是\s*[A-Z]|(?<![A-Za-z])[A-Z]\?\s*(?=[Nn]o\b|[Nn]ot\b|[Ww]rong)"
 )
-_JOINED = re.compile(r"^\s*(?:,|/|&|\||、|or\b|and\b|或|和)\s*(?:option\s+)?[(\[]?[A-Z][)\]]?(?![A-Za-z'])")
+_JOINED = re.compile(
+    r"^\s*\(?(?:,|/|&|\||;|\+|、|or\b|and\b|或|和|与|及|-(?=[A-Z]))\s*(?:option\s+)?[(\[]?"
+    r"(?:[B-HJ-Z]|[AI](?!\s+[a-z]))[)\]]?(?![A-Za-z'])"
+)
+_BECAUSE = re.compile(r"\b(?:because|since|as)\b|因为", re.IGNORECASE)
 _ORDINAL = re.compile(r"\b(?:option|choice|number)\s*(?:number\s*)?#?\s*(\d{1,2})\b", re.IGNORECASE)
 _UNSURE = re.compile(
     r"\b(?:none of|no option|unsure|not sure|cannot|can't|unable|sorry|impossible to|don't know|no idea|no sé"
@@ -59,8 +63,9 @@ _CHANGED = re.compile(
 )
 _BARE_LIST = re.compile(r"(?:\s[(\[]?[A-Z][)\]]?){1,26}")
 _OPTION_LINE = re.compile(r"^\W{0,4}([A-Z])\W{0,2}[.):：]")
-_FORMULA = re.compile(r"[\d\\+*/^=<>]|(?<=\w)\s*-\s*(?=\w)")
+_FORMULA = re.compile(r"[\d·×²³\\+*/^=<>]|(?<=\w)\s*-\s*(?=\w)")
 _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
+_MARKS = re.compile(r"(?<!\d)[.,]|[.,](?!\d)|[;:!?()\[\]，。；：！？]")  # a point inside a number is none
 _MAX_SPAN = 2_000  # characters
 
 
@@ -219,6 +224,9 @@ def _letters(text: str, count: int, *, whole: bool) -> int | None:
         return None
     if len(set(named)) == 1:
         return named[0]
+    before = {_LETTERS.index(x) for x in _marked(_BECAUSE.split(text)[0]) if x in _LETTERS[:count]}
+    if len(before) == 1 and not whole:
+        return before.pop()
     committed = _committed(text, count) if not whole else None
     if committed is not None:
         return committed
@@ -261,8 +269,8 @@ def _marked(text: str) -> list[str]:
 
 
 def _by_text(span: str, choices: tuple[str, ...]) -> int | None:
-    wanted = _words(span)
-    hits = [index for index, choice in enumerate(choices) if wanted and _words(choice) == wanted]
+    wanted = _words(span).replace(" ", "")
+    hits = [index for index, choice in enumerate(choices) if wanted and _words(choice).replace(" ", "") == wanted]
     return hits[0] if hits and len({choices[i] for i in hits}) == 1 else None
 
 
@@ -286,7 +294,7 @@ def _stands_in(words: str, haystack: str) -> bool:
 
 
 def _words(text: str) -> str:
-    return re.sub(r"^(?:a|an|the)\s+", "", " ".join(re.findall(r"[^\s,.;:!?()\[\]，。；：！？]+", _plain(text))))
+    return re.sub(r"^(?:a|an|the)\s+", "", " ".join(_MARKS.sub(" ", _plain(text)).split()))
 
 
 def _plain(text: str) -> str:

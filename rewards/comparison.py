@@ -27,10 +27,11 @@ def equal_sides(text: str) -> list[str]:
 
 LABEL = re.compile(
     r"^(?:[A-Z]{1,4}(?:_\{?\w\}?)?(?:\s?:\s?[A-Z]{1,4}(?:_\{?\w\}?)?){1,3}$|(?:\\text\s?\{[A-Za-z .]{1,40}\}"
-    r"|[A-Za-z]{1,12}(?: [A-Za-z]{1,12}){0,3}|\\[a-zA-Z]{1,20}(?:\s?[A-Z]{1,4})?)"
+    r"|[A-Za-z]{1,12}(?: [A-Za-z]{1,12}){0,3}|\\[a-zA-Z]{1,20}(?:\s?[A-Z]{1,4})?|\|[\\a-zA-Z ]{1,20}\|)"
     r"(?:_\{(?:[^{}=]|\{[^{}]{0,20}\}){1,30}\}|_\\?\w{1,8})?'*(?:\^\{-1\})?(?:\([a-zA-Z](?:,\s?[a-zA-Z])*\)|\([-\d]{1,4}\)|\([A-Z]\s?[=<>][^()]{1,12}\))?'*$)"
 )
 _CONDITION = re.compile(r"^\\text\s*\{\s*,?\s*(?:if|for|when|where)\s*\}|^(?:if|for|when)\s|,\s*$")
+_TRANSPOSED = re.compile(r"^((?:\(|\[)[^\\]{1,200}(?:\)|\]))\s?\^\s?\{?\s?(?:T|\\top)\s?\}?$")
 _COLON = re.compile(":")
 _PARAMETER = re.compile(
     r"(?<![a-zA-Z\\])([a-zA-Z])\s*(?:\\in|∈)\s*\\?(?:mathbb)?\s*\{?\s*[ZNQRℤℕ]"
@@ -52,7 +53,7 @@ def equal(gold: str, answer: str) -> bool | None:
     if _SPACE.sub("", gold) == _SPACE.sub("", answer):
         return True
     try:
-        return _shaped(gold, answer)
+        return _shaped(_TRANSPOSED.sub(r"\1", gold), _TRANSPOSED.sub(r"\1", answer))
     except _Undecided:
         return None
 

@@ -7,6 +7,7 @@ cannot be read is `bad_reference` for every response but one that repeats it, ne
 from __future__ import annotations
 
 import re
+import threading
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -72,6 +73,7 @@ class MathVerifier:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._warm = False
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`; the verdict's rule names what decided. Never raises."""
@@ -129,11 +131,18 @@ class MathVerifier:
         quick = _quick(gold, answer)
         if quick is not None:
             return quick
+        self._warm_up()
         wanted, given = _sides(gold, answer)
         found = equal(wanted, given)
         if found is not None:
             return Finding(kind=VerdictKind.CORRECT if found else VerdictKind.WRONG, rule="values")
         return self._algebra(wanted, _same_parameter(wanted, given))
+
+    def _warm_up(self) -> None:
+        """Let the worker process start beside the first comparison of formulas: it takes a second."""
+        if not self._warm:
+            self._warm = True
+            threading.Thread(target=self._algebra, args=("x", "x"), daemon=True).start()
 
     def _algebra(self, gold: str, answer: str) -> Finding:
         try:
@@ -213,7 +222,8 @@ def _unlabel(latex: str, *, gold: bool) -> tuple[str, str]:
     if not re.search(r"[A-Za-z]", _COMMAND.sub("", _ENVIRONMENT.sub("", first))):
         return "", last  # `7 + 4 = 11`: the value is at the end
     value = parse_literal(split_unit(last).text)
-    if value is not None and value.value != 0 and len(pieces) == 2 and (not gold or r"\angle" in first):
+    named = not gold and "^" not in first  # `a + b = 12`, but not the equation of a curve
+    if value is not None and value.value != 0 and len(pieces) == 2 and (named or r"\angle" in first):
         return first, last
     return "", latex
 

@@ -32,6 +32,7 @@ _FOR_ALL = re.compile(
 _ONLY = re.compile(r"^(?:\\text\s*\{\s*only\s*\}|only\s)\s*", re.IGNORECASE)
 _QUANTIFIER = re.compile(
     r"(?:,|\\text\s*\{\s*,?\s*(?:for|where|with)\b[^{}]*\})[^,]*\\in\s*(?:\\mathbb\s*\{?\s*[ZNQR]\s*\}?|[ZNQR])[^,=]{0,12}$"
+    r"|,?\s*\\text\s*\{\s*,?\s*(?:for|where|when)\s*\}\s*[nkm]\s*(?:\\ge|>)\s*\d{1,4}$"
     r"|,?\s*\\text\s*\{\s*,?\s*(?:for (?:all|any|some|every|each)|where)\b[^{}]*\}[^=]*$"
 )
 _COMMANDS = re.compile(r"\\(frac|binom|sqrt(?:\s?\[[^\[\]]{1,12}\])?)(?![a-zA-Z])")
@@ -41,10 +42,18 @@ _PLAIN = re.compile(r"-?\d{1,12}(?:\.\d{1,12})?|[A-Z]")  # the most common answe
 _MAX_GROUPS = 4_000  # characters; longer text keeps the groups it has
 _SPACES = "\u00a0\u2009\u202f\u2002\u2003\u3000\u2008\u200a"
 _TO_SPACE = str.maketrans(dict.fromkeys(_SPACES, " "))
+_OHM = re.compile(r"(?<=\d)((?:\\[,; ]|~|\s){0,3})\\(?:Omega(?![a-zA-Z])|(?:math|text)rm\s?\{\\Omega\})")
+_IN_BRACKETS = re.compile(  # (k in Z) behind an answer
+    r"\s?\(\s?([a-z](?:,\s?[a-z]){0,3}\s?\\in\s?(?:\\mathbb\s?\{?[ZNQR]\}?|[ZNQR])(?:[_^]\{?[*+\d]\}?)?)\s?\)$"
+)
 _LATTICE = re.compile(  # {x | x = k pi, k in Z}
     r"^\\\{\s?([a-z])\s?(?:\\mid|\||:)\s?\1\s?=([^|{}]{1,200}),\s?[a-z]\s?\\in\s?\\mathbb\s?\{?[ZN]\}?\s?\\\}$"
 )
 _SIMPLE = (
+    (re.compile(r"\\(?:text)?color\s?\{[a-z]{1,20}\}|\\(?:therefore|strut|mathstrut|hfill)(?![a-zA-Z])"), ""),
+    (re.compile(r"(?<=[\d}])((?:\\[,; ]|~|\s){0,3})\\(?:math|text)rm\s?\{([A-Z])\}"), r"\1\\text{\2}"),
+    (_OHM, r"\1\\text{ohm}"),
+    (re.compile(r"\\\|"), "|"),
     (re.compile(r"(?<=\d),\s?\\!\s?"), ","),
     (re.compile(r"<(/?)su([pb])>"), lambda m: ("}" if m[1] else "^{" if m[2] == "p" else "_{")),
     (re.compile(r"(?<!\\)\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|(?<!\\)!)(?![a-zA-Z])"), ""),
@@ -77,12 +86,12 @@ _SIMPLE = (
     (re.compile(r"(?<![a-zA-Z\\])infinity(?![a-zA-Z])"), r"\\infty "),
     (re.compile(r"\.(\d{0,20})\\dot\s?\{?(\d)\}?(?:(\d{0,20})\\dot\s?\{?(\d)\}?)?"), r".\1\\overline{\2\3\4}"),
     (re.compile(r"^(-?\d{1,3})((?: \d{3})+)(?!\d)"), lambda m: m[1] + m[2].replace(" ", "")),
-    (re.compile(r"\s?\(\s?([a-z](?:,\s?[a-z]){0,3}\s?\\in\s?(?:\\mathbb\s?\{?[ZNQR]\}?|[ZNQR]))\s?\)$"), r", \1"),
+    (_IN_BRACKETS, r", \1"),
     (_LATTICE, r"\2"),
     (re.compile(r"(?<!\\)~"), " "),
 )  # fmt: skip
 _WRAPPED = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("__", "__"))
-_WRAPPING_COMMAND = re.compile(r"^\\(?:boxed|fbox|text|ensuremath)\s{0,4}\{")
+_WRAPPING_COMMAND = re.compile(r"^\\(?:boxed|fbox|text|ensuremath|underline|mathbf|boldsymbol)\s{0,4}\{")
 
 
 def to_latex(text: str) -> str:
