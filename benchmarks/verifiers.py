@@ -5,8 +5,8 @@
     python benchmarks/verifiers.py --quick         # fewer rows and rounds, under a minute
 
 A row of `math_cases.jsonl` has `gold`, `answer`, `form` ("bare": put into a box; "response": whole), `expect` and
-`category`; one of `mcq_cases.jsonl` has `choices` {letter: text}, `response`, `expect_letter` and `category`. Rows that
-are marked `contested` do not count. Throughput is on the rows whose category starts with "natural" (without such rows, on
+`category`; one of `mcq_cases.jsonl` has `choices` {letter: text}, `response`, `expect_letter` and `category`. Rows
+marked `contested` do not count. Throughput is on the rows whose category starts with "natural" (without such rows, on
 those that have "extraction" in it), in rounds that take turns with math-verify in this process; what our verifier
 remembers of answers is forgotten before each round. Ends with one line of JSON.
 """

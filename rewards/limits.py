@@ -24,7 +24,7 @@ _GAMMA = re.compile(r"\\(?:Gamma|zeta|binom|tbinom|dbinom)[^a-zA-Z]")
 _BIG = re.compile(r"\d{5,}|10\s?\^")
 _OPERATOR = re.compile(
     r"\\(?:int|iint|oint|sum|prod|partial|lim|det)(?![a-zA-Z])|\\frac\s?\{\s?d\s?[}^]"
-    r"|\\?(?:gcd|lcm|max|min|mod|bmod|pmod|floor|round|len)\s?\}?\s?(?:\(|\\\{|\[|\{)|\\b?mod(?![a-zA-Z])"
+    r"|\\begin\s?\{[vV]matrix\}|\\?(?:gcd|lcm|max|min|mod|bmod|pmod|floor|round|len)\s?\}?\s?(?:\(|\\\{|\[|\{)|\\b?mod(?![a-zA-Z])"
 )
 
 

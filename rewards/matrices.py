@@ -14,7 +14,6 @@ _ENVIRONMENT = re.compile(
 )
 _RULE = re.compile(r"\\hline(?![a-zA-Z])")
 _ROW = re.compile(r"\\\\(?:\s?\[[^\]]{0,10}\])?|\\cr(?![a-zA-Z])")
-_FACTOR = re.compile(r"^(.*?)\\begin", re.DOTALL)
 _MAX_CELLS = 144
 
 Rows = tuple[tuple[str, ...], ...]
@@ -31,7 +30,7 @@ def matrices_equal(gold: str, answer: str, equal: Callable[[str, str], bool]) ->
     if rows is None:
         return None
     group = parse_group(text, thousands=False)
-    if "\\begin" in text or group.opening not in ("(", "[", "\\langle"):
+    if "\\begin" in text or group.opening not in ("(", "["):
         return None if "\\begin" in text else False
     cells = (
         [row[0] for row in rows] if all(len(row) == 1 for row in rows) else list(rows[0]) if len(rows) == 1 else None

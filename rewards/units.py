@@ -131,11 +131,6 @@ def conversion(gold: str, answer: str) -> Fraction:
     return b[1] / a[1] if a is not None and b is not None and a[0] == b[0] else Fraction(1)
 
 
-def known_unit(unit: str) -> bool:
-    """True for a unit of the table, alone or to a power."""
-    return _size(unit) is not None
-
-
 def _size(unit: str) -> tuple[tuple[str, int], Fraction] | None:
     name, _, power = unit.partition("^")
     if name not in _KNOWN:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from rewards.evaluation import DUST, NoValue, Point, context, evaluate, number
-from rewards.formula import Node, Unreadable, letters, operations, parse_formula
+from rewards.formula import Node, letters, operations
 
 _EQUAL = 30  # digits that must agree
 _MAX_LETTERS = 12
@@ -30,15 +30,6 @@ _RANGES = (
 _INTEGERS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 14)
 _INTEGER_LETTERS = frozenset("nkmjNKMl")
 _STEPPED = frozenset(("fact", "binom", "floor", "ceil", "sin", "cos", "tan", "cot"))
-
-
-def formulas_equal(gold: str, answer: str) -> bool | None:
-    """True or False where the values of two texts decide; None where one is unreadable or has no values."""
-    try:
-        left, right = parse_formula(gold), parse_formula(answer)
-    except Unreadable:
-        return None
-    return nodes_equal(left, right)
 
 
 def nodes_equal(left: Node, right: Node) -> bool | None:
@@ -65,17 +56,6 @@ def value_of(node: Node) -> Any | None:
         return evaluate(node, Point({}))
     except (NoValue, ArithmeticError, ValueError, TypeError):
         return None
-
-
-def real_value(text: str) -> Any | None:
-    """The real number that `text` is, as an mpmath number or Fraction; None where it is none."""
-    try:
-        value = value_of(parse_formula(text))
-    except Unreadable:
-        return None
-    if value is None or isinstance(value, Fraction):
-        return value
-    return value if isinstance(value, context().mpf) else None
 
 
 def same_number(left: Any, right: Any, largest: Any = 0) -> bool:

@@ -54,6 +54,17 @@ def test_choice(worker, category):
     assert missed == []
 
 
+def test_every_reference_equals_itself_and_its_harmless_rewritings(worker):
+    verify = MathVerifier(worker)
+    missed = []
+    for gold in sorted({row["gold"] for row in MATH}):
+        for answer in (gold, f" {gold} ", f"{gold}.", f"${gold}$" if "$" not in gold else gold):
+            verdict = verify(f"\\boxed{{{answer}}}", gold, task=Task(id="", source="", question="", answer=gold))
+            if verdict.kind is not VerdictKind.CORRECT:
+                missed.append((gold, answer, verdict.rule))
+    assert missed == []
+
+
 def test_every_category_has_both_kinds():
     for category in {row["category"] for row in MATH}:
         kinds = {row["expect"] for row in MATH if row["category"] == category}
