@@ -178,7 +178,7 @@ def unwrap(text: str) -> str:
             text = text[:-1].rstrip()
         if text.endswith("\\\\"):
             text = text[:-2].rstrip()
-        if text.startswith("{") and matching_brace(text, 0) == len(text) - 1:
+        if text.startswith("{") and text.endswith("}") and matching_brace(text, 0) == len(text) - 1:
             text = f"\\{{{text[1:-1]}\\}}" if "," in text else text[1:-1]
         for opening, closing in _WRAPPED:
             inner = text[len(opening) : len(text) - len(closing)]
@@ -186,7 +186,7 @@ def unwrap(text: str) -> str:
             if whole and opening not in inner and closing not in inner:
                 text = inner
                 break
-        match = _WRAPPING_COMMAND.match(text)
+        match = _WRAPPING_COMMAND.match(text) if text.endswith("}") else None
         if match is not None and matching_brace(text, match.end() - 1) == len(text) - 1:
             text = text[match.end() : -1]
     return text
@@ -194,18 +194,11 @@ def unwrap(text: str) -> str:
 
 def matching_brace(text: str, start: int) -> int:
     """Index of the brace that closes the one at `start`, or -1."""
-    depth, at = 0, start
-    while at < len(text):
-        char = text[at]
-        if char == "\\":
-            at += 1
-        elif char == "{":
-            depth += 1
-        elif char == "}":
-            depth -= 1
-            if depth == 0:
-                return at
-        at += 1
+    depth = 0
+    for match in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        if depth == 0:
+            return match.start()
     return -1
 
 
