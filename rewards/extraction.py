@@ -33,7 +33,13 @@ _BETWEEN = re.compile(
 )
 _JOINED_BOXES = 20
 _BARE_BOX = re.compile(r"\\boxed\s{1,8}([^\s$\\{}]{1,40})")
-_SPECIAL = re.compile(r"<\|[^|<>\n]{1,40}\|>")
+_SPECIAL = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|<(?:eos|end_of_turn|pad)>")
+_JSON = re.compile(
+    r"[\"'](?:final_?)?answer[\"']\s{0,8}:\s{0,8}(?:\"((?:[^\"\\]|\\.){1,400})\"|'([^'\\]{1,400})'|(-?\d[\d.eE+-]{0,60}))",
+    re.IGNORECASE,
+)
+_LINE_MARKS = re.compile(r"^(?:#{1,6}|>)\s*")
+_CLOSING_WORDS = re.compile(r"\bI hope (?:it|this) is correct\.?", re.IGNORECASE)
 _ANCHOR = re.compile(
     r"\banswer\**\s{0,3}(?:is|are|was|would be|should be|must be)\b\s{0,3}[:：]?"
     r"|\banswer\**\s{0,3}[:：]\**"
@@ -41,6 +47,7 @@ _ANCHOR = re.compile(
     r"|\b(?:réponse|respuesta|resposta|antwort|risposta|ответ)\**\s{0,3}[:：]",
     re.IGNORECASE,
 )
+_FINAL = re.compile(r"\bfinal answer\**\s{0,3}(?:is|:)", re.IGNORECASE)
 _DISPLAY = (("$$", "$$"), ("\\[", "\\]"))
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]")
 
@@ -91,21 +98,27 @@ def extract_answer(text: str) -> Extraction:
     thinking = split_thinking(text)
     if thinking.thought is not None and not thinking.closed:
         return Extraction(answer=None, rule="open-thinking")
-    body = _SPECIAL.sub("\n", thinking.answer_text[-_TAIL:])
+    body = _CLOSING_WORDS.sub("", _SPECIAL.sub("\n", thinking.answer_text[-_TAIL:]))
     if not body.strip():
         return Extraction(answer=None, rule="empty")
+    late = _late_final_answer(body)
+    if late:
+        return Extraction(answer=late, rule="anchor")
     for rule, find in (("box", last_box), ("tag", _last_tag)):
         found = find(body)
         if found is not None:
             found = found.strip()
             return Extraction(answer=found, rule=rule) if found else Extraction(answer=None, rule=f"empty-{rule}")
+    as_json = _last_match(_JSON, body) if "{" in body else None
+    if as_json is not None:
+        return Extraction(answer=next(g for g in as_json.groups() if g).strip(), rule="json")
     anchored = _last_anchor(body)
     if anchored:
         return Extraction(answer=anchored, rule="anchor")
     lines = [line for line in body.splitlines() if line.strip(" \t*_#`|>-$\\[]")]
     if not lines:
         return Extraction(answer=None, rule="empty")
-    return Extraction(answer=lines[-1].strip(), rule="line")
+    return Extraction(answer=_LINE_MARKS.sub("", lines[-1].strip()), rule="line")
 
 
 def last_box(text: str) -> str | None:
@@ -148,14 +161,27 @@ def last_sentence(text: str) -> str:
     return next((part for part in reversed(_SENTENCE_END.split(text)) if part.strip()), text)
 
 
-def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+def _last_match(pattern: re.Pattern[str], text: str, start: int = 0) -> re.Match[str] | None:
+    return next(iter(deque(pattern.finditer(text, start), maxlen=1)), None)
 
 
 def _last_tag(text: str) -> str | None:
-    end = text.rfind("</answer>")
-    start = text.rfind("<answer>", 0, end) if end >= 0 else -1
-    return text[start + len("<answer>") : end] if start >= 0 else None
+    found = None
+    for name in ("answer", "choice"):
+        lowered = text.lower() if "<ANSWER>" in text or "<Answer>" in text else text
+        end = lowered.rfind(f"</{name}>")
+        start = lowered.rfind(f"<{name}>", 0, end) if end >= 0 else -1
+        if start >= 0 and found is None:
+            found = text[start + len(name) + 2 : end]
+    return found
+
+
+def _late_final_answer(text: str) -> str | None:
+    """What "final answer" announces behind the last box, where it holds a digit or a formula: the later one counts."""
+    box = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
+    anchor = _last_match(_FINAL, text, box) if box >= 0 else None
+    found = _last_anchor(text[anchor.start() :]) if anchor is not None else None
+    return found if found and re.search(r"\d|\\[a-z]|^\W*[A-Z]\W*$", found) else None
 
 
 def _last_anchor(text: str) -> str | None:
@@ -171,5 +197,5 @@ def _last_anchor(text: str) -> str | None:
                 return inner[:end].strip()
     for line in rest.split("\n", 4)[:4]:
         if line.strip(" \t*_`.:："):
-            return line.strip()
+            return (line if line.count("**") % 2 == 0 else line.replace("**", "")).strip()
     return None

@@ -17,12 +17,15 @@ _MAX_FACTORIAL = 5_000
 _MAX_CELLS = 100
 _MAX_PARTS = 200  # elements of a list
 
-_DIGITS = re.compile(rf"\d{{{_MAX_DIGITS + 1}}}")
-_FACTORIAL = re.compile(r"(\d+)?\s*([)}\]]?)\s*!")
-_NESTED_FACTORIAL = re.compile(r"!\s*[)}\]]{0,24}\s*!")
+_DIGITS = re.compile(r"\d+")
+_FACTORIAL = re.compile(r"(?:(?<!\d)(\d+))?\s?([)}\]]?)\s?!")
+_NESTED_FACTORIAL = re.compile(r"!\s?[)}\]]{0,24}\s?!")
 _GAMMA = re.compile(r"\\(?:Gamma|zeta|binom|tbinom|dbinom)[^a-zA-Z]")
-_BIG = re.compile(r"\d{5,}|10\s*\^")
-_OPERATOR = re.compile(r"\\(?:int|iint|oint|sum|prod|partial|lim|det)(?![a-zA-Z])|\\frac\s*\{\s*d\s*[}^]")
+_BIG = re.compile(r"\d{5,}|10\s?\^")
+_OPERATOR = re.compile(
+    r"\\(?:int|iint|oint|sum|prod|partial|lim|det)(?![a-zA-Z])|\\frac\s?\{\s?d\s?[}^]"
+    r"|\\begin\s?\{[vV]matrix\}|\\?(?:gcd|lcm|max|min|mod|bmod|pmod|floor|round|len)\s?\}?\s?(?:\(|\\\{|\[|\{)|\\b?mod(?![a-zA-Z])"
+)
 
 
 def refusal(text: str, *, longest: int = MAX_ANSWER) -> str | None:
@@ -31,7 +34,7 @@ def refusal(text: str, *, longest: int = MAX_ANSWER) -> str | None:
         return f"longer than {longest} characters"
     if _depth(text) > _MAX_DEPTH:
         return f"nested deeper than {_MAX_DEPTH}"
-    if _DIGITS.search(text):
+    if max(map(len, _DIGITS.findall(text)), default=0) > _MAX_DIGITS:
         return f"a number of more than {_MAX_DIGITS} digits"
     if text.count("&") + text.count("\\\\") > _MAX_CELLS or text.count(",") > _MAX_PARTS:
         return f"more than {_MAX_CELLS} cells or {_MAX_PARTS} parts"
@@ -95,7 +98,7 @@ def _powers(text: str) -> str | None:
 
 
 def _small_power(operand: str, rest: str) -> bool:
-    match = re.fullmatch(r"\s*[{(]?\s*(\d{1,3})\s*\^\s*[{(]?\s*(\d)\s*[)}]*\s*", operand)
+    match = re.fullmatch(r"\s?[{(]?\s?(\d{1,3})\s?\^\s?[{(]?\s?(\d)\s?[)}]*\s?", operand)
     return match is not None and not rest.lstrip().startswith("^") and int(match[1]) ** int(match[2]) <= _MAX_EXPONENT
 
 

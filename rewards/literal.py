@@ -12,38 +12,26 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from rewards.units import Measure, split_unit, units_agree
+
+__all__ = ["Literal", "Measure", "literals_equal", "parse_literal", "split_unit", "units_agree"]
+
 _MAX_DIGITS = 400
 _MAX_EXPONENT = 400  # of ten
 _MAX_BITS = 4096
 
 _N = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
 _NUMBER = re.compile(_N)
-_MIXED_SLASH = re.compile(r"(\d+)(?:\s+|\s*\+\s*)(\d+)\s*/\s*(\d+)")
-_FRACTION = re.compile(rf"({_N})?\s*\\frac\s*(?:\{{\s*(-?{_N})\s*\}}|(\d))\s*(?:\{{\s*(-?{_N})\s*\}}|(\d))")
-_SLASH = re.compile(rf"({_N})\s*(?:/|:)\s*({_N})")
+_MIXED_SLASH = re.compile(r"(\d+)(?: | ?\+ ?)(\d+)\s?/\s?(\d+)")
+_FRACTION = re.compile(rf"({_N})?\s?\+?\s?\\frac\s?(?:\{{\s?(-?{_N})\s?\}}|(\d))\s?(?:\{{\s?(-?{_N})\s?\}}|(\d))")
+_SLASH = re.compile(rf"({_N})\s?(?:/|:)\s?({_N})")
 _SCIENTIFIC = re.compile(
-    rf"(?:({_N})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*\^\s*(?:\{{\s*([-+]?\d+)\s*\}}|\(\s*([-+]?\d+)\s*\)|([-+]?\d+))"
+    rf"(?:({_N})\s?(?:\\times|\\cdot|\*|x)\s?)?10\s?\^\s?(?:\{{\s?([-+]?\d+)\s?\}}|\(\s?([-+]?\d+)\s?\)|([-+]?\d+))"
 )
 _E_NOTATION = re.compile(rf"({_N})[eE]([-+]?\d+)")
-_POWER = re.compile(r"(\d+)\s*\^\s*(?:\{\s*(\d+)\s*\}|(\d))")
-_REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{\s*(\d+)\s*\}")
-_PERCENT = re.compile(r"\s*(?:\\?%|(?:\\text\s*\{\s*)?(?:percent(?:age)?|pct)\b\s*\}?)\s*$")
-_DEGREE = re.compile(r"\s*(?:\^\s*\\circ|(?:\\text\s*\{\s*)?degrees?\b\s*\}?)\s*$")
-_CURRENCY = re.compile(r"^\s*(?:\\\$|\$|\\?€|£|¥|\\pounds)\s*")
-_UNIT = re.compile(
-    r"^(?P<value>.*?[\d}).%])(?P<gap>\s*)(?:\\text\s*\{(?P<text>[^{}]*)\}|(?P<word>[A-Za-z][A-Za-z. /]*))\s*"
-    r"(?P<power>(?:\^\s*\{?\s*-?[1-3]\s*\}?)?)$"
-)
-_UNIT_NAMES = {
-    "m": "m", "meter": "m", "meters": "m", "metre": "m", "metres": "m", "km": "km", "kilometers": "km", "cm": "cm",
-    "centimeter": "cm", "centimeters": "cm", "mm": "mm", "dm": "dm", "in": "in", "inch": "in", "inches": "in",
-    "ft": "ft", "foot": "ft", "feet": "ft", "mile": "mile", "miles": "mile", "g": "g", "gram": "g", "grams": "g",
-    "kg": "kg", "mg": "mg", "s": "s", "sec": "s", "second": "s", "seconds": "s", "min": "min", "minute": "min",
-    "minutes": "min", "h": "h", "hr": "h", "hour": "h", "hours": "h", "day": "day", "days": "day", "week": "week",
-    "weeks": "week", "month": "month", "months": "month", "year": "year", "years": "year", "cent": "cent",
-    "cents": "cent", "dollar": "$", "dollars": "$", "l": "l", "liter": "l", "liters": "l", "ml": "ml", "degrees": "deg",
-    "rad": "rad", "radians": "rad",
-}  # fmt: skip
+_POWER = re.compile(r"(\d+)\s?\^\s?(?:\{\s?(\d+)\s?\}|(\d))")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s?\{\s?(\d+)\s?\}")
+_PERCENT = re.compile(r"\s?(?:\\?%|(?:\\text\s?\{\s?)?(?:per ?cent(?:age)?|pct)\b\s?\}?)\s?$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,41 +42,6 @@ class Literal:
     percent: bool = False
     decimals: int | None = None  # digits after the point where it was written as a decimal, else None
     ratio: bool = False  # written a:b
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
-    """What is left of an answer once its unit is off; `unit` is "" where none was written."""
-
-    text: str
-    unit: str
-
-
-@lru_cache(maxsize=4096)
-def split_unit(text: str) -> Measure:
-    r"""Split a unit (`10\text{ cm}^2`, `5 apples`, `90^\circ`, `\$3`) off `text`, which is normalised LaTeX."""
-    if _CURRENCY.match(text) and text.count("$") == 1:
-        rest = _CURRENCY.sub("", text)
-        return Measure(text=rest, unit="$") if rest[:1].isdigit() or rest[:1] == "." else Measure(text=text, unit="")
-    degree = _DEGREE.search(text)
-    if degree is not None and "circ" not in text[: degree.start()]:
-        return Measure(text=text[: degree.start()], unit="deg")
-    if len(text) > 200 or _PERCENT.search(text):
-        return Measure(text=text, unit="")
-    match = _UNIT.match(text)
-    if match is None or not _is_unit(match["word"], gap=bool(match["gap"])):
-        return Measure(text=text, unit="")
-    name = " ".join((match["text"] or match["word"] or "").casefold().split()).strip(" .")
-    if not name or _is_connector(name):
-        return Measure(text=text, unit="")
-    power = re.sub(r"[^\d-]", "", match["power"] or "")
-    return Measure(text=match["value"].strip(), unit=_UNIT_NAMES.get(name, name) + (f"^{power}" if power else ""))
-
-
-def units_agree(gold: str, answer: str) -> bool:
-    """False only where both units are known and differ: a missing or a free-text unit is not held against an answer."""
-    known = set(_UNIT_NAMES.values())
-    return not (gold != answer and gold.split("^")[0] in known and answer.split("^")[0] in known)
 
 
 @lru_cache(maxsize=8192)
@@ -117,18 +70,19 @@ def parse_literal(text: str) -> Literal | None:
     return Literal(value=sign * found.value, percent=percent is not None, decimals=found.decimals, ratio=found.ratio)
 
 
-def literals_equal(gold: Literal, answer: Literal) -> bool:
-    """Exact equality, with two allowances that are written down in `docs/rewards.md`.
+def literals_equal(gold: Literal, answer: Literal, factor: Fraction = Fraction(1)) -> bool:
+    """Exact equality, with two allowances that are written down in `docs/verifiers.md`.
 
     Percent: 33.5% equals 0.335; where only one side writes the sign, 28 equals 28% too, if the number is above 1.
     Rounding: a decimal with 6 or more decimals equals the fraction that it is the rounding of.
+    `factor`: what to multiply the answer with, to have it in the unit of the reference.
     """
     if gold.percent != answer.percent:
         bare, signed = (answer, gold) if gold.percent else (gold, answer)
         if _close(bare, signed, scale=Fraction(1, 100)):
             return True
         return abs(signed.value) > 1 and bare.value == signed.value
-    return _close(gold, answer)
+    return _close(gold, answer, scale=factor)
 
 
 def _close(left: Literal, right: Literal, *, scale: Fraction = Fraction(1)) -> bool:
@@ -189,17 +143,3 @@ def _number(text: str) -> Fraction:
     whole, _, decimals = text.lstrip("-").replace(",", "").partition(".")
     value = Fraction(int(whole or "0") * 10 ** len(decimals) + int(decimals or "0"), 10 ** len(decimals))
     return -value if negative else value
-
-
-def _is_connector(name: str) -> bool:
-    return bool({"or", "and", "not", "is", "nor", "but", "if"} & set(name.split()))
-
-
-def _is_unit(word: str | None, *, gap: bool) -> bool:
-    """False for what may be mathematics: a letter that touches the number, a lone variable, a function's name."""
-    if word is None:
-        return True
-    word = word.strip()
-    if word.casefold() in _UNIT_NAMES:
-        return gap or len(word) > 1
-    return gap and len(word) > 2 and word not in {"sqrt", "sin", "cos", "tan", "log", "mod", "exp"}

@@ -1,44 +1,50 @@
-"""Is a mathematical answer equal to the reference? Strings first, then exact numbers, then algebra in a child process.
+"""Is a mathematical answer equal to the reference? Strings, exact numbers and values first, algebra in a child process.
 
-What counts as equal is written down in `docs/rewards.md`. The reference is read once and cached; a reference that
+What counts as equal is written down in `docs/verifiers.md`. The reference is read once and cached; a reference that
 cannot be read is `bad_reference` for every response but one that repeats it, never `correct`.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from rewards.extraction import extract_answer, first_sentence, last_box, last_sentence
+from rewards.comparison import LABEL, declared_parameter, equal, equal_sides, percent_agrees
+from rewards.extraction import extract_answer, first_sentence, last_box
 from rewards.limits import MAX_ANSWER, MAX_REFERENCE, refusal, unevaluated
-from rewards.literal import Literal, literals_equal, parse_literal, split_unit, units_agree
+from rewards.literal import Literal, literals_equal, parse_literal
 from rewards.normalize import plain, to_latex
 from rewards.pool import Worker, WorkerDied, WorkerTimeout
+from rewards.prose import from_prose, is_prose, negated
+from rewards.spoken import times_equal
+from rewards.structure import TUPLE_LABEL
 from rewards.types import Task, Verdict, VerdictKind
+from rewards.units import conversion, split_unit, units_agree
 
 _SEVERAL = re.compile(r"[,;<>]|\\(?:pm|cup|le|ge|ne|lt|gt)(?![a-zA-Z])|\b(?:or|and)\b")
-_HEDGE = re.compile(r"(?<![a-zA-Z\\])(?:or|either|maybe|perhaps|possibly)(?![a-zA-Z])", re.IGNORECASE)
-_NEGATED = re.compile(r"(?<![a-zA-Z\\])(?:not|isn't|wrong|incorrect|but|except)(?![a-zA-Z])|\\neg(?![a-zA-Z])", re.I)
-_ARITHMETIC = re.compile(r"[\d})]\s*(?:\+|-|\*|\\times|\\cdot)\s*(?=[\d({\\.])")
+_HEDGE = re.compile(r"(?<![a-zA-Z\\])(?:or|either|maybe|perhaps|possibly|probably)(?![a-zA-Z])|或|还是", re.IGNORECASE)
+_ARITHMETIC = re.compile(r"[\d})]\s*(?:\+|-|\*|\\times|\\cdot)\s*(?=[\d({\\.])|\d\s*\(\s*\d")
 _POWER_OF_TEN = re.compile(r"(?:\\times|\\cdot|\*)\s*10\s*\^")
-_EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
-_CODE = re.compile(r"[\[\]_]|'[^']*'\)?|\"[^\"]*\"|[A-Za-z]{2,}\(")
-_BASE = re.compile(r"\d\s*_\s*\{?\s*\d")
-_LETTER = re.compile(r"(?<![A-Za-z])[a-zA-Z](?![A-Za-z])")
+_BASE = re.compile(r"^[\dA-F]*\d\s*_\s*\{?\s*\d+\s*\}?$")
+_LETTER = re.compile(r"(?<![A-Za-z\\])[a-zA-Z](?![A-Za-z])")
 _WORDS = re.compile(r"[A-Za-z]{2,}")
+_LABELS = re.compile(r"(?<![A-Za-z])[A-Za-z][A-Za-z ]{1,30}\}?\s?[:=]")
+_WORD = re.compile(r"(?<![\\A-Za-z])(?!sqrt|sinh|cosh|tanh|frac|asin|acos|atan|arc)[A-Za-z]{4,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-zA-Z]{1,12}\*?\}")
-_LIST = re.compile(r"[,;].*=|\b(?:and|or)\b.*=")
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])|\\text\s*\{\s*or")
+_JOINT = re.compile(r"[,;]|\b(?:and|or)\b")
 _TEXT_COMMAND = re.compile(r"\\text\s*\{")
-_SPAN = re.compile(r"\$\$([^$]{1,400})\$\$|\$([^$]{1,400})\$|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
-_BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
-_NUMBER = re.compile(
-    r"(?<![\w.])[-−]?(?:\\?\$)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*/\s*\d+)?(?:\s?\\?%)?"
-)
-_REASON = re.compile(r",?\s+(?:because|since|so that)\s", re.IGNORECASE)
-_LABEL = re.compile(r"^(?:[A-Za-z]|\\[a-z]+)(?:_\{[^{}=]{1,20}\}|_\w{1,8})?(?:\([a-z](?:,\s?[a-z])*\))?'*$")
+_WRITTEN = re.compile(r"\w|\\(?:infty|emptyset|pi|varnothing)")
+_SYNONYMS = {
+    "no solution": "none", "no solutions": "none", "no real solution": "none", "no real solutions": "none",
+    "there is no solution": "none", "there are no solutions": "none", "empty set": "none", "the empty set": "none",
+    "infinite": "infinitely many", "infinitely many solutions": "infinitely many", "does not exist": "undefined",
+    "dne": "undefined", "all real numbers": "all reals", "any real number": "all reals",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +73,12 @@ class MathVerifier:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._warm = False
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`; the verdict's rule names what decided. Never raises."""
         start = time.perf_counter()
-        extraction = extract_answer(response)
+        extraction = extract_answer(response if isinstance(response, str) else "")
         if extraction.answer is None:
             finding = Finding(kind=VerdictKind.NO_ANSWER, rule=extraction.rule)
             if isinstance(bad := read_reference(reference), str):
@@ -100,7 +107,7 @@ class MathVerifier:
                 kind=VerdictKind.NO_ANSWER, rule="refused", detail=f"longer than {4 * MAX_ANSWER} characters"
             )
         several = bool(_SEVERAL.search(gold.latex))
-        if rule in ("anchor", "line") and to_latex(answer) != gold.latex:
+        if rule in ("anchor", "line", "tag", "json") and to_latex(answer) != gold.latex:
             if not several and _HEDGE.search(first_sentence(answer)) and not gold.words:
                 return Finding(kind=VerdictKind.NO_ANSWER, rule="hedge")
             answer = from_prose(answer, last=rule == "line")
@@ -114,7 +121,7 @@ class MathVerifier:
             return Finding(kind=VerdictKind.NO_ANSWER, rule="refused", detail=reason)
         if _HEDGE.search(latex) and not several and not gold.words:
             return Finding(kind=VerdictKind.NO_ANSWER, rule="hedge")
-        return self._values(gold, read_answer(latex, gold))
+        return self._values(gold, read_answer(_declared(gold.latex, latex, answer), gold))
 
     def close(self) -> None:
         """Stop the worker process, if it runs."""
@@ -124,14 +131,18 @@ class MathVerifier:
         quick = _quick(gold, answer)
         if quick is not None:
             return quick
-        wanted, given = (gold.latex, answer.latex) if gold.label != answer.label else (gold.core, answer.core)
-        if not gold.label or not answer.label:
-            equation = not gold.label and _EQUALS.search(gold.core) is not None
-            wanted, given = gold.core, answer.latex if equation else answer.core
-        if "deg" in (gold.unit, answer.unit) and gold.unit != answer.unit and r"\pi" in gold.core + answer.core:
-            wanted = rf"\frac{{({wanted})\pi}}{{180}}" if gold.unit == "deg" else wanted
-            given = rf"\frac{{({given})\pi}}{{180}}" if answer.unit == "deg" else given
+        self._warm_up()
+        wanted, given = _sides(gold, answer)
+        found = equal(wanted, given)
+        if found is not None:
+            return Finding(kind=VerdictKind.CORRECT if found else VerdictKind.WRONG, rule="values")
         return self._algebra(wanted, _same_parameter(wanted, given))
+
+    def _warm_up(self) -> None:
+        """Let the worker process start beside the first comparison of formulas: it takes a second."""
+        if not self._warm:
+            self._warm = True
+            threading.Thread(target=self._algebra, args=("x", "x"), daemon=True).start()
 
     def _algebra(self, gold: str, answer: str) -> Finding:
         try:
@@ -160,7 +171,7 @@ def read_reference(reference: str) -> Answer | str:
         found = extract_answer(reference)
         boxed = found.answer if found.rule == "anchor" else None
     latex = to_latex(boxed if boxed is not None else reference)
-    if not re.search(r"\w|\\(?:infty|emptyset|pi|varnothing)", latex):
+    if not _WRITTEN.search(latex):
         return "empty, or without a letter or digit"
     braces = re.sub(r"\\[{}]", "", latex)
     if braces.count("{") != braces.count("}"):
@@ -173,47 +184,13 @@ def read_answer(latex: str, gold: Answer) -> Answer:
     r"""Read a normalised answer: of `x = 5` or of a chain, its last value, where the reference is no equation."""
     if r"\approx" in latex:
         first, _, last = latex.partition(r"\approx")
-        latex = last.strip() if gold.literal is not None and gold.literal.decimals is not None else first.strip()
+        exact = gold.literal is None or gold.literal.decimals is None
+        latex = (
+            first.strip()
+            if exact and parse_literal(first.strip()) is None and not LABEL.match(first.strip())
+            else last.strip()
+        )
     return _read(latex, gold=False)
-
-
-def from_prose(text: str, *, last: bool = True) -> str:
-    """The mathematical part of a line of prose: its last formula, bold text, or number; `text` where it is one.
-
-    `last`: the answer is in the last sentence (a conclusion), not in the first (what follows "the answer is").
-    """
-    bare = to_latex(text)
-    if len(text) <= 200 and parse_literal(split_unit(bare).text) is not None:
-        return text
-    spans = [next(g for g in m.groups() if g is not None) for m in _SPAN.finditer(text)]
-    if spans:
-        rest = _SPAN.sub("", text)
-        several = len(spans) > 1 and not set(re.findall(r"\w+", rest.casefold())) - {"and", "or"}
-        after = re.search(r"\b(?:is|are|equals?)\s+(?:\w+\s+)?(-?[\d.,/]*\d)\W*$", text[text.rfind("$") + 1 :])
-        if after is not None and not spans[-1].strip()[:1].isdigit():
-            return after[1]
-        return text.replace("$", " ") if several else _with_percent(spans[-1], rest)
-    bold = _BOLD.findall(text)
-    if bold and re.search(r"\d", bold[-1]):
-        return from_prose(bold[-1]) if len(bold[-1]) < len(text) else bold[-1]
-    if not _is_prose(bare):
-        return text
-    sentence = _REASON.split(last_sentence(text) if last else first_sentence(text), maxsplit=1)[0]
-    tail = _EQUALS.split(sentence)[-1] if _EQUALS.search(sentence) else sentence
-    numbers = [m.group().strip() for m in _NUMBER.finditer(tail) if re.search(r"\d", m.group())]
-    if _NEGATED.search(sentence) or _CODE.search(tail) or not numbers:
-        return sentence
-    return numbers[-1]
-
-
-def _with_percent(span: str, rest: str) -> str:
-    return f"{span}%" if re.match(r"\s*(?:\\?%|percent\b|pct\b)", rest.strip()) else span
-
-
-def _is_prose(latex: str) -> bool:
-    words = set(_WORDS.findall(_COMMAND.sub(" ", _ENVIRONMENT.sub(" ", latex))))
-    words -= {"sqrt", "sin", "cos", "tan", "log", "pi"}
-    return len(words) >= 2 or bool(re.search(r"[\u3040-\u9fff\uac00-\ud7af\u0400-\u04ff]", latex))
 
 
 def _read(latex: str, *, gold: bool) -> Answer:
@@ -226,38 +203,47 @@ def _read(latex: str, *, gold: bool) -> Answer:
         whole = parse_literal(core)
         if whole is not None:
             return Answer(latex=latex, core=core, label=label, unit="", literal=whole, words="")
-    return Answer(
-        latex=latex, core=measure.text, label=label, unit=measure.unit, literal=literal, words=_as_words(latex)
-    )
+    words = _as_words(latex)
+    return Answer(latex=latex, core=measure.text, label=label, unit=measure.unit, literal=literal, words=words)
 
 
 def _unlabel(latex: str, *, gold: bool) -> tuple[str, str]:
     """Split `x = 5` into ("x", "5"); an equation that is the answer itself, or a list of labels, stays whole."""
-    pieces = [piece.strip() for piece in _EQUALS.split(latex)]
-    if len(pieces) < 2 or any(not piece for piece in pieces) or _LIST.search(latex):
+    pieces = [piece.strip() for piece in equal_sides(latex)]
+    if len(pieces) < 2 or any(not piece for piece in pieces) or _labelled_list(latex) or _RELATION.search(latex):
         return "", latex
     first, last = pieces[0], pieces[-1]
-    if _LABEL.match(first):
+    if LABEL.match(first):
         return first, last
-    if _LABEL.match(last) and parse_literal(first) is not None:
+    if LABEL.match(last) and parse_literal(first) is not None:
         return last, first
     if re.search(r"[,;<>]|\\(?:le|ge|ne|text)(?![a-zA-Z])", first):
         return "", latex
     if not re.search(r"[A-Za-z]", _COMMAND.sub("", _ENVIRONMENT.sub("", first))):
         return "", last  # `7 + 4 = 11`: the value is at the end
     value = parse_literal(split_unit(last).text)
-    if value is not None and value.value != 0 and len(pieces) == 2 and (not gold or r"\angle" in first):
+    named = not gold and "^" not in first  # `a + b = 12`, but not the equation of a curve
+    if value is not None and value.value != 0 and len(pieces) == 2 and (named or r"\angle" in first):
         return first, last
     return "", latex
 
 
+def _labelled_list(latex: str) -> bool:
+    """True where an equality sign follows a comma or an "and": `x = 1, y = 2`."""
+    first = _JOINT.search(latex)
+    return first is not None and "=" in latex[first.end() :]
+
+
 def _as_words(latex: str) -> str:
+    if latex in (r"\emptyset", r"\varnothing", r"\{\}"):
+        return "none"
     without = _TEXT_COMMAND.sub("", latex)
     if re.search(r"[\d\\^_=+<>]", without) or not _WORDS.search(without):
         return ""
     if r"\text" not in latex and " " not in latex and len(latex) < 3:
         return ""
-    return re.sub(r",?\s+and\s+|\s*,\s*", ", ", plain(latex))
+    words = re.sub(r",?\s+and\s+|\s*,\s*", ", ", plain(latex))
+    return _SYNONYMS.get(words, words)
 
 
 def _quick(gold: Answer, answer: Answer) -> Finding | None:
@@ -266,24 +252,65 @@ def _quick(gold: Answer, answer: Answer) -> Finding | None:
         same = gold.words == (answer.words or plain(answer.latex))
         if same or r"\text" in gold.latex or " " in gold.words:
             return Finding(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="words")
-    if bool(_BASE.search(gold.latex)) != bool(_BASE.search(answer.latex)):
-        return Finding(kind=VerdictKind.WRONG, rule="base")
+    at = times_equal(gold.latex, answer.latex)
+    if at is not None:
+        return Finding(kind=VerdictKind.CORRECT if at else VerdictKind.WRONG, rule="time")
+    if _BASE.search(gold.latex) or _BASE.search(answer.latex):
+        same = re.sub(r"[\s{}]", "", gold.latex) == re.sub(r"[\s{}]", "", answer.latex)
+        return Finding(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="base")
     if not units_agree(gold.unit, answer.unit):
         return Finding(kind=VerdictKind.WRONG, rule="unit")
     if gold.literal is not None and answer.literal is not None and not (gold.label and answer.label):
-        same = literals_equal(gold.literal, answer.literal)
+        same = percent_agrees(gold.literal, answer.unit) and percent_agrees(answer.literal, gold.unit)
+        same = same and literals_equal(gold.literal, answer.literal, conversion(gold.unit, answer.unit))
         return Finding(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="exact-rational")
-    if gold.core == answer.core and not (gold.label and answer.label):
+    if gold.core == answer.core and gold.unit == answer.unit and not (gold.label and answer.label):
         return Finding(kind=VerdictKind.CORRECT, rule="string")
     if gold.literal is not None and _restated(answer.core):
         return Finding(kind=VerdictKind.WRONG, rule="restated")
     if unevaluated(answer.core) and not unevaluated(gold.core):
         return Finding(kind=VerdictKind.WRONG, rule="unevaluated")
-    if _NEGATED.search(answer.core):
+    if negated(answer.core):
         return Finding(kind=VerdictKind.WRONG, rule="negated")
-    if gold.literal is not None and _is_prose(answer.core.replace(r"\text", "")):
+    if _wordy(answer.core) and (gold.literal is not None or not _wordy(gold.core)):
         return Finding(kind=VerdictKind.WRONG, rule="prose")
     return None
+
+
+def _wordy(text: str) -> bool:
+    """True where words stand in `text` that are no names of functions: prose, or code."""
+    bare = _LABELS.sub(" ", _ENVIRONMENT.sub(" ", text.replace(r"\text", "")))
+    return is_prose(bare) or _WORD.search(bare) is not None
+
+
+def _sides(gold: Answer, answer: Answer) -> tuple[str, str]:
+    """What to compare: with labels where both have one, without where one has."""
+    if gold.label and answer.label:
+        return gold.latex, answer.latex
+    if not gold.label and len(equal_sides(gold.core)) > 1:
+        return gold.core, answer.latex
+    if gold.label and len(equal_sides(answer.core)) > 1:
+        return gold.latex, answer.latex
+    if gold.unit != answer.unit:
+        return _with_unit(gold), _with_unit(answer)
+    return gold.core, answer.core
+
+
+def _with_unit(side: Answer) -> str:
+    """Everything but the label, so that degrees, lengths and hours can be converted."""
+    return side.latex.rpartition("=")[2].strip() if side.label else side.latex
+
+
+def _declared(gold: str, latex: str, raw: str) -> str:
+    """`latex` with the parameter that the answer declares (`t \\in \\mathbb{Z}`) called as the reference calls it."""
+    name = declared_parameter(raw)
+    if not name:
+        return latex
+    wanted, given = (set(_LETTER.findall(_COMMAND.sub(" ", TUPLE_LABEL.sub("", text)))) for text in (gold, latex))
+    new = wanted - given
+    if name not in given or name in wanted or len(new) != 1:
+        return latex
+    return re.sub(rf"(?<![\\A-Za-z]){name}(?![A-Za-z])", new.pop(), latex)
 
 
 def _same_parameter(gold: str, answer: str) -> str:

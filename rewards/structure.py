@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
-_AND = re.compile(r",?\s*(?:\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*,?")
-_TUPLE_LABEL = re.compile(r"^\s*\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z]){1,5}\s*\)\s*(?:=|\\in)\s*")
-_MEMBER = re.compile(r"^\s*[a-zA-Z]\s*\\in\s*")
+_AND = re.compile(r",?\s?(?:\\text\s?\{\s?,?\s?(?:and|or)\s?\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s?,?")
+TUPLE_LABEL = re.compile(
+    r"^\s?\(\s?[a-zA-Z](?:_\{?\w\}?|\([a-z]\))?(?:\s?,\s?(?:[a-zA-Z]|\\ell)(?:_\{?\w\}?|\([a-z]\))?){1,5}\s?\)\s?(?:=|\\in)\s?"
+)
+_POINT_LABEL = re.compile(r"^\s?[A-Z]'?(?:_\{?\w\}?)?\s?=?\s?(?=\([^()]*,)")
+_MEMBER = re.compile(r"^\s?[a-zA-Z]\s?\\in\s?")
 _OTHER_SHAPE = re.compile(r"[<>|]|\\(?:le|ge|ne|lt|gt|cup|cap|mid|setminus|mathbb|begin)(?![a-zA-Z])")
 _CLOSING = {"(": ")", "[": "]", "\\{": "\\}"}
 _MAX_PARTS = 60
@@ -27,7 +30,7 @@ class Group:
 
 def parse_group(text: str, *, thousands: bool = True) -> Group:
     """Split `text` (normalised LaTeX) at its top-level commas, semicolons and "and"/"or"."""
-    text = _MEMBER.sub("", _TUPLE_LABEL.sub("", text.strip()))
+    text = _MEMBER.sub("", _POINT_LABEL.sub("", TUPLE_LABEL.sub("", text.strip())))
     parts = _split(_AND.sub(",", text), thousands=thousands)
     if len(parts) == 1:
         opening = "\\{" if text.startswith("\\{") else text[:1]
@@ -48,6 +51,9 @@ def expand_signs(group: Group) -> Group:
     for part in group.parts:
         inner = parse_group(part)
         if inner.opening == "(" and "\\pm" in part:
+            if "\\mp" in part:  # the signs go together
+                parts += _signs(part)
+                continue
             options = [_signs(p) for p in inner.parts]
             if sum(len(o) == 2 for o in options) > _MAX_SIGNS:
                 return group
@@ -75,13 +81,17 @@ def compare(gold: str, answer: str, equal: Callable[[str, str], bool]) -> bool |
         g, a = (expand_signs(g), expand_signs(a)) if g.opening == a.opening == "" else (g, a)
     if max(len(g.parts), len(a.parts)) > _MAX_PARTS:
         return False
+    if len(g.parts) == 1 and g.opening == "\\{" and a.opening != "\\{":
+        return _part_equal(g.parts[0], answer, equal)
+    if len(a.parts) == 1 and a.opening == "\\{" and g.opening != "\\{":
+        return _part_equal(gold, a.parts[0], equal)
     if len(g.parts) != len(a.parts):
         return None if _OTHER_SHAPE.search(gold + answer) else False
     ordered = g.opening in ("(", "[") or a.opening in ("(", "[")
     if not ordered:
         return _match(g.parts, a.parts, equal)
     if "\\{" in (g.opening, a.opening):
-        return None
+        return False  # a set is no point and no interval
     both = g.opening and a.opening
     if both and len(g.parts) == 2 and (g.opening, g.closing) != (a.opening, a.closing):
         return False

@@ -18,10 +18,10 @@ from rewards.pool import Worker, WorkerDied, WorkerTimeout
 from rewards.types import Task, VerdictKind
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = (  # passes the static limits, but its determinant has 9! terms
-    "\\begin{vmatrix}"
+HEAVY = (  # passes the static limits, but its inverse has 9! terms
+    "\\begin{pmatrix}"
     + "\\\\".join("&".join(f"a_{{{9 * i + j}}}" for j in range(9)) for i in range(9))
-    + "\\end{vmatrix}"
+    + "\\end{pmatrix}^{-1}"
 )
 TASK = Task(id="p", source="unit", question="", answer="x+1")
 
