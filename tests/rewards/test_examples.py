@@ -6,7 +6,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from configs.schema import RewardConfig
+from configs.rewards import RewardConfig
 from rewards import Scorer, Task
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from configs.schema import RewardConfig
+from configs.rewards import RewardConfig
 from rewards.plugins import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Task, VerdictKind

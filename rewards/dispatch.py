@@ -1,0 +1,355 @@
+"""The thread behind a pool, the only one that touches workers: hands them jobs, kills the late ones, replaces them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from rewards.child import WorkerClass, frame, unframe
+from rewards.nursery import ENDED, FAILED, KILL, MESSAGE, READY, SPAWN
+from rewards.processes import NurseryProcess
+from rewards.queueing import Job, Queue
+
+SLICE_SECONDS = 0.05  # then a job makes place, should one wait that is likely to be short
+
+_KILL_SECONDS = 5.0  # a killed worker is gone by then, or something is wrong with the nursery
+_MOST_REPLY = 64 << 20  # bytes
+_CPU_SIGNALS = (-signal.SIGPROF, -signal.SIGXCPU)
+
+
+class WorkerTimeout(Exception):
+    """The request was not answered by its deadline; the worker was killed."""
+
+
+class WorkerDied(Exception):
+    """The worker ended, or could not start, while it held the request."""
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Worker:
+    """One worker process as its owner sees it. `until`: when its start, its job or its death is overdue."""
+
+    number: int
+    channel: socket.socket
+    until: float
+    pid: int = 0  # 0: it is starting
+    job: Job | None = None
+    began: float = 0.0
+    dying: bool = False
+    verdict: Exception | None = None  # what the job gets once the process is gone; None: it is put back
+    incoming: bytearray = field(default_factory=bytearray)
+    outgoing: bytes = b""
+
+
+class Dispatcher(threading.Thread):
+    """Owns the nursery and the workers of one pool. Its public methods may be called from any thread."""
+
+    def __init__(self, kind: WorkerClass, *, workers: int, start_seconds: float, interrupts: bool) -> None:
+        super().__init__(name="thinkvl-reward-pool", daemon=True)
+        self.kills = 0
+        self._kind, self._most, self._start_seconds, self._interrupts = kind, workers, start_seconds, interrupts
+        self._inbox: deque[Job] = deque()
+        self._closing = False
+        self._woken, self._wake = socket.socketpair()
+        for end in (self._woken, self._wake):
+            end.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._woken, selectors.EVENT_READ, self._on_wake)
+        self._queue = Queue()
+        self._numbers = itertools.count()
+        self._workers: dict[int, _Worker] = {}
+        self._nursery: NurseryProcess | None = None
+        self._nursery_until = 0.0  # when its start is overdue; infinite once it is ready
+        self._looked = 0.0  # when the deadlines were last looked at
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run."""
+        return [w.pid for w in list(self._workers.values()) if w.pid and not w.dying]
+
+    @property
+    def nursery_pid(self) -> int | None:
+        """Process id of the nursery, None where none runs."""
+        nursery = self._nursery
+        return nursery.pid if nursery is not None else None
+
+    def submit(self, job: Job) -> None:
+        """Let `job` run some time; its future gets the answer, WorkerTimeout or WorkerDied."""
+        self._inbox.append(job)
+        self._nudge()
+
+    def stop(self) -> None:
+        """Kill every process and end the thread; jobs that wait get WorkerDied. Returns once all are gone."""
+        self._closing = True
+        self._nudge()
+        if threading.current_thread() is not self:
+            self.join()
+
+    def forget(self) -> None:
+        """In a fork of the owner: drop the descriptors, so that the workers see the owner's end and not the fork's."""
+        self._selector.close()
+        for end in (self._woken, self._wake, *(worker.channel for worker in self._workers.values())):
+            end.close()
+        if self._nursery is not None:
+            self._nursery.forget()
+
+    def run(self) -> None:
+        """The loop; `start` calls it."""
+        while not self._closing:
+            timeout = max(0.0, self._next_time() - time.monotonic())
+            for key, events in self._selector.select(None if timeout == float("inf") else timeout):
+                key.data(events)
+            while self._inbox:
+                self._queue.put(self._inbox.popleft())
+            self._looked = time.monotonic()
+            self._expire(self._looked)
+            self._assign()
+        self._end_nursery()
+        self._fail_all("the pool was closed")
+        self._selector.close()
+        self._woken.close()
+        self._wake.close()
+
+    def _nudge(self) -> None:
+        with contextlib.suppress(OSError):  # full: it is being woken already; closed: there is nothing to wake
+            self._wake.send(b"x")
+
+    def _on_wake(self, _: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._woken.recv(4096)
+
+    # Time
+
+    def _next_time(self) -> float:
+        times = [self._nursery_until if self._nursery is not None else float("inf")]
+        for worker in self._workers.values():
+            times.append(worker.until)
+            over = worker.began + SLICE_SECONDS
+            if worker.job is not None and self._interrupts and len(self._queue) and over > self._looked:
+                times.append(over)  # one that is over already is looked at whenever anything happens
+        return min(times)
+
+    def _expire(self, now: float) -> None:
+        if self._nursery is not None and now >= self._nursery_until:
+            return self._nursery_lost("the worker did not start in time")
+        for worker in list(self._workers.values()):
+            if now >= worker.until:
+                if worker.dying:
+                    return self._nursery_lost("a worker could not be killed")
+                job = worker.job
+                late = WorkerTimeout(f"no answer within {job.seconds:g} s") if job else None
+                self._kill(worker, late or WorkerDied(f"a worker did not start within {self._start_seconds:g} s"))
+                self.kills += 1
+            elif (
+                self._interrupts
+                and worker.job is not None
+                and not worker.dying
+                and now >= worker.began + SLICE_SECONDS
+                and self._queue.interrupts(worker.job)
+                and not self._has_room()
+            ):
+                self._kill(worker, None)
+        return None
+
+    # Jobs
+
+    def _has_room(self) -> bool:
+        alive = [worker for worker in self._workers.values() if not worker.dying]
+        return len(alive) < self._most or any(worker.pid and worker.job is None for worker in alive)
+
+    def _assign(self) -> None:
+        idle = [worker for worker in self._workers.values() if worker.pid and worker.job is None and not worker.dying]
+        while idle and (job := self._queue.pop()) is not None:
+            if job.future.running() or job.future.set_running_or_notify_cancel():
+                self._send(idle.pop(), job)
+        coming = sum(not worker.dying for worker in self._workers.values())
+        starting = sum(not worker.pid and not worker.dying for worker in self._workers.values())
+        for _ in range(min(len(self._queue) - starting, self._most - coming)):
+            self._spawn()
+
+    def _send(self, worker: _Worker, job: Job) -> None:
+        worker.job, worker.began = job, time.monotonic()
+        worker.until = worker.began + job.seconds
+        worker.outgoing = frame({**job.request, "cpu_seconds": job.cpu_seconds})
+        self._flush(worker)
+
+    def _flush(self, worker: _Worker) -> None:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):  # its end is read elsewhere
+            worker.outgoing = worker.outgoing[worker.channel.send(worker.outgoing) :]
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outgoing else 0)
+        self._selector.modify(worker.channel, events, lambda events: self._on_worker(worker, events))
+
+    def _on_worker(self, worker: _Worker, events: int) -> None:
+        if events & selectors.EVENT_WRITE and not worker.dying:
+            self._flush(worker)
+        if events & selectors.EVENT_READ and not worker.dying:
+            self._receive(worker)
+
+    def _receive(self, worker: _Worker) -> bool:
+        """Read a piece of what there is; True where there may be more."""
+        try:
+            data = worker.channel.recv(1 << 20)
+            worker.incoming += data
+            while not worker.dying and (message := unframe(worker.incoming, _MOST_REPLY)) is not None:
+                self._on_message(worker, message)
+        except BlockingIOError:
+            return False
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._kill(worker, WorkerDied(f"the worker sent no answer but garbage: {type(error).__name__}"))
+            return False
+        if not data and not worker.dying:
+            self._selector.unregister(worker.channel)
+            self._mark_dying(worker, WorkerDied("the worker ended"))
+        return bool(data)
+
+    def _on_message(self, worker: _Worker, message: dict[str, object]) -> None:
+        if not worker.pid:
+            if "failed" in message:
+                self._fail_all(str(message["failed"]))
+                self._kill(worker, None)
+                return
+            worker.pid, worker.until = int(str(message["ready"])), float("inf")
+            return
+        job, worker.job = worker.job, None
+        if job is None:
+            raise ValueError("an answer without a question")
+        seconds = time.monotonic() - worker.began
+        worker.until = float("inf")
+        self._queue.charge(job, seconds)
+        if message["ends"]:
+            self._kill(worker, None)
+        if "error" in message:
+            job.future.set_exception(WorkerDied(str(message["error"])))
+        else:
+            job.future.set_result({"answer": message["answer"], "seconds": seconds})
+
+    def _fail_all(self, reason: str) -> None:
+        self._queue_inbox()
+        while (job := self._queue.pop()) is not None:
+            _fail(job, WorkerDied(reason))
+
+    def _queue_inbox(self) -> None:
+        while self._inbox:
+            self._queue.put(self._inbox.popleft())
+
+    # Processes
+
+    def _spawn(self) -> None:
+        if self._nursery is None:
+            self._nursery = NurseryProcess(self._kind)
+            self._nursery_until = time.monotonic() + self._start_seconds
+            self._selector.register(self._nursery.control, selectors.EVENT_READ, self._on_nursery)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        worker = _Worker(number=next(self._numbers), channel=ours, until=time.monotonic() + self._start_seconds)
+        self._workers[worker.number] = worker
+        self._selector.register(ours, selectors.EVENT_READ, lambda events: self._on_worker(worker, events))
+        with theirs, contextlib.suppress(OSError):  # a nursery that has ended is seen by the loop
+            self._nursery.send(MESSAGE.pack(SPAWN, worker.number, 0), theirs.fileno())
+
+    def _kill(self, worker: _Worker, verdict: Exception | None) -> None:
+        if worker.dying:
+            return
+        self._selector.unregister(worker.channel)
+        self._mark_dying(worker, verdict)
+        if self._nursery is not None:
+            with contextlib.suppress(OSError):
+                self._nursery.send(MESSAGE.pack(KILL, worker.number, 0))
+
+    def _mark_dying(self, worker: _Worker, verdict: Exception | None) -> None:
+        worker.dying, worker.verdict, worker.until = True, verdict, time.monotonic() + _KILL_SECONDS
+        if worker.job is not None:
+            self._queue.charge(worker.job, time.monotonic() - worker.began)
+        if self._nursery is None:
+            self._bury(worker, 0)
+
+    def _on_nursery(self, _: int) -> None:
+        nursery = self._nursery
+        assert nursery is not None
+        try:
+            kind, number, value = MESSAGE.unpack(nursery.receive(MESSAGE.size))
+            text = nursery.receive(value).decode("utf-8", "replace") if kind == FAILED else ""
+        except OSError:
+            self._nursery_lost("the worker ended while it started" if self._nursery_until < float("inf") else "")
+            return
+        if kind == READY:
+            self._nursery_until = float("inf")
+        elif kind == FAILED:
+            self._nursery_lost(f"the worker did not start: {text}")
+        elif kind == ENDED and (worker := self._workers.get(number)) is not None:
+            while not worker.dying and self._receive(worker):
+                pass  # its last words
+            if not worker.dying:
+                self._selector.unregister(worker.channel)
+                self._mark_dying(worker, WorkerDied("the worker ended"))
+            self._bury(worker, value)
+
+    def _bury(self, worker: _Worker, status: int) -> None:
+        """The process is gone: answer its job, or put it back."""
+        self._workers.pop(worker.number, None)
+        worker.channel.close()
+        job, worker.job = worker.job, None
+        if job is None:
+            if not worker.pid and worker.verdict is not None:
+                self._fail_all(f"{worker.verdict}: status {status}")
+            return
+        if worker.verdict is None:
+            job.interruptions += 1
+            self._queue.put(job)
+        elif status in _CPU_SIGNALS:
+            self.kills += 1
+            _fail(job, WorkerTimeout(f"no answer within {job.cpu_seconds:g} s of processor time"))
+        elif isinstance(worker.verdict, WorkerDied) and status:
+            _fail(job, WorkerDied(f"{worker.verdict} ({_tell_status(status)})"))
+        else:
+            _fail(job, worker.verdict)
+
+    def _nursery_lost(self, reason: str) -> None:
+        """End what is left of it. Jobs that ran are put back, but fail where this happens to them again and again."""
+        self._end_nursery()
+        if reason:
+            self._fail_all(reason)
+
+    def _end_nursery(self) -> None:
+        nursery, self._nursery = self._nursery, None
+        if nursery is not None:
+            self._selector.unregister(nursery.control)
+            nursery.end()
+        for worker in list(self._workers.values()):
+            if not worker.dying:
+                self._selector.unregister(worker.channel)
+                again = worker.job is not None and worker.job.interruptions < 8 and not self._closing
+                worker.verdict = None if again else WorkerDied("the worker was ended with its pool")
+                worker.dying = True
+            self._bury(worker, 0)
+
+
+def _fail(job: Job, error: Exception) -> None:
+    if not job.future.cancelled():
+        with contextlib.suppress(Exception):
+            job.future.set_exception(error)
+
+
+def _tell_status(status: int) -> str:
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-status).name}"
+    return f"exit status {status}"
+
+
+def in_dispatcher() -> bool:
+    """True in a callback of a future: waiting there would wait for ever."""
+    return isinstance(threading.current_thread(), Dispatcher)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
