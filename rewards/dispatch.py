@@ -21,6 +21,7 @@ from rewards.queueing import Job, Queue
 SLICE_SECONDS = 0.05  # then a job makes place, should one wait that is likely to be short
 
 _KILL_SECONDS = 5.0  # a killed worker is gone by then, or something is wrong with the nursery
+_MOST_LOSSES = 8  # times that a job is begun anew, because the nursery died or it made place
 _MOST_REPLY = 64 << 20  # bytes
 _CPU_SIGNALS = (-signal.SIGPROF, -signal.SIGXCPU)
 
@@ -314,9 +315,9 @@ class Dispatcher(threading.Thread):
 
     def _nursery_lost(self, reason: str) -> None:
         """End what is left of it. Jobs that ran are put back, but fail where this happens to them again and again."""
-        self._end_nursery()
         if reason:
             self._fail_all(reason)
+        self._end_nursery()
 
     def _end_nursery(self) -> None:
         nursery, self._nursery = self._nursery, None
@@ -326,8 +327,8 @@ class Dispatcher(threading.Thread):
         for worker in list(self._workers.values()):
             if not worker.dying:
                 self._selector.unregister(worker.channel)
-                again = worker.job is not None and worker.job.interruptions < 8 and not self._closing
-                worker.verdict = None if again else WorkerDied("the worker was ended with its pool")
+                lost = worker.job is not None and (self._closing or worker.job.interruptions >= _MOST_LOSSES)
+                worker.verdict = WorkerDied("the worker was ended with its pool") if lost else None
                 worker.dying = True
             self._bury(worker, 0)
 
