@@ -91,7 +91,7 @@ def _call_group(plugin: Plugin, responses: Sequence[str], task: Task, run: Run, 
     start, result = _call(lambda: plugin.function(list(responses), task.answer, task=task))
     if inspect.isawaitable(result):
         start, result = run(_awaited(result, seconds))
-    if isinstance(result, BaseException):
+    if isinstance(result, (BaseException, Verdict)):  # it raised, or was late
         return [to_outcome(result, start)] * len(responses)
     if isinstance(result, (str, bytes, Mapping)) or not hasattr(result, "__len__") or not hasattr(result, "__iter__"):
         return [_crash(f"returned {_show(result)}: a group's reward must be a list", start)] * len(responses)
