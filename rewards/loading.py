@@ -106,6 +106,9 @@ def _from_module(spec: str, path: str, name: str) -> object:
 def _member(spec: str, module: ModuleType, name: str, where: str) -> object:
     if name not in vars(module):
         functions = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
+        functions = functions or [
+            n for n in dir(module) if not n.startswith("_")
+        ]  # a module that loads them when asked
         near = _nearest(name, functions)
         raise PluginError(
             f"reward {spec!r}: {where} has no {name!r}{near}; it defines {', '.join(functions) or 'none'}"

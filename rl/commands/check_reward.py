@@ -29,6 +29,8 @@ def check_reward_command(spec: str, config: RewardConfig, *, console: Console) -
 
 
 def _line(check: Check) -> Text:
-    detail = " ".join(check.detail.split()).encode("utf-8", "replace").decode()
+    detail = "".join(
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(check.detail.split())
+    )
     cut = detail if len(detail) <= _LONGEST else detail[: _LONGEST - 3] + "..."
     return Text.assemble((f"{check.result.value:<7}", _STYLES[check.result]), f"{check.name:<34}", cut)
