@@ -138,8 +138,8 @@ def main() -> None:
         other.append(math_verify_rate(hard[: max(50, count // 5)]))
         bursts.append(burst(batch, count))
         costs.append(one_hostile(2))
-        print(f"round {number + 1}: algebra {one[-1]:.0f}/s with 1, {many[-1]:.0f}/s with {cores()} workers, math-verify "
-              f"{other[-1]:.0f}/s; burst {bursts[-1]}; a hostile answer {costs[-1]}", flush=True)  # fmt: skip
+        rates = f"{one[-1]:.0f}/s with 1, {many[-1]:.0f}/s with {cores()} workers, math-verify {other[-1]:.0f}/s"
+        print(f"round {number + 1}: algebra {rates}; burst {bursts[-1]}; a hostile answer {costs[-1]}", flush=True)
     middle = statistics.median
     result = {
         "rounds": rounds,

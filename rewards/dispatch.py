@@ -6,51 +6,19 @@ import contextlib
 import itertools
 import os
 import selectors
-import signal
 import socket
-import sys
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
 
-from rewards.child import WorkerClass, frame, unframe
+from rewards.child import WorkerClass
 from rewards.nursery import ENDED, FAILED, KILL, MESSAGE, READY, SPAWN
 from rewards.processes import NurseryProcess
 from rewards.queueing import Job, Queue
-
-SLICE_SECONDS = 0.05  # then a job makes place, should one wait that is likely to be short
+from rewards.worker import WorkerDied, WorkerHandle, WorkerTimeout, told
 
 _KILL_SECONDS = 5.0  # a killed worker is gone by then, or something is wrong with the nursery
-_MOST_LOSSES = 8  # times that a job is begun anew, because the nursery died or it made place
-_MOST_REPLY = 64 << 20  # bytes
-_CPU_SIGNALS = (-signal.SIGPROF, -signal.SIGXCPU)
-
-
-class WorkerTimeout(Exception):
-    """The request was not answered by its deadline; the worker was killed."""
-
-
-class WorkerDied(Exception):
-    """The worker ended, or could not start, while it held the request."""
-
-
-@dataclass(eq=False, slots=True, kw_only=True)
-class _Worker:
-    """One worker process as its owner sees it. `until`: when its start, its job or its death is overdue."""
-
-    number: int
-    channel: socket.socket
-    until: float
-    pid: int = 0  # 0: it is starting
-    job: Job | None = None
-    began: float = 0.0
-    used: float = 0.0  # processor seconds of the process when its job began
-    slice_ends: float = 0.0  # when to look whether the job has used its slice up
-    dying: bool = False
-    verdict: Exception | None = None  # what the job gets once the process is gone; None: it is put back
-    incoming: bytearray = field(default_factory=bytearray)
-    outgoing: bytes = b""
+_MOST_RESTARTS = 8  # times that a job is begun anew, because the nursery died or it made place
 
 
 class Dispatcher(threading.Thread):
@@ -69,7 +37,7 @@ class Dispatcher(threading.Thread):
         self._selector.register(self._woken, selectors.EVENT_READ, self._on_wake)
         self._queue = Queue()
         self._numbers = itertools.count()
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, WorkerHandle] = {}
         self._nursery: NurseryProcess | None = None
         self._nursery_until = 0.0  # when its start is overdue; infinite once it is ready
         self._looked = 0.0  # when the deadlines were last looked at
@@ -107,20 +75,25 @@ class Dispatcher(threading.Thread):
 
     def run(self) -> None:
         """The loop; `start` calls it."""
-        while not self._closing:
-            timeout = max(0.0, self._next_time() - time.monotonic())
-            for key, events in self._selector.select(None if timeout == float("inf") else timeout):
-                key.data(events)
-            while self._inbox:
-                self._queue.put(self._inbox.popleft())
-            self._looked = time.monotonic()
-            self._expire(self._looked)
-            self._assign()
-        self._end_nursery()
-        self._fail_all("the pool was closed")
-        self._selector.close()
-        self._woken.close()
-        self._wake.close()
+        reason = "the pool was closed"
+        try:
+            while not self._closing:
+                timeout = max(0.0, self._next_time() - time.monotonic())
+                for key, events in self._selector.select(None if timeout == float("inf") else timeout):
+                    key.data(events)
+                self._looked = time.monotonic()
+                self._expire(self._looked)
+                self._assign()
+        except BaseException:
+            reason = "the pool failed"  # a mistake of ours, which must not leave anybody waiting
+            raise
+        finally:
+            self._closing = True
+            self._end_nursery()
+            self._fail_all(reason)
+            self._selector.close()
+            self._woken.close()
+            self._wake.close()
 
     def _nudge(self) -> None:
         with contextlib.suppress(OSError):  # full: it is being woken already; closed: there is nothing to wake
@@ -150,92 +123,70 @@ class Dispatcher(threading.Thread):
                 job = worker.job
                 late = WorkerTimeout(f"no answer within {job.seconds:g} s") if job else None
                 self._kill(worker, late or WorkerDied(f"a worker did not start within {self._start_seconds:g} s"))
-                self.kills += 1
             elif (
                 self._interrupts
                 and worker.job is not None
                 and not worker.dying
                 and not self._has_room()
-                and self._slice_is_over(worker, now)
+                and worker.slice_is_over(now)
                 and self._queue.interrupts(worker.job)
             ):
                 self._kill(worker, None)
         return None
 
-    def _slice_is_over(self, worker: _Worker, now: float) -> bool:
-        """By processor time: on a busy machine an honest answer is slow too."""
-        if now < worker.slice_ends:
-            return False
-        left = SLICE_SECONDS - (process_seconds(worker.pid) - worker.used)
-        worker.slice_ends = now + max(left, 0.01) if left > 0 else worker.slice_ends
-        return left <= 0
-
     # Jobs
 
     def _has_room(self) -> bool:
-        alive = [worker for worker in self._workers.values() if not worker.dying]
-        return len(alive) < self._most or any(worker.pid and worker.job is None for worker in alive)
+        return self._alive() < self._most or any(worker.idle for worker in self._workers.values())
+
+    def _alive(self) -> int:
+        return sum(not worker.dying for worker in self._workers.values())
 
     def _assign(self) -> None:
-        idle = [worker for worker in self._workers.values() if worker.pid and worker.job is None and not worker.dying]
+        while self._inbox:
+            self._queue.put(self._inbox.popleft())
+        idle = [worker for worker in self._workers.values() if worker.idle]
         while idle and (job := self._queue.pop()) is not None:
             if job.future.running() or job.future.set_running_or_notify_cancel():
-                self._send(idle.pop(), job)
-        coming = sum(not worker.dying for worker in self._workers.values())
+                worker = idle.pop()
+                worker.begin(job)
+                self._watch(worker)
         starting = sum(not worker.pid and not worker.dying for worker in self._workers.values())
-        for _ in range(min(len(self._queue) - starting, self._most - coming)):
+        for _ in range(min(len(self._queue) - starting, self._most - self._alive())):
             self._spawn()
 
-    def _send(self, worker: _Worker, job: Job) -> None:
-        worker.job, worker.began = job, time.monotonic()
-        worker.until = worker.began + job.seconds
-        worker.used, worker.slice_ends = process_seconds(worker.pid), worker.began + SLICE_SECONDS
-        worker.outgoing = frame({**job.request, "cpu_seconds": job.cpu_seconds})
-        self._flush(worker)
-
-    def _flush(self, worker: _Worker) -> None:
-        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):  # its end is read elsewhere
-            worker.outgoing = worker.outgoing[worker.channel.send(worker.outgoing) :]
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outgoing else 0)
+    def _watch(self, worker: WorkerHandle) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.flush() else 0)
         self._selector.modify(worker.channel, events, lambda events: self._on_worker(worker, events))
 
-    def _on_worker(self, worker: _Worker, events: int) -> None:
+    def _on_worker(self, worker: WorkerHandle, events: int) -> None:
         if events & selectors.EVENT_WRITE and not worker.dying:
-            self._flush(worker)
+            self._watch(worker)
         if events & selectors.EVENT_READ and not worker.dying:
             self._receive(worker)
 
-    def _receive(self, worker: _Worker) -> bool:
-        """Read a piece of what there is; True where there may be more."""
+    def _receive(self, worker: WorkerHandle) -> None:
         try:
-            data = worker.channel.recv(1 << 20)
-            worker.incoming += data
-            while not worker.dying and (message := unframe(worker.incoming, _MOST_REPLY)) is not None:
+            messages, ended = worker.read()
+            for message in messages:
                 self._on_message(worker, message)
-        except BlockingIOError:
-            return False
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            self._kill(worker, WorkerDied(f"the worker sent no answer but garbage: {type(error).__name__}"))
-            return False
-        if not data and not worker.dying:
-            self._selector.unregister(worker.channel)
+        except (ValueError, KeyError, TypeError) as error:
+            return self._kill(worker, WorkerDied(f"the worker sent garbage: {type(error).__name__}"))
+        if ended and not worker.dying:
             self._mark_dying(worker, WorkerDied("the worker ended"))
-        return bool(data)
+        return None
 
-    def _on_message(self, worker: _Worker, message: dict[str, object]) -> None:
+    def _on_message(self, worker: WorkerHandle, message: dict[str, object]) -> None:
         if not worker.pid:
             if "failed" in message:
                 self._fail_all(str(message["failed"]))
                 self._kill(worker, None)
-                return
-            worker.pid, worker.until = int(str(message["ready"])), float("inf")
+            else:
+                worker.pid, worker.until = int(str(message["ready"])), float("inf")
             return
-        job, worker.job = worker.job, None
-        if job is None:
-            raise ValueError("an answer without a question")
-        seconds = time.monotonic() - worker.began
-        worker.until = float("inf")
-        self._queue.charge(job, process_seconds(worker.pid) - worker.used)
+        cost = worker.cost()
+        job, seconds = worker.end_job()
+        self._queue.charge(job, cost)
         if message["ends"]:
             self._kill(worker, None)
         if "error" in message:
@@ -244,44 +195,44 @@ class Dispatcher(threading.Thread):
             job.future.set_result({"answer": message["answer"], "seconds": seconds})
 
     def _fail_all(self, reason: str) -> None:
-        self._queue_inbox()
-        while (job := self._queue.pop()) is not None:
-            _fail(job, WorkerDied(reason))
-
-    def _queue_inbox(self) -> None:
         while self._inbox:
             self._queue.put(self._inbox.popleft())
+        while (job := self._queue.pop()) is not None:
+            if job.future.running() or job.future.set_running_or_notify_cancel():
+                job.future.set_exception(WorkerDied(reason))
 
     # Processes
 
     def _spawn(self) -> None:
-        if self._nursery is None:
-            self._nursery = NurseryProcess(self._kind)
-            self._nursery_until = time.monotonic() + self._start_seconds
-            self._selector.register(self._nursery.control, selectors.EVENT_READ, self._on_nursery)
-        ours, theirs = socket.socketpair()
+        try:
+            if self._nursery is None:
+                self._nursery = NurseryProcess(self._kind)
+                self._nursery_until = time.monotonic() + self._start_seconds
+                self._selector.register(self._nursery.control, selectors.EVENT_READ, self._on_nursery)
+            ours, theirs = socket.socketpair()
+        except OSError as error:  # no more processes or descriptors
+            return self._fail_all(f"no worker can be started: {error}")
         ours.setblocking(False)
-        worker = _Worker(number=next(self._numbers), channel=ours, until=time.monotonic() + self._start_seconds)
+        worker = WorkerHandle(number=next(self._numbers), channel=ours, until=time.monotonic() + self._start_seconds)
         self._workers[worker.number] = worker
         self._selector.register(ours, selectors.EVENT_READ, lambda events: self._on_worker(worker, events))
         with theirs, contextlib.suppress(OSError):  # a nursery that has ended is seen by the loop
             self._nursery.send(MESSAGE.pack(SPAWN, worker.number, 0), theirs.fileno())
+        return None
 
-    def _kill(self, worker: _Worker, verdict: Exception | None) -> None:
+    def _kill(self, worker: WorkerHandle, verdict: Exception | None) -> None:
         if worker.dying:
             return
-        self._selector.unregister(worker.channel)
         self._mark_dying(worker, verdict)
         if self._nursery is not None:
             with contextlib.suppress(OSError):
                 self._nursery.send(MESSAGE.pack(KILL, worker.number, 0))
 
-    def _mark_dying(self, worker: _Worker, verdict: Exception | None) -> None:
-        worker.dying, worker.verdict, worker.until = True, verdict, time.monotonic() + _KILL_SECONDS
+    def _mark_dying(self, worker: WorkerHandle, verdict: Exception | None) -> None:
         if worker.job is not None:
-            self._queue.charge(worker.job, time.monotonic() - worker.began)  # its processor time may be gone with it
-        if self._nursery is None:
-            self._bury(worker, 0)
+            self._queue.charge(worker.job, worker.cost())
+        self._selector.unregister(worker.channel)
+        worker.dying, worker.verdict, worker.until = True, verdict, time.monotonic() + _KILL_SECONDS
 
     def _on_nursery(self, _: int) -> None:
         nursery = self._nursery
@@ -297,14 +248,13 @@ class Dispatcher(threading.Thread):
         elif kind == FAILED:
             self._nursery_lost(f"the worker did not start: {text}")
         elif kind == ENDED and (worker := self._workers.get(number)) is not None:
-            while not worker.dying and self._receive(worker):
-                pass  # its last words
             if not worker.dying:
-                self._selector.unregister(worker.channel)
+                self._receive(worker)  # its last words
+            if not worker.dying:
                 self._mark_dying(worker, WorkerDied("the worker ended"))
             self._bury(worker, value)
 
-    def _bury(self, worker: _Worker, status: int) -> None:
+    def _bury(self, worker: WorkerHandle, status: int) -> None:
         """The process is gone: answer its job, or put it back."""
         self._workers.pop(worker.number, None)
         worker.channel.close()
@@ -312,17 +262,13 @@ class Dispatcher(threading.Thread):
         if job is None:
             if not worker.pid and worker.verdict is not None:
                 self._fail_all(f"{worker.verdict}: status {status}")
-            return
-        if worker.verdict is None:
+        elif worker.verdict is None:
             job.interruptions += 1
             self._queue.put(job)
-        elif status in _CPU_SIGNALS:
-            self.kills += 1
-            _fail(job, WorkerTimeout(f"no answer within {job.cpu_seconds:g} s of processor time"))
-        elif isinstance(worker.verdict, WorkerDied) and status:
-            _fail(job, WorkerDied(f"{worker.verdict} ({_tell_status(status)})"))
         else:
-            _fail(job, worker.verdict)
+            error = told(worker.verdict, status, job)
+            self.kills += isinstance(error, WorkerTimeout)
+            job.future.set_exception(error)
 
     def _nursery_lost(self, reason: str) -> None:
         """End what is left of it. Jobs that ran are put back, but fail where this happens to them again and again."""
@@ -337,32 +283,9 @@ class Dispatcher(threading.Thread):
             nursery.end()
         for worker in list(self._workers.values()):
             if not worker.dying:
-                self._selector.unregister(worker.channel)
-                lost = worker.job is not None and (self._closing or worker.job.interruptions >= _MOST_LOSSES)
-                worker.verdict = WorkerDied("the worker was ended with its pool") if lost else None
-                worker.dying = True
+                lost = worker.job is not None and (self._closing or worker.job.interruptions >= _MOST_RESTARTS)
+                self._mark_dying(worker, WorkerDied("the worker was ended with its pool") if lost else None)
             self._bury(worker, 0)
-
-
-def _fail(job: Job, error: Exception) -> None:
-    if not job.future.cancelled():
-        with contextlib.suppress(Exception):
-            job.future.set_exception(error)
-
-
-def _tell_status(status: int) -> str:
-    if status < 0:
-        with contextlib.suppress(ValueError):
-            return f"killed by {signal.Signals(-status).name}"
-    return f"exit status {status}"
-
-
-def process_seconds(pid: int) -> float:
-    """Processor seconds of a process, on Linux; elsewhere, and where it has ended, the time of day."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            return time.clock_gettime((~pid << 3) | 2)  # the kernel's number for the clock of process `pid`
-    return time.monotonic()
 
 
 def in_dispatcher() -> bool:

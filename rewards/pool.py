@@ -14,8 +14,9 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from rewards.child import WorkerClass
-from rewards.dispatch import Dispatcher, WorkerDied, WorkerTimeout, cores, in_dispatcher
+from rewards.dispatch import Dispatcher, cores, in_dispatcher
 from rewards.queueing import Flow, Job
+from rewards.worker import WorkerDied, WorkerTimeout
 
 __all__ = ["Flow", "Worker", "WorkerClass", "WorkerDied", "WorkerPool", "WorkerTimeout", "cores"]
 
@@ -101,7 +102,7 @@ class WorkerPool:
             number=next(self._numbers),
         )
         with self._lock:
-            if self._dispatcher is None:
+            if self._dispatcher is None or not self._dispatcher.is_alive():
                 self._start()
             assert self._dispatcher is not None
             self._dispatcher.submit(job)
