@@ -9,9 +9,9 @@ import selectors
 import socket
 import threading
 import time
-from collections import deque
 
 from rewards.child import WorkerClass
+from rewards.inbox import Inbox
 from rewards.nursery import ENDED, FAILED, KILL, MESSAGE, READY, SPAWN
 from rewards.processes import NurseryProcess
 from rewards.queueing import Job, Queue
@@ -28,13 +28,10 @@ class Dispatcher(threading.Thread):
         super().__init__(name="thinkvl-reward-pool", daemon=True)
         self.kills = 0
         self._kind, self._most, self._start_seconds, self._interrupts = kind, workers, start_seconds, interrupts
-        self._inbox: deque[Job] = deque()
+        self._inbox = Inbox()
         self._closing = False
-        self._woken, self._wake = socket.socketpair()
-        for end in (self._woken, self._wake):
-            end.setblocking(False)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._woken, selectors.EVENT_READ, self._on_wake)
+        self._selector.register(self._inbox.woken, selectors.EVENT_READ, lambda _: self._inbox.calm())
         self._queue = Queue()
         self._numbers = itertools.count()
         self._workers: dict[int, WorkerHandle] = {}
@@ -55,21 +52,21 @@ class Dispatcher(threading.Thread):
 
     def submit(self, job: Job) -> None:
         """Let `job` run some time; its future gets the answer, WorkerTimeout or WorkerDied."""
-        self._inbox.append(job)
-        self._nudge()
+        self._inbox.put(job)
 
     def stop(self) -> None:
         """Kill every process and end the thread; jobs that wait get WorkerDied. Returns once all are gone."""
         self._closing = True
-        self._nudge()
+        self._inbox.wake()
         if threading.current_thread() is not self:
             self.join()
 
     def forget(self) -> None:
         """In a fork of the owner: drop the descriptors, so that the workers see the owner's end and not the fork's."""
         self._selector.close()
-        for end in (self._woken, self._wake, *(worker.channel for worker in self._workers.values())):
-            end.close()
+        self._inbox.close()
+        for worker in self._workers.values():
+            worker.channel.close()
         if self._nursery is not None:
             self._nursery.forget()
 
@@ -89,19 +86,9 @@ class Dispatcher(threading.Thread):
             raise
         finally:
             self._closing = True
-            self._end_nursery()
-            self._fail_all(reason)
+            self._end_nursery(reason)
             self._selector.close()
-            self._woken.close()
-            self._wake.close()
-
-    def _nudge(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is being woken already; closed: there is nothing to wake
-            self._wake.send(b"x")
-
-    def _on_wake(self, _: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._woken.recv(4096)
+            self._inbox.close()
 
     # Time
 
@@ -115,11 +102,11 @@ class Dispatcher(threading.Thread):
 
     def _expire(self, now: float) -> None:
         if self._nursery is not None and now >= self._nursery_until:
-            return self._nursery_lost("the worker did not start in time")
+            return self._end_nursery("the worker did not start in time")
         for worker in list(self._workers.values()):
             if now >= worker.until:
                 if worker.dying:
-                    return self._nursery_lost("a worker could not be killed")
+                    return self._end_nursery("a worker could not be killed")
                 job = worker.job
                 late = WorkerTimeout(f"no answer within {job.seconds:g} s") if job else None
                 self._kill(worker, late or WorkerDied(f"a worker did not start within {self._start_seconds:g} s"))
@@ -137,22 +124,21 @@ class Dispatcher(threading.Thread):
     # Jobs
 
     def _has_room(self) -> bool:
-        return self._alive() < self._most or any(worker.idle for worker in self._workers.values())
-
-    def _alive(self) -> int:
-        return sum(not worker.dying for worker in self._workers.values())
+        alive = [worker for worker in self._workers.values() if not worker.dying]
+        return len(alive) < self._most or any(worker.idle for worker in alive)
 
     def _assign(self) -> None:
-        while self._inbox:
-            self._queue.put(self._inbox.popleft())
-        idle = [worker for worker in self._workers.values() if worker.idle]
+        while (new := self._inbox.take()) is not None:
+            self._queue.put(new)
+        alive = [worker for worker in self._workers.values() if not worker.dying]
+        idle = [worker for worker in alive if worker.idle]
         while idle and (job := self._queue.pop()) is not None:
             if job.future.running() or job.future.set_running_or_notify_cancel():
                 worker = idle.pop()
                 worker.begin(job)
                 self._watch(worker)
-        starting = sum(not worker.pid and not worker.dying for worker in self._workers.values())
-        for _ in range(min(len(self._queue) - starting, self._most - self._alive())):
+        starting = sum(not worker.pid for worker in alive)
+        for _ in range(min(len(self._queue) - starting, self._most - len(alive))):
             self._spawn()
 
     def _watch(self, worker: WorkerHandle) -> None:
@@ -195,8 +181,8 @@ class Dispatcher(threading.Thread):
             job.future.set_result({"answer": message["answer"], "seconds": seconds})
 
     def _fail_all(self, reason: str) -> None:
-        while self._inbox:
-            self._queue.put(self._inbox.popleft())
+        while (new := self._inbox.take()) is not None:
+            self._queue.put(new)
         while (job := self._queue.pop()) is not None:
             if job.future.running() or job.future.set_running_or_notify_cancel():
                 job.future.set_exception(WorkerDied(reason))
@@ -204,16 +190,16 @@ class Dispatcher(threading.Thread):
     # Processes
 
     def _spawn(self) -> None:
+        overdue = time.monotonic() + self._start_seconds
         try:
             if self._nursery is None:
-                self._nursery = NurseryProcess(self._kind)
-                self._nursery_until = time.monotonic() + self._start_seconds
+                self._nursery, self._nursery_until = NurseryProcess(self._kind), overdue
                 self._selector.register(self._nursery.control, selectors.EVENT_READ, self._on_nursery)
             ours, theirs = socket.socketpair()
         except OSError as error:  # no more processes or descriptors
             return self._fail_all(f"no worker can be started: {error}")
         ours.setblocking(False)
-        worker = WorkerHandle(number=next(self._numbers), channel=ours, until=time.monotonic() + self._start_seconds)
+        worker = WorkerHandle(number=next(self._numbers), channel=ours, until=overdue)
         self._workers[worker.number] = worker
         self._selector.register(ours, selectors.EVENT_READ, lambda events: self._on_worker(worker, events))
         with theirs, contextlib.suppress(OSError):  # a nursery that has ended is seen by the loop
@@ -241,12 +227,12 @@ class Dispatcher(threading.Thread):
             kind, number, value = MESSAGE.unpack(nursery.receive(MESSAGE.size))
             text = nursery.receive(value).decode("utf-8", "replace") if kind == FAILED else ""
         except OSError:
-            self._nursery_lost("the worker ended while it started" if self._nursery_until < float("inf") else "")
+            self._end_nursery("the worker ended while it started" if self._nursery_until < float("inf") else "")
             return
         if kind == READY:
             self._nursery_until = float("inf")
         elif kind == FAILED:
-            self._nursery_lost(f"the worker did not start: {text}")
+            self._end_nursery(f"the worker did not start: {text}")
         elif kind == ENDED and (worker := self._workers.get(number)) is not None:
             if not worker.dying:
                 self._receive(worker)  # its last words
@@ -270,13 +256,10 @@ class Dispatcher(threading.Thread):
             self.kills += isinstance(error, WorkerTimeout)
             job.future.set_exception(error)
 
-    def _nursery_lost(self, reason: str) -> None:
-        """End what is left of it. Jobs that ran are put back, but fail where this happens to them again and again."""
+    def _end_nursery(self, reason: str = "") -> None:
+        """End what is left of it. What waits gets `reason`; what runs is put back, but not again and again."""
         if reason:
             self._fail_all(reason)
-        self._end_nursery()
-
-    def _end_nursery(self) -> None:
         nursery, self._nursery = self._nursery, None
         if nursery is not None:
             self._selector.unregister(nursery.control)

@@ -49,12 +49,11 @@ class WorkerHandle:
         """True where it can take a job."""
         return self.pid != 0 and self.job is None and not self.dying
 
-    def begin(self, job: Job) -> bool:
-        """Send `job`; True where a part is still to be sent by `flush`."""
+    def begin(self, job: Job) -> None:
+        """Take `job`; `flush` sends it."""
         self.job, self._began, self._used = job, time.monotonic(), process_seconds(self.pid)
         self.until, self.slice_ends = self._began + job.seconds, self._began + SLICE_SECONDS
         self._outgoing = frame({**job.request, "cpu_seconds": job.cpu_seconds})
-        return self.flush()
 
     def flush(self) -> bool:
         """Send what the socket takes; True where a part is left."""
