@@ -91,7 +91,7 @@ def serve(channel: socket.socket, module: ModuleType, kind: WorkerClass) -> None
         if hasattr(module, "open"):
             module.open(dict(kind.options))
     except BaseException as error:  # a stranger's import may even call sys.exit
-        channel.sendall(frame({"failed": _tell(error)}))
+        channel.sendall(frame({"failed": tell(error)}))
         return
     channel.sendall(frame({"ready": own}))
     gc.freeze()
@@ -103,7 +103,7 @@ def serve(channel: socket.socket, module: ModuleType, kind: WorkerClass) -> None
             try:
                 reply = {"answer": module.answer(request)}
             except BaseException as error:
-                reply = {"error": _tell(error)}
+                reply = {"error": tell(error)}
             if os.getpid() != own:
                 os._exit(0)  # a fork that the module forgot to end must not answer a second time
             signal.setitimer(signal.ITIMER_PROF, 0)
@@ -117,10 +117,11 @@ def _reply(reply: dict[str, Any], ends: bool) -> bytes:
     try:
         return frame({**reply, "ends": ends})
     except (TypeError, ValueError) as error:  # not JSON
-        return frame({"error": _tell(error), "ends": ends})
+        return frame({"error": tell(error), "ends": ends})
 
 
-def _tell(error: BaseException) -> str:
+def tell(error: BaseException) -> str:
+    """An exception in a line, whatever its author made of its text."""
     if isinstance(error, MemoryError):
         return "MemoryError: out of memory"
     with contextlib.suppress(Exception):  # str() runs code of the error's author

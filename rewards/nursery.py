@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from rewards.child import WorkerClass, _tell, adopt_orphans, end_with_parent, serve
+from rewards.child import WorkerClass, adopt_orphans, end_with_parent, serve, tell
 
 MESSAGE = struct.Struct("!cQq")  # kind, worker, value
 SPAWN, KILL = b"S", b"K"  # from the owner; SPAWN carries the worker's socket
@@ -48,7 +48,7 @@ def main(settings: dict[str, Any]) -> NoReturn:
         if hasattr(module, "warm_up"):
             module.warm_up()
     except BaseException as error:  # whatever an import raises, the owner is to hear of it
-        text = _tell(error).encode()
+        text = tell(error).encode()
         control.sendall(MESSAGE.pack(FAILED, 0, len(text)) + text)
         os._exit(1)
     gc.collect()

@@ -112,7 +112,11 @@ class LocalPlugin:
 
     def _call(self, responses: list[str], task: Task, deliver: Deliver) -> None:
         assert self._plugin is not None
-        for place, outcome in enumerate(call_plugin(self._plugin, responses, task, seconds=self._seconds)):
+        try:
+            outcomes = call_plugin(self._plugin, responses, task, seconds=self._seconds)
+        except Exception as error:  # such as no memory for a thread or a loop: nobody may be left waiting
+            outcomes = [failed(VerdictKind.CRASH, f"{type(error).__name__}: {error}")] * len(responses)
+        for place, outcome in enumerate(outcomes):
             deliver(place, outcome)
 
 

@@ -91,13 +91,12 @@ class Scorer:
         return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
 
     def stream(self, responses: Sequence[str], tasks: Sequence[Task]) -> Iterator[tuple[int, Score]]:
-        """(place, Score) of each response as its verdict comes; all of them are under way at once."""
+        """(place, Score) of each response as its verdict comes; all of them are under way when this returns."""
         ended: queue.SimpleQueue[tuple[int, Future[Score]]] = queue.SimpleQueue()
-        for place, future in enumerate(self._start(responses, tasks)):
+        futures = self._start(responses, tasks)
+        for place, future in enumerate(futures):
             future.add_done_callback(lambda done, place=place: ended.put((place, done)))
-        for _ in responses:
-            place, future = ended.get()
-            yield place, future.result()
+        return ((place, future.result()) for place, future in (ended.get() for _ in futures))
 
     async def stream_async(self, responses: Sequence[str], tasks: Sequence[Task]) -> AsyncIterator[tuple[int, Score]]:
         """`stream` for asyncio."""
