@@ -106,7 +106,7 @@ class Dispatcher(threading.Thread):
         for worker in list(self._workers.values()):
             if now >= worker.until:
                 if worker.dying:
-                    return self._end_nursery("a worker could not be killed")
+                    return self._end_nursery()  # it does not obey
                 job = worker.job
                 late = WorkerTimeout(f"no answer within {job.seconds:g} s") if job else None
                 self._kill(worker, late or WorkerDied(f"a worker did not start within {self._start_seconds:g} s"))
@@ -170,15 +170,16 @@ class Dispatcher(threading.Thread):
             else:
                 worker.pid, worker.until = int(str(message["ready"])), float("inf")
             return
+        ends, answer = message["ends"], message["answer"] if "error" not in message else None
         cost = worker.cost()
         job, seconds = worker.end_job()
         self._queue.charge(job, cost)
-        if message["ends"]:
+        if ends:
             self._kill(worker, None)
         if "error" in message:
             job.future.set_exception(WorkerDied(str(message["error"])))
         else:
-            job.future.set_result({"answer": message["answer"], "seconds": seconds})
+            job.future.set_result({"answer": answer, "seconds": seconds})
 
     def _fail_all(self, reason: str) -> None:
         while (new := self._inbox.take()) is not None:

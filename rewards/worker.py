@@ -67,6 +67,8 @@ class WorkerHandle:
         try:
             while data := self.channel.recv(1 << 20):
                 self._incoming += data
+                if len(self._incoming) > 2 * _MOST_REPLY:
+                    raise ValueError("a flood of bytes")
             ended = True
         except BlockingIOError:
             pass

@@ -62,6 +62,13 @@ def answer(request):
         return [os.fork() and os.getpid(), os.getpid()]
     if what == "daemon":  # a child that leaves the process group and outlives its parent
         return subprocess.Popen(["sleep", "60"], start_new_session=True).pid
+    if what == "garbage":
+        for fd in range(3, 64):
+            try:
+                os.write(fd, value.encode("latin-1"))
+            except OSError:
+                pass
+        time.sleep(60)
     if what == "environment":
         return [dict(os.environ), sorted(os.listdir("/proc/self/fd")), sys.argv[1:]]
     raise ValueError(what)
@@ -162,7 +169,9 @@ def test_a_stopped_nursery_is_replaced_with_its_workers(toy, monkeypatch):
     os.kill(nursery, signal.SIGSTOP)
     with pytest.raises(WorkerTimeout):
         pool.call({"do": "sleep", "value": 60})
+    waiting = pool.submit({"do": "echo", "value": 6})  # not at fault, so it waits for the next nursery
     assert pool.call({"do": "echo", "value": 5}) == 5
+    assert waiting.result(20)["answer"] == 6
     assert wait_gone(nursery, worker)
     assert pool.nursery_pid != nursery
 
@@ -194,6 +203,10 @@ def test_a_job_goes_on_elsewhere_when_the_nursery_dies_under_it(toy):
         ({"do": "signal", "value": signal.SIGSEGV.value}, "SIGSEGV"),
         ({"do": "signal", "value": signal.SIGKILL.value}, "SIGKILL"),
         ({"do": "nonsense"}, "ValueError: nonsense"),
+        ({"do": "garbage", "value": "\0\0\0\5hello"}, "sent garbage: JSONDecodeError"),
+        ({"do": "garbage", "value": "\xff\xff\xff\xff"}, "sent garbage: ValueError"),
+        ({"do": "garbage", "value": "\0\0\0\2[]"}, "sent garbage: TypeError"),
+        ({"do": "garbage", "value": "\0\0\0\2{}"}, "sent garbage: KeyError"),
         ({"do": "recurse"}, "RecursionError"),
         ({"do": "eat", "value": 600 << 20}, "MemoryError"),
         ({"do": "open", "value": 100}, "Too many open files"),

@@ -185,7 +185,7 @@ ANSWERS = [
 
 
 def test_results_are_the_same_however_they_are_got():
-    texts = ANSWERS * 2
+    texts = ANSWERS
     tasks = [task("x+1" if i % 3 else "19", verifier="math") for i in range(len(texts))]
     with Scorer((RewardConfig(), RewardConfig(use="format")), seconds=20, workers=1) as scorer:
         alone = [scorer.score([text], [one])[0] for text, one in zip(texts, tasks, strict=True)]
