@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from typing import Any
 
 from configs import keys, yaml_io
@@ -67,7 +68,8 @@ def _fresh(path: KeyPath) -> Any:
     key = keys.find(path)
     if key is None or not keys.is_list(key.annotation):
         return {}
-    return [dataclasses.asdict(item) for item in key.default]
+    is_section = keys.section_of(typing.get_args(key.annotation)[0]) is not None
+    return [dataclasses.asdict(item) if is_section else item for item in key.default]
 
 
 def _refuse(document: Document, key: str, message: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from configs.algorithms import GROUP_FREE, LossConfig
+from configs.rewards import RewardConfig
 from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
 
@@ -117,19 +118,6 @@ class DataConfig:
         _check(len(self.train) > 0, "train", self.train, "at least one source")
         _check(len(self.held_out) > 0, "held_out", self.held_out, "at least one source")
         _check(self.max_prompt_tokens > 0, "max_prompt_tokens", self.max_prompt_tokens, "1 or more")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardConfig:
-    """One term of the reward: `verifier` (the task's own), `format`, `file.py:function` or an entry point's name."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
-
-    use: str = "verifier"
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check(self.weight != 0, "weight", self.weight, "anything but 0: leave the term out instead")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,180 +1,152 @@
-"""A worker process that a hostile answer cannot stall: long-lived, one request at a time, killed at the deadline.
+"""A pool of worker processes that a hostile answer cannot stall: one request each, killed at the deadline, replaced.
 
-The child is started by `subprocess`, not by `multiprocessing`: nothing of the caller's `__main__` is imported again,
-no lock of a threaded parent is inherited, and no secret is, since its environment is empty but for a few names.
+The processes: this one -> a nursery with the imports done -> the workers, forked from it in milliseconds. Nothing
+of them outlives this process, however it ends. `rewards.queueing` says which request is next.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import itertools
 import os
-import select
-import subprocess
-import sys
 import threading
-import time
 import weakref
-from pathlib import Path
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, Protocol
 
-_ROOT = str(Path(__file__).resolve().parent.parent)
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import {module} as m; m.serve({memory})"
-_KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
+from rewards.child import WorkerClass
+from rewards.dispatch import Dispatcher, cores, in_dispatcher
+from rewards.queueing import Flow, Job
+from rewards.worker import WorkerDied, WorkerTimeout
 
+__all__ = ["Flow", "Worker", "WorkerClass", "WorkerDied", "WorkerPool", "WorkerTimeout", "cores"]
 
-class WorkerTimeout(Exception):
-    """The request was not answered by its deadline; the worker was killed."""
-
-
-class WorkerDied(Exception):
-    """The worker ended, or could not start, while it held the request."""
+WALL_FACTOR = 4.0  # the wall-clock limit of a verifier's request, in its processor time: the machine may be busy
 
 
-class Worker:
-    """One child process behind a lock. It starts at the first call, and again after each kill.
+class Worker(Protocol):
+    """What a verifier sees of a pool."""
 
-    Should the owner die while the child is busy, a CPU limit of its own ends the child (`cpu_seconds` in the request).
+    def call(self, request: dict[str, Any], *, seconds: float | None = None) -> dict[str, Any]:
+        """The worker's answer to `request`. Raises WorkerTimeout or WorkerDied."""
+        ...
 
-    `module` must have `serve(memory_bytes)`, which reads one JSON line a request from standard input and writes one
-    a response to standard output, after a first line that says it is ready. `seconds` is the deadline of a call that
-    names none, counted from the moment the request is sent; starting up has its own, `start_seconds`.
-    Calls from any thread are safe; they wait for each other. A forked copy of the owner gets a child of its own.
+    def close(self) -> None:
+        """End the processes."""
+        ...
+
+
+class WorkerPool:
+    """`workers` child processes, by default one for each core; they start when requests need them.
+
+    `seconds` limits the processor time of a request that names no limit of its own, so that a verdict does not depend
+    on what else the machine does; its wall-clock time is limited to `wall_factor` times that, from when a worker gets
+    it. `interrupts`: a request may be stopped and begun anew to let others pass, so it must have no side effects.
+    Safe in threads, in asyncio and in Ray actors; a fork of this process gets processes of its own.
     """
 
     def __init__(
         self,
-        module: str = "rewards.symbolic",
+        kind: WorkerClass | str = "rewards.symbolic",
         *,
+        workers: int | None = None,
         seconds: float = 1.5,
         start_seconds: float = 120.0,
-        memory_bytes: int = 2 << 30,
+        wall_factor: float = WALL_FACTOR,
+        interrupts: bool = True,
     ) -> None:
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers = {workers!r}: must be 1 or more, or None for one a core")
         self.seconds = seconds
-        self.kills = 0  # workers killed so far, for metrics
-        self._module = module
-        self._start_seconds = start_seconds
-        self._memory = memory_bytes
+        self.kind = WorkerClass(module=kind) if isinstance(kind, str) else kind
+        self.workers = workers or cores()
+        self._wall_factor, self._start_seconds, self._interrupts = wall_factor, start_seconds, interrupts
+        self._numbers = itertools.count()
+        self._kills = 0
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = os.getpid()
-        self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._finalizer: weakref.finalize[..., Any] | None = None
+        _POOLS.add(self)
 
     @property
-    def pid(self) -> int | None:
-        """Process id of the child, None where none runs."""
-        return self._process.pid if self._process is not None else None
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        dispatcher = self._dispatcher
+        return dispatcher.pids if dispatcher is not None else []
+
+    @property
+    def nursery_pid(self) -> int | None:
+        """Process id of the parent of the workers, None where none runs."""
+        dispatcher = self._dispatcher
+        return dispatcher.nursery_pid if dispatcher is not None else None
+
+    @property
+    def kills(self) -> int:
+        """Workers that were killed at a deadline so far, for metrics."""
+        dispatcher = self._dispatcher
+        return self._kills + (dispatcher.kills if dispatcher is not None else 0)
+
+    def submit(
+        self, request: dict[str, Any], *, seconds: float | None = None, flow: Flow | None = None
+    ) -> Future[dict[str, Any]]:
+        """Send `request` and return a future of `{"answer": ..., "seconds": ...}`, WorkerTimeout or WorkerDied.
+
+        Requests of one `flow` were submitted together, and wait together where they are costly. Never blocks.
+        """
+        allowed = self.seconds if seconds is None else seconds
+        job = Job(
+            request=request,
+            size=sum(len(value) for value in request.values() if isinstance(value, str)),
+            seconds=allowed * self._wall_factor,
+            cpu_seconds=allowed,
+            flow=flow or Flow(),
+            number=next(self._numbers),
+        )
+        with self._lock:
+            if self._dispatcher is None or not self._dispatcher.is_alive():
+                self._start()
+            assert self._dispatcher is not None
+            self._dispatcher.submit(job)
+        return job.future
 
     def call(self, request: dict[str, Any], *, seconds: float | None = None) -> dict[str, Any]:
-        """Send `request` and return the answer.
-
-        Raises WorkerTimeout or WorkerDied; in both cases the next call gets a fresh worker.
-        """
-        self._after_fork()
-        with self._lock:
-            process = self._process
-            if process is None or process.poll() is not None:
-                process = self._start()
-            allowed = self.seconds if seconds is None else seconds
-            deadline = time.monotonic() + allowed
-            try:
-                _write_line(process, {**request, "cpu_seconds": allowed}, deadline)
-                return json.loads(_read_line(process, deadline))
-            except TimeoutError as error:
-                self._kill()
-                raise WorkerTimeout(f"no answer within {allowed} s") from error
-            except (OSError, EOFError, ValueError) as error:
-                code = self._kill()
-                raise WorkerDied(f"the worker ended with status {code}: {type(error).__name__}") from error
+        """Send `request`, wait, and return the answer. Raises WorkerTimeout or WorkerDied."""
+        if in_dispatcher():
+            raise RuntimeError("a callback of a future may not wait for a pool: it would wait for itself")
+        return self.submit(request, seconds=seconds).result()["answer"]
 
     def close(self) -> None:
-        """Kill the child and wait for it. A later call starts a new one."""
-        self._after_fork()
+        """End the processes and wait for them; what is under way gets WorkerDied. A later call starts new ones."""
         with self._lock:
-            self._kill(counted=False)
+            dispatcher, self._dispatcher = self._dispatcher, None
+        if dispatcher is not None:
+            if self._finalizer is not None:
+                self._finalizer.detach()
+            dispatcher.stop()
+            self._kills += dispatcher.kills
+
+    def _start(self) -> None:
+        self._dispatcher = Dispatcher(
+            self.kind, workers=self.workers, start_seconds=self._start_seconds, interrupts=self._interrupts
+        )
+        self._finalizer = weakref.finalize(self, Dispatcher.stop, self._dispatcher)
+        self._dispatcher.start()
 
     def _after_fork(self) -> None:
-        if os.getpid() == self._owner:
-            return
-        self._owner = os.getpid()  # a forked copy: the child belongs to the parent, and its lock may be held there
+        """In a fork: the processes are the parent's, and its locks may be held by threads that are not here."""
         self._lock = threading.Lock()
-        self._process = None
+        dispatcher, self._dispatcher = self._dispatcher, None
         if self._finalizer is not None:
             self._finalizer.detach()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        boot = _BOOT.format(module=self._module, memory=self._memory)
-        environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-c", boot, json.dumps(_search_path())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            cwd="/" if os.name == "posix" else None,
-        )
-        self._process = process
-        self._finalizer = weakref.finalize(self, _end, process, os.getpid())
-        try:
-            _read_line(process, time.monotonic() + self._start_seconds)
-        except (OSError, EOFError) as error:
-            code = self._kill()
-            raise WorkerDied(
-                f"the worker did not start (status {code}); try `python -c 'import {self._module}'` to see why"
-            ) from error
-        return process
-
-    def _kill(self, *, counted: bool = True) -> int | None:
-        process, self._process = self._process, None
-        if process is None:
-            return None
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        self.kills += counted
-        return _end(process, self._owner)
+        if dispatcher is not None:
+            dispatcher.forget()
 
 
-def _search_path() -> list[str]:
-    """The caller's import path with ours first, so that a `rewards.py` in the working directory is not found."""
-    return [_ROOT, *(entry for entry in sys.path if Path(entry).is_absolute() and entry != _ROOT)]
+_POOLS: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 
 
-def _end(process: subprocess.Popen[bytes], owner: int) -> int | None:
-    if os.getpid() != owner:
-        return None
-    process.kill()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()
-    return process.wait()
+def _after_fork() -> None:
+    for pool in list(_POOLS):
+        pool._after_fork()
 
 
-def _wait(fd: int, event: int, deadline: float) -> None:
-    poller = select.poll()
-    poller.register(fd, event)
-    if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimeoutError
-
-
-def _write_line(process: subprocess.Popen[bytes], request: dict[str, Any], deadline: float) -> None:
-    assert process.stdin is not None
-    fd = process.stdin.fileno()
-    data = memoryview(json.dumps(request).encode() + b"\n")
-    while data:
-        _wait(fd, select.POLLOUT, deadline)
-        data = data[os.write(fd, data[: select.PIPE_BUF]) :]  # a pipe that polls ready takes PIPE_BUF without blocking
-
-
-def _read_line(process: subprocess.Popen[bytes], deadline: float) -> bytes:
-    assert process.stdout is not None
-    fd = process.stdout.fileno()
-    parts: list[bytes] = []
-    while not parts or not parts[-1].endswith(b"\n"):
-        _wait(fd, select.POLLIN, deadline)
-        part = os.read(fd, 65536)
-        if not part:
-            raise EOFError
-        parts.append(part)
-    return b"".join(parts)
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,69 +1,142 @@
-"""Scores responses: each term of the recipe's `rewards`, summed with its weight. Any actor can wrap the plain class."""
+"""Scores responses: each term of the recipe's `rewards`, summed with its weight; many at a time, told as they end.
+
+Cheap comparisons are settled in the caller's thread. What needs a worker process or a plug-in is under way while the
+next response is looked at, so scoring overlaps with whatever the caller does, such as generating.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import queue
+import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
-from configs.schema import RewardConfig
-from rewards.plugins import Outcome, PluginError, RewardFunction, call_reward, load_reward
-from rewards.pool import Worker
+from configs.rewards import RewardConfig
+from rewards.crossing import Crossings
+from rewards.pending import VERIFIER, Pending
+from rewards.plugins import Outcome, PluginError
+from rewards.pool import Flow, WorkerPool
+from rewards.running import AnyPlugin, make_plugin
 from rewards.shaping import format_reward
+from rewards.threads import Threads
 from rewards.types import Score, Task, Verdict, VerdictKind
 from rewards.verifiers import VERIFIERS
 
-VERIFIER = "verifier"  # the task's own verifier
 FORMAT = "format"
+BUILT_IN = (VERIFIER, FORMAT)
+
+_BLOCKING_THREADS = 32  # for verifiers that wait for a service; such a class says `blocking = True`
 
 
 class Scorer:
     """Scores responses with the terms of a recipe.
 
     Every term is loaded here, so that a mistake in a recipe is found before any work starts (`PluginError`).
-    `base`: the folder of the recipe, which relative plug-in files are looked for in. `seconds`: wall-clock limit of
-    one comparison in the worker process, which starts when the first answer needs it. Without terms, the task's own
-    verifier is the reward. Scorers pickle as their configuration. Thread-safe.
+    `base`: the folder of the recipe, which relative plug-in files are looked for in. `seconds`: processor time of one
+    comparison in a worker process; `workers` of them, one a core by default, start when the first answer needs them.
+    Without terms, the task's own verifier is the reward. Scorers pickle as their configuration. Thread-safe.
     """
 
-    def __init__(self, rewards: Sequence[RewardConfig], *, base: Path | None = None, seconds: float = 1.5) -> None:
-        self._config = (tuple(rewards), base, seconds)
+    def __init__(
+        self,
+        rewards: Sequence[RewardConfig],
+        *,
+        base: Path | None = None,
+        seconds: float = 1.5,
+        workers: int | None = None,
+    ) -> None:
+        self._config = (tuple(rewards), base, seconds, workers)
         self._terms = tuple(rewards) or (RewardConfig(),)
         self._base = base
-        self._worker = Worker(seconds=seconds)
-        self._verifiers: dict[str, RewardFunction] = {name: make(self._worker) for name, make in VERIFIERS.items()}
-        self._plugins: dict[str, RewardFunction] = {}
+        _check_terms(self._terms)
+        self.pool = WorkerPool(seconds=seconds, workers=workers)
+        self._crossings = Crossings(self.pool)
+        self._verifiers = {name: make(self._crossings) for name, make in VERIFIERS.items()}
+        self._plugins: dict[tuple[str, RewardConfig], AnyPlugin] = {}
+        self._threads = Threads(_BLOCKING_THREADS)
         self._failures: Counter[str] = Counter()
-        names = [term.use for term in self._terms]
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise PluginError(f"rewards name {', '.join(doubled)} more than once; give each term once, with its weight")
-        for name in names:
-            if name not in (VERIFIER, FORMAT):
-                self._plugins[name] = load_reward(name, base=base, known=(VERIFIER, FORMAT))
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        try:
+            for term in self._terms:
+                if term.use not in BUILT_IN:
+                    self._plugin(term.use, term)
+        except PluginError:
+            self.close()
+            raise
 
     def check_tasks(self, tasks: Sequence[Task]) -> None:
         """Load the verifier of every task; raises PluginError, naming a task, where one cannot be loaded."""
         for name, task in {task.verifier: task for task in reversed(tasks)}.items():
-            self._verifier(name, task)
+            self._terms_for(task)
+            if name not in self._verifiers:
+                self._task_plugin(task)
 
     def score(self, responses: Sequence[str], tasks: Sequence[Task]) -> list[Score]:
         """One Score for each response and its task, in order.
 
+        Neighbours that have the same task are a group, which group plug-ins see as one.
         Raises ValueError where the two differ in length, PluginError where a task names an unknown verifier.
         """
-        if len(responses) != len(tasks):
-            raise ValueError(f"{len(responses)} responses for {len(tasks)} tasks: give the task of each response")
-        return [self._score(response, task) for response, task in zip(responses, tasks, strict=True)]
+        return [future.result() for future in self._start(responses, tasks)]
+
+    async def score_async(self, responses: Sequence[str], tasks: Sequence[Task]) -> list[Score]:
+        """`score` for asyncio: other tasks of the event loop run while workers and plug-ins work."""
+        futures = await asyncio.to_thread(self._start, responses, tasks)
+        return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
+
+    def stream(self, responses: Sequence[str], tasks: Sequence[Task]) -> Iterator[tuple[int, Score]]:
+        """(place, Score) of each response as its verdict comes; all of them are under way when this returns."""
+        ended: queue.SimpleQueue[tuple[int, Future[Score]]] = queue.SimpleQueue()
+        futures = self._start(responses, tasks)
+        for place, future in enumerate(futures):
+            future.add_done_callback(lambda done, place=place: ended.put((place, done)))
+        return ((place, future.result()) for place, future in (ended.get() for _ in futures))
+
+    async def stream_async(self, responses: Sequence[str], tasks: Sequence[Task]) -> AsyncIterator[tuple[int, Score]]:
+        """`stream` for asyncio."""
+        futures = await asyncio.to_thread(self._start, responses, tasks)
+
+        async def placed(place: int, future: Future[Score]) -> tuple[int, Score]:
+            return place, await asyncio.wrap_future(future)
+
+        for ended in asyncio.as_completed([placed(place, future) for place, future in enumerate(futures)]):
+            yield await ended
+
+    def submit(self, responses: Sequence[str], task: Task, *, flow: Flow | None = None) -> list[Future[Score]]:
+        """Begin to score the responses to one task (a group), for instance as soon as they are generated.
+
+        Cheap comparisons are done before this returns. `flow`: what belongs together, such as a training step; by
+        default each call is its own. A callback of a future must not wait for this scorer.
+        """
+        terms, flow = self._terms_for(task), flow or Flow()
+        group = [Pending(terms, self._count) for _ in responses]
+        self._verify(responses, task, group, flow)
+        for term in terms:
+            if term.use == FORMAT:
+                for response, pending in zip(responses, group, strict=True):
+                    pending.put(FORMAT, _format(response))
+            elif term.use != VERIFIER:
+                self._plugin(term.use, term).start(responses, task, flow, _putter(group, term.use))
+        return [pending.future for pending in group]
 
     @property
     def failures(self) -> Mapping[str, int]:
         """How often each term failed so far, by "term/kind", such as "verifier/timeout"; for metrics."""
-        return dict(self._failures)
+        with self._lock:
+            return dict(self._failures)
 
     def close(self) -> None:
-        """Stop the worker process. A later `score` starts a new one."""
-        self._worker.close()
+        """Stop the worker processes. A later `score` starts new ones."""
+        self.pool.close()
+        self._threads.close()
+        for plugin in list(self._plugins.values()):
+            plugin.close()
 
     def __enter__(self) -> Scorer:
         return self
@@ -74,42 +147,101 @@ class Scorer:
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, self._config)
 
-    def _score(self, response: str, task: Task) -> Score:
-        own = call_reward(self._verifier(task.verifier, task), response, task.answer, task=task)
-        parts: dict[str, float] = {}
-        failed: dict[str, Verdict] = {}
-        total = 0.0
-        for term in self._terms:
-            outcome = own if term.use == VERIFIER else self._term(term.use, response, task)
-            if not outcome.verdict.is_reward:
-                self._failures[f"{term.use}/{outcome.verdict.kind.value}"] += 1
-                failed[term.use] = outcome.verdict
-                continue
-            parts[term.use] = outcome.value
-            parts |= {f"{term.use}/{name}": value for name, value in outcome.parts.items()}
-            total += term.weight * outcome.value
-        return Score(
-            verdict=own.verdict,
-            reward=None if failed else total,
-            parts=parts,
-            failures=failed,
-        )
+    def _start(self, responses: Sequence[str], tasks: Sequence[Task]) -> list[Future[Score]]:
+        if len(responses) != len(tasks):
+            raise ValueError(f"{len(responses)} responses for {len(tasks)} tasks: give the task of each response")
+        flow = Flow()
+        futures: list[Future[Score]] = []
+        for start, stop in _groups(tasks):
+            futures += self.submit(responses[start:stop], tasks[start], flow=flow)
+        return futures
 
-    def _term(self, name: str, response: str, task: Task) -> Outcome:
-        if name == FORMAT:
-            value = format_reward(response)
-            kind = VerdictKind.CORRECT if value else VerdictKind.WRONG
-            return Outcome(value=value, verdict=Verdict(kind=kind, score=value, rule=FORMAT))
-        return call_reward(self._plugins[name], response, task.answer, task=task)
+    def _verify(self, responses: Sequence[str], task: Task, group: Sequence[Pending], flow: Flow) -> None:
+        verifier = self._verifiers.get(task.verifier)
+        if verifier is None:
+            return self._task_plugin(task).start(responses, task, flow, _putter(group, VERIFIER))
+        for response, pending in zip(responses, group, strict=True):
+            judge = functools.partial(verifier, response, task.answer, task=task)
+            if getattr(verifier, "blocking", False):
+                self._threads.submit(lambda judge=judge, pending=pending: pending.verdict(*_called(judge)))
+            else:
+                self._crossings.run(judge, pending.verdict, flow)
+        return None
 
-    def _verifier(self, name: str, task: Task) -> RewardFunction:
-        if name not in self._verifiers:
-            try:
-                self._verifiers[name] = load_reward(name, base=self._base, known=VERIFIERS)
-            except PluginError as error:
-                raise PluginError(f"task {task.id!r} of {task.source!r}: its verifier: {error}") from error
-        return self._verifiers[name]
+    def _count(self, name: str, kind: VerdictKind) -> None:
+        with self._lock:
+            self._failures[f"{name}/{kind.value}"] += 1
+
+    def _terms_for(self, task: Task) -> tuple[RewardConfig, ...]:
+        terms = tuple(term for term in self._terms if not term.only_for or task.verifier in term.only_for)
+        if not terms:
+            raise PluginError(
+                f"task {task.id!r} of {task.source!r}: no reward is for its verifier {task.verifier!r}; add that to "
+                "the `only_for` of a reward, or leave `only_for` out"
+            )
+        return terms
+
+    def _task_plugin(self, task: Task) -> AnyPlugin:
+        """The plug-in that is the task's verifier, run as the term `verifier` for it says."""
+        config = next((term for term in self._terms_for(task) if term.use == VERIFIER), RewardConfig())
+        try:
+            return self._plugin(task.verifier, config)
+        except PluginError as error:
+            raise PluginError(f"task {task.id!r} of {task.source!r}: its verifier: {error}") from error
+
+    def _plugin(self, spec: str, config: RewardConfig) -> AnyPlugin:
+        """The plug-in, loaded. One for each way to run it, whatever its weight."""
+        key = (spec, replace(config, use=spec, weight=1.0, only_for=()))
+        with self._loading:
+            if key not in self._plugins:
+                plugin = make_plugin(spec, config, base=self._base, known=(*BUILT_IN, *self._verifiers))
+                try:
+                    plugin.load()
+                except PluginError:
+                    plugin.close()
+                    raise
+                self._plugins[key] = plugin
+            return self._plugins[key]
 
 
-def _rebuild(rewards: Sequence[RewardConfig], base: Path | None, seconds: float) -> Scorer:
-    return Scorer(rewards, base=base, seconds=seconds)
+def _rebuild(rewards: Sequence[RewardConfig], base: Path | None, seconds: float, workers: int | None) -> Scorer:
+    return Scorer(rewards, base=base, seconds=seconds, workers=workers)
+
+
+def _check_terms(terms: Sequence[RewardConfig]) -> None:
+    """No task may meet a term twice. Raises PluginError."""
+    for place, term in enumerate(terms):
+        for other in terms[:place]:
+            both = set(term.only_for) & set(other.only_for) if term.only_for and other.only_for else {"every verifier"}
+            if term.use == other.use and both:
+                raise PluginError(
+                    f"rewards name {term.use} more than once for {', '.join(sorted(both))}; give each term once, with "
+                    "its weight"
+                )
+
+
+def _groups(tasks: Sequence[Task]) -> Iterator[tuple[int, int]]:
+    """Where each run of one and the same task starts and stops."""
+    start = 0
+    for stop in range(1, len(tasks) + 1):
+        same = stop < len(tasks) and (tasks[stop] is tasks[start] or tasks[stop] == tasks[start])
+        if not same:
+            yield start, stop
+            start = stop
+
+
+def _format(response: str) -> Outcome:
+    value = format_reward(response)
+    kind = VerdictKind.CORRECT if value else VerdictKind.WRONG
+    return Outcome(value=value, verdict=Verdict(kind=kind, score=value, rule=FORMAT))
+
+
+def _putter(group: Sequence[Pending], name: str) -> Callable[[int, Outcome], None]:
+    return lambda place, outcome: group[place].put(name, outcome)
+
+
+def _called(judge: Callable[[], Verdict]) -> tuple[Verdict | Exception, float]:
+    try:
+        return judge(), 0.0
+    except Exception as error:
+        return error, 0.0

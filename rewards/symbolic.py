@@ -1,4 +1,4 @@
-"""The other end of the worker's pipe: algebra on two answers. Runs only in the child process, the one place with sympy.
+"""What the worker processes run: algebra on two answers. Runs only in the child process, the one place with sympy.
 
 Nothing here prints, logs or turns a parsed expression into text: printing one can evaluate a tower of powers.
 No string reaches `eval`, `sympify` or `parse_expr`; the only parser is latex2sympy's grammar.
@@ -6,14 +6,7 @@ No string reaches `eval`, `sympify` or `parse_expr`; the only parser is latex2sy
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import os
 import re
-import resource
-import sys
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -27,35 +20,29 @@ _FUNCTION = re.compile(
 _COMPLEX = re.compile(r"(?<![a-zA-Z\\])i(?![a-zA-Z])")
 _ORDER = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])")
 _DIGITS = 30  # of numeric comparison
+_WARM_UP = (  # one of each kind, so that what is loaded when needed is loaded before any worker is forked
+    ("x+1", "1+x"), ("x^2-1", "(x-1)(x+2)"), (r"\frac{x^2-4}{x-2}", "x+2"), (r"\sqrt{8}", r"2\sqrt{2}"),
+    (r"\sin^2 t+\cos^2 t", "t"), (r"\ln(e^{2})+\log_2 8", "4"), (r"\frac{\pi}{3}", "60"), ("2+3i", "3i+2"),
+    ("2x+y=3", "y=3-2x"), ("x>3", "3<x"), (r"x<1 \text{ or } x>3", r"(-\infty,1)\cup(3,\infty)"), 
+    ("[0,2)", r"0 \le x<2"),
+    (r"\{1,2\}", r"\{2,1\}"), (r"\begin{pmatrix}1&x\\2&3\end{pmatrix}", r"\begin{pmatrix}x&1\\2&3\end{pmatrix}"),
+    (r"\int x", "x^2/2"), ("x!", r"\binom{x}{2}"), ("", "("),
+)  # fmt: skip
 
 
 class Unparsable(Exception):
     """latex2sympy could not read the text."""
 
 
-def serve(memory_bytes: int) -> None:
-    """Answer requests for ever, once the imports and the grammar's tables are loaded: no deadline counts that."""
-    judge("x+1", "1+x")
-    serve_requests(lambda request: judge(request["gold"], request["answer"]), memory_bytes)
+def warm_up() -> None:
+    """Load the imports and the grammar's tables, and fill caches that every worker then begins with."""
+    for gold, answer in _WARM_UP:
+        judge(gold, answer)
 
 
-def serve_requests(handle: Callable[[dict[str, Any]], dict[str, Any]], memory_bytes: int) -> None:
-    """Say that this process is ready, then answer one JSON line a request with `handle`, under limits.
-
-    `memory_bytes` bounds the address space; no file can grow; `cpu_seconds` of a request bounds the CPU time of it.
-    """
-    pipe = os.fdopen(os.dup(1), "wb", buffering=0)
-    with open(os.devnull, "wb") as devnull:  # noqa: PTH123  # a file descriptor is what is wanted
-        os.dup2(devnull.fileno(), 1)  # what a library prints must not reach the pipe
-    logging.disable(logging.CRITICAL)
-    for limit, value in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(limit, (value, value))
-    pipe.write(b"{}\n")
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        _limit_cpu(float(request["cpu_seconds"]))
-        pipe.write(json.dumps(handle(request)).encode() + b"\n")
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """What a worker process does with a request, `{"gold": ..., "answer": ...}`; see `rewards.child`."""
+    return judge(request["gold"], request["answer"])
 
 
 def judge(gold: str, answer: str) -> dict[str, Any]:
@@ -255,11 +242,3 @@ def _solved(answer: Any) -> bool:
         and any(isinstance(side, Symbol) and not other.free_symbols for side, other in ((r.lhs, r.rhs), (r.rhs, r.lhs)))
         for r in relations
     )
-
-
-def _limit_cpu(seconds: float) -> None:
-    """A soft CPU limit ends this process in the kernel, should its owner be gone and a C loop never return."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    with contextlib.suppress(ValueError, OSError):
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + seconds) + 2, hard))

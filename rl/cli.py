@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from configs.load import load_recipe
+from configs.rewards import RewardConfig
 from rl.commands.errors import check_ray_address, explain
 
 # Torch, Ray and transformers are imported inside the commands: help and mistakes in a recipe show at once.
@@ -28,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 console = Console()
+_REWARD = RewardConfig()  # its defaults
 
 _Overrides = Annotated[
     list[str] | None,
@@ -149,6 +151,29 @@ def chat(
 
         options = ChatOptions(temperature=temperature, max_new_tokens=max_new_tokens)
         chat_command(model, images=image or (), question=question, options=options, console=console)
+
+
+@app.command(name="check-reward")
+def check_reward(
+    reward: Annotated[str, typer.Argument(help="As in a recipe: `file.py:function`, `trl:file.py:function`, a name.")],
+    env: Annotated[list[str] | None, typer.Option(help="A variable that it gets; repeatable.")] = None,
+    imports: Annotated[list[str] | None, typer.Option(help="A module to import before; repeatable.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Limit of one call.")] = _REWARD.seconds,
+    memory_mb: Annotated[int, typer.Option(min=64, help="Limit of its process.")] = _REWARD.memory_mb,
+) -> None:
+    """Test a reward of your own: load it as a run does, and call it on ordinary and on hostile responses.
+
+    Exit code 0 if it can be used, 1 if a check failed.
+
+    Example: `thinkvl check-reward brevity.py:brevity`
+    """
+    with _stoppable(None):
+        from rl.commands.check_reward import check_reward_command
+
+        config = RewardConfig(
+            use=reward, env=tuple(env or ()), imports=tuple(imports or ()), seconds=seconds, memory_mb=memory_mb
+        )
+        raise typer.Exit(check_reward_command(reward, config, console=console))
 
 
 @app.command()

@@ -22,7 +22,10 @@ HELD_OUT_SEED, VALIDATION_SEED = 1, 2  # the same tasks for every run, so that s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalResult:
-    """Shares in [0, 1] over the tasks; tokens are means over greedy answers."""
+    """Shares in [0, 1] over the tasks; tokens are means over greedy answers.
+
+    Accuracies are over the answers whose verifier gave a verdict, NaN where none did; the others are counted apart.
+    """
 
     tasks: int
     greedy_accuracy: float
@@ -30,7 +33,7 @@ class EvalResult:
     thinking_share: float  # greedy answers that hold a closed, non-empty think block
     mean_tokens: float
     truncated_share: float  # greedy answers cut off by the token limit
-    verifier_failures: int  # verdicts that are no rewards; they count as wrong here and are named
+    verifier_failures: int  # answers, greedy and sampled, whose verifier failed: bad reference, timeout or crash
     by_source: dict[str, float]  # greedy accuracy of each data source
 
     def metrics(self) -> dict[str, float]:
@@ -60,18 +63,19 @@ def evaluate(
         sample_and_score(generate, decode, scorer, prompts, sampling=sampling, n=samples, seed=seed) if samples else []
     )
     answers = [group[0] for group in greedy]
-    by_source: dict[str, list[float]] = defaultdict(list)
+    sampled = [answer for group in drawn for answer in group]
+    by_source: dict[str, list[ScoredRollout]] = defaultdict(list)
     for answer in answers:
-        by_source[answer.rollout.prompt.task.source].append(_accuracy([answer]))
+        by_source[answer.rollout.prompt.task.source].append(answer)
     result = EvalResult(
         tasks=len(prompts),
         greedy_accuracy=_accuracy(answers),
-        sampled_accuracy=_accuracy([a for group in drawn for a in group]) if drawn else float("nan"),
+        sampled_accuracy=_accuracy(sampled),
         thinking_share=float(np.mean([thinks(a.rollout.text) for a in answers])),
         mean_tokens=float(np.mean([len(a.rollout.completion.token_ids) for a in answers])),
         truncated_share=float(np.mean([a.rollout.completion.finish_reason == "length" for a in answers])),
-        verifier_failures=sum(not a.score.verdict.is_reward for a in answers),
-        by_source={source: float(np.mean(values)) for source, values in sorted(by_source.items())},
+        verifier_failures=sum(not a.score.verdict.is_reward for a in [*answers, *sampled]),
+        by_source={source: _accuracy(own) for source, own in sorted(by_source.items())},
     )
     return result, answers
 
@@ -110,4 +114,6 @@ def thinks(text: str) -> bool:
 
 
 def _accuracy(answers: Sequence[ScoredRollout]) -> float:
-    return float(np.mean([a.score.verdict.kind is VerdictKind.CORRECT for a in answers]))
+    """Share of correct answers among those with a verdict: a verifier that failed says nothing about the answer."""
+    judged = [a.score.verdict.kind is VerdictKind.CORRECT for a in answers if a.score.verdict.is_reward]
+    return float(np.mean(judged)) if judged else float("nan")

@@ -10,6 +10,7 @@ Copy this file beside your recipe and add it to the recipe's rewards:
 
 A reward gets the whole response, the reference answer and the task, and returns a float, a `rewards.Verdict`, or a dict
 of named parts that are summed. An exception, NaN or a wrong type takes the response out of its group and is counted.
+`thinkvl check-reward brevity.py:brevity` tests it on ordinary and on hostile responses.
 """
 
 from rewards import Task

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 from configs.schema import RunConfig, SourceConfig
+from rewards.loading import plugin_file
 from rl.errors import UserError
 from rollouts.tasks.dataset import FORMATS
 
@@ -157,8 +158,8 @@ def _named(config: RunConfig, bases: list[Path]) -> dict[str, Path]:
                 named |= {
                     str(folder / image): data.parent / image for image in images if (data.parent / image).is_file()
                 }
-    for path in dict.fromkeys(spec.rpartition(":")[0] for spec in rewards):
-        if (path.endswith(".py") or "/" in path) and _is_relative(path):
+    for path in dict.fromkeys(plugin_file(spec) for spec in rewards):
+        if path is not None and _is_relative(path):
             named[path] = _find(path, bases)
     return named
 

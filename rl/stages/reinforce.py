@@ -85,6 +85,7 @@ class ReinforceStage:
         )
         self._metrics.write("validation", step, result.metrics())
         score = (result.greedy_accuracy + result.sampled_accuracy) / 2
+        score = -1.0 if math.isnan(score) else score  # no verdict at all: only better than nothing
         if score >= self._best:  # the later of two equals has seen more
             self._best = score
             partial = self.folder / "best.partial"

@@ -118,7 +118,8 @@ def test_an_unknown_key_names_the_nearest(recipe, text, expected):
         ),
         (
             RL + "  rewards: verifier\n",
-            'r.yaml:5: rl.rewards = "verifier": must be a list, each item a section with the keys use, weight',
+            'r.yaml:5: rl.rewards = "verifier": must be a list, each item a section with the keys use, weight, '
+            "only_for, in_process, workers, seconds, memory_mb, env, imports",
         ),
         (
             RL + "data:\n  train:\n  - use: a.jsonl\n    columns:\n      image: [pic]\n",

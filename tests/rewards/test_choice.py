@@ -3,7 +3,7 @@
 import pytest
 
 from rewards.choice import ChoiceVerifier, reference_index
-from rewards.pool import Worker
+from rewards.pool import WorkerPool
 from rewards.types import Task, VerdictKind
 
 ANIMALS = ("a cat", "a dog", "a fish", "a bird")
@@ -12,7 +12,7 @@ VALUES = ("$\\frac{1}{6}$", "$10 \\mathrm{~km}$", "0.25", "$\\sqrt{12}$", "none 
 
 @pytest.fixture(scope="module")
 def choose():
-    worker = Worker(seconds=10.0)
+    worker = WorkerPool(seconds=10.0)
     verifier = ChoiceVerifier(worker)
 
     def read(response, choices=ANIMALS):
@@ -81,7 +81,7 @@ def test_references():
 
 
 def test_verdicts():
-    worker = Worker()
+    worker = WorkerPool()
     verify = ChoiceVerifier(worker)
     task = Task(id="c", source="unit", question="?", answer="B", choices=ANIMALS)
     kinds = [verify(r, "B", task=task).kind for r in ("B", "C", "A or B")]
@@ -90,4 +90,4 @@ def test_verdicts():
     assert verify("B", "B", task=task).extracted == "B"
     twins = Task(id="c", source="unit", question="?", answer="B", choices=("AC", "CD", "CD"))
     assert verify("C", "B", task=twins).kind is VerdictKind.CORRECT
-    assert worker.pid is None
+    assert worker.pids == []

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from configs.schema import RewardConfig
+from configs.rewards import RewardConfig
 from rewards import Scorer, Task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,9 +54,14 @@ def test_the_package(tmp_path):
             scorer.check_tasks(tasks)
             for score in scorer.score(["\\\\boxed{129}"] * 2, tasks):
                 print(round(score.reward, 6), score.parts["digit_distance/length"], score.verdict.kind.value)
+        with Scorer((RewardConfig(use="shortest_right"),)) as scorer:
+            texts = ["It is \\\\boxed{123}", "\\\\boxed{123}", "\\\\boxed{1}"]
+            print(*(score.reward for score in scorer.score(texts, tasks[:1] * 3)))
     """
     words = run(body, path=[site, ROOT], cwd=tmp_path)
-    assert words == ["1.666667", "0.5", "wrong", "2.5", "0.5", "correct"]
+    assert words == ["1.666667", "0.5", "wrong", "2.5", "0.5", "correct", "0.0", "1.0", "0.0"]
+    checked = "import sys; sys.argv[1:] = ['check-reward', 'shortest_right']; from rl import cli; cli.main()"
+    assert run(checked, path=[site, ROOT], cwd=tmp_path)[-4:] == ["shortest_right:", "can", "be", "used"]
 
 
 def test_a_users_rewards_py_in_the_working_directory(tmp_path):

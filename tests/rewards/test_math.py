@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.math import MathVerifier
-from rewards.pool import Worker
+from rewards.pool import WorkerPool
 from rewards.types import Task, VerdictKind
 
 
 @pytest.fixture(scope="module")
 def verify():
-    worker = Worker(seconds=10.0)
+    worker = WorkerPool(seconds=10.0)
     verifier = MathVerifier(worker)
 
     def judge(response, gold):
@@ -113,13 +113,13 @@ ABSURD = [
 
 @pytest.mark.parametrize("answer", ABSURD, ids=lambda a: a[:16])
 def test_absurd_answers_are_refused_before_any_parser(answer):
-    worker = Worker()
+    worker = WorkerPool()
     verifier = MathVerifier(worker)
     start = time.perf_counter()
     verdict = verifier(f"\\boxed{{{answer}}}", "5", task=Task(id="m", source="", question="", answer="5"))
     assert time.perf_counter() - start < 0.5
     assert verdict.kind is VerdictKind.NO_ANSWER, verdict
-    assert worker.pid is None
+    assert worker.pids == []
 
 
 HONEST = ["2^{2^n}", "e^{x^2}", "2^{3^2}", "\\frac{n!}{k!(n-k)!}", "(x+1)^{20}", "2024^{2024}", "1.5 \\times 10^{30}"]

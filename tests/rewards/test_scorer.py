@@ -1,11 +1,13 @@
-"""The weighted sum: its parts, what a failure does to it, and mistakes that are found before any work starts."""
+"""The weighted sum, streaming and concurrency: the parts, what a failure does, mistakes found before any work."""
 
+import asyncio
 import math
 import pickle
+import threading
 
 import pytest
 
-from configs.schema import RewardConfig
+from configs.rewards import RewardConfig
 from rewards.plugins import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Task, VerdictKind
@@ -66,8 +68,14 @@ def test_a_failure_of_one_term_loses_the_reward_but_not_the_verdict(tmp_path):
 def test_mistakes_are_found_when_it_is_built():
     with pytest.raises(PluginError, match="did you mean 'format'"):
         Scorer((RewardConfig(use="formt"),))
-    with pytest.raises(PluginError, match="more than once"):
+    with pytest.raises(PluginError, match="more than once for every verifier"):
         Scorer((RewardConfig(), RewardConfig(weight=2.0)))
+    with pytest.raises(PluginError, match="more than once for choice;"):
+        Scorer((RewardConfig(only_for=("math", "choice")), RewardConfig(only_for=("choice", "text"))))
+    with pytest.raises(PluginError, match="NO_SUCH_KEY, which is not set"):
+        Scorer((RewardConfig(use="mine.py:f", env=("NO_SUCH_KEY",)),))
+    with pytest.raises(PluginError, match="importing 'no_such_library', which its `imports` name, failed"):
+        Scorer((RewardConfig(use="mine.py:f", imports=("no_such_library",)),))
 
 
 def test_an_unknown_task_verifier_names_the_task_and_the_nearest():
@@ -102,3 +110,142 @@ def test_a_task_may_name_a_plugin_as_its_verifier(tmp_path):
     assert close.verdict.kind is VerdictKind.WRONG
     assert (broken.reward, broken.verdict.kind) == (None, VerdictKind.CRASH)
     assert "ValueError" in broken.verdict.detail
+
+
+def test_terms_may_be_for_some_verifiers_only():
+    terms = (
+        RewardConfig(only_for=("math",)),
+        RewardConfig(weight=0.5, only_for=("text",)),
+        RewardConfig(use="format", weight=0.25, only_for=("text",)),
+    )
+    with Scorer(terms) as scorer:
+        answers = ["◁think▷ hm ◁/think▷ 19", "◁think▷ hm ◁/think▷ teal"]
+        number, word = scorer.score(answers, [task(), task("teal", verifier="text")])
+        assert (number.reward, dict(number.parts)) == (1.0, {"verifier": 1.0})
+        assert (word.reward, dict(word.parts)) == (0.75, {"verifier": 1.0, "format": 1.0})
+        with pytest.raises(PluginError, match=r"no reward is for its verifier 'choice'; add that to the `only_for`"):
+            scorer.check_tasks([task("A", verifier="choice", choices=("a", "b"))])
+
+
+SLOW = """
+import time
+from pathlib import Path
+
+def chain(response, reference, *, task):  # ends once the next one has
+    number = int(response.split()[0])
+    while not Path(task.source, str(number + 1)).exists():
+        time.sleep(0.01)
+    Path(task.source, str(number)).touch()
+    return 1.0
+"""
+
+
+def test_scores_stream_as_they_end(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    texts = ["0\n19", "1\n19", "2\n18"]
+    tasks = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        tasks.append([Task(id="t", source=str(tmp_path / name), question="?", answer="19")] * 3)
+    with Scorer((RewardConfig(use="slow.py:chain", workers=3, seconds=60),), base=tmp_path) as scorer:
+        found = scorer.stream(texts, tasks[0])  # all of it runs before anybody asks for a score
+        (tmp_path / "first" / "3").touch()
+        found = list(found)
+        assert [place for place, _ in found] == [2, 1, 0]
+        assert {place: score.verdict.kind.value for place, score in found} == {0: "correct", 1: "correct", 2: "wrong"}
+
+        async def collect():
+            (tmp_path / "second" / "3").touch()
+            return [place async for place, _ in scorer.stream_async(texts, tasks[1])]
+
+        assert sorted(asyncio.run(collect())) == [0, 1, 2]
+
+
+def test_scoring_overlaps_with_what_the_caller_does(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    gate = Task(id="t", source=str(tmp_path), question="?", answer="19")
+    with Scorer((RewardConfig(use="slow.py:chain", workers=1, seconds=60),), base=tmp_path) as scorer:
+        (future,) = scorer.submit(["1\n19"], gate)  # ends when the caller has gone on and opened the gate
+        assert not future.done()
+        (tmp_path / "2").touch()
+        assert future.result(60).reward == 1.0
+
+
+ANSWERS = [
+    "19",
+    "x+1",
+    "(x+1)^2/(x+1)",
+    "x-1",
+    "\\boxed{\\frac{x^2-1}{x-1}}",
+    "",
+    "1 or 2",
+    "2x",
+    "sin(x)^2+cos(x)^2+x",
+]
+
+
+def test_results_are_the_same_however_they_are_got():
+    texts = ANSWERS
+    tasks = [task("x+1" if i % 3 else "19", verifier="math") for i in range(len(texts))]
+    with Scorer((RewardConfig(), RewardConfig(use="format")), seconds=20, workers=1) as scorer:
+        alone = [scorer.score([text], [one])[0] for text, one in zip(texts, tasks, strict=True)]
+
+    def bare(scores):
+        return [(s.reward, s.verdict.kind, s.verdict.rule, s.verdict.extracted, dict(s.parts)) for s in scores]
+
+    with Scorer((RewardConfig(), RewardConfig(use="format")), seconds=20, workers=3) as scorer:
+        assert bare(scorer.score(texts, tasks)) == bare(alone)
+        assert bare(asyncio.run(scorer.score_async(texts, tasks))) == bare(alone)
+        streamed = dict(scorer.stream(texts, tasks))
+        assert bare(streamed[i] for i in range(len(texts))) == bare(alone)
+        threaded = {}
+        threads = [
+            threading.Thread(target=lambda n=n: threaded.update({n: scorer.score(texts, tasks)})) for n in range(2)
+        ]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert [bare(threaded[n]) for n in range(2)] == [bare(alone)] * 2
+    assert {s.verdict.kind.value for s in alone} == {"correct", "wrong", "no_answer"}
+    assert any(s.verdict.rule.endswith("algebra") for s in alone)
+
+
+def test_the_time_in_the_verdict_holds_the_workers_share(scorer):
+    (score,) = scorer.score(["(x+1)^2/(x+1)"], [task("x+1")])
+    assert score.verdict.rule == "line/algebra"
+    assert 0.0005 < score.verdict.seconds < 20
+
+
+def test_a_verifier_that_waits_runs_in_threads(monkeypatch):
+    from rewards.types import Verdict
+
+    class Service:
+        blocking = True
+
+        def __call__(self, response, reference, *, task):
+            together.wait(60)  # opens when all sixteen are here
+            return Verdict(kind=VerdictKind.CORRECT, score=1.0, rule=threading.current_thread().name)
+
+    monkeypatch.setattr("rewards.scorer.VERIFIERS", {"service": lambda worker: Service()})
+    together = threading.Barrier(16)
+    with Scorer(()) as scorer:
+        scores = scorer.score(["a"] * 16, [task(verifier="service")] * 16)
+    assert all(s.verdict.rule.startswith("thinkvl-reward") for s in scores)
+
+
+def test_a_mistake_in_a_built_in_verifier_is_a_crash_of_ours(monkeypatch):
+    class Broken:
+        def __init__(self, worker):
+            self.worker = worker
+
+        def __call__(self, response, reference, *, task):
+            self.worker.call({"gold": "x", "answer": response})
+            raise KeyError("ours")
+
+    monkeypatch.setattr("rewards.scorer.VERIFIERS", {"broken": Broken})
+    with Scorer(()) as scorer, pytest.raises(KeyError, match="ours"):
+        scorer.score(["x"], [task(verifier="broken")])
+
+
+def test_no_responses_are_no_scores(scorer):
+    assert scorer.score([], []) == []
+    assert list(scorer.stream([], [])) == []

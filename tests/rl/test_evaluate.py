@@ -27,8 +27,8 @@ class Fake:
         return [[self.completion(int(r.prompt.input_ids[-1]), sampling) for _ in range(r.n)] for r in requests]
 
     def completion(self, text, sampling):
-        if sampling.temperature > 0:
-            text = 2  # sampled answers are all wrong
+        if sampling.temperature > 0 and text != 4:
+            text = 2  # sampled answers are all wrong, or crash the verifier
         tokens = np.full(text + 1, text)
         zeros = np.zeros(len(tokens), np.float32)
         return Completion(
@@ -73,14 +73,14 @@ def test_figures_by_hand(prompts):
     assert result.metrics() == pytest.approx(
         {
             "tasks": 5,
-            "greedy_accuracy": 2 / 5,
+            "greedy_accuracy": 2 / 4,  # one of the five has no verdict
             "greedy_accuracy/a": 1.0,
             "greedy_accuracy/b": 0.0,
             "sampled_accuracy": 0.0,
             "thinking_share": 1 / 5,  # an open block is no thinking
             "mean_tokens": 3.0,
             "truncated_share": 1 / 5,
-            "verifier_failures": 1,
+            "verifier_failures": 1 + 2,  # greedy and sampled
         }
     )
     (greedy, greedy_sampling), (drawn, drawn_sampling) = fake.calls
@@ -95,6 +95,14 @@ def test_without_samples_there_is_no_sampled_accuracy(prompts):
     result, _ = run(fake, prompts, samples=0, seed=1)
     assert math.isnan(result.sampled_accuracy)
     assert len(fake.calls) == 1
+
+
+def test_where_no_verifier_gave_a_verdict_there_is_no_accuracy(prompts):
+    result, _ = run(Fake(), prompts[4:], samples=1, seed=1)
+    assert math.isnan(result.greedy_accuracy)
+    assert math.isnan(result.sampled_accuracy)
+    assert math.isnan(result.by_source["b"])
+    assert result.verifier_failures == 2
 
 
 def test_rollouts_stay_with_their_prompts(prompts):
