@@ -120,6 +120,28 @@ class RewardConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeConfig:
+    """A language model that compares answers for tasks whose verifier is `judge`: an OpenAI-compatible endpoint."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    url: str  # such as https://HOST/v1
+    model: str
+    key_env: str | None = None  # name of the environment variable that holds the key
+    seconds: float = 60.0  # of one attempt
+    concurrent: int = 8  # calls at a time
+    cache: str | None = None  # folder; ~/.cache/thinkvl/judge when left out
+
+    def __post_init__(self) -> None:
+        _check(self.url.startswith(("http://", "https://")), "url", self.url, "like https://HOST/v1")
+        _check(bool(self.model), "model", self.model, "the name of a model of the endpoint")
+        name = self.key_env is None or self.key_env.isidentifier()
+        _check(name, "key_env", self.key_env, "the name of an environment variable, never the key itself")
+        _check(self.seconds > 0, "seconds", self.seconds, "greater than 0")
+        _check(self.concurrent > 0, "concurrent", self.concurrent, "1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig:
     """AdamW on everything, or Muon on the matrices and AdamW on the rest (Moonlight §2.2)."""
 
@@ -266,6 +288,7 @@ class RLConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     rewards: tuple[RewardConfig, ...] = (RewardConfig(),)
     length_reward: LengthRewardConfig | None = None
+    judge: JudgeConfig | None = None
     shuffle_rewards: bool = False  # a control: rewards are permuted over the step, so nothing can be learnt
 
     def __post_init__(self) -> None:

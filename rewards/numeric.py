@@ -168,7 +168,9 @@ def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
 def _only_number(sentence: str, *, words: bool) -> Number | str:
     """The number of a sentence that holds one; the one at the end, after "=", of a sentence that ends in an equation."""
     if words:
-        sentence = _WORD.sub(lambda m: str(_WORDS[re.sub(r"\s", "-", m[0].lower())]), sentence.replace("a hundred", "100"))
+        sentence = _WORD.sub(
+            lambda m: str(_WORDS[re.sub(r"\s", "-", m[0].lower())]), sentence.replace("a hundred", "100")
+        )
     if "=" in sentence:
         sentence = sentence.rpartition("=")[2]
     tokens = list(dict.fromkeys(" ".join(m[0].split()) for m in _TOKEN.finditer(sentence)))

@@ -73,7 +73,9 @@ def make(table: Mapping[str, Callable[..., Made]], spec: str, *args: Any) -> Mad
         kind = allowed[name].annotation
         if not _fits(value, kind):
             raise PluginError(f"{spec!r}: {name} = {value!r}: must be {_KINDS[kind]}")
-    missing = [name for name, p in allowed.items() if p.default is inspect.Parameter.empty and name not in parsed.options]
+    missing = [
+        name for name, p in allowed.items() if p.default is inspect.Parameter.empty and name not in parsed.options
+    ]
     if missing:
         raise PluginError(f"{spec!r}: needs {', '.join(f'{name}=...' for name in missing)}")
     try:

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from configs.schema import RewardConfig
+from configs.schema import JudgeConfig, RewardConfig
+from rewards import options
 from rewards.plugins import Outcome, PluginError, RewardFunction, call_reward, load_reward
 from rewards.pool import Worker
-from rewards.shaping import format_reward
+from rewards.shaping import TERMS, Batch, Term
 from rewards.types import Score, Task, Verdict, VerdictKind
-from rewards.verifiers import VERIFIERS
+from rewards.verifiers import JUDGE, VERIFIERS, build_verifier, is_built_in
 
 VERIFIER = "verifier"  # the task's own verifier
-FORMAT = "format"
 
 
 class Scorer:
@@ -23,38 +23,55 @@ class Scorer:
     Every term is loaded here, so that a mistake in a recipe is found before any work starts (`PluginError`).
     `base`: the folder of the recipe, which relative plug-in files are looked for in. `seconds`: wall-clock limit of
     one comparison in the worker process, which starts when the first answer needs it. Without terms, the task's own
-    verifier is the reward. Scorers pickle as their configuration. Thread-safe.
+    verifier is the reward. `judge` is for tasks whose verifier is `judge`. Scorers pickle as their configuration.
+    Thread-safe.
     """
 
-    def __init__(self, rewards: Sequence[RewardConfig], *, base: Path | None = None, seconds: float = 1.5) -> None:
-        self._config = (tuple(rewards), base, seconds)
+    def __init__(
+        self,
+        rewards: Sequence[RewardConfig],
+        *,
+        base: Path | None = None,
+        seconds: float = 1.5,
+        judge: JudgeConfig | None = None,
+    ) -> None:
+        self._config = (tuple(rewards), base, seconds, judge)
         self._terms = tuple(rewards) or (RewardConfig(),)
         self._base = base
         self._worker = Worker(seconds=seconds)
-        self._verifiers: dict[str, RewardFunction] = {name: make(self._worker) for name, make in VERIFIERS.items()}
+        self._judge = judge
+        self._verifiers: dict[str, RewardFunction] = {}
         self._plugins: dict[str, RewardFunction] = {}
+        self._shaping: dict[str, Term] = {}
         self._failures: Counter[str] = Counter()
-        names = [term.use for term in self._terms]
+        names = [_part(term.use) for term in self._terms]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise PluginError(f"rewards name {', '.join(doubled)} more than once; give each term once, with its weight")
-        for name in names:
-            if name not in (VERIFIER, FORMAT):
-                self._plugins[name] = load_reward(name, base=base, known=(VERIFIER, FORMAT))
+        for use, name in zip((term.use for term in self._terms), names, strict=True):
+            if name in TERMS:
+                self._shaping[name] = options.make(TERMS, use)
+            elif name != VERIFIER:
+                self._plugins[name] = load_reward(use, base=base, known=(VERIFIER, *TERMS))
+        if judge is not None:
+            self._verifiers[JUDGE] = build_verifier(JUDGE, self._worker, judge=judge)
 
     def check_tasks(self, tasks: Sequence[Task]) -> None:
         """Load the verifier of every task; raises PluginError, naming a task, where one cannot be loaded."""
         for name, task in {task.verifier: task for task in reversed(tasks)}.items():
             self._verifier(name, task)
 
-    def score(self, responses: Sequence[str], tasks: Sequence[Task]) -> list[Score]:
-        """One Score for each response and its task, in order.
+    def score(
+        self, responses: Sequence[str], tasks: Sequence[Task], *, tokens: Sequence[int] | None = None
+    ) -> list[Score]:
+        """One Score for each response and its task, in order; `tokens` are the lengths, which `overlong` needs.
 
-        Raises ValueError where the two differ in length, PluginError where a task names an unknown verifier.
+        Raises ValueError where they differ in length, PluginError where a task names an unknown verifier.
         """
         if len(responses) != len(tasks):
             raise ValueError(f"{len(responses)} responses for {len(tasks)} tasks: give the task of each response")
-        return [self._score(response, task) for response, task in zip(responses, tasks, strict=True)]
+        counts = [None] * len(tasks) if tokens is None else tokens
+        return [self._score(*item) for item in zip(responses, tasks, counts, strict=True)]
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -74,19 +91,20 @@ class Scorer:
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, self._config)
 
-    def _score(self, response: str, task: Task) -> Score:
+    def _score(self, response: str, task: Task, tokens: int | None) -> Score:
         own = call_reward(self._verifier(task.verifier, task), response, task.answer, task=task)
         parts: dict[str, float] = {}
         failed: dict[str, Verdict] = {}
         total = 0.0
         for term in self._terms:
-            outcome = own if term.use == VERIFIER else self._term(term.use, response, task)
+            name = _part(term.use)
+            outcome = own if name == VERIFIER else self._term(name, response, task, tokens)
             if not outcome.verdict.is_reward:
-                self._failures[f"{term.use}/{outcome.verdict.kind.value}"] += 1
-                failed[term.use] = outcome.verdict
+                self._failures[f"{name}/{outcome.verdict.kind.value}"] += 1
+                failed[name] = outcome.verdict
                 continue
-            parts[term.use] = outcome.value
-            parts |= {f"{term.use}/{name}": value for name, value in outcome.parts.items()}
+            parts[name] = outcome.value
+            parts |= {f"{name}/{part}": value for part, value in outcome.parts.items()}
             total += term.weight * outcome.value
         return Score(
             verdict=own.verdict,
@@ -95,21 +113,32 @@ class Scorer:
             failures=failed,
         )
 
-    def _term(self, name: str, response: str, task: Task) -> Outcome:
-        if name == FORMAT:
-            value = format_reward(response)
-            kind = VerdictKind.CORRECT if value else VerdictKind.WRONG
-            return Outcome(value=value, verdict=Verdict(kind=kind, score=value, rule=FORMAT))
+    def _term(self, name: str, response: str, task: Task, tokens: int | None) -> Outcome:
+        if name in self._shaping:
+            counts = None if tokens is None else [tokens]
+            [value] = self._shaping[name](Batch(texts=[response], questions=[task.question], tokens=counts))
+            kind = VerdictKind.CORRECT if value > 0 else VerdictKind.WRONG
+            return Outcome(value=value, verdict=Verdict(kind=kind, score=max(0.0, value), rule=name))
         return call_reward(self._plugins[name], response, task.answer, task=task)
 
     def _verifier(self, name: str, task: Task) -> RewardFunction:
         if name not in self._verifiers:
             try:
-                self._verifiers[name] = load_reward(name, base=self._base, known=VERIFIERS)
+                self._verifiers[name] = (
+                    build_verifier(name, self._worker, judge=self._judge)
+                    if is_built_in(name)
+                    else load_reward(name, base=self._base, known=VERIFIERS)
+                )
             except PluginError as error:
                 raise PluginError(f"task {task.id!r} of {task.source!r}: its verifier: {error}") from error
         return self._verifiers[name]
 
 
-def _rebuild(rewards: Sequence[RewardConfig], base: Path | None, seconds: float) -> Scorer:
-    return Scorer(rewards, base=base, seconds=seconds)
+def _part(use: str) -> str:
+    """The name under which a term's value is kept: shaping terms lose their options."""
+    name = options.base_name(use)
+    return name if name in TERMS else use
+
+
+def _rebuild(rewards: Sequence[RewardConfig], base: Path | None, seconds: float, judge: JudgeConfig | None) -> Scorer:
+    return Scorer(rewards, base=base, seconds=seconds, judge=judge)

@@ -67,7 +67,9 @@ def read_polarity(text: str) -> bool | None:
 
 def _polarities(text: str) -> set[bool]:
     """What the clauses of `text` say; both where one of them is negated, because nobody knows what that means."""
-    text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|boxed)\s{0,4}\{", " ", unicodedata.normalize("NFKC", text)).casefold()
+    text = re.sub(
+        r"\\(?:text|mathrm|mathbf|textbf|boxed)\s{0,4}\{", " ", unicodedata.normalize("NFKC", text)
+    ).casefold()
     if _NEGATED.search(text):
         return {True, False}
     found = set()
