@@ -59,9 +59,7 @@ def whole_answer(response: str) -> Extraction:
     body = split_thinking(response).answer_text[-_BODY:].strip()
     if found.rule == "anchor" and "\n" not in body:
         return found
-    fence = None
-    for fence in _FENCE.finditer(body):
-        pass
-    if fence is not None:
-        return Extraction(answer=fence[1].strip(), rule="fence")
+    fences = _FENCE.findall(body)
+    if fences:
+        return Extraction(answer=fences[-1].strip(), rule="fence")
     return Extraction(answer=body, rule="text")

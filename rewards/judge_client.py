@@ -88,11 +88,13 @@ class ChatEndpoint:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=self._seconds)
         late = threading.Event()
+        opened: list[socket.socket] = []  # the connection forgets its socket when the server is to close it
 
         def cut() -> None:
             late.set()
-            with contextlib.suppress(OSError, TypeError):  # None where not connected yet: its own limit ends that
-                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # SSLSocket's own would race with the read
+            for link in opened:  # none before it is connected, which has a limit of its own
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(link, socket.SHUT_RDWR)  # SSLSocket's own would race with the read
 
         timer = threading.Timer(self._seconds, cut)
         timer.daemon = True
@@ -100,6 +102,10 @@ class ChatEndpoint:
         headers |= {"Authorization": f"Bearer {self._key}"} if self._key else {}
         timer.start()
         try:
+            connection.connect()
+            opened.append(connection.sock)
+            if late.is_set():
+                raise TimeoutError
             connection.request("POST", self._path, body, headers)
             reply = connection.getresponse()
             data = reply.read(_LARGEST + 1)

@@ -26,20 +26,20 @@ _TOKEN = re.compile(
     r"(?:\s?/\s?\d{1,30})?(?:\s?\\?%)?(?:\s(?:thousand|million|billion|trillion)\b)?"
 )
 _HEDGE = re.compile(
-    r"\b(?:or|either|maybe|perhaps|possibly|between|not|isn't|at least|at most|more than|less than|fewer than|over|under"
-    r"|up to)\b|±|\\pm|[<>≤≥~]|或|不是|\d\s*(?:-|–|—|\bto\b|\.\.)\s*\d",
+    r"\b(?:or|either|maybe|perhaps|possibly|between|not|isn't|at least|at most|more than|less than|fewer than|over"
+    r"|under|up to)\b|±|\\pm|[<>≤≥~]|或|不是|\d\s*(?:-|–|—|\bto\b|\.\.)\s*\d",
     re.IGNORECASE,
 )
 _DELIMITER = re.compile(r"\\[()\[\]]|\\(?:text|mathrm|mathbf)\s?\{([^{}]*)\}|\*\*")
 _ARITHMETIC = re.compile(r"[\^*+×÷\\{}_=]")
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_UNITS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]  # fmt: skip
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _WORDS = {word: value for value, word in enumerate(_UNITS)} | {word: 20 + 10 * at for at, word in enumerate(_TENS)}
 _WORDS |= {f"{ten}-{one}": _WORDS[ten] + _WORDS[one] for ten in _TENS for one in _UNITS[1:10]}
-_WORDS |= {"none": 0, "hundred": 100, "a hundred": 100, "one hundred": 100}
+_WORDS |= {"none": 0, "a-hundred": 100, "one-hundred": 100}
 _WORD = re.compile(
     r"\b(?:" + "|".join(sorted((w.replace("-", "[- ]") for w in _WORDS), key=len, reverse=True)) + r")\b", re.IGNORECASE
 )
@@ -100,7 +100,7 @@ class NumericVerifier:
 
 
 class CountVerifier:
-    """How many: a whole number, in digits or words (`3`, `three`, `three dogs`, `三个`), and no other number beside it."""
+    """How many: a whole number in digits or words (`3`, `three`, `three dogs`, `三个`), and no other number beside it."""
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`. Never raises."""
@@ -166,11 +166,9 @@ def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
 
 
 def _only_number(sentence: str, *, words: bool) -> Number | str:
-    """The number of a sentence that holds one; the one at the end, after "=", of a sentence that ends in an equation."""
+    """The number of a sentence that holds one; of an equation, the one after the last "="."""
     if words:
-        sentence = _WORD.sub(
-            lambda m: str(_WORDS[re.sub(r"\s", "-", m[0].lower())]), sentence.replace("a hundred", "100")
-        )
+        sentence = _WORD.sub(lambda m: str(_WORDS[re.sub(r"\s", "-", m[0].lower())]), sentence)
     if "=" in sentence:
         sentence = sentence.rpartition("=")[2]
     tokens = list(dict.fromkeys(" ".join(m[0].split()) for m in _TOKEN.finditer(sentence)))

@@ -53,7 +53,7 @@ def parse_spec(spec: str) -> Spec:
 
 
 def make(table: Mapping[str, Callable[..., Made]], spec: str, *args: Any) -> Made:
-    """What the entry of `table` that `spec` names makes of `args` and the options, which are its keyword-only arguments.
+    """What the entry of `table` that `spec` names makes of `args` and the options, its keyword-only arguments.
 
     Raises PluginError for unknown names and options, for values of a wrong type, and where the maker raises ValueError.
     """
@@ -73,9 +73,8 @@ def make(table: Mapping[str, Callable[..., Made]], spec: str, *args: Any) -> Mad
         kind = allowed[name].annotation
         if not _fits(value, kind):
             raise PluginError(f"{spec!r}: {name} = {value!r}: must be {_KINDS[kind]}")
-    missing = [
-        name for name, p in allowed.items() if p.default is inspect.Parameter.empty and name not in parsed.options
-    ]
+    needed = [name for name, parameter in allowed.items() if parameter.default is inspect.Parameter.empty]
+    missing = [name for name in needed if name not in parsed.options]
     if missing:
         raise PluginError(f"{spec!r}: needs {', '.join(f'{name}=...' for name in missing)}")
     try:

@@ -86,16 +86,13 @@ class PointVerifier:
             return given
         if not all(region.is_point for region in given):
             return no_answer(f"{extraction.rule}/not-points")
-        fits = [
-            [
-                _same_label(gold, point) and point_fits(point.coordinates, gold.coordinates, self._radius)
-                for point in given
-            ]
-            for gold in golds
-        ]
+        fits = [[self._fits(gold, point) for point in given] for gold in golds]
         right = len(given) == len(golds) == matches(fits)
         kind = VerdictKind.CORRECT if right else VerdictKind.WRONG
         return Found(kind=kind, rule=f"{extraction.rule}/point")
+
+    def _fits(self, gold: Region, point: Region) -> bool:
+        return _same_label(gold, point) and point_fits(point.coordinates, gold.coordinates, self._radius)
 
 
 def _check_coordinates(name: str) -> None:

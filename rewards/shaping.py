@@ -65,10 +65,10 @@ def overlong_penalties(lengths: Sequence[int], *, longest: int, buffer: int) -> 
 
 
 def repetition_penalties(texts: Sequence[str], *, n: int = 4) -> list[float]:
-    """Minus the share of n-grams that repeat an earlier one, in (-1, 0]. Kimi k1.5 (§2.6.2) penalises repetition without
-    a formula; this is the n-gram form of arXiv:2502.03373, over words (and single characters of Chinese or Japanese).
+    """Minus the share of n-grams that repeat an earlier one, in (-1, 0].
 
-    A text of fewer than 2 n-grams gets 0. Raises ValueError for n < 1.
+    Kimi k1.5 (§2.6.2) penalises repetition without a formula; this is the n-gram form of arXiv:2502.03373, over words
+    (and single characters of Chinese or Japanese). A text of fewer than 2 n-grams gets 0. Raises ValueError for n < 1.
     """
     if n < 1:
         raise ValueError(f"n = {n}: must be 1 or more")

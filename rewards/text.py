@@ -34,7 +34,7 @@ class TextVerifier:
 
 
 class ExactVerifier:
-    """Equality to the character: case, spaces and punctuation count; only wrapping (`**x**`, `$x$`) and a final stop go."""
+    """Equality to the character, case and spaces included; only wrapping (`**x**`, `$x$`) and a final stop go."""
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`. Never raises."""

@@ -21,18 +21,19 @@ _NO = (
 _POLARITY: Mapping[str, bool] = {**dict.fromkeys(_YES.split("|"), True), **dict.fromkeys(_NO.split("|"), False)}
 _CLAUSE = re.compile(r"[.,;:!?\n。，；：！？、—]|\s-\s|\b(?:or|and|but|wait|actually)\b|[/|]|或|和|还是")
 _LEAD = re.compile(
-    r"^(?:(?:so|then|therefore|thus|hence|well|i think|i would say|it is|it's|that is|this is|the answer is|answer|final"
-    r"|definitely|certainly|clearly|absolutely|probably|most likely|simply)\s+)+"
+    r"^(?:(?:so|then|therefore|thus|hence|well|i think|i would say|it is|it's|that is|this is|the answer is|answer"
+    r"|final|definitely|certainly|clearly|absolutely|probably|most likely|simply)\s+)+"
 )
 _TAIL = re.compile(r"\s+(?:definitely|certainly|indeed|it is|it does|there is|there are|it isn't|there isn't|sir)$")
 _NEGATED = re.compile(r"\b(?:not|n't|isn't|never|neither|nor)\s+(?:a\s+)?(?:clear\s+)?(?:" + _YES + "|" + _NO + r")\b")
+_COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|textbf|boxed)\s{0,4}\{")
 _EDGE = " \t\"'`*_()[]{}$\\“”‘’「」【】<>#>"
 _LONGEST = 500  # characters of an answer
 _BODY = 2_000  # characters of a whole text that is looked through
 
 
 class YesNoVerifier:
-    """The reference is a yes or a no (also true/false) in any of the languages; so is the answer, in the same or another."""
+    """Reference and answer are a yes or a no (also true/false) in any of the languages, the same or two."""
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`; "yes and no", "not yes" and anything else are no answer. Never raises."""
@@ -67,9 +68,7 @@ def read_polarity(text: str) -> bool | None:
 
 def _polarities(text: str) -> set[bool]:
     """What the clauses of `text` say; both where one of them is negated, because nobody knows what that means."""
-    text = re.sub(
-        r"\\(?:text|mathrm|mathbf|textbf|boxed)\s{0,4}\{", " ", unicodedata.normalize("NFKC", text)
-    ).casefold()
+    text = _COMMAND.sub(" ", unicodedata.normalize("NFKC", text)).casefold()
     if _NEGATED.search(text):
         return {True, False}
     found = set()
