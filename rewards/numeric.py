@@ -100,7 +100,7 @@ class NumericVerifier:
 
 
 class CountVerifier:
-    """How many: a whole number in digits or words (`3`, `three`, `three dogs`, `三个`), and no other number beside it."""
+    """How many: a whole number in digits or words (`3`, `three dogs`, `三个`), and no other number beside it."""
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`. Never raises."""

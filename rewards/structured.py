@@ -43,7 +43,7 @@ class JsonVerifier:
         self._tolerance = (Fraction(str(rel)), Fraction(str(abs)))
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`: the box, the tag, the last code fence, or the last JSON value in the text. Never raises."""
+        """Judge `response`: the box, the tag, the last code fence, or the only JSON value in the text."""
         start = time.perf_counter()
         extraction = _json_in(whole_answer(response))
         return self._judge(extraction, reference).verdict(start, extraction.answer)
@@ -103,11 +103,11 @@ def read_json(text: str) -> Any:
 
 
 def _json_in(extraction: Extraction) -> Extraction:
-    """The last balanced `{...}` or `[...]` of a text around it; a box and a bare value stay as they are."""
+    """The one balanced `{...}` or `[...]` of a text around it; boxes, tags and fences stay as they are."""
     answer = extraction.answer
-    if answer is None or len(answer) > 2 * _LONGEST or _is_json(answer):
+    if answer is None or extraction.rule in ("box", "tag", "fence") or len(answer) > 2 * _LONGEST or _is_json(answer):
         return extraction
-    depth, start, last = 0, 0, None
+    depth, start, found = 0, 0, dict[str, None]()
     for token in _TOKEN.finditer(answer):
         char = token.group()
         if char in "[{":
@@ -116,10 +116,10 @@ def _json_in(extraction: Extraction) -> Extraction:
         elif char in "]}":
             depth = max(0, depth - 1)
             if depth == 0:
-                last = (start, token.end())
-    if last is None:
-        return extraction
-    return Extraction(answer=answer[last[0] : last[1]], rule=extraction.rule)
+                found[answer[start : token.end()]] = None
+    if len(found) > 1:
+        return Extraction(answer=None, rule=f"{extraction.rule}/several")
+    return Extraction(answer=next(iter(found), answer), rule=extraction.rule)
 
 
 def _is_json(text: str) -> bool:

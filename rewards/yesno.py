@@ -25,7 +25,11 @@ _LEAD = re.compile(
     r"|final|definitely|certainly|clearly|absolutely|probably|most likely|simply)\s+)+"
 )
 _TAIL = re.compile(r"\s+(?:definitely|certainly|indeed|it is|it does|there is|there are|it isn't|there isn't|sir)$")
-_NEGATED = re.compile(r"\b(?:not|n't|isn't|never|neither|nor)\s+(?:a\s+)?(?:clear\s+)?(?:" + _YES + "|" + _NO + r")\b")
+_EITHER = f"(?:{_YES}|{_NO})"
+_UNSURE = re.compile(
+    rf"\b(?:not|n't|isn't|never|neither|nor)\s+(?:a\s+)?(?:clear\s+)?{_EITHER}\b"
+    rf"|\b{_EITHER}[\"'*.]?\s{{0,4}}(?:\bor\b|[/|]|或|还是)|(?:\bor\b|[/|]|或|还是)\s{{0,4}}[\"'*]?{_EITHER}\b"
+)
 _COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|textbf|boxed)\s{0,4}\{")
 _EDGE = " \t\"'`*_()[]{}$\\“”‘’「」【】<>#>"
 _LONGEST = 500  # characters of an answer
@@ -67,9 +71,9 @@ def read_polarity(text: str) -> bool | None:
 
 
 def _polarities(text: str) -> set[bool]:
-    """What the clauses of `text` say; both where one of them is negated, because nobody knows what that means."""
+    """What the clauses of `text` say; both where one is negated or an alternative."""
     text = _COMMAND.sub(" ", unicodedata.normalize("NFKC", text)).casefold()
-    if _NEGATED.search(text):
+    if _UNSURE.search(text):
         return {True, False}
     found = set()
     for clause in _CLAUSE.split(text):
