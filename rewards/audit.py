@@ -17,9 +17,9 @@ from rewards.verifiers import JUDGE, is_built_in
 
 Judge = Callable[[Sequence[str], Task], Sequence[Verdict]]
 
-SLOW = 2.0  # seconds: longer than this is a finding
+SLOW = 5.0  # seconds: longer than this is a finding
 _EQUAL_BY_VALUE = frozenset({"math", "text", "choice", "exact", "count", "yes_no", "json"})  # without tolerance
-_OTHERS = 5  # references of other rows that are tried on a task
+_OTHERS = 3  # references of other rows that are tried on a task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,20 +77,22 @@ class Auditor:
         return found + self._cheating(task, golds)
 
     def _cheating(self, task: Task, golds: Sequence[str]) -> list[Finding]:
-        found, wrong = [], []
+        found, wrong, all_tried = [], [], []
         for other in [gold for gold in dict.fromkeys(golds) if gold.strip() != task.answer.strip()][:_OTHERS]:
             [tried] = self._try([Case(name="reference of another row", response=rf"\boxed{{{other}}}")], task)
+            all_tried.append(tried)
             if tried.verdict.kind is not VerdictKind.CORRECT:
                 wrong.append(other)
             elif not self._equal(other, task.answer, task):
-                found.append(
-                    _finding("cheat-accepted", f"accepted: the reference of another row, {other!r}", task, tried)
-                )
+                message = f"accepted: the reference of another row, {other!r}"
+                found.append(_finding("cheat-accepted", message, task, tried))
         tried = self._try(cheats(task, wrong), task)
-        found += [f for f in self._failures(tried, task) if f.code != "verifier-failed" or "slow" in f.message]
-        return found + [
-            _finding("cheat-accepted", f"accepted: {t.case.name}", task, t) for t in tried if t.verdict.score > 0
-        ]
+        found += [_finding("cheat-accepted", f"accepted: {t.case.name}", task, t) for t in tried if t.verdict.score > 0]
+        all_tried += tried
+        unread = next((t for t in all_tried if t.verdict.kind is VerdictKind.BAD_REFERENCE), None)
+        if unread is not None:  # repeating it letter by letter was right all the same
+            found.append(_finding("bad-gold", "the reference cannot be read: only a copy of it is right", task, unread))
+        return found + [finding for finding in self._failures(all_tried, task) if finding.message.startswith("slow")]
 
     def _copied(self, task: Task) -> list[Finding]:
         if not task.question.strip():

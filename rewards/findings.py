@@ -54,9 +54,11 @@ def bad_reference(detail: str) -> Found:
 def whole_answer(response: str) -> Extraction:
     """The answer where it may have many lines: the box, the tag, the last code fence, else all text after thinking."""
     found = extract_answer(response)
+    body = split_thinking(response).answer_text[-_BODY:].strip()
+    if found.rule == "empty" and body:  # signs alone, such as `[]` or `--`
+        return Extraction(answer=body, rule="text")
     if found.answer is None or found.rule in ("box", "tag"):
         return found
-    body = split_thinking(response).answer_text[-_BODY:].strip()
     if found.rule == "anchor" and "\n" not in body:
         return found
     fences = _FENCE.findall(body)

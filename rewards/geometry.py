@@ -117,6 +117,7 @@ def agreement(golds: Sequence[Region], given: Sequence[Region], score: Callable[
 
 
 def _from_json(text: str) -> list[Region] | None:
+    """None where `text` is no JSON; empty where it is, and an item of it is no region."""
     bare = _FENCE.sub("", text.strip()).strip()
     if bare[:1] not in ("[", "{"):
         return None
@@ -127,7 +128,7 @@ def _from_json(text: str) -> list[Region] | None:
     regions = [_from_item(item) for item in (value if isinstance(value, list) else [value])]
     if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
         regions = [_from_item(value)]
-    return [r for r in regions if r is not None] if None not in regions else None
+    return [region for region in regions if region is not None] if None not in regions else []
 
 
 def _from_item(item: Any) -> Region | None:

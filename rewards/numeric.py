@@ -32,6 +32,7 @@ _HEDGE = re.compile(
 )
 _DELIMITER = re.compile(r"\\[()\[\]]|\\(?:text|mathrm|mathbf)\s?\{([^{}]*)\}|\*\*")
 _ARITHMETIC = re.compile(r"[\^*+×÷\\{}_=]")
+_FACTORIAL = re.compile(r"\d\s?!")  # or an exclamation; nobody knows
 _UNITS = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
@@ -146,6 +147,8 @@ def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
     answer = unicodedata.normalize("NFKC", (extraction.answer or "")[: _MAX + 1]).replace("−", "-")
     if len(answer) > _MAX and extraction.rule in ("box", "tag"):
         return "refused"
+    if _FACTORIAL.search(answer):
+        return "arithmetic"
     if words and (chinese := _CHINESE_ALONE.fullmatch(answer.strip())) is not None:
         return Number(value=Fraction(_CHINESE[chinese[1]]))
     whole = read_number(answer)
