@@ -18,7 +18,8 @@ from rewards.literal import Literal, Measure, parse_literal, split_unit, units_a
 from rewards.normalize import to_latex
 from rewards.types import Task, Verdict
 
-_MAX = 400  # characters of an answer that holds one number
+_MAX = 400  # characters of an answer or a sentence that holds one number
+_LINE = 20_000  # characters of an answer with prose around its number
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "k": 3, "mn": 6, "bn": 9}
 _SCALED = re.compile(rf"(.*\d)\s{{0,3}}({'|'.join(_SCALES)})\b\.?(.*)", re.IGNORECASE | re.DOTALL)
 _TOKEN = re.compile(
@@ -144,25 +145,25 @@ def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
 
     `words`: number words count too.
     """
-    answer = unicodedata.normalize("NFKC", (extraction.answer or "")[: _MAX + 1]).replace("−", "-")
-    if len(answer) > _MAX and extraction.rule in ("box", "tag"):
+    prose = extraction.rule in ("anchor", "line")
+    answer = extraction.answer or ""
+    if len(answer) > _LINE:
         return "refused"
+    answer = " ".join(unicodedata.normalize("NFKC", answer).replace("−", "-").split())
     if _FACTORIAL.search(answer):
         return "arithmetic"
-    if words and (chinese := _CHINESE_ALONE.fullmatch(answer.strip())) is not None:
+    if words and (chinese := _CHINESE_ALONE.fullmatch(answer)) is not None:
         return Number(value=Fraction(_CHINESE[chinese[1]]))
     whole = read_number(answer)
-    if whole is not None:
-        return whole
-    if extraction.rule in ("anchor", "line"):
+    if whole is None and prose:
         answer = first_sentence(answer) if extraction.rule == "anchor" else last_sentence(answer)
         whole = read_number(answer)
-        if whole is not None:
-            return whole
-    elif "=" in answer:
+    elif whole is None and "=" in answer:
         whole = read_number(answer.rpartition("=")[2])
-        if whole is not None:
-            return whole
+    if whole is not None:
+        return whole
+    if len(answer) > _MAX:
+        return "refused"
     if _HEDGE.search(answer):
         return "hedge"
     return _only_number(answer, words=words)

@@ -29,16 +29,38 @@ def test_languages(yes, no):
 @pytest.mark.parametrize(
     ("response", "gold", "kind"),
     [
-        ("Yes, there is no circle.", "yes", C), ("No, it isn't", "no", C), ("The answer is yes.", "yes", C),
-        ("It is yes", "yes", C), ("Yes.\nThe shape is a circle.", "yes", C), ("**Yes**", "yes", C),
-        ("\\boxed{\\text{Yes}}", "yes", C), ("Definitely yes!", "yes", C), ("◁think▷ no ◁/think▷ yes", "yes", C),
-        ("yes or no", "yes", N), ("yes/no", "yes", N), ("Yes. No.", "yes", N), ("Yes and no", "yes", N),
-        ("\\boxed{yes or teal}", "yes", N), ("\\boxed{teal or yes}", "yes", N), ("是或不是", "是", N), ("not yes", "no", N),
-        ("No wait. Yes", "yes", N), ("Yes.\nNo.", "no", C), ("neither yes nor no", "no", N), ("yes no", "yes", N),
-        ("There is no circle.", "no", N), ("I don't know", "no", N), ("nothing", "no", N), ("know", "no", N),
-        ("", "no", N), ("yes " * 1000, "yes", N), ("yes", "maybe", B), ("yes", "yes or no", B), ("yes", "", B),
+        ("Yes, there is no circle.", "yes", C),
+        ("No, it isn't", "no", C),
+        ("The answer is yes.", "yes", C),
+        ("It is yes", "yes", C),
+        ("Yes.\nThe shape is a circle.", "yes", C),
+        ("**Yes**", "yes", C),
+        ("\\boxed{\\text{Yes}}", "yes", C),
+        ("Definitely yes!", "yes", C),
+        ("◁think▷ no ◁/think▷ yes", "yes", C),
+        ("yes or no", "yes", N),
+        ("yes/no", "yes", N),
+        ("Yes. No.", "yes", N),
+        ("Yes and no", "yes", N),
+        ("\\boxed{yes or teal}", "yes", N),
+        ("\\boxed{teal or yes}", "yes", N),
+        ("是或不是", "是", N),
+        ("not yes", "no", N),
+        ("No wait. Yes", "yes", N),
+        ("Yes.\nNo.", "no", C),
+        ("neither yes nor no", "no", N),
+        ("yes no", "yes", N),
+        ("There is no circle.", "no", N),
+        ("I don't know", "no", N),
+        ("nothing", "no", N),
+        ("know", "no", N),
+        ("", "no", N),
+        ("yes " * 1000, "yes", N),
+        ("yes", "maybe", B),
+        ("yes", "yes or no", B),
+        ("yes", "", B),
     ],
-)  # fmt: skip
+)
 def test_one_of_them_is_said(response, gold, kind):
     assert judge(YesNoVerifier(), response, gold).kind is kind
     if gold in ("yes", "no"):
@@ -48,11 +70,20 @@ def test_one_of_them_is_said(response, gold, kind):
 @pytest.mark.parametrize(
     ("response", "gold", "kind"),
     [
-        ("\\boxed{Ab 12}", "Ab 12", C), ("Ab 12.", "Ab 12", C), ("**Ab 12**", "Ab 12", C), ("The answer is Ab 12", "Ab 12", C),
-        ("ab 12", "Ab 12", W), ("Ab  12", "Ab 12", W), ("Ab 12 or Ab 13", "Ab 12", W), ("Ab 12.", "Ab 12.", C),
-        ("e\u0301", "\u00e9", C), ("", "x", N), ("x" * 1000, "x", N), ("x", " ", B),
+        ("\\boxed{Ab 12}", "Ab 12", C),
+        ("Ab 12.", "Ab 12", C),
+        ("**Ab 12**", "Ab 12", C),
+        ("The answer is Ab 12", "Ab 12", C),
+        ("ab 12", "Ab 12", W),
+        ("Ab  12", "Ab 12", W),
+        ("Ab 12 or Ab 13", "Ab 12", W),
+        ("Ab 12.", "Ab 12.", C),
+        ("e\u0301", "\u00e9", C),
+        ("", "x", N),
+        ("x" * 1000, "x", N),
+        ("x", " ", B),
     ],
-)  # fmt: skip
+)
 def test_exact(response, gold, kind):
     assert judge(ExactVerifier(), response, gold).kind is kind
 
@@ -70,11 +101,19 @@ def test_ocr_by_hand():
 @pytest.mark.parametrize(
     ("response", "gold", "kind"),
     [
-        ("first line\nsecond   line", "first line\nsecond line", C), ("```\nfirst line\nsecond line\n```", "first line second line", C),
-        ("Ｈｅｌｌｏ", "Hello", C), ("HELLO", "Hello", W), ("你好世界", "你好世界", C), ("", "a", N), ("◁think▷ a", "a", N),
-        ("cat or car", "cat", W), ("x" * 100_000, "abc", N), ("a", "  ", B), ("a", "a" * 30_000, B),
+        ("first line\nsecond   line", "first line\nsecond line", C),
+        ("```\nfirst line\nsecond line\n```", "first line second line", C),
+        ("Ｈｅｌｌｏ", "Hello", C),
+        ("HELLO", "Hello", W),
+        ("你好世界", "你好世界", C),
+        ("", "a", N),
+        ("◁think▷ a", "a", N),
+        ("cat or car", "cat", W),
+        ("x" * 100_000, "abc", N),
+        ("a", "  ", B),
+        ("a", "a" * 30_000, B),
     ],
-)  # fmt: skip
+)
 def test_ocr(response, gold, kind):
     assert judge(OcrVerifier(), response, gold).kind is kind
     assert judge(OcrVerifier(case=False), "HELLO", "Hello").kind is C
