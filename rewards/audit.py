@@ -77,16 +77,18 @@ class Auditor:
         return found + self._cheating(task, golds)
 
     def _cheating(self, task: Task, golds: Sequence[str]) -> list[Finding]:
-        found, wrong, all_tried = [], [], []
+        found, different, all_tried = [], [], []
         for other in [gold for gold in dict.fromkeys(golds) if gold.strip() != task.answer.strip()][:_OTHERS]:
             [tried] = self._try([Case(name="reference of another row", response=rf"\boxed{{{other}}}")], task)
             all_tried.append(tried)
-            if tried.verdict.kind is not VerdictKind.CORRECT:
-                wrong.append(other)
-            elif not self._equal(other, task.answer, task):
+            right = tried.verdict.kind is VerdictKind.CORRECT
+            if right and self._equal(other, task.answer, task):
+                continue
+            different.append(other)
+            if right:
                 message = f"accepted: the reference of another row, {other!r}"
                 found.append(_finding("cheat-accepted", message, task, tried))
-        tried = self._try(cheats(task, wrong), task)
+        tried = self._try(cheats(task, different), task)
         found += [_finding("cheat-accepted", f"accepted: {t.case.name}", task, t) for t in tried if t.verdict.score > 0]
         all_tried += tried
         unread = next((t for t in all_tried if t.verdict.kind is VerdictKind.BAD_REFERENCE), None)

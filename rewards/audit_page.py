@@ -18,7 +18,8 @@ _LARGEST = 300_000  # bytes of an image that the page takes in
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%;margin:.6rem 0 1.6rem}th,td{border-bottom:1px solid #ddd;padding:.3rem .6rem;
-text-align:left;vertical-align:top;overflow-wrap:anywhere}th{background:#f5f5f5}td.n{text-align:right;white-space:nowrap}
+text-align:left;vertical-align:top}td{overflow-wrap:anywhere}th{background:#f5f5f5;white-space:nowrap}
+td.n,th.n{text-align:right;white-space:nowrap;width:8rem}
 code{white-space:pre-wrap;background:#f6f6f6;padding:0 .2rem}.bad{color:#b02a2a;font-weight:600}.good{color:#1d7a46}
 .muted{color:#777}img{image-rendering:pixelated;max-height:112px;border:1px solid #ddd}
 h1 small{font-weight:400;color:#777;font-size:60%}
@@ -108,7 +109,7 @@ def _sources(report: AuditReport) -> str:
         f"<td class=n>{'endless' if s.total is None else f'{s.total:,}'}<td class=n>{s.left_out:,}"
         for s in report.sources
     ]
-    head = "<table><tr><th>source<th>tasks checked<th>of<th>rows left out"
+    head = "<table><tr><th>source<th class=n>tasks checked<th class=n>of<th class=n>rows left out"
     return head + "".join(rows) + "</table>"
 
 
@@ -124,14 +125,14 @@ def _overview(report: AuditReport) -> str:
         f"<p class=muted>{count:,} tasks with the verifier <code>{_text(name)}</code>: answers were not tried.</p>"
         for name, count in report.not_tried.items()
     )
-    return "<table><tr><th>finding<th>meaning<th>count" + "".join(rows) + "</table>" + note
+    return "<table><tr><th>finding<th>meaning<th class=n>count" + "".join(rows) + "</table>" + note
 
 
 def _details(code: str, report: AuditReport) -> str:
     found = [finding for finding in report.findings if finding.code == code]
     rows = [
-        f"<tr><td>{_text(f.task_id or f.source)}<td>{_text(f.message)}<td><code>{_text(f.answer)}</code>"
-        f"<td>{_code(f.response)}<td>{_text(f.verdict)}<td>{_text(f.question[:200])}"
+        f"<tr><td>{_text(f.task_id or f.source)}<td>{_text(f.message)}<td>{_code(f.answer) if f.answer else ''}"
+        f"<td>{_code(f.response) if f.verdict else ''}<td>{_text(f.verdict)}<td>{_text(f.question[:200])}"
         for f in found[:_SHOWN]
     ]
     more = f"<p class=muted>{len(found) - _SHOWN:,} more are in the JSON.</p>" if len(found) > _SHOWN else ""

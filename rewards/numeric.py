@@ -141,11 +141,11 @@ def read_number(text: str) -> Number | None:
 
 
 def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
-    """The one number of an extracted answer, or the reason why there is none: `hedge`, `several`, `refused`, `none`.
+    """The one number of an extracted answer, or the reason why there is none: `hedge`, `question` and the like.
 
     `words`: number words count too.
     """
-    prose = extraction.rule in ("anchor", "line")
+    prose, asked = extraction.rule in ("anchor", "line"), False
     answer = extraction.answer or ""
     if len(answer) > _LINE:
         return "refused"
@@ -156,6 +156,7 @@ def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
         return Number(value=Fraction(_CHINESE[chinese[1]]))
     whole = read_number(answer)
     if whole is None and prose:
+        asked = answer.endswith("?")
         answer = first_sentence(answer) if extraction.rule == "anchor" else last_sentence(answer)
         whole = read_number(answer)
     elif whole is None and "=" in answer:
@@ -164,6 +165,8 @@ def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
         return whole
     if len(answer) > _MAX:
         return "refused"
+    if asked:
+        return "question"
     if _HEDGE.search(answer):
         return "hedge"
     return _only_number(answer, words=words)

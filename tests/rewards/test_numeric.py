@@ -36,6 +36,7 @@ def test_within_one_percent(response, gold, kind):
 @pytest.mark.parametrize(
     "response",
     [
+        "Were there 100 of them?",
         "between 99 and 101", "99-101", "99 to 101", "100 or 5", "100 ± 1", "not 100", "more than 100", "~ maybe 100",
         "There are 100 cats and 2 dogs", "12 + 88", "100, 200", "2^10 is 100", "\\boxed{100^{9^{9^9}}}", "100!", "",
         "\\boxed{}", "◁think▷ 100 ◁/think▷", "◁think▷ 100", "one hundred", "nan", "inf", "\\boxed{" + "1" * 500 + "}",
