@@ -77,18 +77,18 @@ class Auditor:
         return found + self._cheating(task, golds)
 
     def _cheating(self, task: Task, golds: Sequence[str]) -> list[Finding]:
-        found, different, all_tried = [], [], []
+        found, accepted, rejected, all_tried = [], [], [], []
         for other in [gold for gold in dict.fromkeys(golds) if gold.strip() != task.answer.strip()][:_OTHERS]:
             [tried] = self._try([Case(name="reference of another row", response=rf"\boxed{{{other}}}")], task)
             all_tried.append(tried)
             right = tried.verdict.kind is VerdictKind.CORRECT
             if right and self._equal(other, task.answer, task):
                 continue
-            different.append(other)
+            (accepted if right else rejected).append(other)
             if right:
                 message = f"accepted: the reference of another row, {other!r}"
                 found.append(_finding("cheat-accepted", message, task, tried))
-        tried = self._try(cheats(task, different), task)
+        tried = self._try(cheats(task, rejected or accepted), task)
         found += [_finding("cheat-accepted", f"accepted: {t.case.name}", task, t) for t in tried if t.verdict.score > 0]
         all_tried += tried
         unread = next((t for t in all_tried if t.verdict.kind is VerdictKind.BAD_REFERENCE), None)

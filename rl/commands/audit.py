@@ -18,6 +18,7 @@ from configs.schema import SourceConfig
 from rewards.audit import Auditor
 from rewards.audit_data import CODES, Duplicates, Finding
 from rewards.audit_page import AuditReport, Sample, SourceSummary, as_json, as_page
+from rewards.options import base_name
 from rewards.plugins import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Task, Verdict
@@ -31,7 +32,6 @@ _SEED = 0
 _SAMPLES = 3  # tasks of each source whose cases the page shows
 _POOL = 40  # tasks from which references of other rows are taken
 _STEPS = 200  # of the progress bar
-_WARM_UP = Task(id="", source="", question="", answer="x+1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,6 @@ def audit_command(data: str, *, overrides: Sequence[str], options: AuditOptions,
     began = time.monotonic()
     sources = list(_sources(data, overrides, options))
     with Scorer((), base=Path.cwd()) as scorer:
-        scorer.score([r"\boxed{1+x}"], [_WARM_UP])  # starting the worker process is nobody's slow verification
         run = _Run(scorer, options, console)
         for role, source in sources:
             run.source(source, role)
@@ -95,6 +94,7 @@ class _Run:
         self._findings: list[Finding] = []
         self._summaries: list[SourceSummary] = []
         self._samples: list[Sample] = []
+        self._warm = False
         self._images: set[bytes] = set()  # hashes of those that can be decoded
 
     def source(self, source: TaskSource, role: str) -> None:
@@ -103,7 +103,9 @@ class _Run:
         wanted = self._options.limit or whole or ENDLESS
         count = min(wanted, len(source))
         rows = range(count) if source.endless else [at * len(source) // count for at in range(count)]
-        pool = [source.task(at * len(source) // _POOL, _SEED) for at in range(min(_POOL, len(source)))]
+        size = min(_POOL, len(source))
+        pool = [source.task(at * len(source) // size, _SEED) for at in range(size)]
+        self._warm_up(pool)
         self._rejected(source)
         every = max(1, count // _STEPS)
         with StageProgress(self._console, source.name[:12], total=-(-count // every)) as bar:
@@ -115,6 +117,12 @@ class _Run:
         left_out = source.report.total
         summary = SourceSummary(name=source.name, role=role, checked=count, total=whole, left_out=left_out)
         self._summaries.append(summary)
+
+    def _warm_up(self, pool: Sequence[Task]) -> None:
+        """Start the worker process for algebra, if it will be needed: its start is nobody's slow verification."""
+        if not self._warm and any(base_name(task.verifier) in ("math", "choice") for task in pool):
+            self._warm = True
+            self._scorer.score([r"\boxed{1+x}"], [Task(id="", source="", question="", answer="x+1")])
 
     def report(self, data: str, *, seconds: float) -> AuditReport:
         """Everything so far, without what is to be ignored."""
