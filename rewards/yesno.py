@@ -1,4 +1,4 @@
-"""Yes or no, in several languages. A response must say one of them and not the other; explanations may follow."""
+"""Yes or no, in 18 languages. A response must say one of them and not the other; explanations may follow."""
 
 from __future__ import annotations
 

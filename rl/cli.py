@@ -208,7 +208,7 @@ def score(
 
     Example: `thinkvl score answers.jsonl --rewards format=0.1 --rewards brevity.py:brevity=0.05`
     """
-    with _could_not_run(), _stoppable("what was scored so far is in the output"):
+    with _could_not_run(), _stoppable("no verdicts were written"):
         from rl.commands.score import ScoreOptions, score_command
 
         options = ScoreOptions(

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from configs.load import load_recipe
 from configs.schema import JudgeConfig, RewardConfig
+from rewards.options import base_name
 from rewards.plugins import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Score, VerdictKind
@@ -48,23 +49,39 @@ def score_command(file: Path, *, options: ScoreOptions, console: Console) -> int
     output = options.output or file.with_name(f"{file.name}.verdicts.jsonl")
     if output.exists() and file.exists() and output.samefile(file):
         raise UserError(f"--output {output}: is the file of responses itself; name another")
-    total = _count_lines(file)
     tally = Tally()
     aside = output.with_name(f".{output.name}.part")
-    with Scorer(terms, base=Path.cwd(), judge=judge) as scorer, aside.open("w", encoding="utf-8") as out:
-        needs_tokens = any(term.use.startswith("overlong") for term in terms)
-        every = max(1, total // _STEPS)
-        with StageProgress(console, "score", total=max(1, -(-total // every))) as bar:
-            for batch, done in _batches(read_rows(file, columns, options.verifier, needs_tokens), every):
-                _score(batch, scorer, tally, out)
-                for _ in range(done):
-                    bar.advance({"accuracy": tally.accuracy})
-    aside.replace(output)
-    if not tally.rows and not tally.bad:
-        raise UserError(f"{file}: holds no line; each must be a JSON object with {FIELDS}")
+    try:
+        with Scorer(terms, base=Path.cwd(), judge=judge) as scorer:
+            rows = read_rows(file, columns, options.verifier, needs_tokens=_needs_tokens(terms))
+            _score_all(file, rows, scorer, tally, aside, console)
+        if not tally.rows and not tally.bad:
+            raise UserError(f"{file}: holds no line; each must be a JSON object with {', '.join(FIELDS[:3])} and so on")
+        aside.replace(output)
+    finally:
+        aside.unlink(missing_ok=True)
     _print(tally, terms, console)
     console.print(f"verdicts in {output}", markup=False, highlight=False, soft_wrap=True)
     return int(bool(tally.bad or any(tally.kinds[kind] for kind in _FAILED) or tally.failures))
+
+
+def _score_all(
+    file: Path, rows: Iterator[Row | BadLine], scorer: Scorer, tally: Tally, aside: Path, console: Console
+) -> None:
+    total = _count_lines(file)
+    every = max(1, total // _STEPS)
+    with (
+        StageProgress(console, "score", total=max(1, -(-total // every))) as bar,
+        aside.open("w", encoding="utf-8") as out,
+    ):
+        for batch, done in _batches(rows, every):
+            _score(batch, scorer, tally, out)
+            for _ in range(done):
+                bar.advance({"accuracy": tally.accuracy})
+
+
+def _needs_tokens(terms: Sequence[RewardConfig]) -> bool:
+    return any(base_name(term.use) == "overlong" for term in terms)
 
 
 class Tally:
