@@ -184,7 +184,7 @@ def _print(report: AuditReport, folder: Path, console: Console) -> None:
         console.print(f"{source.title}: {source.checked:,}{of} tasks", markup=False, highlight=False)
     for code, count in report.counts.items():
         first = next(finding for finding in report.findings if finding.code == code)
-        example = f"{first.task_id or first.source}: {first.message}"
+        example = "".join(c if c.isprintable() else "?" for c in f"{first.task_id or first.source}: {first.message}")
         console.print(f"  {count:>6,} {code:<19} {example[:160]}", markup=False, highlight=False, soft_wrap=True)
     for code, count in report.ignored.items():
         console.print(f"  {count:>6,} {code:<19} ignored", markup=False, highlight=False)

@@ -65,7 +65,7 @@ def _rows(
         raise _Bad("choices must be a list of texts")
     task = Task(
         id=str(cell.get("id", number)),
-        source=str(cell.get("source", _DEFAULT_SOURCE)),
+        source="".join(c if c.isprintable() else "?" for c in str(cell.get("source", _DEFAULT_SOURCE))),
         question=_text(cell.get("question", ""), "question"),
         answer=_text(cell.get("answer"), "answer"),
         images=_images(cell.get("images", []), folder),
