@@ -61,7 +61,7 @@ class Number:
 class NumericVerifier:
     """Right within `abs`, or within `rel` times the size of the reference, whichever is more; both ends count.
 
-    Without either the values must be equal. A unit may be missing; two known units that differ are different answers.
+    Without either the values must be equal. A unit may be missing; two known units that differ are different answers, nothing is converted.
     Where one side alone has a percent sign, 45 and 0.45 both stand for 45%.
     """
 
@@ -87,7 +87,7 @@ class NumericVerifier:
         given = number_in(extraction)
         if isinstance(given, str):
             return no_answer(f"{extraction.rule}/{given}")
-        if not units_agree(gold.unit, given.unit):
+        if gold.unit != given.unit and _is_known(gold.unit) and _is_known(given.unit):
             return correct_if(False, f"{extraction.rule}/unit")
         return correct_if(self._within(gold, given), f"{extraction.rule}/tolerance")
 
@@ -128,6 +128,8 @@ def read_number(text: str) -> Number | None:
     if len(text) > _MAX:
         return None
     bare = re.sub(r"^(?:≈|~|\\approx|about|approximately|around|=)\s*", "", text.strip(), flags=re.IGNORECASE)
+    if _HEDGE.search(bare):
+        return None
     latex = to_latex(bare)
     scaled = _SCALED.fullmatch(latex)
     measure, literal = _measure(scaled[1] if scaled is not None else latex)
@@ -188,6 +190,11 @@ def _only_number(sentence: str, *, words: bool) -> Number | str:
         if None in values or len({value.value for value in values if value is not None}) > 1:
             return "several"
     return read_number(tokens[0]) or "none"
+
+
+def _is_known(unit: str) -> bool:
+    """True for a unit of measurement: it disagrees with a mass or with a time."""
+    return not (units_agree(unit, "kg") and units_agree(unit, "s"))
 
 
 def _measure(latex: str) -> tuple[Measure, Literal | None]:

@@ -24,7 +24,7 @@ def judge(verifier, response, gold):
         ("The answer is 1.5 million.", "1,500,000", C), ("$1.5 billion", "1500000000", C), ("1.5 million", "1.5", W),
         ("5 million dollars", "5000000", C), ("about 45%", "45", C), ("0.45", "45%", C), ("45", "45%", C),
         ("4.5", "45%", W), ("1e2", "100", C), ("\\boxed{\\frac{1}{2}}", "0.5", C), ("$99.5", "$100", C),
-        ("100 m", "100 km", W), ("100 m", "100", C), ("100", "100 m", C), ("x = 100", "100", C),
+        ("100 m", "100 km", W), ("100 meters", "100 m", C), ("$100", "100 dollars", C), ("100 m", "100", C), ("100", "100 m", C), ("x = 100", "100", C),
         ("12 + 88 = 100", "100", C), ("The population is 100 people.", "100", C), ("It is \\(100\\).", "100", C),
         ("**100**", "100", C), ("◁think▷ 7 ◁/think▷ 100", "100", C), ("0", "0", C), ("0.001", "0", W),
     ],
@@ -39,7 +39,7 @@ def test_within_one_percent(response, gold, kind):
         "Were there 100 of them?",
         "between 99 and 101", "99-101", "99 to 101", "100 or 5", "100 ± 1", "not 100", "more than 100", "~ maybe 100",
         "There are 100 cats and 2 dogs", "12 + 88", "100, 200", "2^10 is 100", "\\boxed{100^{9^{9^9}}}", "100!", "",
-        "\\boxed{}", "◁think▷ 100 ◁/think▷", "◁think▷ 100", "one hundred", "nan", "inf", "\\boxed{" + "1" * 500 + "}",
+        "\\boxed{}", "◁think▷ 100 ◁/think▷", "◁think▷ 100", "nan", "inf", "\\boxed{" + "1" * 500 + "}",
         "\\boxed{" + "100 " * 10_000 + "}", "((((" * 10_000, "1/0",
     ],
 )  # fmt: skip
