@@ -61,8 +61,8 @@ class Number:
 class NumericVerifier:
     """Right within `abs`, or within `rel` times the size of the reference, whichever is more; both ends count.
 
-    Without either the values must be equal. A unit may be missing; two known units that differ are different answers, nothing is converted.
-    Where one side alone has a percent sign, 45 and 0.45 both stand for 45%.
+    Without either the values must be equal. A unit may be missing; two known units that differ are different answers,
+    nothing is converted. Where one side alone has a percent sign, 45 and 0.45 both stand for 45%.
     """
 
     def __init__(self, *, rel: float = 0.0, abs: float = 0.0) -> None:
