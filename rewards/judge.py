@@ -51,6 +51,8 @@ class JudgeVerifier:
     Raises PluginError where the variable that should hold the key is not set. Thread-safe.
     """
 
+    blocking = True  # it waits for a service: a scorer may give it threads
+
     def __init__(self, config: JudgeConfig) -> None:
         key = os.environ.get(config.key_env) if config.key_env else None
         if config.key_env and not key:
