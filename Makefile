@@ -10,14 +10,17 @@ INSTALLED_DEV := .venv/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart setup test test-slow lint format clean
+.PHONY: help quickstart compare-algorithms setup test test-slow lint format clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Settings: PYTHON=python3.12 (to set up with), RECIPE=FILE and ARGS='rl.steps=20' (make quickstart), ARGS='-k name' (make test)"
 
 quickstart: $(INSTALLED)  ## set up, then train, evaluate and export a tiny thinking Kimi-VL (minutes, CPU)
 	$(BIN)/thinkvl run $(RECIPE) $(ARGS)
+
+compare-algorithms: $(INSTALLED)  ## every RL algorithm on the quickstart's task, over seeds (about an hour, resumable)
+	$(BIN)/python benchmarks/compare_algorithms.py $(ARGS)
 
 setup: $(INSTALLED_DEV)  ## install everything that working on the code needs
 

@@ -104,7 +104,7 @@ def describe(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in arguments)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):  # `Literal[...] | None` is the latter
         return ", or ".join("null" if part is types.NoneType else describe(part) for part in arguments)
     if origin is tuple:
         return "a list, each item " + describe(arguments[0])
@@ -131,4 +131,5 @@ def _walk(section: Any, above: Pattern) -> Iterator[Key]:
         elif is_list(annotation):
             item = typing.get_args(annotation)[0]
             yield Key((*here, "N"), item, REQUIRED)
-            yield from _walk(item, (*here, "N"))
+            if dataclasses.is_dataclass(item):
+                yield from _walk(item, (*here, "N"))

@@ -10,14 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-_CLOSED: Mapping[str, Any] = {"extra": "forbid"}  # pydantic reads it from each class: unknown keys are errors
-_UNREAD = {"grpo": ("tau",), "kimi_k15": ("clip_low", "clip_high", "normalize_std")}  # constants of other losses
-
-
-def _check(ok: bool, key: str, value: object, allowed: str) -> None:
-    """Raise a ValueError that names the key, its value and what is allowed."""
-    if not ok:
-        raise ValueError(f"{key} = {value!r}: must be {allowed}")
+from configs.algorithms import GROUP_FREE, LossConfig
+from configs.rules import CLOSED as _CLOSED
+from configs.rules import check as _check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +42,31 @@ class TinyConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig:
+    """Train small adapters instead of the weights (LoRA, arXiv:2106.09685): `W + (alpha / rank) B A`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: tuple[Literal["attention", "mlp", "experts", "vision"], ...] = ("attention", "mlp")
+
+    def __post_init__(self) -> None:
+        _check(self.rank > 0, "rank", self.rank, "1 or more")
+        _check(self.alpha > 0, "alpha", self.alpha, "greater than 0")
+        _check(bool(self.targets), "targets", self.targets, "at least one of attention, mlp, experts, vision")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Where the weights come from: `tiny` (made on the spot), a folder, or a hub name."""
+    """Where the weights come from (`tiny`, made on the spot; a folder; a hub name) and which of them are trained."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
     path: str = "tiny"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: LoraConfig | None = None  # in every stage; merged at its end
+    freeze: tuple[str, ...] = ()  # parameters whose names hold one of these are not trained
     tiny: TinyConfig = field(default_factory=TinyConfig)
 
     def __post_init__(self) -> None:
@@ -246,29 +259,6 @@ class LengthRewardConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossConfig:
-    """The policy loss and its constants; those that an algorithm does not read must keep their defaults."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
-
-    algorithm: Literal["grpo", "kimi_k15"] = "kimi_k15"
-    clip_low: float = 0.2  # GRPO: ratio clipped to [1 - clip_low, 1 + clip_high]
-    clip_high: float = 0.2
-    normalize_std: bool = True  # GRPO: divide the advantage by the group's standard deviation
-    tau: float = 0.1  # k1.5 §2.3.2: weight of the squared log-ratio
-    reset_optimizer: bool = False  # k1.5 §2.3.2: a fresh optimizer at each iteration
-
-    def __post_init__(self) -> None:
-        _check(0 <= self.clip_low < 1, "clip_low", self.clip_low, "in [0, 1)")
-        _check(self.clip_high >= 0, "clip_high", self.clip_high, "0 or more")
-        _check(self.tau > 0, "tau", self.tau, "greater than 0")
-        for key in fields(self):
-            value = getattr(self, key.name)
-            unread = key.name in _UNREAD[self.algorithm] and value != key.default
-            _check(not unread, key.name, value, f"left at {key.default}: {self.algorithm} does not read it")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RLConfig:
     """The reinforcement-learning stage."""
 
@@ -279,7 +269,7 @@ class RLConfig:
     samples_per_prompt: int = 8
     epochs: int = 1  # passes over each step's rollouts
     minibatches: int = 1  # optimizer steps in each pass
-    micro_batch_tokens: int = 16_384  # padded tokens in one forward pass
+    micro_batch_tokens: int = 16_384  # packed into one forward pass
     workers: int = 2  # rollout actors
     eval_every: int = 10
     save_every: int = 10
@@ -289,13 +279,34 @@ class RLConfig:
     rewards: tuple[RewardConfig, ...] = (RewardConfig(),)
     length_reward: LengthRewardConfig | None = None
     judge: JudgeConfig | None = None
+    overlong_buffer: int | None = None  # DAPO §3.4: last tokens before the limit, over which the reward falls by 1
+    mask_truncated: bool = False  # DAPO §3.4: answers that were cut off are not learnt from
     shuffle_rewards: bool = False  # a control: rewards are permuted over the step, so nothing can be learnt
 
     def __post_init__(self) -> None:
         for key in ("steps", "prompts_per_step", "epochs", "minibatches", "micro_batch_tokens", "workers"):
             _check(getattr(self, key) > 0, key, getattr(self, key), "1 or more")
         _check(len(self.rewards) > 0, "rewards", self.rewards, "at least one term")
-        _check(self.samples_per_prompt > 1, "samples_per_prompt", self.samples_per_prompt, "2 or more (a group)")
+        least = 1 if self.loss.resolved().advantage in GROUP_FREE else 2
+        _check(
+            self.samples_per_prompt >= least,
+            "samples_per_prompt",
+            self.samples_per_prompt,
+            f"{least} or more (a group)",
+        )
+        copies = self.loss.sft_coef > 0
+        _check(
+            not (self.shuffle_rewards and copies),
+            "shuffle_rewards",
+            self.shuffle_rewards,
+            "false where loss.sft_coef is above 0: the supervised term would show the control what is correct",
+        )
+        _check(
+            self.overlong_buffer is None or 0 <= self.overlong_buffer < self.sampling.max_new_tokens,
+            "overlong_buffer",
+            self.overlong_buffer,
+            f"from 0 (none) to below sampling.max_new_tokens = {self.sampling.max_new_tokens}",
+        )
         _check(self.eval_every > 0, "eval_every", self.eval_every, "1 or more")
         _check(self.save_every > 0, "save_every", self.save_every, "1 or more")
         _check(self.sampling.temperature > 0, "sampling.temperature", self.sampling.temperature, "greater than 0 in RL")

@@ -61,17 +61,14 @@ class Scorer:
         for name, task in {task.verifier: task for task in reversed(tasks)}.items():
             self._verifier(name, task)
 
-    def score(
-        self, responses: Sequence[str], tasks: Sequence[Task], *, tokens: Sequence[int] | None = None
-    ) -> list[Score]:
-        """One Score for each response and its task, in order; `tokens` are the lengths, which `overlong` needs.
+    def score(self, responses: Sequence[str], tasks: Sequence[Task]) -> list[Score]:
+        """One Score for each response and its task, in order.
 
-        Raises ValueError where they differ in length, PluginError where a task names an unknown verifier.
+        Raises ValueError where the two differ in length, PluginError where a task names an unknown verifier.
         """
         if len(responses) != len(tasks):
             raise ValueError(f"{len(responses)} responses for {len(tasks)} tasks: give the task of each response")
-        counts = [None] * len(tasks) if tokens is None else tokens
-        return [self._score(*item) for item in zip(responses, tasks, counts, strict=True)]
+        return [self._score(response, task) for response, task in zip(responses, tasks, strict=True)]
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -91,14 +88,14 @@ class Scorer:
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, self._config)
 
-    def _score(self, response: str, task: Task, tokens: int | None) -> Score:
+    def _score(self, response: str, task: Task) -> Score:
         own = call_reward(self._verifier(task.verifier, task), response, task.answer, task=task)
         parts: dict[str, float] = {}
         failed: dict[str, Verdict] = {}
         total = 0.0
         for term in self._terms:
             name = _part(term.use)
-            outcome = own if name == VERIFIER else self._term(name, response, task, tokens)
+            outcome = own if name == VERIFIER else self._term(name, response, task)
             if not outcome.verdict.is_reward:
                 self._failures[f"{name}/{outcome.verdict.kind.value}"] += 1
                 failed[name] = outcome.verdict
@@ -113,10 +110,9 @@ class Scorer:
             failures=failed,
         )
 
-    def _term(self, name: str, response: str, task: Task, tokens: int | None) -> Outcome:
+    def _term(self, name: str, response: str, task: Task) -> Outcome:
         if name in self._shaping:
-            counts = None if tokens is None else [tokens]
-            [value] = self._shaping[name](Batch(texts=[response], questions=[task.question], tokens=counts))
+            [value] = self._shaping[name](Batch(texts=[response], questions=[task.question]))
             kind = VerdictKind.CORRECT if value > 0 else VerdictKind.WRONG
             return Outcome(value=value, verdict=Verdict(kind=kind, score=max(0.0, value), rule=name))
         return call_reward(self._plugins[name], response, task.answer, task=task)

@@ -1,6 +1,7 @@
 """Rewards that do not look at the reference: format, length, overlong, repetition, language. Pure functions of lists.
 
-`TERMS` is the table of those that a recipe can name in `rl.rewards`; k1.5's length reward has a section of its own.
+`TERMS` is the table of those that a recipe can name in `rl.rewards`; what needs
+lengths in tokens has keys of its own there, `rl.length_reward` and `rl.overlong_buffer`.
 """
 
 from __future__ import annotations
@@ -53,15 +54,13 @@ def length_rewards(lengths: Sequence[int], corrects: Sequence[bool]) -> list[flo
     return [value if correct else min(0.0, value) for value, correct in zip(scaled, corrects, strict=True)]
 
 
-def overlong_penalties(lengths: Sequence[int], *, longest: int, buffer: int) -> list[float]:
-    """Soft overlong punishment (DAPO, arXiv:2503.14476, §3.4, eq. 13), each in [-1, 0]. Lengths are in tokens.
+def overlong_penalty(length: int, *, limit: int, buffer: int) -> float:
+    """Soft punishment of long answers (DAPO, arXiv:2503.14476, §3.4, eq. 13), in [-1, 0].
 
-    0 up to `longest - buffer`, then down in a line to -1 at `longest` and beyond. Raises ValueError for a buffer that
-    is not in (0, longest].
+    0 up to `limit - buffer` tokens, then linearly down to -1 at `limit`. A `buffer` of 0 punishes nothing.
     """
-    if not 0 < buffer <= longest:
-        raise ValueError(f"buffer = {buffer}: must be at least 1 and at most longest = {longest}")
-    return [max(-1.0, min(0.0, (longest - buffer - length) / buffer)) for length in lengths]
+    excess = length - (limit - buffer)
+    return -min(1.0, excess / buffer) if buffer > 0 and excess > 0 else 0.0
 
 
 def repetition_penalties(texts: Sequence[str], *, n: int = 4) -> list[float]:
@@ -100,11 +99,10 @@ def language_penalties(texts: Sequence[str], questions: Sequence[str]) -> list[f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What terms see: responses, the questions they answer, and their lengths in tokens where those are known."""
+    """What terms see: responses, and the questions that they answer."""
 
     texts: Sequence[str]
     questions: Sequence[str]
-    tokens: Sequence[int] | None = None
 
 
 Term = Callable[[Batch], list[float]]
@@ -112,17 +110,6 @@ Term = Callable[[Batch], list[float]]
 
 def _format() -> Term:
     return lambda batch: [format_reward(text) for text in batch.texts]
-
-
-def _overlong(*, longest: int, buffer: int) -> Term:
-    overlong_penalties((), longest=longest, buffer=buffer)  # a mistake shows now, not at the first response
-
-    def term(batch: Batch) -> list[float]:
-        if batch.tokens is None:
-            raise ValueError("overlong needs the length of each response in tokens")
-        return overlong_penalties(batch.tokens, longest=longest, buffer=buffer)
-
-    return term
 
 
 def _repetition(*, n: int = 4) -> Term:
@@ -136,7 +123,6 @@ def _language() -> Term:
 
 TERMS: Mapping[str, Callable[..., Term]] = {
     "format": _format,
-    "overlong": _overlong,
     "repetition": _repetition,
     "language": _language,
 }

@@ -1,14 +1,16 @@
-"""Samples to micro-batches: similar lengths together, under a budget of padded tokens."""
+"""Samples to micro-batches: packed without padding under a budget of tokens, each prompt once for its samples."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 
-from rl.types import MicroBatch, Sample
+from kimi_vl.packing import Segment
+from rl.types import Answer, MicroBatch, PackedRow, Sample
 from rollouts.types import Prompt
 
 
@@ -21,9 +23,9 @@ class ImageSet:
     offsets: dict[int, torch.Tensor]  # id(prompt) -> rows of the features that fill its placeholders
 
 
-def collect_images(samples: Sequence[Sample], *, merged: int = 4) -> ImageSet | None:
+def collect_images(answers: Sequence[Answer], *, merged: int = 4) -> ImageSet | None:
     """Gather each distinct prompt's patches once; None if no prompt has an image. `merged` patches make a token."""
-    prompts: dict[int, Prompt] = {id(s.prompt): s.prompt for s in samples if len(s.prompt.image_grid_hws)}
+    prompts: dict[int, Prompt] = {id(a.prompt): a.prompt for a in answers if len(a.prompt.image_grid_hws)}
     if not prompts:
         return None
     offsets, start = {}, 0
@@ -39,40 +41,82 @@ def collect_images(samples: Sequence[Sample], *, merged: int = 4) -> ImageSet | 
 
 
 def split_by_tokens(samples: Sequence[Sample], *, budget: int) -> list[list[Sample]]:
-    """Cut samples, longest first, so that `rows * longest` stays within `budget` (one sample at least)."""
-    ordered = sorted(samples, key=len, reverse=True)
-    batches: list[list[Sample]] = []
-    for sample in ordered:
-        if batches and (len(batches[-1]) + 1) * len(batches[-1][0]) <= budget:
-            batches[-1].append(sample)
-        else:
-            batches.append([sample])
-    return batches
+    """Cut samples into parts of at most `budget` packed tokens (one sample at least), a prompt's samples together.
+
+    A prompt counts once in a part; one whose samples do not fit into one part is repeated. Longest groups come first.
+    """
+    groups: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[id(sample.prompt)].append(sample)
+    parts: list[list[Sample]] = []
+    left = 0
+    for group in sorted(groups.values(), key=lambda g: sum(map(len, g)), reverse=True):
+        whole = len(group[0].prompt.input_ids) + sum(_inputs(s) for s in group)
+        opened = whole > left and bool(parts)  # a group that does not fit whole starts a part of its own
+        for at, sample in enumerate(group):
+            prompt = len(sample.prompt.input_ids) if at == 0 else 0
+            if not parts or (at == 0 and opened) or prompt + _inputs(sample) > left:
+                parts.append([])
+                left, prompt = budget, len(sample.prompt.input_ids)
+            parts[-1].append(sample)
+            left -= prompt + _inputs(sample)
+    return parts
+
+
+def pack(answers: Sequence[Answer], images: ImageSet | None) -> PackedRow:
+    """Put answers, those of one prompt next to each other, into one row: `[prompt][response][response]...`.
+
+    A response's last token is predicted and predicts nothing, so the row leaves it out.
+    """
+    ids, positions, predictors, rows, segments = [], [], [], [], []
+    start = prompt_start = 0
+    last: Prompt | None = None
+    for answer in answers:
+        prompt = answer.prompt
+        if prompt is not last:
+            last, prompt_start = prompt, start
+            ids.append(prompt.input_ids)
+            segments.append(Segment(start=start, length=len(prompt.input_ids)))
+            positions.append(np.arange(len(prompt.input_ids)))
+            rows += [images.offsets[id(prompt)]] if images and id(prompt) in images.offsets else []
+            start += len(prompt.input_ids)
+        before, length = len(prompt.input_ids), _inputs(answer)
+        if length:
+            ids.append(answer.token_ids[:-1])
+            segments.append(Segment(start=start, length=length, prefix_start=prompt_start, prefix_length=before))
+            positions.append(before + np.arange(length))
+        # The prompt's last token predicts the first response token; each response token predicts the next.
+        predictors += [prompt_start + before - 1, *range(start, start + length)]
+        start += length
+    lengths = torch.tensor([len(a.token_ids) for a in answers])
+    return PackedRow(
+        input_ids=_flat(ids),
+        position_ids=_flat(positions),
+        segments=tuple(segments),
+        feature_index=torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long),
+        predictors=torch.tensor(predictors),
+        targets=_flat([a.token_ids for a in answers]),
+        lengths=lengths,
+        sequence_ids=torch.repeat_interleave(torch.arange(len(answers)), lengths),
+    )
 
 
 def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> MicroBatch:
-    """Pad samples on the right into one `MicroBatch`."""
-    width = max(len(s) for s in samples)
-    ids = torch.zeros(len(samples), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    predictors = []
-    for row, sample in enumerate(samples):
-        prompt_length = len(sample.prompt.input_ids)
-        ids[row, :prompt_length] = torch.from_numpy(np.array(sample.prompt.input_ids))
-        ids[row, prompt_length : len(sample)] = torch.from_numpy(np.array(sample.token_ids))
-        mask[row, : len(sample)] = 1
-        first = row * width + prompt_length - 1  # the last prompt token predicts the first response token
-        predictors.append(torch.arange(first, first + len(sample.token_ids)))
-    lengths = torch.tensor([len(s.token_ids) for s in samples])
-    rows = [images.offsets[id(s.prompt)] for s in samples if id(s.prompt) in images.offsets] if images else []
+    """Pack samples and put beside them what the losses read."""
+    row = pack(samples, images)
     return MicroBatch(
-        input_ids=ids,
-        attention_mask=mask,
-        feature_index=torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long),
-        predictors=torch.cat(predictors),
-        targets=torch.from_numpy(np.concatenate([s.token_ids for s in samples])),
-        old_logprobs=torch.from_numpy(np.concatenate([s.old_logprobs for s in samples])),
+        **{f.name: getattr(row, f.name) for f in fields(row)},
+        old_logprobs=_flat([s.old_logprobs for s in samples]),
         advantages=torch.tensor([s.advantage for s in samples], dtype=torch.float32),
-        lengths=lengths,
-        sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),
+        imitated=torch.tensor([s.imitated for s in samples]),
+        columns={name: _flat([s.columns[name] for s in samples]) for name in samples[0].columns},
     )
+
+
+def _inputs(answer: Answer) -> int:
+    """Response tokens that the model reads: all but the last."""
+    return len(answer.token_ids) - 1
+
+
+def _flat(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(arrays))

@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from configs.algorithms import GROUP_FREE
 from configs.schema import LengthRewardConfig, RLConfig
-from rewards.shaping import length_rewards
+from rewards.shaping import length_rewards, overlong_penalty
 from rewards.types import VerdictKind
 from rl import advantages
+from rl.credit import Response, assign
 from rl.evaluate import thinks
-from rl.types import Sample
-from rollouts.types import Group, Prompt, ScoredRollout
+from rl.types import Annotation, Sample
+from rollouts.types import Completion, Group, Prompt, ScoredRollout
 
 
 def make_groups(prompts: Sequence[Prompt], scored: Sequence[Sequence[ScoredRollout]]) -> list[Group]:
@@ -25,16 +27,37 @@ def make_groups(prompts: Sequence[Prompt], scored: Sequence[Sequence[ScoredRollo
     return groups
 
 
+def shape(group: Group, config: RLConfig, *, step: int) -> Group:
+    """All that is added to the verifier's reward: the length reward of k1.5, DAPO's soft punishment of long answers."""
+    group = shape_by_length(group, config.length_reward, step=step)
+    limit, buffer = config.sampling.max_new_tokens, config.overlong_buffer
+    usual = int(config.loss.resolved().overlong_share * limit)
+    return shape_by_limit(group, limit=limit, buffer=usual if buffer is None else buffer)
+
+
+def shape_by_limit(group: Group, *, limit: int, buffer: int) -> Group:
+    """Add DAPO's penalty (§3.4, eq. 13) to answers that end within `buffer` tokens of the limit."""
+    if buffer == 0:
+        return group
+    extras = [overlong_penalty(len(m.rollout.completion.token_ids), limit=limit, buffer=buffer) for m in group.members]
+    return _add_to_rewards(group, "overlong", extras, weight=1.0)
+
+
 def shape_by_length(group: Group, config: LengthRewardConfig | None, *, step: int) -> Group:
     """Add the weighted k1.5 length reward (§2.3.3) to each member, once the warm-up is over."""
     if config is None or step < config.warmup_steps or not group.members:
         return group
     lengths = [len(m.rollout.completion.token_ids) for m in group.members]
     correct = [m.score.verdict.kind is VerdictKind.CORRECT for m in group.members]
+    return _add_to_rewards(group, "length", length_rewards(lengths, correct), weight=config.weight)
+
+
+def _add_to_rewards(group: Group, part: str, extras: Sequence[float], *, weight: float) -> Group:
+    """Each member's reward with `weight` times its extra; the extra is kept among its parts."""
     members = []
-    for member, extra in zip(group.members, length_rewards(lengths, correct), strict=True):
-        reward = float(member.score.reward or 0.0) + config.weight * extra
-        score = replace(member.score, reward=reward, parts={**member.score.parts, "length": extra})
+    for member, extra in zip(group.members, extras, strict=True):
+        reward = float(member.score.reward or 0.0) + weight * extra
+        score = replace(member.score, reward=reward, parts={**member.score.parts, part: extra})
         members.append(ScoredRollout(rollout=member.rollout, score=score))
     return replace(group, members=tuple(members))
 
@@ -54,25 +77,63 @@ def permute_rewards(groups: Sequence[Group], *, seed: int) -> list[Group]:
     ]
 
 
-def make_samples(groups: Sequence[Group], config: RLConfig) -> list[Sample]:
-    """Samples of every group that carries signal; a group whose rewards are all equal teaches nothing."""
-    standardise = config.loss.algorithm == "grpo" and config.loss.normalize_std
+def learnable(groups: Sequence[Group], config: RLConfig) -> list[Group]:
+    """The groups that teach something: where the baseline is the group's, one whose rewards are all equal does not."""
+    if config.loss.resolved().advantage in GROUP_FREE:
+        return [g for g in groups if g.members]
+    return [g for g in groups if advantages.has_signal(g.rewards)]
+
+
+def make_samples(
+    groups: Sequence[Group], config: RLConfig, annotations: Sequence[Sequence[Annotation]]
+) -> list[Sample]:
+    """Samples of `learnable` groups with their advantages; `annotations` are the learner's, one for each member."""
+    responses = [
+        [
+            Response(reward=reward, old_logprobs=_old_logprobs(member.rollout.completion, note), annotation=note)
+            for member, reward, note in zip(group.members, group.rewards, notes, strict=True)
+        ]
+        for group, notes in zip(groups, annotations, strict=True)
+    ]
     samples = []
-    for group in groups:
-        if not advantages.has_signal(group.rewards):
-            continue
-        values = advantages.grpo(group.rewards) if standardise else advantages.centered(group.rewards)
-        for member, advantage in zip(group.members, values, strict=True):
+    for group, own, credits in zip(groups, responses, assign(responses, config.loss.resolved()), strict=True):
+        for member, response, credit in zip(group.members, own, credits, strict=True):
             completion = member.rollout.completion
+            if config.mask_truncated and completion.finish_reason == "length":
+                continue  # its reward has served the baseline
+            columns = dict(credit.columns)
+            if response.annotation.reference_logprobs is not None:
+                columns["reference_logprobs"] = response.annotation.reference_logprobs
+            if config.loss.correction is not None:
+                columns["sampler_logprobs"] = completion.sampler_logprobs
             samples.append(
                 Sample(
                     prompt=group.prompt,
                     token_ids=completion.token_ids,
-                    old_logprobs=completion.policy_logprobs,
-                    advantage=float(advantage),
+                    old_logprobs=response.old_logprobs,
+                    advantage=credit.advantage,
+                    imitated=member.score.verdict.kind is VerdictKind.CORRECT,
+                    columns=columns,
                 )
             )
     return samples
+
+
+def _old_logprobs(completion: Completion, note: Annotation) -> np.ndarray:
+    """The ratio's denominator: the learner's own log-probs where they were asked for, else the engine's."""
+    return completion.policy_logprobs if note.policy_logprobs is None else note.policy_logprobs
+
+
+def sample_metrics(samples: Sequence[Sample]) -> dict[str, float]:
+    """How far the step's policy is from its reference, and what its critic knew of these samples beforehand."""
+    metrics = {}
+    if samples and "reference_logprobs" in samples[0].columns:
+        gap = np.concatenate([s.old_logprobs - s.columns["reference_logprobs"] for s in samples])
+        metrics["kl_reference"] = float(np.mean(np.expm1(-gap) + gap))
+    if samples and "returns" in samples[0].columns:
+        values, returns = (np.concatenate([s.columns[name] for s in samples]) for name in ("old_values", "returns"))
+        metrics["explained_variance"] = advantages.explained_variance(values, returns)
+    return metrics
 
 
 def group_metrics(groups: Sequence[Group]) -> dict[str, float]:

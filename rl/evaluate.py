@@ -93,8 +93,7 @@ def sample_and_score(
         for prompt, group in zip(prompts, generate(requests, sampling), strict=True)
         for completion in group
     ]
-    lengths = [len(r.completion.token_ids) for r in rollouts]
-    scores = scorer.score([r.text for r in rollouts], [r.prompt.task for r in rollouts], tokens=lengths)
+    scores = scorer.score([r.text for r in rollouts], [r.prompt.task for r in rollouts])
     scored = [ScoredRollout(rollout=r, score=s) for r, s in zip(rollouts, scores, strict=True)]
     return [scored[start : start + n] for start in range(0, len(scored), n)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,17 @@ from torch import nn
 
 from configs.schema import LossConfig, OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
-from rl.batch import ImageSet, collect_images, make_micro_batch, split_by_tokens
+from kimi_vl.packing import use_packed_attention
+from rl.adapters import merged_weights
+from rl.batch import collect_images, make_micro_batch, split_by_tokens
+from rl.companions import Companions
+from rl.forward import EncodedImages, response_hidden
 from rl.logprobs import token_logprobs
-from rl.losses import LossInputs, LossOutput, grpo_loss, kimi_k15_loss
+from rl.losses import LossInputs, LossOutput, policy_loss
 from rl.optim import build_optimizer, build_schedule
-from rl.types import MicroBatch, Sample, StepBatch
+from rl.types import Annotation, MicroBatch, Sample, StepBatch
 from rollouts.engines.sampling import barred_token_mask
+from rollouts.types import Group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +35,10 @@ class LearnerConfig:
     optimizer: OptimizerConfig
     temperature: float  # the rollouts' temperature: log-probs are of the same distribution
     total_steps: int  # optimizer steps of the run, for the schedule
+    max_new_tokens: int  # the rollouts' limit, which Dr.GRPO divides by
     epochs: int = 1
     minibatches: int = 1
-    micro_batch_tokens: int = 16_384
+    micro_batch_tokens: int = 16_384  # packed tokens of one forward pass
     seed: int = 0
 
 
@@ -42,10 +49,17 @@ class Learner:
         self, model: KimiVLForConditionalGeneration, config: LearnerConfig, *, barred_ids: Sequence[int]
     ) -> None:
         self.model = model.train()
+        use_packed_attention(model.model.language_model)
         self.config = config
         self.version = 0
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         self.optimizer, self.schedule = self._new_optimizer()
+        self.companions = Companions(
+            self.model,
+            config.loss,
+            learning_rate=config.optimizer.learning_rate,
+            micro_batch_tokens=config.micro_batch_tokens,
+        )
 
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """A fresh optimizer and its schedule."""
@@ -60,6 +74,21 @@ class Learner:
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = rate
 
+    def annotate(self, groups: Sequence[Group]) -> list[list[Annotation]]:
+        """What the algorithm asks of every member of every group before advantages: see `Companions`."""
+        blank = [
+            Sample(
+                prompt=group.prompt,
+                token_ids=member.rollout.completion.token_ids,
+                old_logprobs=member.rollout.completion.policy_logprobs,
+                advantage=0.0,
+            )
+            for group in groups
+            for member in group.members
+        ]
+        found = iter(self.companions.annotate(self.model, blank, lambda *args: self._head(*args)[0]))
+        return [[next(found) for _ in group.members] for group in groups]
+
     def update(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One iteration over `samples`: epochs x minibatches optimizer steps. Returns metrics by name.
 
@@ -73,75 +102,68 @@ class Learner:
             for part in _minibatches(samples, self.config.minibatches, rng):
                 for name, value in self._optimizer_step(StepBatch(samples=tuple(part))).items():
                     metrics[name].append(value)
+        self.companions.follow(self.model)
         self.version += 1
         return {name: float(np.mean(values)) for name, values in metrics.items()}
 
     def _optimizer_step(self, batch: StepBatch) -> dict[str, float]:
         """Accumulate the gradient of one step over micro-batches, clip it and apply it."""
         images = collect_images(batch.samples)
-        features = self._encode(images)
-        leaf = features.detach().requires_grad_() if features is not None else None
+        encoded = EncodedImages(self.model, images)
+        self.companions.begin_step(images)
         sums: dict[str, float] = defaultdict(float)
         for part in split_by_tokens(batch.samples, budget=self.config.micro_batch_tokens):
             micro = make_micro_batch(part, images)
-            logprobs, entropy = self._logprobs(micro, leaf)
-            output = self._loss(micro, logprobs, batch)
+            hidden = response_hidden(self.model, micro, encoded.features)
+            logprobs, entropy = self._head(self.model, hidden, micro)
+            output = policy_loss(self._inputs(micro, logprobs, entropy, batch), self.config.loss)
+            output = self.companions.add_value_loss(output, micro, hidden, step_tokens=batch.tokens)
             output.loss.backward()
-            _add_statistics(sums, micro, logprobs.detach(), entropy, output)
-        if features is not None and leaf is not None and leaf.grad is not None:
-            features.backward(leaf.grad)  # every image passed the vision tower once, whatever the micro-batches
+            _add_statistics(sums, micro, logprobs.detach(), entropy.detach(), output)
+        encoded.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.grad_clip)
         learning_rate = self.schedule.get_last_lr()[0]
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
-        return {
-            "loss": sums["loss"],
+        own = {
             "grad_norm": float(norm),
             "learning_rate": float(learning_rate),
-            "entropy": sums["entropy"] / batch.tokens,
-            "approx_kl": sums["approx_kl"] / batch.tokens,
-            "clip_fraction": sums["clipped_tokens"] / batch.tokens,
-            "squared_log_ratio": sums["squared_log_ratio"] / batch.sequences,
-            "logprob_gap_max": sums["gap_max"],
+            "entropy": sums.pop("entropy") / batch.tokens,
+            "approx_kl": sums.pop("approx_kl") / batch.tokens,
+            **self.companions.finish_step(grad_clip=self.config.optimizer.grad_clip),
         }
+        return own | {name: float(value) for name, value in sums.items()}
 
-    def _encode(self, images: ImageSet | None) -> torch.Tensor | None:
-        """Features of all images of the step, with their graph."""
-        if images is None:
-            return None
-        device, dtype = self.model.device, self.model.dtype
-        return self.model.encode_images(images.pixel_values.to(device, dtype), images.grids.to(device))
-
-    def _logprobs(self, micro: MicroBatch, features: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probs and entropies `[N]` of the response tokens under the current policy."""
-        device = self.model.device
-        rows = features[micro.feature_index.to(device)] if features is not None and len(micro.feature_index) else None
-        embeds = self.model.embed(micro.input_ids.to(device), rows)
-        text = self.model.model.language_model
-        hidden = text(inputs_embeds=embeds, attention_mask=micro.attention_mask.to(device), use_cache=False)
-        chosen = hidden.last_hidden_state.flatten(0, 1)[micro.predictors.to(device)]
+    def _head(
+        self, model: KimiVLForConditionalGeneration, hidden: torch.Tensor, micro: MicroBatch
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probs and entropies `[N]` of the response tokens from a model's hidden states."""
         return token_logprobs(
-            chosen,
-            self.model.lm_head,
-            micro.targets.to(device),
+            hidden,
+            model.lm_head.weight,
+            micro.targets.to(model.device),
             temperature=self.config.temperature,
             barred=self._barred,
         )
 
-    def _loss(self, micro: MicroBatch, logprobs: torch.Tensor, batch: StepBatch) -> LossOutput:
-        device, loss = self.model.device, self.config.loss
-        inputs = LossInputs(
+    def _inputs(self, micro: MicroBatch, logprobs: torch.Tensor, entropy: torch.Tensor, batch: StepBatch) -> LossInputs:
+        device = self.model.device
+        columns = {name: c.to(device) for name, c in micro.columns.items() if name not in ("old_values", "returns")}
+        return LossInputs(
             logprobs=logprobs,
             old_logprobs=micro.old_logprobs.to(device),
             advantages=micro.advantages.to(device),
             sequence_ids=micro.sequence_ids.to(device),
             lengths=micro.lengths.to(device),
             step_sequences=batch.sequences,
+            step_tokens=batch.tokens,
+            max_tokens=self.config.max_new_tokens,
+            entropy=entropy,
+            imitated=micro.imitated.to(device),
+            step_imitated_tokens=batch.imitated_tokens,
+            **columns,
         )
-        if loss.algorithm == "grpo":
-            return grpo_loss(inputs, clip_low=loss.clip_low, clip_high=loss.clip_high)
-        return kimi_k15_loss(inputs, tau=loss.tau)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on exactly."""
@@ -150,6 +172,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "version": self.version,
+            "companions": self.companions.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -158,17 +181,22 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.version = state["version"]
+        self.companions.load_state_dict(state["companions"])
 
     def weights(self) -> dict[str, np.ndarray]:
-        """A copy of the policy's weights by state-dict name, for engines."""
+        """A copy of the policy's weights by state-dict name, adapters merged, for engines."""
         return numpy_weights(self.model)
+
+    def save(self, folder: Path) -> None:
+        """Write the policy, adapters merged, as a model's folder."""
+        self.model.save_pretrained(folder, state_dict=merged_weights(self.model))
 
 
 def numpy_weights(model: nn.Module) -> dict[str, np.ndarray]:
-    """A copy of a model's state dict as arrays. numpy has no bfloat16: such weights go as float32, which is exact."""
+    """A copy of a model's merged weights as arrays. numpy has no bfloat16: they go as float32, which is exact."""
     return {
         name: (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy().copy()
-        for name, t in model.state_dict().items()
+        for name, t in merged_weights(model).items()
     }
 
 
@@ -193,6 +221,6 @@ def _add_statistics(
     sums["loss"] += float(output.loss.detach())
     sums["entropy"] += float(entropy.sum())
     sums["approx_kl"] += float((gap.exp() - 1 - gap).sum())
-    sums["gap_max"] = max(sums["gap_max"], float(gap.abs().max()))
-    for name, value in output.sums.items():
-        sums[name] += value
+    sums["logprob_gap_max"] = max(sums["logprob_gap_max"], float(gap.abs().max()))
+    for name, value in output.metrics.items():
+        sums[name] += float(value)

@@ -1,43 +1,109 @@
-"""Log-probabilities of chosen tokens from hidden states, without ever holding all logits at once."""
+"""Log-probabilities and entropies of chosen tokens from hidden states; the table of all logits never exists.
+
+The distribution is the engine's: temperature, then the barred tokens, softmax in fp32. At 163,840 tokens of
+vocabulary the logits of one 8k-token sequence would take 5.4 GB in fp32, several times over; here they are made tile
+by tile, twice: once forward, where each tile goes into a running log-sum-exp, once backward, where it becomes its
+share of the gradient.
+
+Shapes: N tokens, H hidden, V vocabulary.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint
+from collections.abc import Iterator
+from typing import Any
 
-from rollouts.engines.sampling import policy_logprobs
+import torch
+
+TILE = 1 << 24  # logits of one tile, 64 MB in fp32
 
 
 def token_logprobs(
     hidden: torch.Tensor,
-    lm_head: nn.Module,
+    head: torch.Tensor,
     targets: torch.Tensor,
     *,
     temperature: float,
     barred: torch.Tensor,
-    chunk: int = 2048,
+    tile: int = TILE,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-prob `[N]` of each target and the distribution's entropy `[N]` (detached) from hidden states `[N, H]`.
+    """Log-prob `[N]` of each target and entropy `[N]` in nats, from hidden states `[N, H]` and the head `[V, H]`.
 
-    Temperature and the barred mask are applied exactly as the engine does. Chunks of `chunk` tokens are recomputed
-    in the backward pass, so at most `chunk * V` logits exist at a time.
+    Both carry gradients to `hidden` and `head`. `barred` is `[V]` bool; a barred target has log-prob -inf.
     """
-    logprobs, entropies = [], []
-    for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-        if len(hidden) > chunk and torch.is_grad_enabled():
-            lp, ent = checkpoint(_chunk_logprobs, h, lm_head, t, temperature, barred, use_reentrant=False)
-        else:
-            lp, ent = _chunk_logprobs(h, lm_head, t, temperature, barred)
-        logprobs.append(lp)
-        entropies.append(ent)
-    return torch.cat(logprobs), torch.cat(entropies)
+    return _TokenLogprobs.apply(hidden, head, targets, temperature, barred, tile)  # pyright: ignore[reportReturnType]
 
 
-def _chunk_logprobs(
-    hidden: torch.Tensor, lm_head: nn.Module, targets: torch.Tensor, temperature: float, barred: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    table = policy_logprobs(lm_head(hidden), temperature, barred)
-    with torch.no_grad():
-        entropy = -(table.exp() * table.masked_fill(barred, 0.0)).sum(-1)
-    return table.gather(-1, targets[:, None]).squeeze(-1), entropy
+class _TokenLogprobs(torch.autograd.Function):
+    """Forward keeps the log-sum-exp and the entropy of each token; backward makes the logits again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        head: torch.Tensor,
+        targets: torch.Tensor,
+        temperature: float,
+        barred: torch.Tensor,
+        tile: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `token_logprobs`."""
+        exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        highest, total, weighted, chosen = hidden.new_zeros(4, len(hidden), dtype=exact)
+        highest.fill_(-torch.inf)
+        for rows, words in _tiles(len(hidden), len(head), tile):
+            logits = _logits(hidden[rows], head[words], temperature, barred[words], exact)
+            peak = torch.maximum(highest[rows], logits.amax(-1))
+            base = torch.where(peak.isinf(), 0.0, peak)  # every token of this tile may be barred
+            shrink = (highest[rows] - base).exp()
+            shares = (logits - base[:, None]).exp()
+            total[rows] = total[rows] * shrink + shares.sum(-1)
+            weighted[rows] = weighted[rows] * shrink + (shares * logits.masked_fill(barred[words], 0.0)).sum(-1)
+            highest[rows] = peak
+            inside, index = _targets(targets[rows], words)
+            chosen[rows] = torch.where(inside, logits.gather(-1, index).squeeze(-1), chosen[rows])
+        lse = highest + total.log()
+        entropy = lse - weighted / total
+        ctx.save_for_backward(hidden, head, targets, barred, lse, entropy)
+        ctx.temperature, ctx.tile = temperature, tile
+        return chosen - lse, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """`d log p(t) / d z_i = [i = t] - p_i` and `d entropy / d z_i = -p_i (log p_i + entropy)`, z = logits / T."""
+        of_logprob, of_entropy = gradients
+        hidden, head, targets, barred, lse, entropy = ctx.saved_tensors
+        to_hidden, to_head = torch.zeros_like(hidden, dtype=lse.dtype), torch.zeros_like(head, dtype=lse.dtype)
+        for rows, words in _tiles(len(hidden), len(head), ctx.tile):
+            logits = _logits(hidden[rows], head[words], ctx.temperature, barred[words], lse.dtype)
+            logprobs = logits - lse[rows, None]
+            shares = logprobs.exp()
+            inner = logprobs.masked_fill_(barred[words], 0.0).add_(entropy[rows, None])
+            grad = inner.mul_(-of_entropy[rows, None]).sub_(of_logprob[rows, None]).mul_(shares)
+            inside, index = _targets(targets[rows], words)
+            grad.scatter_add_(-1, index, torch.where(inside, of_logprob[rows], 0.0)[:, None])
+            grad = (grad / ctx.temperature).to(hidden.dtype)
+            to_hidden[rows] += grad @ head[words]
+            to_head[words] += grad.T @ hidden[rows]
+        return to_hidden.to(hidden.dtype), to_head.to(head.dtype), None, None, None, None
+
+
+def _tiles(tokens: int, vocabulary: int, tile: int) -> Iterator[tuple[slice, slice]]:
+    """Cut `[tokens, vocabulary]` into tiles of at most `tile` cells, about 16 times wider than high."""
+    width = min(vocabulary, max(1, round((16 * tile) ** 0.5)))
+    height = max(1, tile // width)
+    for top in range(0, tokens, height):
+        for left in range(0, vocabulary, width):
+            yield slice(top, top + height), slice(left, left + width)
+
+
+def _logits(
+    hidden: torch.Tensor, head: torch.Tensor, temperature: float, barred: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    return ((hidden @ head.T).to(dtype) / temperature).masked_fill_(barred, -torch.inf)
+
+
+def _targets(targets: torch.Tensor, words: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which targets lie in the tile, and a column `[n, 1]` for each (any where it does not)."""
+    inside = (targets >= words.start) & (targets < words.stop)
+    return inside, torch.where(inside, targets - words.start, 0)[:, None]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from configs.schema import RLConfig
 from rewards.scorer import Scorer
-from rl.collect import group_metrics, make_groups, make_samples, permute_rewards, shape_by_length
+from rl.collect import group_metrics, learnable, make_groups, make_samples, permute_rewards, sample_metrics, shape
 from rl.evaluate import Decode, request_seed, sample_and_score
 from rl.learner import Learner
 from rollouts.prompts import PromptRenderer
@@ -63,12 +63,14 @@ class Loop:
                 n=config.samples_per_prompt,
                 seed=request_seed(self.seed, step),
             )
-        groups = [shape_by_length(g, config.length_reward, step=step) for g in make_groups(prompts, scored)]
+        groups = [shape(g, config, step=step) for g in make_groups(prompts, scored)]
         metrics = group_metrics(groups) | {f"skipped/{reason}": float(n) for reason, n in skipped.items()}
         if config.shuffle_rewards:
             groups = permute_rewards(groups, seed=request_seed(self.seed + 1, step))
         with watch.phase("update"):
-            metrics |= self.learner.update(make_samples(groups, config))
+            groups = learnable(groups, config)
+            samples = make_samples(groups, config, self.learner.annotate(groups))
+            metrics |= sample_metrics(samples) | self.learner.update(samples)
         with watch.phase("publish"):
             self.pool.publish(self.learner.weights(), version=self.learner.version)
         return metrics | watch.seconds | {"version": float(self.learner.version)}

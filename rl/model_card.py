@@ -68,7 +68,8 @@ def _front_matter(facts: CardFacts) -> str:
 def _methods(config: RunConfig) -> list[str]:
     if config.rl is None:
         return ["sft"]
-    return ["reinforcement-learning", "grpo" if config.rl.loss.algorithm == "grpo" else "online-mirror-descent"]
+    name = config.rl.loss.algorithm
+    return ["reinforcement-learning", "online-mirror-descent" if name == "kimi_k15" else name.replace("_", "-")]
 
 
 def _introduction(facts: CardFacts) -> str:

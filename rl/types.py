@@ -1,36 +1,64 @@
-"""What the learner consumes: `Sample` -> `StepBatch` -> `MicroBatch`.
+"""What the learner consumes: `Sample` -> `StepBatch` -> `MicroBatch`; SFT packs plain `Answer`s the same way.
 
-Shapes: B sequences, S padded length, T response tokens of one sequence, N response tokens of the micro-batch.
+Shapes: B sequences, P packed tokens (prompts and responses), T response tokens of one sequence, N response tokens of
+the micro-batch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from kimi_vl.packing import Segment
 from rollouts.types import Prompt
+
+COLUMNS = ("token_advantages", "reference_logprobs", "sampler_logprobs", "old_values", "returns")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One response to learn from; samples that share a `Prompt` object share its image encoding."""
+class Annotation:
+    """What the learner says of one response before its advantages are known, `[T]` float32 at the iteration's start.
+
+    None is what the recipe's algorithm does not ask for.
+    """
+
+    policy_logprobs: np.ndarray | None = None  # the learner's own, for the mismatch correction
+    reference_logprobs: np.ndarray | None = None
+    values: np.ndarray | None = None  # the critic's, before each token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A response to a prompt; answers that share a `Prompt` object share what is computed for it."""
 
     prompt: Prompt
     token_ids: np.ndarray  # [T] int64
-    old_logprobs: np.ndarray  # [T] float32, the engine's policy log-probs: the ratio's denominator
+
+    def __len__(self) -> int:
+        """Tokens of prompt and response together."""
+        return len(self.prompt.input_ids) + len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample(Answer):
+    """One response that RL learns from."""
+
+    old_logprobs: np.ndarray  # [T] float32 of the policy at the iteration's start: the ratio's denominator
     advantage: float
+    imitated: bool = False  # the supervised term copies it
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # [T] float32 each; some of COLUMNS, by recipe
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.old_logprobs):
             raise ValueError(f"{len(self.token_ids)} tokens but {len(self.old_logprobs)} log-probs")
         if len(self.token_ids) == 0:
             raise ValueError("a sample needs at least one response token")
-
-    def __len__(self) -> int:
-        """Tokens of prompt and response together."""
-        return len(self.prompt.input_ids) + len(self.token_ids)
+        for name, column in self.columns.items():
+            if name not in COLUMNS or len(column) != len(self.token_ids):
+                raise ValueError(f"column {name} of {len(column)} for {len(self.token_ids)} tokens; known: {COLUMNS}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +77,31 @@ class StepBatch:
         """Number of response tokens in the step."""
         return sum(len(s.token_ids) for s in self.samples)
 
+    @property
+    def imitated_tokens(self) -> int:
+        """Number of response tokens in the step that the supervised term copies."""
+        return sum(len(s.token_ids) for s in self.samples if s.imitated)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MicroBatch:
-    """Padded sequences of one forward pass, and flat views of their response tokens."""
+class PackedRow:
+    """Prompts and responses of one forward pass in one row without padding, and where the response tokens are."""
 
-    input_ids: torch.Tensor  # [B, S]
-    attention_mask: torch.Tensor  # [B, S], 1 on real tokens
+    input_ids: torch.Tensor  # [P]
+    position_ids: torch.Tensor  # [P], counted from the start of each token's own sequence
+    segments: tuple[Segment, ...]  # which packed tokens see which
     feature_index: torch.Tensor  # rows of the step's image features, in the order of the placeholders
-    predictors: torch.Tensor  # [N] flat indices into B * S of the positions that predict the response tokens
+    predictors: torch.Tensor  # [N] packed positions that predict the response tokens
     targets: torch.Tensor  # [N] the response tokens
-    old_logprobs: torch.Tensor  # [N]
-    advantages: torch.Tensor  # [B]
     lengths: torch.Tensor  # [B] response tokens of each sequence
     sequence_ids: torch.Tensor  # [N] which of the B sequences a response token belongs to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch(PackedRow):
+    """A packed row of samples, with what the losses read."""
+
+    old_logprobs: torch.Tensor  # [N]
+    advantages: torch.Tensor  # [B]
+    imitated: torch.Tensor  # [B] bool
+    columns: Mapping[str, torch.Tensor]  # [N] each; those of the samples

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from configs.load import load_recipe
 from configs.schema import JudgeConfig, RewardConfig
-from rewards.options import base_name
 from rewards.plugins import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Score, VerdictKind
@@ -53,7 +52,7 @@ def score_command(file: Path, *, options: ScoreOptions, console: Console) -> int
     aside = output.with_name(f".{output.name}.part")
     try:
         with Scorer(terms, base=Path.cwd(), judge=judge) as scorer:
-            rows = read_rows(file, columns, options.verifier, needs_tokens=_needs_tokens(terms))
+            rows = read_rows(file, columns, options.verifier)
             _score_all(file, rows, scorer, tally, aside, console)
         if not tally.rows and not tally.bad:
             raise UserError(f"{file}: holds no line; each must be a JSON object with {', '.join(FIELDS[:3])} and so on")
@@ -78,10 +77,6 @@ def _score_all(
             _score(batch, scorer, tally, out)
             for _ in range(done):
                 bar.advance({"accuracy": tally.accuracy})
-
-
-def _needs_tokens(terms: Sequence[RewardConfig]) -> bool:
-    return any(base_name(term.use) == "overlong" for term in terms)
 
 
 class Tally:
@@ -177,11 +172,7 @@ def _score(batch: Sequence[Row | BadLine], scorer: Scorer, tally: Tally, out: IO
             rows.append(item)
         else:
             tally.bad.append(item)
-    known = all(row.tokens is not None for row in rows)
-    tokens = [row.tokens or 0 for row in rows] if known else None
-    for row, score in zip(
-        rows, scorer.score([r.response for r in rows], [r.task for r in rows], tokens=tokens), strict=True
-    ):
+    for row, score in zip(rows, scorer.score([r.response for r in rows], [r.task for r in rows]), strict=True):
         tally.add(row, score)
         out.write(json.dumps(_record(row, score), ensure_ascii=True) + "\n")
 

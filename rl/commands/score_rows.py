@@ -10,7 +10,7 @@ from typing import Any
 
 from rewards.types import Task
 
-FIELDS = ("response", "responses", "answer", "verifier", "choices", "question", "source", "id", "images", "tokens")
+FIELDS = ("response", "responses", "answer", "verifier", "choices", "question", "source", "id", "images")
 _DEFAULT_SOURCE = "all"
 _LONGEST = 50_000_000  # bytes of a line
 
@@ -23,7 +23,6 @@ class Row:
     sample: int  # which response of the line, from 0
     response: str
     task: Task
-    tokens: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +33,7 @@ class BadLine:
     reason: str
 
 
-def read_rows(
-    file: Path, columns: Mapping[str, str], verifier: str, needs_tokens: bool = False
-) -> Iterator[Row | BadLine]:
+def read_rows(file: Path, columns: Mapping[str, str], verifier: str) -> Iterator[Row | BadLine]:
     """The rows of `file`; `columns` maps our fields to the file's, `verifier` is for rows that name none.
 
     Blank lines are left out. `images` are paths relative to the file.
@@ -46,7 +43,7 @@ def read_rows(
             if not line.strip():
                 continue
             try:
-                yield from _rows(line, number, file.parent, columns, verifier, needs_tokens)
+                yield from _rows(line, number, file.parent, columns, verifier)
             except _Bad as error:
                 yield BadLine(line=number, reason=str(error))
 
@@ -55,9 +52,7 @@ class _Bad(ValueError):
     pass
 
 
-def _rows(
-    line: bytes, number: int, folder: Path, columns: Mapping[str, str], verifier: str, needs_tokens: bool
-) -> list[Row]:
+def _rows(line: bytes, number: int, folder: Path, columns: Mapping[str, str], verifier: str) -> list[Row]:
     cell = {field: value for field, value in _fields(line, columns).items() if value is not None}
     responses = _responses(cell)
     choices = cell.get("choices", [])
@@ -72,11 +67,7 @@ def _rows(
         verifier=_text(cell.get("verifier") or ("choice" if choices else verifier), "verifier"),
         choices=tuple(str(choice) for choice in choices),
     )
-    tokens = _tokens(cell, len(responses), needs_tokens)
-    return [
-        Row(line=number, sample=at, response=response, task=task, tokens=count)
-        for at, (response, count) in enumerate(zip(responses, tokens, strict=True))
-    ]
+    return [Row(line=number, sample=at, response=response, task=task) for at, response in enumerate(responses)]
 
 
 def _fields(line: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
@@ -113,18 +104,6 @@ def _text(value: Any, field: str) -> str:
     if field == "answer" and not text.strip():
         raise _Bad("answer is empty")
     return text
-
-
-def _tokens(cell: Mapping[str, Any], count: int, needed: bool) -> list[int | None]:
-    value = cell.get("tokens")
-    if value is None:
-        if needed:
-            raise _Bad("needs `tokens`, the length of the response, for the term overlong")
-        return [None] * count
-    given = value if isinstance(value, list) else [value]
-    if len(given) != count or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in given):
-        raise _Bad(f"tokens must be a whole number for each of the {count} responses")
-    return given
 
 
 def _images(value: Any, folder: Path) -> tuple[bytes, ...]:

@@ -44,14 +44,18 @@ def test_mistakes(spec, message):
         build_verifier(spec, None)
 
 
-def test_options_of_terms_are_needed_or_not():
+def test_options_of_terms():
     assert make(TERMS, "repetition(n=3)")
-    with pytest.raises(PluginError, match=r"needs longest=..., buffer=..."):
-        make(TERMS, "overlong")
-    with pytest.raises(PluginError, match=r"longest = 1.5: must be a whole number"):
-        make(TERMS, "overlong(longest=1.5, buffer=1)")
-    with pytest.raises(PluginError, match="buffer = 20: must be at least 1 and at most longest = 10"):
-        make(TERMS, "overlong(longest=10, buffer=20)")
+    with pytest.raises(PluginError, match=r"n = 1.5: must be a whole number"):
+        make(TERMS, "repetition(n=1.5)")
+    with pytest.raises(PluginError, match="n = 0: must be 1 or more"):
+        make(TERMS, "repetition(n=0)")
+    with pytest.raises(PluginError, match=r"needs size=\.\.\."):
+        make({"needy": _needy}, "needy")
+
+
+def _needy(*, size: int) -> int:
+    return size
 
 
 def test_every_built_in_is_known_by_name():
@@ -78,16 +82,13 @@ def test_through_the_scorer():
 def test_terms_through_the_scorer():
     terms = (
         RewardConfig(),
-        RewardConfig(use="overlong(longest=10, buffer=4)", weight=0.5),
         RewardConfig(use="repetition(n=1)", weight=0.1),
         RewardConfig(use="language"),
     )
     task = Task(id="1", source="unit", question="What is shown?", answer="cat cat", verifier="text")
     with Scorer(terms) as scorer:
-        [score] = scorer.score(["cat cat"], [task], tokens=[8])
-        assert score.parts == {"verifier": 1.0, "overlong": -0.5, "repetition": -0.5, "language": 0.0}
-        assert score.reward == pytest.approx(1 - 0.25 - 0.05)
-        with pytest.raises(ValueError, match="overlong needs the length"):
-            scorer.score(["cat"], [task])
+        [score] = scorer.score(["cat cat"], [task])
+        assert score.parts == {"verifier": 1.0, "repetition": -0.5, "language": 0.0}
+        assert score.reward == pytest.approx(1 - 0.05)
     with pytest.raises(PluginError, match="name repetition more than once"):
         Scorer((RewardConfig(use="repetition"), RewardConfig(use="repetition(n=3)")))

@@ -1,4 +1,4 @@
-"""Format, length, overlong, repetition and language against numbers worked out by hand."""
+"""Format, length, repetition and language against numbers worked out by hand."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,6 @@ from rewards.shaping import (
     format_reward,
     language_penalties,
     length_rewards,
-    overlong_penalties,
     repetition_penalties,
 )
 
@@ -57,16 +56,6 @@ def test_length_properties(pairs):
     assert all(r <= 0.0 for r, c in zip(rewards, corrects, strict=True) if not c)
     shortest = [r for r, n, c in zip(rewards, lengths, corrects, strict=True) if c and n == min(lengths)]
     assert all(r == max(rewards) for r in shortest)
-
-
-def test_overlong_by_hand():
-    # longest 100, buffer 20: 0 up to 80, then (80 - len) / 20, -1 from 100 on
-    assert overlong_penalties([0, 80, 85, 90, 100, 101, 10**9], longest=100, buffer=20) == [
-        0.0, 0.0, -0.25, -0.5, -1.0, -1.0, -1.0,
-    ]  # fmt: skip
-    for buffer in (0, 101):
-        with pytest.raises(ValueError, match="must be at least 1 and at most longest"):
-            overlong_penalties([1], longest=100, buffer=buffer)
 
 
 def test_repetition_by_hand():

@@ -80,7 +80,7 @@ def make_learner(model, *, loss=None, optimizer=None, temperature=0.9, **options
         loss=loss or LossConfig(algorithm="grpo"),
         optimizer=optimizer or OptimizerConfig(learning_rate=1e-3, grad_clip=1e9),
         temperature=temperature,
-        **{"total_steps": 10, **options},
+        **{"total_steps": 10, "max_new_tokens": 16, **options},
     )
     return Learner(model, config, barred_ids=barred_ids(model))
 

@@ -1,56 +1,74 @@
 """Samples to micro-batches: nothing lost, nothing over the budget, positions where they belong."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
-import torch
 from rl_helpers import make_prompt, make_samples
 
 from rl.batch import collect_images, make_micro_batch, split_by_tokens
 from rl.types import Sample, StepBatch
 
 
-@pytest.mark.parametrize("budget", [1, 20, 45, 100, 10_000])
+def packed_tokens(part):
+    """Tokens of one packed row: each prompt once, each response but its last token."""
+    prompts = {id(s.prompt): len(s.prompt.input_ids) for s in part}
+    return sum(prompts.values()) + sum(len(s.token_ids) - 1 for s in part)
+
+
+@pytest.mark.parametrize("budget", [1, 20, 27, 45, 100, 10_000])
 def test_splits_keep_every_sample_and_the_budget(rng, model, budget):
-    samples = make_samples(rng, model)
+    samples = make_samples(rng, model, per_prompt=5)
     parts = split_by_tokens(samples, budget=budget)
     assert sorted(id(s) for part in parts for s in part) == sorted(id(s) for s in samples)
     for part in parts:
-        assert len(part) == 1 or len(part) * max(len(s) for s in part) <= budget
+        assert len(part) == 1 or packed_tokens(part) <= budget
+        runs = [id(s.prompt) for s in part]
+        assert len(set(runs)) == 1 + sum(a != b for a, b in pairwise(runs)), "samples of a prompt stand together"
     if budget == 10_000:
         assert len(parts) == 1
 
 
-def test_splits_put_similar_lengths_together(rng, model):
-    lengths = [[len(s) for s in part] for part in split_by_tokens(make_samples(rng, model), budget=60)]
-    assert len(lengths) > 2
-    flat = [n for part in lengths for n in part]
-    assert flat == sorted(flat, reverse=True)
+def test_a_group_is_cut_only_where_it_does_not_fit_whole(rng, model):
+    samples = make_samples(rng, model)
+    largest = max(
+        packed_tokens([s for s in samples if s.prompt is p]) for p in {id(s): s.prompt for s in samples}.values()
+    )
+    parts = split_by_tokens(samples, budget=largest)
+    assert len(parts) > 1
+    assert sum(len({id(s.prompt) for s in part}) for part in parts) == 4, "four prompts, each read once"
 
 
 def test_a_micro_batch_says_where_every_response_token_is(rng, model):
     samples = make_samples(rng, model)
     micro = make_micro_batch(samples, collect_images(samples))
-    flat = micro.input_ids.flatten()
-    assert torch.equal(flat[micro.predictors + 1], micro.targets), "a predictor stands before its token"
+    assert len(micro.input_ids) == len(micro.position_ids) == packed_tokens(samples), "no padding"
+    starts = {}
+    for segment in micro.segments:
+        starts.setdefault(segment.start, segment)
     at = 0
     for row, sample in enumerate(samples):
-        count = len(sample.token_ids)
+        count, prompt = len(sample.token_ids), sample.prompt.input_ids
         assert micro.lengths[row] == count
-        assert micro.attention_mask[row].sum() == len(sample)
-        assert micro.attention_mask[row, : len(sample)].all()
-        assert micro.input_ids[row, : len(sample.prompt.input_ids)].tolist() == sample.prompt.input_ids.tolist()
         assert micro.targets[at : at + count].tolist() == sample.token_ids.tolist()
         assert micro.old_logprobs[at : at + count].tolist() == sample.old_logprobs.tolist()
         assert (micro.sequence_ids[at : at + count] == row).all()
         assert micro.advantages[row] == pytest.approx(sample.advantage)
-        first = int(micro.predictors[at]) - row * micro.input_ids.shape[1]
-        assert first == len(sample.prompt.input_ids) - 1, "the last prompt token predicts the first response token"
+        first, *others = micro.predictors[at : at + count].tolist()
+        begin = first - len(prompt) + 1
+        assert micro.input_ids[begin : first + 1].tolist() == prompt.tolist(), "the last prompt token predicts first"
+        assert micro.position_ids[begin : first + 1].tolist() == list(range(len(prompt)))
+        assert micro.input_ids[others].tolist() == sample.token_ids[:-1].tolist(), "each token predicts the next"
+        assert micro.position_ids[others].tolist() == [len(prompt) + i for i in range(count - 1)]
+        if others:
+            own = starts[others[0]]
+            assert (own.length, own.prefix_start, own.prefix_length) == (count - 1, begin, len(prompt))
         at += count
     assert at == len(micro.targets)
 
 
 def test_features_follow_the_placeholders(rng, model):
-    """The rows of `feature_index`, in order, are those of each sample's own prompt."""
+    """The rows of `feature_index`, in order, are those of each prompt in the row."""
     samples = make_samples(rng, model, per_prompt=2)
     images = collect_images(samples)
     prompts = list({id(s.prompt): s.prompt for s in samples}.values())
@@ -60,7 +78,7 @@ def test_features_follow_the_placeholders(rng, model):
     placeholders = int((micro.input_ids == model.config.media_placeholder_token_id).sum())
     assert len(micro.feature_index) == placeholders
     starts = dict(zip(map(id, prompts), np.cumsum([0] + [len(p.pixel_values) // 4 for p in prompts]), strict=False))
-    expected = [starts[id(s.prompt)] + i for s in picked for i in range(len(s.prompt.pixel_values) // 4)]
+    expected = [starts[id(p)] + i for p in prompts[::-1] for i in range(len(p.pixel_values) // 4)]
     assert micro.feature_index.tolist() == expected
 
 

@@ -42,7 +42,7 @@ class Fake:
     def decode(self, token_ids):
         return TEXTS[int(token_ids[0])]
 
-    def score(self, responses, tasks, tokens=None):
+    def score(self, responses, tasks):
         kinds = {"right": VerdictKind.CORRECT, "crash": VerdictKind.CRASH}
         found = [kinds.get(text.rpartition("▷")[2], VerdictKind.WRONG) for text in responses]
         return [

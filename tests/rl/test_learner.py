@@ -9,8 +9,10 @@ import torch
 from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples
 
 from configs.schema import LossConfig, OptimizerConfig, SamplingConfig
+from rl.batch import collect_images, make_micro_batch
+from rl.forward import encode, response_hidden
 from rl.learner import _minibatches
-from rl.losses import LossInputs, grpo_loss, kimi_k15_loss
+from rl.losses import LossInputs, policy_loss
 from rl.types import Sample
 from rollouts.engines.sampling import barred_token_mask, policy_logprobs
 from rollouts.engines.transformers import TransformersEngine
@@ -29,6 +31,14 @@ def gradient(samples, *, loss=LOSSES[0], model=None, **options):
     )
     metrics = learner.update(samples)
     return seen, metrics
+
+
+def logprobs(learner, samples):
+    """Log-probs and entropies of the responses under the learner's policy."""
+    images = collect_images(samples)
+    micro = make_micro_batch(samples, images)
+    hidden = response_hidden(learner.model, micro, encode(learner.model, images))
+    return learner._head(learner.model, hidden, micro)
 
 
 def distance(a, b):
@@ -59,10 +69,10 @@ def plain_gradient(samples, loss, *, temperature=0.9):
             sequence_ids=torch.zeros(len(new), dtype=torch.long),
             lengths=torch.tensor([len(new)]),
             step_sequences=len(samples),
+            step_tokens=sum(len(s.token_ids) for s in samples),
+            max_tokens=16,
         )
-        grpo = loss.algorithm == "grpo"
-        output = grpo_loss(x, clip_low=0.2, clip_high=0.2) if grpo else kimi_k15_loss(x, tau=0.2)
-        total = total + output.loss
+        total = total + policy_loss(x, loss).loss
     total.backward()
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, float(total.detach())
 
@@ -154,9 +164,7 @@ def test_metrics_by_hand(rng, model):
         Sample(prompt=prompt, token_ids=t, old_logprobs=np.zeros(len(t), np.float32), advantage=0.0) for t in responses
     ]
     learner = make_learner(model)
-    from rl.batch import make_micro_batch
-
-    new, entropy = learner._logprobs(make_micro_batch(probe, None), None)
+    new, entropy = logprobs(learner, probe)
     new = new.detach().numpy()
     samples = [
         Sample(prompt=prompt, token_ids=t, old_logprobs=old - 0.5, advantage=a)
@@ -187,12 +195,9 @@ def test_an_update_makes_good_answers_likelier(rng, model):
     learner = make_learner(model, optimizer=OptimizerConfig(learning_rate=1e-3))
 
     def score(tokens):
-        from rl.batch import collect_images, make_micro_batch
-
         s = Sample(prompt=prompt, token_ids=tokens, old_logprobs=np.zeros(4, np.float32), advantage=0.0)
         with torch.no_grad():
-            images = collect_images([s])
-            return learner._logprobs(make_micro_batch([s], images), learner._encode(images))[0].numpy()
+            return logprobs(learner, [s])[0].numpy()
 
     before = score(good).sum(), score(bad).sum()
     learner.update(

@@ -1,58 +1,109 @@
-"""Log-probs in chunks equal log-probs at once, and both equal what torch says."""
+"""Log-probs by tiles equal those of the whole table, forward and backward, and the table never exists."""
+
+import weakref
 
 import pytest
 import torch
-from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rl.logprobs import token_logprobs
-from rollouts.engines.sampling import barred_token_mask
+from rollouts.engines.sampling import barred_token_mask, policy_logprobs
+
+VOCABULARY, HIDDEN = 50, 8
 
 
-def setting(rng, count=37):
-    head = nn.Linear(8, 50, bias=False).double()
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(rng.normal(size=(50, 8))))
-    hidden = torch.from_numpy(rng.normal(size=(count, 8))).requires_grad_()
-    return head, hidden, torch.from_numpy(rng.integers(0, 47, count)), barred_token_mask(50, [47, 48, 49])
+def setting(rng, count=37, dtype=torch.float64):
+    head = torch.from_numpy(rng.normal(size=(VOCABULARY, HIDDEN))).to(dtype).requires_grad_()
+    hidden = torch.from_numpy(rng.normal(size=(count, HIDDEN))).to(dtype).requires_grad_()
+    barred = barred_token_mask(VOCABULARY, [3, 47, 48, 49])
+    free = torch.tensor([i for i in range(VOCABULARY) if not barred[i]])
+    return head, hidden, free[torch.from_numpy(rng.integers(0, len(free), count))], barred
 
 
-@pytest.fixture
-def _in_fp64(monkeypatch):
-    """`policy_logprobs` rounds to fp32; here it must not, so that only the chunks can differ."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+def whole(hidden, head, targets, barred, temperature):
+    """The plain computation by torch's own functions, over the tokens that are not barred."""
+    distribution = torch.distributions.Categorical(logits=(hidden @ head.T)[:, ~barred] / temperature)
+    return distribution.log_prob((~barred).cumsum(0)[targets] - 1), distribution.entropy()
 
 
-@pytest.mark.usefixtures("_in_fp64")
-@pytest.mark.parametrize("chunk", [1, 5, 36, 37])
-def test_chunks_change_neither_values_nor_gradients(rng, chunk):
-    head, hidden, targets, barred = setting(rng)
-    weights = torch.from_numpy(rng.normal(size=37))
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("tile", [1, 7, 60, 400, 1 << 24])
+def test_tiles_change_neither_values_nor_gradients(rng, dtype, tolerance, tile):
+    head, hidden, targets, barred = setting(rng, dtype=dtype)
+    weights = [torch.from_numpy(rng.normal(size=37)).to(dtype) for _ in range(2)]
     results = []
-    for size in (10_000, chunk):
-        logprobs, entropy = token_logprobs(hidden, head, targets, temperature=0.7, barred=barred, chunk=size)
-        assert logprobs.dtype == torch.float64
-        gradients = torch.autograd.grad((logprobs * weights).sum(), [hidden, head.weight])
-        results.append((logprobs.detach(), entropy, *gradients))
-    for whole, cut in zip(*results, strict=True):
-        assert (whole - cut).abs().max() < 1e-10
+    for values in (
+        whole(hidden, head, targets, barred, 0.7),
+        token_logprobs(hidden, head, targets, temperature=0.7, barred=barred, tile=tile),
+    ):
+        total = sum((v * w).sum() for v, w in zip(values, weights, strict=True))
+        results.append([*values, *torch.autograd.grad(total, [hidden, head])])
+    for expected, found in zip(*results, strict=True):
+        assert found.dtype == dtype
+        expected, found = expected.detach(), found.detach()
+        assert (expected - found).abs().max() < tolerance * max(1.0, float(expected.abs().max()))
 
 
-def test_values_are_those_of_a_categorical_distribution(rng):
-    head, hidden, targets, barred = setting(rng)
-    logprobs, entropy = token_logprobs(hidden, head, targets, temperature=0.7, barred=barred)
-    expected = torch.distributions.Categorical(logits=(head(hidden) / 0.7)[:, :47])
-    assert torch.allclose(logprobs.double(), expected.log_prob(targets), atol=1e-5)
-    assert torch.allclose(entropy.double(), expected.entropy(), atol=1e-5)
-    assert not entropy.requires_grad
+def test_values_are_those_of_the_engine(rng):
+    head, hidden, targets, barred = setting(rng, dtype=torch.float32)
+    table = policy_logprobs(hidden @ head.T, 0.7, barred)
+    logprobs, _ = token_logprobs(hidden, head, targets, temperature=0.7, barred=barred, tile=100)
+    assert torch.allclose(logprobs, table.gather(-1, targets[:, None])[:, 0], atol=1e-6)
 
 
-def test_a_chunk_holds_no_more_logits_than_it_says(rng):
-    head, hidden, targets, barred = setting(rng)
-    rows = []
-    head.register_forward_hook(lambda _, inputs, output: rows.append(len(output)))
-    token_logprobs(hidden, head, targets, temperature=1.0, barred=barred, chunk=10)[0].sum().backward()
-    assert max(rows) == 10
-    assert sum(rows) == 2 * 37, "once forward, once again in the backward pass"
+def test_a_tile_of_barred_tokens_alone_and_huge_logits_stay_finite():
+    head = torch.tensor([[0.0], [0.0], [1.0], [-1.0]]).requires_grad_()
+    hidden = torch.tensor([[1e4], [0.0]]).requires_grad_()
+    barred = torch.tensor([True, True, False, False])
+    logprobs, entropy = token_logprobs(hidden, head, torch.tensor([2, 3]), temperature=1.0, barred=barred, tile=1)
+    assert logprobs.tolist() == pytest.approx([0.0, -0.693147], abs=1e-6)
+    assert entropy.tolist() == pytest.approx([0.0, 0.693147], abs=1e-6)
+    (logprobs.sum() + entropy.sum()).backward()
+    assert hidden.grad.isfinite().all()
+    assert head.grad.isfinite().all()
+
+
+class LiveBytes(TorchDispatchMode):
+    """The most bytes that tensors made inside held at one time."""
+
+    def __init__(self):
+        super().__init__()
+        self.live = self.peak = 0
+        self._known = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._hold(tensor.untyped_storage())
+        return result
+
+    def _hold(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key, size):
+        self._known.discard(key)
+        self.live -= size
+
+
+def test_the_peak_is_a_sixteenth_of_all_logits(rng):
+    tokens, vocabulary = 2048, 8192
+    full = 4 * tokens * vocabulary
+    head = torch.randn(vocabulary, HIDDEN, requires_grad=True)
+    hidden = torch.randn(tokens, HIDDEN, requires_grad=True)
+    targets, barred = torch.arange(tokens), torch.zeros(vocabulary, dtype=torch.bool)
+    with LiveBytes() as plain:
+        policy_logprobs(hidden @ head.T, 1.0, barred).gather(-1, targets[:, None]).sum().backward()
+    with LiveBytes() as tiled:
+        token_logprobs(hidden, head, targets, temperature=1.0, barred=barred, tile=1 << 16)[0].sum().backward()
+    assert plain.peak >= 2 * full, "the measure sees the logits and their gradient"
+    assert tiled.peak <= full / 16
 
 
 def test_no_token_gives_no_logprob(rng):

@@ -1,34 +1,22 @@
-"""Policy losses: numbers by hand, gradients by autograd on a policy that is a table, and TRL's GRPO."""
+"""GRPO and Kimi k1.5: numbers by hand, and gradients by autograd on a policy that is a table."""
 
 import math
 
 import pytest
 import torch
+from loss_helpers import RESPONSES, REWARDS, Table, inputs, of_tables
 
-from rl.losses import LossInputs, grpo_loss, kimi_k15_loss
+from rl.losses.clipped import grpo_loss
+from rl.losses.whole_answer import kimi_k15_loss
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.3}
-
-
-def inputs(new, old, advantages, *, sequences=None):
-    """One list of log-probs for each sequence."""
-    lengths = torch.tensor([len(s) for s in new])
-    flat = [torch.as_tensor([x for s in side for x in s], dtype=torch.float64) for side in (new, old)]
-    return LossInputs(
-        logprobs=flat[0].requires_grad_(),
-        old_logprobs=flat[1],
-        advantages=torch.tensor(advantages, dtype=torch.float64),
-        sequence_ids=torch.repeat_interleave(torch.arange(len(new)), lengths),
-        lengths=lengths,
-        step_sequences=sequences or len(new),
-    )
 
 
 def one_token(ratio, advantage, **clip):
     x = inputs([[math.log(ratio)]], [[0.0]], [advantage])
     output = grpo_loss(x, **(clip or CLIP))
     output.loss.backward()
-    return output.loss.item(), x.logprobs.grad.item(), output.sums["clipped_tokens"]
+    return output.loss.item(), x.logprobs.grad.item(), output.metrics["clip_fraction"].item()
 
 
 @pytest.mark.parametrize(
@@ -56,36 +44,6 @@ def test_grpo_is_a_mean_over_sequences_of_means_over_tokens():
     assert x.logprobs.grad.tolist() == pytest.approx([-3 / 4] * 2 + [1 / 8] * 4)
 
 
-class Table(torch.nn.Module):
-    """A policy over 5 tokens whose logits at each of 6 positions are free: `pi(y) = prod_t p_t(y_t)`."""
-
-    def __init__(self, seed):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.logits = torch.nn.Parameter(torch.randn(6, 5, generator=generator, dtype=torch.float64))
-
-    def forward(self, tokens):
-        return self.logits[: len(tokens)].log_softmax(-1).gather(-1, torch.tensor(tokens)[:, None])[:, 0]
-
-
-RESPONSES = [[0, 3, 1], [2], [4, 4, 0, 1, 2, 3], [1, 0]]
-REWARDS = torch.tensor([1.0, 0.0, 0.25, 1.0], dtype=torch.float64)
-
-
-def of_tables(theta, old, advantages):
-    with torch.no_grad():
-        old_logprobs = torch.cat([old(r) for r in RESPONSES])
-    lengths = torch.tensor([len(r) for r in RESPONSES])
-    return LossInputs(
-        logprobs=torch.cat([theta(r) for r in RESPONSES]),
-        old_logprobs=old_logprobs,
-        advantages=advantages,
-        sequence_ids=torch.repeat_interleave(torch.arange(len(RESPONSES)), lengths),
-        lengths=lengths,
-        step_sequences=len(RESPONSES),
-    )
-
-
 @pytest.mark.parametrize("tau", [0.05, 0.3, 2.0])
 def test_kimi_gradient_is_minus_equation_3(tau):
     """(1/k) sum_j [ grad log pi(y_j) (r_j - mean r) - (tau / 2) grad (log pi(y_j) / pi_i(y_j))^2 ], term by term."""
@@ -109,7 +67,7 @@ def test_kimi_at_the_start_of_an_iteration():
         output = kimi_k15_loss(of_tables(theta, theta, advantages), tau=tau)
         output.loss.backward()
         assert output.loss.item() == pytest.approx(0, abs=1e-15)
-        assert output.sums["squared_log_ratio"] == 0
+        assert output.metrics["squared_log_ratio"] == 0
         gradients.append(theta.logits.grad.clone())
     assert torch.allclose(gradients[0], gradients[1], rtol=1e-12)
     weighted = sum(a * theta(r).sum() for a, r in zip(advantages, RESPONSES, strict=True))
@@ -121,7 +79,7 @@ def test_kimi_by_hand():
     """d = (0.5, -0.2), A = (1, -1), tau = 0.5: A^2 leaves `-A d + tau d^2 / 2`, over two sequences."""
     output = kimi_k15_loss(inputs([[0.2, 0.3], [-0.2]], [[0.0, 0.0], [0.0]], [1.0, -1.0]), tau=0.5)
     assert output.loss.item() == pytest.approx((-0.5 + 0.25 * 0.25 - 0.2 + 0.25 * 0.04) / 2)
-    assert output.sums["squared_log_ratio"] == pytest.approx(0.25 * (0.25 + 0.04))
+    assert output.metrics["squared_log_ratio"] == pytest.approx(0.25 * (0.25 + 0.04) / 2)
 
 
 def test_kimi_penalises_the_whole_sequence():
@@ -130,7 +88,7 @@ def test_kimi_penalises_the_whole_sequence():
     output = kimi_k15_loss(x, tau=1.0)
     output.loss.backward()
     assert output.loss.item() == 0
-    assert output.sums["squared_log_ratio"] == 0
+    assert output.metrics["squared_log_ratio"] == 0
     assert x.logprobs.grad.tolist() == [0.0, 0.0]
 
 
@@ -166,112 +124,10 @@ def test_shares_of_a_cut_step_add_up(loss):
     total.loss.backward()
     gradients, value = [], 0.0
     for j in range(3):
-        part = inputs(new[j : j + 1], old[j : j + 1], advantages[j : j + 1], sequences=3)
+        part = inputs(new[j : j + 1], old[j : j + 1], advantages[j : j + 1], sequences=3, tokens=6)
         output = loss(part)
         output.loss.backward()
         gradients += part.logprobs.grad.tolist()
         value += output.loss.item()
     assert value == pytest.approx(total.loss.item())
     assert gradients == pytest.approx(whole.logprobs.grad.tolist())
-
-
-@pytest.fixture(scope="module")
-def trl_trainer(tmp_path_factory):
-    """TRL's own GRPOTrainer on a tiny random Qwen3, as it would be called in training."""
-    from datasets import Dataset
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-    from trl import GRPOConfig, GRPOTrainer
-
-    vocabulary = {f"t{i}": i for i in range(30)}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="t0")), eos_token="t1", pad_token="t2"
-    )
-    torch.manual_seed(5)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=30,
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
-            initializer_range=0.5,
-        )
-    )
-    arguments = GRPOConfig(
-        output_dir=str(tmp_path_factory.mktemp("trl")),
-        loss_type="grpo",
-        beta=0.0,
-        epsilon=0.2,
-        epsilon_high=0.3,
-        num_generations=2,
-        per_device_train_batch_size=4,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to="none",
-    )
-    trainer = GRPOTrainer(
-        model=model,
-        args=arguments,
-        reward_funcs=lambda completions, **_: [0.0] * len(completions),
-        train_dataset=Dataset.from_dict({"prompt": ["t3"] * 4}),
-        processing_class=tokenizer,
-    )
-    trainer.current_gradient_accumulation_steps = 1
-    trainer.model.train()
-    return trainer
-
-
-def test_grpo_equals_trl(trl_trainer):
-    """Loss and gradient of TRL's GRPOTrainer on padded answers whose ratios lie on both sides of the clip."""
-    generator = torch.Generator().manual_seed(1)
-    prompt, answer = (
-        torch.randint(3, 30, (4, 3), generator=generator),
-        torch.randint(3, 30, (4, 6), generator=generator),
-    )
-    lengths = torch.tensor([6, 1, 4, 3])
-    mask = (torch.arange(6) < lengths[:, None]).long()
-    advantages = torch.tensor([1.0, -2.0, 0.5, -0.3])
-    model = trl_trainer.model
-
-    def logprobs():
-        ids = torch.cat([prompt, answer], 1)
-        logits = model(ids, attention_mask=torch.cat([torch.ones_like(prompt), mask], 1)).logits
-        return logits[:, 2:-1].log_softmax(-1).gather(-1, answer[..., None])[..., 0][mask.bool()]
-
-    new = logprobs()
-    old = new.detach() + 0.5 * torch.randn(new.shape, generator=generator)
-    padded = torch.zeros(4, 6)
-    padded[mask.bool()] = old
-    theirs = trl_trainer._compute_loss(
-        model,
-        {
-            "prompt_ids": prompt,
-            "prompt_mask": torch.ones_like(prompt),
-            "completion_ids": answer,
-            "completion_mask": mask,
-            "advantages": advantages,
-            "old_per_token_logps": padded,
-        },
-    )
-    their_gradient = torch.autograd.grad(theirs, list(model.parameters()))
-    output = grpo_loss(
-        LossInputs(
-            logprobs=new,
-            old_logprobs=old,
-            advantages=advantages,
-            sequence_ids=torch.repeat_interleave(torch.arange(4), lengths),
-            lengths=lengths,
-            step_sequences=4,
-        ),
-        clip_low=0.2,
-        clip_high=0.3,
-    )
-    our_gradient = torch.autograd.grad(output.loss, list(model.parameters()))
-    assert 0 < output.sums["clipped_tokens"] < len(new)
-    assert output.loss.item() == pytest.approx(theirs.item(), rel=1e-5)
-    for ours, expected in zip(our_gradient, their_gradient, strict=True):
-        assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-7)

@@ -1,0 +1,50 @@
+"""One forward pass of any Kimi-VL over a micro-batch: the policy's, the reference's, the critic's."""
+
+from __future__ import annotations
+
+import torch
+
+from kimi_vl import KimiVLForConditionalGeneration
+from kimi_vl.packing import PackedLayout
+from rl.batch import ImageSet
+from rl.types import PackedRow
+
+
+class EncodedImages:
+    """The images of a step through one model's vision tower, once, whatever the micro-batches.
+
+    Micro-batches read `features`, a leaf; `backward` sends the gradient that they left there through the tower.
+    """
+
+    def __init__(self, model: KimiVLForConditionalGeneration, images: ImageSet | None) -> None:
+        self._encoded = encode(model, images)
+        self.features = self._encoded.detach().requires_grad_() if self._encoded is not None else None
+
+    def backward(self) -> None:
+        """Finish the backward pass; nothing happens where no micro-batch had an image, or the tower is frozen."""
+        if self._encoded is None or self.features is None or self.features.grad is None:
+            return
+        if self._encoded.requires_grad:
+            self._encoded.backward(self.features.grad)
+
+
+def encode(model: KimiVLForConditionalGeneration, images: ImageSet | None) -> torch.Tensor | None:
+    """Features of all images of the step, with their graph."""
+    if images is None:
+        return None
+    return model.encode_images(images.pixel_values.to(model.device, model.dtype), images.grids.to(model.device))
+
+
+def response_hidden(
+    model: KimiVLForConditionalGeneration, row: PackedRow, features: torch.Tensor | None
+) -> torch.Tensor:
+    """Last hidden states `[N, H]` at the positions that predict the response tokens."""
+    device = model.device
+    images = features[row.feature_index.to(device)] if features is not None and len(row.feature_index) else None
+    hidden = model.model.language_model(
+        inputs_embeds=model.embed(row.input_ids[None].to(device), images),
+        position_ids=row.position_ids[None].to(device),
+        layout=PackedLayout.of(row.segments, device),
+        use_cache=False,
+    )
+    return hidden.last_hidden_state[0, row.predictors.to(device)]

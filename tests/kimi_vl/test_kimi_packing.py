@@ -1,0 +1,90 @@
+"""A packed row computes what each sequence computes alone, forward and backward."""
+
+import numpy as np
+import pytest
+import torch
+from kimi_helpers import SMALL
+
+from kimi_vl import packing
+from kimi_vl.packing import PackedLayout, Segment, packed_attention, use_packed_attention
+from kimi_vl.tiny import build_tiny_model, tiny_config
+
+HEADS, WIDTH = 3, 8
+SEGMENTS = [  # a prompt of 5 with three responses, a lone sequence of 9, a prompt of 2 with one response
+    Segment(start=0, length=5),
+    Segment(start=5, length=3, prefix_start=0, prefix_length=5),
+    Segment(start=8, length=1, prefix_start=0, prefix_length=5),
+    Segment(start=9, length=11, prefix_start=0, prefix_length=5),
+    Segment(start=20, length=9),
+    Segment(start=29, length=2),
+    Segment(start=31, length=4, prefix_start=29, prefix_length=2),
+]
+
+
+def seen(segment):
+    """The packed positions that the last token of a segment sees."""
+    prefix = range(segment.prefix_start, segment.prefix_start + segment.prefix_length)
+    return [*prefix, *range(segment.start, segment.start + segment.length)]
+
+
+@pytest.mark.parametrize("cells", [1, 100, 1 << 22])
+def test_attention_is_that_of_each_segment_alone(cells, monkeypatch):
+    monkeypatch.setattr(packing, "_CELLS", cells)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, HEADS, 35, WIDTH, dtype=torch.float64, generator=generator) for _ in range(3))
+    mixed, weights = packed_attention(None, q, k, v, None, layout=PackedLayout.of(SEGMENTS), scaling=0.3)
+    assert weights is None
+    for segment in SEGMENTS:
+        for at in range(segment.length):
+            position = segment.start + at
+            keys = seen(segment)[: segment.prefix_length + at + 1]
+            scores = torch.einsum("hd,hkd->hk", q[0, :, position], k[0][:, keys]) * 0.3
+            expected = torch.einsum("hk,hkd->hd", scores.softmax(-1), v[0][:, keys])
+            torch.testing.assert_close(mixed[0, position], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [Segment(start=1, length=2)],
+        [Segment(start=0, length=2), Segment(start=3, length=2)],
+        [Segment(start=0, length=2), Segment(start=1, length=2)],
+    ],
+)
+def test_segments_with_gaps_are_refused(segments):
+    with pytest.raises(ValueError, match="without gaps"):
+        PackedLayout.of(segments)
+
+
+def test_hidden_states_and_gradients_are_those_of_plain_rows(rng):
+    """Through every layer, experts included: a prompt with its responses in one row, against one row each."""
+    model = build_tiny_model(tiny_config(SMALL, num_tokens=40), seed=0)
+    prompt, responses = rng.integers(0, 40, 6), [rng.integers(0, 40, n) for n in (4, 1, 9)]
+    embed = model.model.language_model.embed_tokens
+
+    plain = [
+        model.model.language_model(inputs_embeds=embed(torch.tensor(np.r_[prompt, r]))[None]).last_hidden_state[0, 6:]
+        for r in responses
+    ]
+    torch.cat(plain).square().sum().backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    starts = np.cumsum([6, 4, 1])
+    segments = [Segment(start=0, length=6)] + [
+        Segment(start=int(s), length=len(r), prefix_start=0, prefix_length=6)
+        for s, r in zip(starts, responses, strict=True)
+    ]
+    use_packed_attention(model.model.language_model)
+    packed = model.model.language_model(
+        inputs_embeds=embed(torch.tensor(np.concatenate([prompt, *responses])))[None],
+        position_ids=torch.tensor(np.concatenate([np.arange(6), *(6 + np.arange(len(r)) for r in responses)]))[None],
+        layout=PackedLayout.of(segments),
+    ).last_hidden_state[0, 6:]
+    torch.testing.assert_close(packed, torch.cat(plain), rtol=0, atol=1e-5)
+    packed.square().sum().backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert found.keys() == expected.keys()
+    assert any("experts" in name for name in found)
+    apart = sum(float((found[n] - g).square().sum()) for n, g in expected.items())
+    assert (apart / sum(float(g.square().sum()) for g in expected.values())) ** 0.5 < 1e-5
