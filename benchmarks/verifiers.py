@@ -28,7 +28,7 @@ from rewards.choice import ChoiceVerifier
 from rewards.formula import parse_formula
 from rewards.literal import parse_literal
 from rewards.math import MathVerifier
-from rewards.pool import Worker
+from rewards.pool import Worker, WorkerPool
 from rewards.types import Task, VerdictKind
 from rewards.units import split_unit
 
@@ -155,7 +155,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     every, rounds = (6, 3) if options.quick else (1, options.rounds)
     rows = load(options.cases, "math_cases.jsonl", every)
-    with contextlib.closing(Worker()) as worker:
+    with contextlib.closing(WorkerPool()) as worker:
         judges = {"thinkvl": ours(worker), "math-verify": math_verify(), "trl": trl()}
         for judge in judges.values():
             judge(

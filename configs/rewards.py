@@ -1,4 +1,4 @@
-"""The terms of a reward."""
+"""The terms of a reward, and the judge."""
 
 from __future__ import annotations
 
@@ -36,3 +36,25 @@ class RewardConfig:
         check(self.memory_mb >= 64, "memory_mb", self.memory_mb, "64 or more")
         unread = [key for key in ("workers", "env") if getattr(self, key)] if self.in_process else []
         check(not unread, "in_process", True, f"false where {', '.join(unread)} is given: only processes have them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeConfig:
+    """A language model that compares answers for tasks whose verifier is `judge`: an OpenAI-compatible endpoint."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = CLOSED
+
+    url: str  # such as https://HOST/v1
+    model: str
+    key_env: str | None = None  # name of the environment variable that holds the key
+    seconds: float = 60.0  # of one attempt
+    concurrent: int = 8  # calls at a time
+    cache: str | None = None  # folder; ~/.cache/thinkvl/judge when left out
+
+    def __post_init__(self) -> None:
+        check(self.url.startswith(("http://", "https://")), "url", self.url, "like https://HOST/v1")
+        check(bool(self.model), "model", self.model, "the name of a model of the endpoint")
+        name = self.key_env is None or self.key_env.isidentifier()
+        check(name, "key_env", self.key_env, "the name of an environment variable, never the key itself")
+        check(self.seconds > 0, "seconds", self.seconds, "greater than 0")
+        check(self.concurrent > 0, "concurrent", self.concurrent, "1 or more")

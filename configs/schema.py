@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from configs.algorithms import GROUP_FREE, LossConfig
-from configs.rewards import RewardConfig
+from configs.rewards import JudgeConfig, RewardConfig
 from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
 
@@ -244,6 +244,7 @@ class RLConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     rewards: tuple[RewardConfig, ...] = (RewardConfig(),)
     length_reward: LengthRewardConfig | None = None
+    judge: JudgeConfig | None = None
     overlong_buffer: int | None = None  # DAPO §3.4: last tokens before the limit, over which the reward falls by 1
     mask_truncated: bool = False  # DAPO §3.4: answers that were cut off are not learnt from
     shuffle_rewards: bool = False  # a control: rewards are permuted over the step, so nothing can be learnt

@@ -8,7 +8,9 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from configs.rewards import RewardConfig
+from rewards import options
 from rewards.plugins import Outcome
+from rewards.shaping import TERMS
 from rewards.types import Score, Verdict, VerdictKind
 
 VERIFIER = "verifier"  # the task's own verifier; its verdict is wanted whether or not it is a term
@@ -47,13 +49,13 @@ class Pending:
         failed: dict[str, Verdict] = {}
         total = 0.0
         for term in self._terms:
-            outcome = self._outcomes[term.use]
+            outcome, name = self._outcomes[term.use], part_name(term.use)
             if not outcome.verdict.is_reward:
-                self._count(term.use, outcome.verdict.kind)
-                failed[term.use] = outcome.verdict
+                self._count(name, outcome.verdict.kind)
+                failed[name] = outcome.verdict
                 continue
-            parts[term.use] = outcome.value
-            parts |= {f"{term.use}/{name}": value for name, value in outcome.parts.items()}
+            parts[name] = outcome.value
+            parts |= {f"{name}/{part}": value for part, value in outcome.parts.items()}
             total += term.weight * outcome.value
         return Score(
             verdict=self._outcomes[VERIFIER].verdict,
@@ -61,3 +63,9 @@ class Pending:
             parts=parts,
             failures=failed,
         )
+
+
+def part_name(use: str) -> str:
+    """The name under which a term's value is kept: shaping terms lose their options."""
+    name = options.base_name(use)
+    return name if name in TERMS else use

@@ -16,19 +16,17 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
-from configs.rewards import RewardConfig
+from configs.rewards import JudgeConfig, RewardConfig
+from rewards import options
 from rewards.crossing import Crossings
-from rewards.pending import VERIFIER, Pending
+from rewards.pending import VERIFIER, Pending, part_name
 from rewards.plugins import Outcome, PluginError
 from rewards.pool import Flow, WorkerPool
 from rewards.running import AnyPlugin, make_plugin
-from rewards.shaping import format_reward
+from rewards.shaping import TERMS, Batch, Term
 from rewards.threads import Threads
-from rewards.types import Score, Task, Verdict, VerdictKind
-from rewards.verifiers import VERIFIERS
-
-FORMAT = "format"
-BUILT_IN = (VERIFIER, FORMAT)
+from rewards.types import Score, Task, Verdict, VerdictKind, Verifier
+from rewards.verifiers import VERIFIERS, build_verifier, is_built_in
 
 _BLOCKING_THREADS = 32  # for verifiers that wait for a service; such a class says `blocking = True`
 
@@ -39,7 +37,8 @@ class Scorer:
     Every term is loaded here, so that a mistake in a recipe is found before any work starts (`PluginError`).
     `base`: the folder of the recipe, which relative plug-in files are looked for in. `seconds`: processor time of one
     comparison in a worker process; `workers` of them, one a core by default, start when the first answer needs them.
-    Without terms, the task's own verifier is the reward. Scorers pickle as their configuration. Thread-safe.
+    Without terms, the task's own verifier is the reward. `judge` is for tasks whose verifier is `judge`. Scorers pickle
+    as their configuration. Thread-safe.
     """
 
     def __init__(
@@ -49,14 +48,17 @@ class Scorer:
         base: Path | None = None,
         seconds: float = 1.5,
         workers: int | None = None,
+        judge: JudgeConfig | None = None,
     ) -> None:
-        self._config = (tuple(rewards), base, seconds, workers)
+        self._config = (tuple(rewards), base, seconds, workers, judge)
         self._terms = tuple(rewards) or (RewardConfig(),)
         self._base = base
         _check_terms(self._terms)
         self.pool = WorkerPool(seconds=seconds, workers=workers)
         self._crossings = Crossings(self.pool)
-        self._verifiers = {name: make(self._crossings) for name, make in VERIFIERS.items()}
+        self._judge = judge
+        self._verifiers: dict[str, Verifier] = {}
+        self._shaping: dict[str, Term] = {}
         self._plugins: dict[tuple[str, RewardConfig], AnyPlugin] = {}
         self._threads = Threads(_BLOCKING_THREADS)
         self._failures: Counter[str] = Counter()
@@ -64,7 +66,9 @@ class Scorer:
         self._loading = threading.Lock()
         try:
             for term in self._terms:
-                if term.use not in BUILT_IN:
+                if part_name(term.use) in TERMS:
+                    self._shaping[term.use] = options.make(TERMS, term.use)
+                elif term.use != VERIFIER:
                     self._plugin(term.use, term)
         except PluginError:
             self.close()
@@ -74,7 +78,9 @@ class Scorer:
         """Load the verifier of every task; raises PluginError, naming a task, where one cannot be loaded."""
         for name, task in {task.verifier: task for task in reversed(tasks)}.items():
             self._terms_for(task)
-            if name not in self._verifiers:
+            if is_built_in(name):
+                self._verifier(task)
+            else:
                 self._task_plugin(task)
 
     def score(self, responses: Sequence[str], tasks: Sequence[Task]) -> list[Score]:
@@ -118,9 +124,10 @@ class Scorer:
         group = [Pending(terms, self._count) for _ in responses]
         self._verify(responses, task, group, flow)
         for term in terms:
-            if term.use == FORMAT:
-                for response, pending in zip(responses, group, strict=True):
-                    pending.put(FORMAT, _format(response))
+            if term.use in self._shaping:
+                batch = Batch(texts=responses, questions=[task.question] * len(responses))
+                for value, pending in zip(self._shaping[term.use](batch), group, strict=True):
+                    pending.put(term.use, _shaped(part_name(term.use), value))
             elif term.use != VERIFIER:
                 self._plugin(term.use, term).start(responses, task, flow, _putter(group, term.use))
         return [pending.future for pending in group]
@@ -157,9 +164,9 @@ class Scorer:
         return futures
 
     def _verify(self, responses: Sequence[str], task: Task, group: Sequence[Pending], flow: Flow) -> None:
-        verifier = self._verifiers.get(task.verifier)
-        if verifier is None:
+        if not is_built_in(task.verifier):
             return self._task_plugin(task).start(responses, task, flow, _putter(group, VERIFIER))
+        verifier = self._verifier(task)
         for response, pending in zip(responses, group, strict=True):
             judge = functools.partial(verifier, response, task.answer, task=task)
             if getattr(verifier, "blocking", False):
@@ -181,6 +188,16 @@ class Scorer:
             )
         return terms
 
+    def _verifier(self, task: Task) -> Verifier:
+        """The task's built-in verifier, with the options that stand behind its name."""
+        with self._loading:
+            if task.verifier not in self._verifiers:
+                try:
+                    self._verifiers[task.verifier] = build_verifier(task.verifier, self._crossings, judge=self._judge)
+                except PluginError as error:
+                    raise PluginError(f"task {task.id!r} of {task.source!r}: its verifier: {error}") from error
+            return self._verifiers[task.verifier]
+
     def _task_plugin(self, task: Task) -> AnyPlugin:
         """The plug-in that is the task's verifier, run as the term `verifier` for it says."""
         config = next((term for term in self._terms_for(task) if term.use == VERIFIER), RewardConfig())
@@ -194,7 +211,7 @@ class Scorer:
         key = (spec, replace(config, use=spec, weight=1.0, only_for=()))
         with self._loading:
             if key not in self._plugins:
-                plugin = make_plugin(spec, config, base=self._base, known=(*BUILT_IN, *self._verifiers))
+                plugin = make_plugin(spec, config, base=self._base, known=(VERIFIER, *TERMS, *VERIFIERS))
                 try:
                     plugin.load()
                 except PluginError:
@@ -204,8 +221,10 @@ class Scorer:
             return self._plugins[key]
 
 
-def _rebuild(rewards: Sequence[RewardConfig], base: Path | None, seconds: float, workers: int | None) -> Scorer:
-    return Scorer(rewards, base=base, seconds=seconds, workers=workers)
+def _rebuild(
+    rewards: Sequence[RewardConfig], base: Path | None, seconds: float, workers: int | None, judge: JudgeConfig | None
+) -> Scorer:
+    return Scorer(rewards, base=base, seconds=seconds, workers=workers, judge=judge)
 
 
 def _check_terms(terms: Sequence[RewardConfig]) -> None:
@@ -213,9 +232,10 @@ def _check_terms(terms: Sequence[RewardConfig]) -> None:
     for place, term in enumerate(terms):
         for other in terms[:place]:
             both = set(term.only_for) & set(other.only_for) if term.only_for and other.only_for else {"every verifier"}
-            if term.use == other.use and both:
+            name = part_name(term.use)
+            if name == part_name(other.use) and both:
                 raise PluginError(
-                    f"rewards name {term.use} more than once for {', '.join(sorted(both))}; give each term once, with "
+                    f"rewards name {name} more than once for {', '.join(sorted(both))}; give each term once, with "
                     "its weight"
                 )
 
@@ -230,10 +250,9 @@ def _groups(tasks: Sequence[Task]) -> Iterator[tuple[int, int]]:
             start = stop
 
 
-def _format(response: str) -> Outcome:
-    value = format_reward(response)
-    kind = VerdictKind.CORRECT if value else VerdictKind.WRONG
-    return Outcome(value=value, verdict=Verdict(kind=kind, score=value, rule=FORMAT))
+def _shaped(name: str, value: float) -> Outcome:
+    kind = VerdictKind.CORRECT if value > 0 else VerdictKind.WRONG
+    return Outcome(value=value, verdict=Verdict(kind=kind, score=max(0.0, value), rule=name))
 
 
 def _putter(group: Sequence[Pending], name: str) -> Callable[[int, Outcome], None]:

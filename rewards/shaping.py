@@ -1,10 +1,30 @@
-"""Rewards that do not look at the reference: format, and length in k1.5's way. Pure functions."""
+"""Rewards that do not look at the reference: format, length, overlong, repetition, language. Pure functions of lists.
+
+`TERMS` is the table of those that a recipe can name in `rl.rewards`; what needs
+lengths in tokens has keys of its own there, `rl.length_reward` and `rl.overlong_buffer`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from rewards.extraction import split_thinking
+
+_COMMAND = re.compile(r"\\[A-Za-z]+|<[^<>\s]{1,40}>|◁/?think▷")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_SHORTEST_WORD = 3  # letters of an alphabet; shorter ones are variables and units in any language
+_SCRIPTS = ("LATIN", "CYRILLIC", "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "ARABIC", "HEBREW", "DEVANAGARI", "THAI")
+_TOGETHER = {  # a script -> those in whose company it is at home
+    "CJK": {"HIRAGANA", "KATAKANA", "HANGUL"},
+    "HIRAGANA": {"KATAKANA"},
+    "KATAKANA": {"HIRAGANA"},
+}
+_ONE_BY_ONE = frozenset({"CJK", "HIRAGANA", "KATAKANA", "THAI"})  # written without spaces: a character is a unit
+_LONGEST = 200_000  # characters that are looked at
 
 
 def format_reward(text: str) -> float:
@@ -41,3 +61,97 @@ def overlong_penalty(length: int, *, limit: int, buffer: int) -> float:
     """
     excess = length - (limit - buffer)
     return -min(1.0, excess / buffer) if buffer > 0 and excess > 0 else 0.0
+
+
+def repetition_penalties(texts: Sequence[str], *, n: int = 4) -> list[float]:
+    """Minus the share of n-grams that repeat an earlier one, in (-1, 0].
+
+    Kimi k1.5 (§2.6.2) penalises repetition without a formula; this is the n-gram form of arXiv:2502.03373, over words
+    (and single characters of Chinese or Japanese). A text of fewer than 2 n-grams gets 0. Raises ValueError for n < 1.
+    """
+    if n < 1:
+        raise ValueError(f"n = {n}: must be 1 or more")
+    penalties = []
+    for text in texts:
+        units = _units(text)
+        grams = list(zip(*(units[at:] for at in range(n)), strict=False))
+        penalties.append(len(set(grams)) / len(grams) - 1.0 if len(grams) > 1 else 0.0)
+    return penalties
+
+
+def language_penalties(texts: Sequence[str], questions: Sequence[str]) -> list[float]:
+    """Minus the share of words in a script that the question does not use, in [-1, 0].
+
+    DeepSeek-R1's language consistency (arXiv:2501.12948, §2.3.2) with scripts for languages. Words of one or two
+    letters, LaTeX commands and tags do not count; a question without words gives 0 to all. Raises ValueError where the
+    lists differ in length.
+    """
+    if len(texts) != len(questions):
+        raise ValueError(f"{len(texts)} texts for {len(questions)} questions: give the question of each")
+    penalties = []
+    for text, question in zip(texts, questions, strict=True):
+        asked, used = _scripts(question), _scripts(text)
+        allowed = set(asked) | {script for script, friends in _TOGETHER.items() if friends & asked.keys()}
+        foreign = sum(count for script, count in used.items() if script not in allowed)
+        penalties.append(-foreign / used.total() if allowed and used else 0.0)
+    return penalties
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What terms see: responses, and the questions that they answer."""
+
+    texts: Sequence[str]
+    questions: Sequence[str]
+
+
+Term = Callable[[Batch], list[float]]
+
+
+def _format() -> Term:
+    return lambda batch: [format_reward(text) for text in batch.texts]
+
+
+def _repetition(*, n: int = 4) -> Term:
+    repetition_penalties((), n=n)
+    return lambda batch: repetition_penalties(batch.texts, n=n)
+
+
+def _language() -> Term:
+    return lambda batch: language_penalties(batch.texts, batch.questions)
+
+
+TERMS: Mapping[str, Callable[..., Term]] = {
+    "format": _format,
+    "repetition": _repetition,
+    "language": _language,
+}
+"""Name to a function that makes the term; its keyword-only parameters are the options: `repetition(n=6)`."""
+
+
+def _units(text: str) -> list[str]:
+    """Words and signs, and the single characters of scripts without spaces; case does not count."""
+    units: list[str] = []
+    for word in re.findall(r"\w+|[^\w\s]", text[-_LONGEST:].casefold()):
+        units += [word] if word.isascii() or _script(word[0]) not in _ONE_BY_ONE else list(word)
+    return units
+
+
+def _scripts(text: str) -> Counter[str]:
+    """How many words (or characters, where there are no spaces) of each script there are."""
+    counts: Counter[str] = Counter()
+    for word in _LETTERS.findall(_COMMAND.sub(" ", text[-_LONGEST:])):
+        for script, size in Counter(_script(char) for char in word).items():
+            if script in _ONE_BY_ONE:
+                counts[script] += size
+            elif script is not None and size >= _SHORTEST_WORD:
+                counts[script] += 1
+    return counts
+
+
+def _script(char: str) -> str | None:
+    """The script of a letter; None for Greek and for what is used in formulas of every language."""
+    if char.isascii():
+        return "LATIN" if char.isalpha() else None
+    name = unicodedata.name(char, "").partition(" ")[0]
+    return name if name in _SCRIPTS else None

@@ -177,6 +177,73 @@ def check_reward(
 
 
 @app.command()
+def audit(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A .jsonl or .parquet file, digit_sums, easy_vqa, a hub name, or a recipe.",
+        ),
+    ],
+    overrides: _Overrides = None,
+    split: Annotated[str | None, typer.Option(help="Such as held_out or train[:10%]; by default train.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tasks of each source, evenly spread; by default all, 1000 where endless."),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(metavar="FINDING", help="A kind of finding that is known; repeatable.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the report; by default audits/NAME.")] = None,
+) -> None:
+    """Check data and verifiers before a GPU is used: a page, JSON, and the exit code of a linter.
+
+    Every reference must pass its own verifier, also in harmless rewritings; answers that cheat (empty, hedged, all
+    letters, the reference of another row, the question copied, very long) must earn nothing; duplicates, leaks into
+    held-out tasks, ambiguous options and broken images are listed. Exit code 0: clean; 1: findings; 2: could not run.
+
+    Examples: `thinkvl audit easy_vqa --limit 1000` and `thinkvl audit my.yaml --ignore duplicate`
+    """
+    with _could_not_run(), _stoppable("no report was written"):
+        from rl.commands.audit import AuditOptions, audit_command
+
+        options = AuditOptions(split=split, limit=limit, ignore=tuple(ignore or ()), output=output)
+        code = audit_command(data, overrides=overrides or (), options=options, console=console)
+    raise typer.Exit(code)
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(help="A .jsonl file: `response` (or `responses`) and `answer` on each line.")],
+    verifier: Annotated[str, typer.Option(help="For rows that name none and have no choices.")] = "math",
+    rewards: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TERM[=WEIGHT]", help="A reward term to add, such as `format=0.1`; repeatable."),
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Its reward terms and its judge are used.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="OURS=THEIRS", help="A column of another name; repeatable.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="By default FILE.verdicts.jsonl beside the file.")] = None,
+) -> None:
+    """Score responses from anywhere: verdicts as JSON lines, accuracy by source, how the verdicts fell.
+
+    A line that cannot be used is told by its number and counted. Exit code 0: every response was judged; 1: some lines
+    or references were bad, or a verifier failed; 2: could not run.
+
+    Example: `thinkvl score answers.jsonl --rewards format=0.1 --rewards brevity.py:brevity=0.05`
+    """
+    with _could_not_run(), _stoppable("no verdicts were written"):
+        from rl.commands.score import ScoreOptions, score_command
+
+        options = ScoreOptions(
+            verifier=verifier, rewards=tuple(rewards or ()), recipe=recipe, columns=tuple(column or ()), output=output
+        )
+        code = score_command(file, options=options, console=console)
+    raise typer.Exit(code)
+
+
+@app.command()
 def submit(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/recipes/quickstart.yaml.")],
     overrides: _Overrides = None,
@@ -229,6 +296,18 @@ def _stoppable(then: str | None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _end(Text("stopped" if then is None else f"stopped; {then}"), 130)
+
+
+@contextmanager
+def _could_not_run() -> Iterator[None]:
+    """A user's mistake ends the command with exit code 2, as linters do: 1 says that there are findings."""
+    try:
+        yield
+    except Exception as error:
+        text = explain(error)
+        if text is None:
+            raise
+        _end(Text.assemble(("error", "bold red"), ": ", text), 2)
 
 
 def _end(text: Text, code: int) -> NoReturn:

@@ -124,7 +124,7 @@ def run(config: RunConfig, *, base: Path, console: Console) -> Path:
 @contextmanager
 def _parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> Iterator[Parts]:
     """Check everything that can fail before any training, then start Ray and the workers."""
-    scorer = Scorer(config.rl.rewards if config.rl else (), base=base)
+    scorer = Scorer(config.rl.rewards if config.rl else (), base=base, judge=config.rl.judge if config.rl else None)
     metrics = Metrics([JsonlSink(folder.path / "metrics.jsonl"), TensorBoardSink(folder.path / "tensorboard")])
     started = False
     pool = None

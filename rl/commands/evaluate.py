@@ -41,7 +41,8 @@ def evaluate_command(
     place = find_model(name)
     config = load_recipe(recipe or _recipe_of(place), overrides)
     target = output or (place.run / "eval.json" if place.run else None)
-    with Scorer(config.rl.rewards if config.rl else (), base=Path.cwd()) as scorer:
+    rewards, judge = (config.rl.rewards, config.rl.judge) if config.rl else ((), None)
+    with Scorer(rewards, base=Path.cwd(), judge=judge) as scorer:
         result, skipped = _evaluate(place, config, scorer, console)
     _print_result(name, config, result, skipped, console)
     if target is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 MAX_EXAMPLES = 3  # named for each reason
+MAX_KEPT = 10_000  # remembered for each reason
 
 
 class SkipReport:
@@ -18,7 +20,7 @@ class SkipReport:
         """Count one skipped row; `example` says which one and what it holds, such as `row 7: photo.png`."""
         self._counts[source][reason] += 1
         examples = self._examples[source, reason]
-        if len(examples) < MAX_EXAMPLES:
+        if len(examples) < MAX_KEPT:
             examples.append(example)
 
     @property
@@ -37,14 +39,19 @@ class SkipReport:
             self._counts[source] += counts
             for reason in counts:
                 examples = self._examples[source, reason] + other._examples[source, reason]
-                self._examples[source, reason] = examples[:MAX_EXAMPLES]
+                self._examples[source, reason] = examples[:MAX_KEPT]
+
+    def rows(self, source: str) -> Iterator[tuple[str, str]]:
+        """(reason, example) of every skipped row of a source, up to MAX_KEPT for each reason."""
+        for reason in self._counts[source]:
+            yield from ((reason, example) for example in self._examples[source, reason])
 
     def lines(self) -> list[str]:
         """One line for each source and reason, most frequent first; empty where nothing was skipped."""
         lines = []
         for source, counts in self._counts.items():
             for reason, count in counts.most_common():
-                examples = self._examples[source, reason]
+                examples = self._examples[source, reason][:MAX_EXAMPLES]
                 more = ", ..." if count > len(examples) else ""
                 lines.append(f"{source}: {count} skipped, {reason} ({'; '.join(examples)}{more})")
         return lines

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rewards.math import MathVerifier
-from rewards.pool import Worker
+from rewards.pool import WorkerPool
 from rewards.types import Task
 
 MATRIX = "\\begin{pmatrix}2&1\\\\0&3\\end{pmatrix}"
@@ -29,7 +29,7 @@ def judge(verify, pair):
 
 @pytest.fixture
 def verify():
-    worker = Worker(seconds=30.0)
+    worker = WorkerPool(seconds=30.0)
     yield MathVerifier(worker)
     worker.close()
 
@@ -61,7 +61,7 @@ def test_a_ray_actor():
     @ray.remote(num_cpus=0, max_concurrency=4)
     class Judge:
         def __init__(self):
-            self.worker = Worker(seconds=30.0)
+            self.worker = WorkerPool(seconds=30.0)
 
         def judge(self, pair):
             return judge(MathVerifier(self.worker), pair)

@@ -7,7 +7,7 @@ import pytest
 
 from rewards.choice import ChoiceVerifier
 from rewards.math import MathVerifier
-from rewards.pool import Worker
+from rewards.pool import WorkerPool
 from rewards.types import Task, VerdictKind
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "cases"
@@ -23,7 +23,7 @@ MATH, CHOICE = load("math_cases.jsonl"), load("mcq_cases.jsonl")
 
 @pytest.fixture(scope="module")
 def worker():
-    worker = Worker(seconds=20.0)
+    worker = WorkerPool(seconds=20.0)
     yield worker
     worker.close()
 
@@ -72,12 +72,15 @@ def test_every_category_has_both_kinds():
 
 
 def test_most_are_settled_without_the_worker():
-    class Counting(Worker):
+    class Counting:
         calls = 0
 
         def call(self, request, *, seconds=None):
             self.calls += 1
             return {"outcome": "different"}
+
+        def close(self):
+            pass
 
     worker = Counting()
     verify = MathVerifier(worker)

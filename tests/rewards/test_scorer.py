@@ -225,7 +225,7 @@ def test_a_verifier_that_waits_runs_in_threads(monkeypatch):
             together.wait(60)  # opens when all sixteen are here
             return Verdict(kind=VerdictKind.CORRECT, score=1.0, rule=threading.current_thread().name)
 
-    monkeypatch.setattr("rewards.scorer.VERIFIERS", {"service": lambda worker: Service()})
+    monkeypatch.setattr("rewards.verifiers.VERIFIERS", {"service": lambda worker: Service()})
     together = threading.Barrier(16)
     with Scorer(()) as scorer:
         scores = scorer.score(["a"] * 16, [task(verifier="service")] * 16)
@@ -241,7 +241,7 @@ def test_a_mistake_in_a_built_in_verifier_is_a_crash_of_ours(monkeypatch):
             self.worker.call({"gold": "x", "answer": response})
             raise KeyError("ours")
 
-    monkeypatch.setattr("rewards.scorer.VERIFIERS", {"broken": Broken})
+    monkeypatch.setattr("rewards.verifiers.VERIFIERS", {"broken": Broken})
     with Scorer(()) as scorer, pytest.raises(KeyError, match="ours"):
         scorer.score(["x"], [task(verifier="broken")])
 

@@ -31,7 +31,7 @@ def test_right(response, gold):
         ("not teal", "teal", VerdictKind.WRONG),
         ("It is not teal", "teal", VerdictKind.WRONG),
         ("tealish", "teal", VerdictKind.WRONG),
-        ("No, yes", "yes", VerdictKind.WRONG),
+        ("No, yes", "yes", VerdictKind.NO_ANSWER),
         ("yes or no", "yes", VerdictKind.NO_ANSWER),
         ("yes/no", "yes", VerdictKind.NO_ANSWER),
         ("It is red or teal", "teal", VerdictKind.NO_ANSWER),

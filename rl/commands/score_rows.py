@@ -1,0 +1,119 @@
+"""Lines of a JSONL of responses, each as what the scorer takes, or the reason why it cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rewards.types import Task
+
+FIELDS = ("response", "responses", "answer", "verifier", "choices", "question", "source", "id", "images")
+_DEFAULT_SOURCE = "all"
+_LONGEST = 50_000_000  # bytes of a line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One response of a line."""
+
+    line: int  # from 1
+    sample: int  # which response of the line, from 0
+    response: str
+    task: Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadLine:
+    """A line that cannot be used, and why."""
+
+    line: int
+    reason: str
+
+
+def read_rows(file: Path, columns: Mapping[str, str], verifier: str) -> Iterator[Row | BadLine]:
+    """The rows of `file`; `columns` maps our fields to the file's, `verifier` is for rows that name none.
+
+    Blank lines are left out. `images` are paths relative to the file.
+    """
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield from _rows(line, number, file.parent, columns, verifier)
+            except _Bad as error:
+                yield BadLine(line=number, reason=str(error))
+
+
+class _Bad(ValueError):
+    pass
+
+
+def _rows(line: bytes, number: int, folder: Path, columns: Mapping[str, str], verifier: str) -> list[Row]:
+    cell = {field: value for field, value in _fields(line, columns).items() if value is not None}
+    responses = _responses(cell)
+    choices = cell.get("choices", [])
+    if not isinstance(choices, list) or not all(isinstance(choice, str | int | float) for choice in choices):
+        raise _Bad("choices must be a list of texts")
+    task = Task(
+        id=str(cell.get("id", number)),
+        source="".join(c if c.isprintable() else "?" for c in str(cell.get("source", _DEFAULT_SOURCE))),
+        question=_text(cell.get("question", ""), "question"),
+        answer=_text(cell.get("answer"), "answer"),
+        images=_images(cell.get("images", []), folder),
+        verifier=_text(cell.get("verifier") or ("choice" if choices else verifier), "verifier"),
+        choices=tuple(str(choice) for choice in choices),
+    )
+    return [Row(line=number, sample=at, response=response, task=task) for at, response in enumerate(responses)]
+
+
+def _fields(line: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
+    if len(line) > _LONGEST:
+        raise _Bad(f"longer than {_LONGEST:,} bytes")
+    try:
+        value = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise _Bad("is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise _Bad(f"is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise _Bad(f"must be a JSON object, and is a {type(value).__name__}")
+    return {field: value.get(columns.get(field, field)) for field in FIELDS}
+
+
+def _responses(cell: Mapping[str, Any]) -> list[str]:
+    if ("response" in cell) == ("responses" in cell):
+        raise _Bad("needs `response` (a text) or `responses` (a list of texts), and only one of them")
+    given = cell["responses"] if "responses" in cell else [cell["response"]]
+    if not isinstance(given, list) or not given or not all(isinstance(text, str) for text in given):
+        raise _Bad("`response` must be a text, `responses` a list of texts")
+    return given
+
+
+def _text(value: Any, field: str) -> str:
+    """A text; a number is written out, a list or an object as JSON (boxes, JSON answers)."""
+    if isinstance(value, str):
+        text = value
+    elif value is None or isinstance(value, bool):
+        raise _Bad(f"{field} is missing" if value is None else f"{field} must be a text, and is {value}")
+    else:
+        text = json.dumps(value, ensure_ascii=False)
+    if field == "answer" and not text.strip():
+        raise _Bad("answer is empty")
+    return text
+
+
+def _images(value: Any, folder: Path) -> tuple[bytes, ...]:
+    paths = value if isinstance(value, list) else [value]
+    images = []
+    for path in paths:
+        if not isinstance(path, str):
+            raise _Bad("images must be paths")
+        try:
+            images.append((folder / path).read_bytes())
+        except (OSError, ValueError) as error:
+            raise _Bad(f"image {path[:80]!r} cannot be read") from error
+    return tuple(images)
