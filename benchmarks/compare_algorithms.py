@@ -12,7 +12,6 @@ JSON. For PPO it also tells how much of the returns' variance the critic explain
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
 import statistics
@@ -80,7 +79,7 @@ def critic_on_held_out(folder: Path, warm: Path, *, questions: int, samples: int
     assert config.rl is not None
     state, _ = load_checkpoint(folder / "rl" / "checkpoints")
     path = str(warm / "long_cot" / "model")
-    model, processor = load_model(path), load_processor(path)
+    processor = load_processor(path)
     stop, barred = stop_and_barred_ids(path, processor)
     learner_config = LearnerConfig(
         loss=config.rl.loss,
@@ -89,9 +88,10 @@ def critic_on_held_out(folder: Path, warm: Path, *, questions: int, samples: int
         total_steps=config.rl.steps,
         max_new_tokens=config.rl.sampling.max_new_tokens,
     )
-    learner = Learner(model, learner_config, barred_ids=barred)
+    learner = Learner(load_model(path), learner_config, barred_ids=barred)
     learner.load_state_dict(state["learner"])
-    engine = TransformersEngine(copy.deepcopy(model), stop_ids=stop, barred_ids=barred)
+    engine = TransformersEngine(load_model(path), stop_ids=stop, barred_ids=barred)
+    engine.load_weights(learner.weights(), version=learner.version)
     tasks = held_out(config.data.held_out, limit=questions, seed=HELD_OUT_SEED, base=Path.cwd())
     prompts, _ = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens).render_all(tasks)
     with Scorer(config.rl.rewards, base=Path.cwd()) as scorer:
