@@ -200,6 +200,8 @@ class SamplingConfig:
     top_p: float = 1.0
     top_k: int = 0  # 0: no limit
     min_p: float = 0.0
+    repeat_window: int = 0  # end an answer whose last so many tokens go round in a loop; 0: never
+    repeat_period: int = 32  # the longest loop, in tokens
 
     def __post_init__(self) -> None:
         _check(self.max_new_tokens > 0, "max_new_tokens", self.max_new_tokens, "1 or more")
@@ -207,6 +209,13 @@ class SamplingConfig:
         _check(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
         _check(self.top_k >= 0, "top_k", self.top_k, "0 (no limit) or more")
         _check(0 <= self.min_p < 1, "min_p", self.min_p, "in [0, 1)")
+        _check(
+            self.repeat_window == 0 or self.repeat_window >= 2 * self.repeat_period,
+            "repeat_window",
+            self.repeat_window,
+            f"0 (never), or at least twice repeat_period = {self.repeat_period}",
+        )
+        _check(self.repeat_period > 0, "repeat_period", self.repeat_period, "1 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
