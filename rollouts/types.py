@@ -101,7 +101,9 @@ class Request:
         if self.n < 1 or (self.budget is not None and self.budget < 1):
             raise ValueError(f"n = {self.n}, budget = {self.budget}: both must be 1 or more (budget may be None)")
         if len(self.written) not in (0, self.n):
-            raise ValueError(f"{len(self.written)} answers to go on from, but n = {self.n}: one for each sample, or none")
+            raise ValueError(
+                f"{len(self.written)} answers to go on from, but n = {self.n}: one for each sample, or none"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,9 +147,7 @@ class Engine(Protocol):
         """Return `request.n` completions for each request, in order."""
         ...
 
-    def stream(
-        self, requests: Sequence[Request], sampling: SamplingConfig
-    ) -> Iterator[tuple[int, list[Completion]]]:
+    def stream(self, requests: Sequence[Request], sampling: SamplingConfig) -> Iterator[tuple[int, list[Completion]]]:
         """Yield (index of the request, its completions) as requests finish."""
         ...
 

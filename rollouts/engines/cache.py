@@ -126,7 +126,7 @@ class StepPlan:
 
     def attend(self, layer: int, query: torch.Tensor, rank: int) -> torch.Tensor:
         """Scaled queries `[R, h, K]` to the attention-weighted latents `[R, h, r]`, over prompt and own tokens."""
-        rows, heads, width = query.shape
+        _, heads, width = query.shape
         padded = query[self.places]
         prompt = [
             _attend_part(padded[p.start : p.stop].view(len(p.shelf.items), -1, width), p, layer, rank)
@@ -135,7 +135,9 @@ class StepPlan:
         own = [_attend_part(query[p.start : p.stop], p, layer, rank) for p in self.own]
         sides = []
         for parts in (prompt, own):
-            sides.append([torch.cat([part[i].reshape(-1, heads, part[i].shape[-1]) for part in parts]) for i in range(3)])
+            sides.append(
+                [torch.cat([part[i].reshape(-1, heads, part[i].shape[-1]) for part in parts]) for i in range(3)]
+            )
         mixed_p, peak_p, total_p = (t[self.back] for t in sides[0])
         mixed_o, peak_o, total_o = sides[1]
         # The two softmaxes become one: each side is rescaled to the common peak.

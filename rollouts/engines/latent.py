@@ -58,7 +58,7 @@ class LatentDecoder:
         return output.last_hidden_state[last], _latents_of(cache), _stack(experts, count)
 
     def extend(self, prompt: Tensor, token_ids: Tensor, lengths: Tensor) -> Tensor:
-        """Latents `[layers, R, C, K]` of right-padded tokens `[R, C]` that follow one prompt's latents `[layers, L, K]`."""
+        """Latents `[layers, R, C, K]` of right-padded tokens `[R, C]` after one prompt's latents `[layers, L, K]`."""
         rows, written = token_ids.shape
         known = prompt.shape[1]
         cache = DynamicCache()
@@ -121,7 +121,9 @@ class LatentDecoder:
         """Collects what each router chooses, `[tokens, k]`, in the order of the layers."""
         routes: list[Tensor] = []
         gates = [layer.mlp.gate for layer in self.layers if isinstance(layer.mlp, DeepseekV3MoE)]
-        hooks = [gate.register_forward_hook(lambda _module, _inputs, output: routes.append(output[2])) for gate in gates]
+        hooks = [
+            gate.register_forward_hook(lambda _module, _inputs, output: routes.append(output[2])) for gate in gates
+        ]
         try:
             yield routes
         finally:

@@ -95,7 +95,7 @@ class Row:
         if self.before is not None and self.length == self.known and self.reason == self.before.finish_reason:
             return self.before
         assert self.reason is not None, "the sample still runs"
-        stops = [s.start for s in self.segments[1:]] + [self.length]
+        stops = [*(s.start for s in self.segments), self.length][1:]
         return Completion(
             token_ids=np.array(self.tokens, dtype=np.int64),
             policy_logprobs=np.array(self.policy, dtype=np.float32),

@@ -31,13 +31,14 @@ class TransformersEngine:
         stop_ids: Sequence[int],
         barred_ids: Sequence[int],
         version: int = 0,
-        limits: BatchLimits = BatchLimits(),
+        limits: BatchLimits | None = None,
         record_experts: bool = False,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self._stop_ids = frozenset(stop_ids)
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
-        self._version, self._limits, self._record_experts = version, limits, record_experts
+        self._version, self._record_experts = version, record_experts
+        self._limits = limits or BatchLimits()
         self._aborts = 0
         self._turn = _Turn()
 
