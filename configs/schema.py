@@ -275,6 +275,7 @@ class RLConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     rewards: tuple[RewardConfig, ...] = (RewardConfig(),)
     length_reward: LengthRewardConfig | None = None
+    repeat_penalty: float = 0.0  # taken off the reward of an answer that sampling.repeat_window ended
     shuffle_rewards: bool = False  # a control: rewards are permuted over the step, so nothing can be learnt
 
     def __post_init__(self) -> None:
@@ -284,6 +285,13 @@ class RLConfig:
         _check(self.samples_per_prompt > 1, "samples_per_prompt", self.samples_per_prompt, "2 or more (a group)")
         _check(self.eval_every > 0, "eval_every", self.eval_every, "1 or more")
         _check(self.save_every > 0, "save_every", self.save_every, "1 or more")
+        _check(self.repeat_penalty >= 0, "repeat_penalty", self.repeat_penalty, "0 or more")
+        _check(
+            self.repeat_penalty == 0 or self.sampling.repeat_window > 0,
+            "repeat_penalty",
+            self.repeat_penalty,
+            "0 where sampling.repeat_window is 0: no answer ends for repeating itself",
+        )
         _check(self.sampling.temperature > 0, "sampling.temperature", self.sampling.temperature, "greater than 0 in RL")
         _check(
             self.minibatches <= self.prompts_per_step,

@@ -39,6 +39,19 @@ def shape_by_length(group: Group, config: LengthRewardConfig | None, *, step: in
     return replace(group, members=tuple(members))
 
 
+def penalize_repeats(group: Group, penalty: float) -> Group:
+    """Take `penalty` off the reward of each member that was ended for repeating itself (k1.5 §2.6.2)."""
+    if not penalty:
+        return group
+    members = []
+    for member in group.members:
+        repeats = float(member.rollout.completion.finish_reason == "repeat")
+        reward = float(member.score.reward or 0.0) - penalty * repeats
+        score = replace(member.score, reward=reward, parts={**member.score.parts, "repeat": -repeats})
+        members.append(ScoredRollout(rollout=member.rollout, score=score))
+    return replace(group, members=tuple(members))
+
+
 def permute_rewards(groups: Sequence[Group], *, seed: int) -> list[Group]:
     """Shuffle all rewards of the step over its rollouts: a control in which nothing can be learnt."""
     rewards = [r for g in groups for r in g.rewards]
@@ -91,6 +104,7 @@ def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "thinking_share": float(np.mean([thinks(m.rollout.text) for m in members])),
         "tokens_mean": float(np.mean([len(c.token_ids) for c in completions])),
         "truncated_share": float(np.mean([c.finish_reason == "length" for c in completions])),
+        "repeat_share": float(np.mean([c.finish_reason == "repeat" for c in completions])),
         "signal_share": float(np.mean([advantages.has_signal(g.rewards) for g in groups])),
     }
     for source in sorted({g.prompt.task.source for g in groups}):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from configs.schema import RLConfig
 from rewards.scorer import Scorer
-from rl.collect import group_metrics, make_groups, make_samples, permute_rewards, shape_by_length
+from rl.collect import group_metrics, make_groups, make_samples, penalize_repeats, permute_rewards, shape_by_length
 from rl.evaluate import Decode, request_seed, sample_and_score
 from rl.learner import Learner
 from rollouts.prompts import PromptRenderer
@@ -64,6 +64,7 @@ class Loop:
                 seed=request_seed(self.seed, step),
             )
         groups = [shape_by_length(g, config.length_reward, step=step) for g in make_groups(prompts, scored)]
+        groups = [penalize_repeats(g, config.repeat_penalty) for g in groups]
         metrics = group_metrics(groups) | {f"skipped/{reason}": float(n) for reason, n in skipped.items()}
         if config.shuffle_rewards:
             groups = permute_rewards(groups, seed=request_seed(self.seed + 1, step))

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from rl_helpers import make_prompt, make_scored
 
-from configs.schema import LengthRewardConfig, LossConfig, RLConfig
+from configs.schema import LengthRewardConfig, LossConfig, RLConfig, SamplingConfig
 from rewards.types import VerdictKind
-from rl.collect import group_metrics, make_groups, make_samples, permute_rewards, shape_by_length
+from rl.collect import (
+    group_metrics,
+    make_groups,
+    make_samples,
+    penalize_repeats,
+    permute_rewards,
+    shape_by_length,
+)
 
 GRPO = RLConfig(steps=1, loss=LossConfig(algorithm="grpo"))
 PLAIN = RLConfig(steps=1, loss=LossConfig(algorithm="grpo", normalize_std=False))
@@ -136,6 +143,7 @@ def test_metrics_by_hand(rng, model):
             "thinking_share": 1 / 3,
             "tokens_mean": 6.0,
             "truncated_share": 1 / 3,
+            "repeat_share": 0.0,
             "signal_share": 0.5,
             "reward/verifier": 1 / 3,
             "reward/format": 1 / 3,
@@ -148,3 +156,19 @@ def test_metrics_of_a_step_in_which_every_verifier_failed(prompt):
     assert group_metrics([group]) == {"rollouts": 0.0, "verifier_failures": 2.0}
     assert group_metrics([]) == {"rollouts": 0.0, "verifier_failures": 0.0}
     assert np.isfinite(list(group_metrics([group]).values())).all()
+
+
+def test_answers_that_repeat_themselves_pay(prompt):
+    group = group_of(prompt, make_scored(prompt, 1.0, finish="repeat"), make_scored(prompt, 1.0, parts={"format": 0.5}))
+    assert penalize_repeats(group, 0.0) is group
+    dearer = penalize_repeats(group, 0.25)
+    assert dearer.rewards == [0.75, 1.0]
+    assert [m.score.parts for m in dearer.members] == [{"repeat": -1.0}, {"format": 0.5, "repeat": 0.0}]
+    assert group_metrics([dearer])["repeat_share"] == 0.5
+    assert group.rewards == [1.0, 1.0], "the group itself is as before"
+
+
+def test_a_penalty_that_nothing_can_earn_is_refused():
+    with pytest.raises(ValueError, match=r"repeat_penalty = 0.5: must be 0 where sampling.repeat_window is 0"):
+        RLConfig(steps=1, repeat_penalty=0.5)
+    RLConfig(steps=1, repeat_penalty=0.5, sampling=SamplingConfig(repeat_window=64))
