@@ -109,8 +109,7 @@ class RunningBatch:
                 break
             if row.group.hidden is None:
                 self._read_prompts()
-            else:
-                planned += need
+            planned += Shelves.capacity_for(row.length + 1)
             entering.append(self._queue.popleft())
         if entering:
             self._enter(entering)
@@ -121,7 +120,7 @@ class RunningBatch:
         widest = used = 0
         for row in self._queue:
             group = row.group
-            if group.hidden is not None or (batch and batch[-1] is group):
+            if group.hidden is not None or group in batch:
                 continue
             widest = max(widest, group.length)
             need = Shelves.capacity_for(group.length)

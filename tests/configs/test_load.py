@@ -62,7 +62,8 @@ def problems(path, *overrides):
         pytest.param(
             RL + "  sampling:\n    foo: 1\n",
             "r.yaml:6: rl.sampling.foo: no such key; "
-            "the keys of rl.sampling are max_new_tokens, temperature, top_p, top_k, min_p, repeat_window, repeat_period",
+            "the keys of rl.sampling are max_new_tokens, temperature, top_p, top_k, min_p, "
+            "repeat_window, repeat_period",
             id="nothing near",
         ),
         pytest.param(
