@@ -118,6 +118,7 @@ def test_memory_stays_within_its_limit(ending, prompts, monkeypatch):
         grow(self)
         put_back.append(before - len(self._live))
         used.append(self._used)
+        assert len(set(self._held)) == len(self._held), "a prompt was read twice"
 
     monkeypatch.setattr(RunningBatch, "_grow", watched)
     limits = BatchLimits(tokens=320)
