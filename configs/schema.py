@@ -201,6 +201,8 @@ class SamplingConfig:
     top_p: float = 1.0
     top_k: int = 0  # 0: no limit
     min_p: float = 0.0
+    repeat_window: int = 0  # end an answer whose last so many tokens go round in a loop; 0: never
+    repeat_period: int = 32  # the longest loop, in tokens
 
     def __post_init__(self) -> None:
         _check(self.max_new_tokens > 0, "max_new_tokens", self.max_new_tokens, "1 or more")
@@ -208,6 +210,13 @@ class SamplingConfig:
         _check(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
         _check(self.top_k >= 0, "top_k", self.top_k, "0 (no limit) or more")
         _check(0 <= self.min_p < 1, "min_p", self.min_p, "in [0, 1)")
+        _check(
+            self.repeat_window == 0 or self.repeat_window >= 2 * self.repeat_period,
+            "repeat_window",
+            self.repeat_window,
+            f"0 (never), or at least twice repeat_period = {self.repeat_period}",
+        )
+        _check(self.repeat_period > 0, "repeat_period", self.repeat_period, "1 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +256,7 @@ class RLConfig:
     judge: JudgeConfig | None = None
     overlong_buffer: int | None = None  # DAPO §3.4: last tokens before the limit, over which the reward falls by 1
     mask_truncated: bool = False  # DAPO §3.4: answers that were cut off are not learnt from
+    repeat_penalty: float = 0.0  # taken off the reward of an answer that sampling.repeat_window ended
     shuffle_rewards: bool = False  # a control: rewards are permuted over the step, so nothing can be learnt
 
     def __post_init__(self) -> None:
@@ -275,6 +285,13 @@ class RLConfig:
         )
         _check(self.eval_every > 0, "eval_every", self.eval_every, "1 or more")
         _check(self.save_every > 0, "save_every", self.save_every, "1 or more")
+        _check(self.repeat_penalty >= 0, "repeat_penalty", self.repeat_penalty, "0 or more")
+        _check(
+            self.repeat_penalty == 0 or self.sampling.repeat_window > 0,
+            "repeat_penalty",
+            self.repeat_penalty,
+            "0 where sampling.repeat_window is 0: no answer ends for repeating itself",
+        )
         _check(self.sampling.temperature > 0, "sampling.temperature", self.sampling.temperature, "greater than 0 in RL")
         _check(
             self.minibatches <= self.prompts_per_step,

@@ -90,6 +90,10 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(help="File for the figures; by default `eval.json` in the run's folder.")
     ] = None,
+    thinking_budget: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Also the accuracy with thinking closed after N tokens, for each N."),
+    ] = None,
 ) -> None:
     """Measure: greedy and sampled accuracy, share of thinking answers and length on held-out tasks.
 
@@ -102,9 +106,10 @@ def evaluate(
     changes += [f"evaluation.tasks={tasks}"] if tasks is not None else []
     changes += [f"evaluation.samples={samples}"] if samples is not None else []
     with _stoppable("nothing was written"):
-        from rl.commands.evaluate import evaluate_command
+        from rl.commands.evaluate import evaluate_command, parse_budgets
 
-        evaluate_command(model, recipe=recipe, overrides=changes, output=output, console=console)
+        budgets = parse_budgets(thinking_budget)
+        evaluate_command(model, recipe=recipe, overrides=changes, output=output, console=console, budgets=budgets)
 
 
 @app.command()

@@ -28,11 +28,12 @@ def make_groups(prompts: Sequence[Prompt], scored: Sequence[Sequence[ScoredRollo
 
 
 def shape(group: Group, config: RLConfig, *, step: int) -> Group:
-    """All that is added to the verifier's reward: the length reward of k1.5, DAPO's soft punishment of long answers."""
+    """All that is added to the verifier's reward: k1.5's length reward, DAPO's for long answers, that of loops."""
     group = shape_by_length(group, config.length_reward, step=step)
     limit, buffer = config.sampling.max_new_tokens, config.overlong_buffer
     usual = int(config.loss.resolved().overlong_share * limit)
-    return shape_by_limit(group, limit=limit, buffer=usual if buffer is None else buffer)
+    group = shape_by_limit(group, limit=limit, buffer=usual if buffer is None else buffer)
+    return penalize_repeats(group, config.repeat_penalty)
 
 
 def shape_by_limit(group: Group, *, limit: int, buffer: int) -> Group:
@@ -60,6 +61,14 @@ def _add_to_rewards(group: Group, part: str, extras: Sequence[float], *, weight:
         score = replace(member.score, reward=reward, parts={**member.score.parts, part: extra})
         members.append(ScoredRollout(rollout=member.rollout, score=score))
     return replace(group, members=tuple(members))
+
+
+def penalize_repeats(group: Group, penalty: float) -> Group:
+    """Take `penalty` off the reward of each member that was ended for repeating itself (k1.5 §2.6.2)."""
+    if not penalty:
+        return group
+    repeats = [-float(m.rollout.completion.finish_reason == "repeat") for m in group.members]
+    return _add_to_rewards(group, "repeat", repeats, weight=penalty)
 
 
 def permute_rewards(groups: Sequence[Group], *, seed: int) -> list[Group]:
@@ -152,6 +161,7 @@ def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "thinking_share": float(np.mean([thinks(m.rollout.text) for m in members])),
         "tokens_mean": float(np.mean([len(c.token_ids) for c in completions])),
         "truncated_share": float(np.mean([c.finish_reason == "length" for c in completions])),
+        "repeat_share": float(np.mean([c.finish_reason == "repeat" for c in completions])),
         "signal_share": float(np.mean([advantages.has_signal(g.rewards) for g in groups])),
     }
     for source in sorted({g.prompt.task.source for g in groups}):

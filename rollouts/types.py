@@ -5,7 +5,7 @@ Shapes: T response tokens, L prompt tokens, P image patches, N images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -33,21 +33,16 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """`n` samples wanted for one prompt. Sample i draws from a stream that depends on `seed` and i alone."""
-
-    prompt: Prompt
-    n: int
-    seed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Tokens [start, stop) of a completion, written by policy `version`."""
+    """Tokens [start, stop) of a completion, written by policy `version`.
+
+    Where `sampled` is False they were inserted by somebody else (a forced end of thinking) and must not be trained on.
+    """
 
     start: int
     stop: int
     version: int
+    sampled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +54,56 @@ class Completion:
     """
 
     token_ids: np.ndarray  # [T] int64, with the stop token if one was sampled
-    policy_logprobs: np.ndarray  # [T] float32, under temperature and the barred-token mask
+    policy_logprobs: np.ndarray  # [T] float32, under temperature and the barred-token mask; 0 where inserted
     sampler_logprobs: np.ndarray  # [T] float32, under top-p, top-k and min-p as well: what was really drawn from
     finish_reason: FinishReason
     segments: tuple[Segment, ...]
+    # [T, M, k] uint8 or uint16, where it was asked for: in each of the M mixture-of-experts layers, the k experts of
+    # the input that predicted token t (the prompt's last token for t = 0); the dtype's maximum where not recorded.
+    routed_experts: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         lengths = (len(self.token_ids), len(self.policy_logprobs), len(self.sampler_logprobs))
         if len(set(lengths)) != 1:
             raise ValueError(f"a completion's tokens and log-probs differ in length: {lengths}")
+        if self.routed_experts is not None and len(self.routed_experts) != lengths[0]:
+            raise ValueError(f"routes of {len(self.routed_experts)} tokens, but the completion has {lengths[0]}")
         borders = [0, *(s.stop for s in self.segments)]
         if [s.start for s in self.segments] != borders[:-1] or borders[-1] != lengths[0]:
             spans = [(s.start, s.stop) for s in self.segments]
             raise ValueError(f"segments {spans} do not cover {lengths[0]} tokens one after the other")
+
+    @property
+    def sampled_mask(self) -> np.ndarray:
+        """`[T]` bool, False where tokens were inserted: those must never be trained on."""
+        mask = np.ones(len(self.token_ids), dtype=bool)
+        for segment in self.segments:
+            mask[segment.start : segment.stop] = segment.sampled
+        return mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """`n` samples wanted for one prompt. Token t of sample i is drawn with a number that depends on (seed, i, t) alone.
+
+    `written`, one for each sample, are answers to go on from: those whose finish reason is `abort` are continued after
+    their tokens, the others come back as they are. `budget` is how many new tokens a sample may get in this call before
+    it comes back with `abort`; the sampling's `max_new_tokens` counts all of an answer's tokens.
+    """
+
+    prompt: Prompt
+    n: int
+    seed: int
+    written: tuple[Completion, ...] = ()
+    budget: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or (self.budget is not None and self.budget < 1):
+            raise ValueError(f"n = {self.n}, budget = {self.budget}: both must be 1 or more (budget may be None)")
+        if len(self.written) not in (0, self.n):
+            raise ValueError(
+                f"{len(self.written)} answers to go on from, but n = {self.n}: one for each sample, or none"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +138,25 @@ class Group:
 
 
 class Engine(Protocol):
-    """Turns requests into completions. Runs without Ray."""
+    """Turns requests into completions. Runs without Ray.
+
+    `abort` and `load_weights` may be called between two results of `stream`, or from another thread.
+    """
 
     def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
         """Return `request.n` completions for each request, in order."""
         ...
 
+    def stream(self, requests: Sequence[Request], sampling: SamplingConfig) -> Iterator[tuple[int, list[Completion]]]:
+        """Yield (index of the request, its completions) as requests finish."""
+        ...
+
+    def abort(self) -> None:
+        """End what runs: every unfinished sample comes back with what it has and the finish reason `abort`."""
+        ...
+
     def load_weights(self, weights: Mapping[str, Any], *, version: int) -> None:
-        """Replace the weights in place and serve `version` from now on."""
+        """Replace the weights in place and serve `version` from the next token on."""
         ...
 
     @property

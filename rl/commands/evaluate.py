@@ -8,18 +8,21 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from configs.load import load_recipe
 from configs.schema import RunConfig, SamplingConfig
+from rewards.extraction import THINK_CLOSE
 from rewards.scorer import Scorer
 from rl.commands.models import ModelPlace, find_model, open_model
 from rl.console import StageProgress
 from rl.errors import UserError
 from rl.evaluate import HELD_OUT_SEED, EvalResult, Generate, evaluate
 from rl.folder import write_json
+from rl.thinking_budget import BudgetResult, evaluate_budgets
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.prompts import PromptRenderer
 from rollouts.tasks.mixture import held_out
@@ -31,10 +34,17 @@ _PACKAGES = ("thinkvl", "torch", "transformers")
 
 
 def evaluate_command(
-    name: str, *, recipe: Path | None, overrides: Sequence[str], output: Path | None, console: Console
+    name: str,
+    *,
+    recipe: Path | None,
+    overrides: Sequence[str],
+    output: Path | None,
+    console: Console,
+    budgets: Sequence[int] = (),
 ) -> EvalResult:
     """Evaluate the model that `name` means, print the table and write the figures to `output`.
 
+    With `budgets`, also the greedy accuracy with at most so many tokens of thinking.
     Without `recipe`, the one of the run; without `output`, `eval.json` in the run's folder, and for a model that
     belongs to no run, nothing is written. Raises UserError or ConfigError for what a user can mend.
     """
@@ -43,10 +53,12 @@ def evaluate_command(
     target = output or (place.run / "eval.json" if place.run else None)
     rewards, judge = (config.rl.rewards, config.rl.judge) if config.rl else ((), None)
     with Scorer(rewards, base=Path.cwd(), judge=judge) as scorer:
-        result, skipped = _evaluate(place, config, scorer, console)
+        result, by_budget, skipped = _evaluate(place, config, scorer, console, budgets)
     _print_result(name, config, result, skipped, console)
+    _print_budgets(result, by_budget, console)
     if target is not None:
-        write_json(target, _report(place, config, result, skipped))
+        rows = {"thinking_budgets": [asdict(row) for row in by_budget]} if budgets else {}
+        write_json(target, _report(place, config, result, skipped) | rows)
         console.print(f"figures in {target}", markup=False, highlight=False, soft_wrap=True)
     return result
 
@@ -61,9 +73,9 @@ def _recipe_of(place: ModelPlace) -> Path:
 
 
 def _evaluate(
-    place: ModelPlace, config: RunConfig, scorer: Scorer, console: Console
-) -> tuple[EvalResult, dict[str, int]]:
-    """The figures, and how many tasks were left out for which reason."""
+    place: ModelPlace, config: RunConfig, scorer: Scorer, console: Console, budgets: Sequence[int]
+) -> tuple[EvalResult, list[BudgetResult], dict[str, int]]:
+    """The figures, those of each budget, and how many tasks were left out for which reason."""
     # Tasks before the model: they are quick to check, and a mistake shows before gigabytes are read.
     tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=Path.cwd())
     scorer.check_tasks(tasks)
@@ -78,17 +90,33 @@ def _evaluate(
     stop, barred = stop_and_barred_ids(place.path, processor)
     torch.nn.Module.to(model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=_dtype(config))
     engine = TransformersEngine(model, stop_ids=stop, barred_ids=barred)
+
+    def decode(ids: np.ndarray) -> str:
+        return processor.tokenizer.decode(ids, skip_special_tokens=True)
+
     with StageProgress(console, "eval", total=_blocks(prompts) * 2) as bar:
-        result, _ = evaluate(
+        result, answers = evaluate(
             _in_blocks(engine, bar),
-            lambda ids: processor.tokenizer.decode(ids, skip_special_tokens=True),
+            decode,
             scorer,
             prompts,
             sampling=_sampling(config),
             samples=config.evaluation.samples,
             seed=config.seed,
         )
-    return result, skipped
+    close_ids = processor.tokenizer.encode(THINK_CLOSE, add_special_tokens=False)
+    by_budget = evaluate_budgets(
+        engine.generate, decode, scorer, answers, budgets=budgets, close_ids=close_ids, sampling=_sampling(config)
+    )
+    return result, by_budget, skipped
+
+
+def parse_budgets(text: str | None) -> list[int]:
+    """`16,32,64` as numbers. Raises UserError for anything else."""
+    parts = [part.strip() for part in text.split(",")] if text is not None else []
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise UserError(f"--thinking-budget {text}: must be whole numbers of tokens, 1 or more, such as 16,32,64")
+    return [int(part) for part in parts]
 
 
 def _dtype(config: RunConfig) -> torch.dtype:
@@ -150,4 +178,16 @@ def _print_result(name: str, config: RunConfig, result: EvalResult, skipped: dic
         rows += [(f"greedy accuracy, {source}", f"{value:.3f}") for source, value in result.by_source.items()]
     for row in rows:
         table.add_row(*row)
+    console.print(table)
+
+
+def _print_budgets(result: EvalResult, rows: Sequence[BudgetResult], console: Console) -> None:
+    if not rows:
+        return
+    table = Table("thinking budget", "greedy accuracy", "closed for the model", "tokens an answer")
+    for row in rows:
+        table.add_row(
+            str(row.budget), f"{row.greedy_accuracy:.3f}", f"{row.forced_share:.2f}", f"{row.mean_tokens:.1f}"
+        )
+    table.add_row("none", f"{result.greedy_accuracy:.3f}", "0.00", f"{result.mean_tokens:.1f}")
     console.print(table)

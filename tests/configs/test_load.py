@@ -62,7 +62,8 @@ def problems(path, *overrides):
         pytest.param(
             RL + "  sampling:\n    foo: 1\n",
             "r.yaml:6: rl.sampling.foo: no such key; "
-            "the keys of rl.sampling are max_new_tokens, temperature, top_p, top_k, min_p",
+            "the keys of rl.sampling are max_new_tokens, temperature, top_p, top_k, min_p, "
+            "repeat_window, repeat_period",
             id="nothing near",
         ),
         pytest.param(
@@ -110,7 +111,7 @@ def test_an_unknown_key_names_the_nearest(recipe, text, expected):
         (
             RL + "  sampling: 3\n",
             "r.yaml:5: rl.sampling = 3: must be a section with the keys "
-            "max_new_tokens, temperature, top_p, top_k, min_p",
+            "max_new_tokens, temperature, top_p, top_k, min_p, repeat_window, repeat_period",
         ),
         (
             RL + "  length_reward: true\n",

@@ -14,6 +14,7 @@ from rl.collect import (
     group_metrics,
     learnable,
     make_groups,
+    penalize_repeats,
     permute_rewards,
     sample_metrics,
     shape,
@@ -155,6 +156,7 @@ def test_metrics_by_hand(rng, model):
             "thinking_share": 1 / 3,
             "tokens_mean": 6.0,
             "truncated_share": 1 / 3,
+            "repeat_share": 0.0,
             "signal_share": 0.5,
             "reward/verifier": 1 / 3,
             "reward/format": 1 / 3,
@@ -226,3 +228,19 @@ def test_a_sample_refuses_unknown_and_ragged_columns(prompt):
     for columns in ({"value": np.zeros(3)}, {"returns": np.zeros(2)}):
         with pytest.raises(ValueError, match="column"):
             replace(sample, columns=columns)
+
+
+def test_answers_that_repeat_themselves_pay(prompt):
+    group = group_of(prompt, make_scored(prompt, 1.0, finish="repeat"), make_scored(prompt, 1.0, parts={"format": 0.5}))
+    assert penalize_repeats(group, 0.0) is group
+    dearer = penalize_repeats(group, 0.25)
+    assert dearer.rewards == [0.75, 1.0]
+    assert [m.score.parts for m in dearer.members] == [{"repeat": -1.0}, {"format": 0.5, "repeat": 0.0}]
+    assert group_metrics([dearer])["repeat_share"] == 0.5
+    assert group.rewards == [1.0, 1.0], "the group itself is as before"
+
+
+def test_a_penalty_that_nothing_can_earn_is_refused():
+    with pytest.raises(ValueError, match=r"repeat_penalty = 0.5: must be 0 where sampling.repeat_window is 0"):
+        RLConfig(steps=1, repeat_penalty=0.5)
+    RLConfig(steps=1, repeat_penalty=0.5, sampling=SamplingConfig(repeat_window=64))

@@ -6,6 +6,7 @@ import torch
 from engine_helpers import build_prompt, engine_of, requests_for, tokens_of
 
 from configs.schema import SamplingConfig
+from rollouts.engines.batch import BatchLimits
 from rollouts.engines.sampling import barred_token_mask, filter_logprobs, policy_logprobs
 from rollouts.types import Request
 
@@ -124,7 +125,7 @@ def test_a_sample_does_not_depend_on_its_company(tiny_model, tiny_ids, prompts):
     assert [tokens_of(engine.generate([r], SAMPLED))[0] for r in requests] == together
     assert tokens_of(engine.generate(requests[::-1], SAMPLED))[::-1] == together
     for max_rows in (1, 3, 5, 8):
-        small = engine_of(tiny_model, tiny_ids, max_rows=max_rows)
+        small = engine_of(tiny_model, tiny_ids, limits=BatchLimits(rows=max_rows))
         assert tokens_of(small.generate(requests, SAMPLED)) == together
     fewer = [Request(prompt=r.prompt, n=1, seed=r.seed) for r in requests]
     assert tokens_of(engine.generate(fewer, SAMPLED)) == [group[:1] for group in together]
@@ -160,31 +161,6 @@ def test_stop_tokens_end_a_sample_and_stay(tiny_model, tiny_ids, prompts):
             assert len(completion.policy_logprobs) == len(completion.sampler_logprobs) == len(cut)
             ended += stop in tokens
     assert 5 <= ended < 32, f"{ended} of 32 samples stop: the test needs some that do and some that do not"
-
-
-def test_dropping_finished_rows_happens_and_changes_nothing(tiny_model, tiny_ids, prompts, monkeypatch):
-    from rollouts.engines.latent import DecodeState
-
-    kept = []
-    select = DecodeState.select
-
-    def counted(self, groups, slots):
-        kept.append(slots.numel())
-        select(self, groups, slots)
-
-    requests = requests_for(prompts, n=[8, 2, 5, 8])
-    stop = often(engine_of(tiny_model, tiny_ids), prompts)
-    engine = engine_of(tiny_model, ([], [*tiny_ids[0], *tiny_ids[1]]), stop_ids=[stop])
-    monkeypatch.setattr(DecodeState, "select", counted)
-    results = engine.generate(requests, SAMPLED)
-    assert kept, "no row was ever dropped"
-    assert kept == sorted(kept, reverse=True)
-    monkeypatch.setattr("rollouts.engines.transformers._Rows.compact", lambda self, state, tokens: tokens)
-    plain = engine.generate(requests, SAMPLED)
-    assert tokens_of(plain) == tokens_of(results)
-    for a, b in zip([c for g in plain for c in g], [c for g in results for c in g], strict=True):
-        assert np.abs(a.policy_logprobs - b.policy_logprobs).max() < 1e-5
-        assert a.finish_reason == b.finish_reason
 
 
 def test_a_stop_token_at_the_limit_is_a_stop(tiny_model, tiny_ids, prompts):

@@ -7,6 +7,7 @@ import pytest
 
 from configs.load import load_recipe
 from kimi_vl import load_model, load_processor
+from rewards.extraction import Thinking
 from rewards.scorer import Scorer
 from rl.evaluate import HELD_OUT_SEED, evaluate
 from rollouts.engines.transformers import TransformersEngine
@@ -86,3 +87,20 @@ def test_mistakes_are_one_text(thinkvl, run_folder, arguments, message):
     assert (code, "Traceback" in text) == (1, False)
     assert message in text
     assert not (run_folder / "eval.json").exists()
+
+
+def test_accuracy_against_thinking_budget(thinkvl, run_folder, monkeypatch):
+    """A row a budget in the table and in the file; every answer counts as open, so all are closed for the model."""
+    from rl import thinking_budget
+
+    monkeypatch.setattr(
+        thinking_budget, "split_thinking", lambda text: Thinking(thought=text, answer_text="", closed=False)
+    )
+    code, output, _ = thinkvl("eval", run_folder, "--thinking-budget", "4,1", "evaluation.max_new_tokens=20")
+    assert code == 0
+    figures = json.loads((run_folder / "eval.json").read_text())
+    assert [row["budget"] for row in figures["thinking_budgets"]] == [1, 4]
+    assert figures["thinking_budgets"][0]["forced_share"] > 0
+    assert "closed for the model" in output
+    code, _, text = thinkvl("eval", run_folder, "--thinking-budget", "many")
+    assert (code, "--thinking-budget many: must be whole numbers" in text) == (1, True)
