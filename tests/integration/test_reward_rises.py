@@ -9,10 +9,11 @@ from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processo
 from rewards.scorer import Scorer
 from rl.learner import Learner, LearnerConfig
 from rl.loop import Loop, run_steps
+from rollouts.pool import RolloutPool
 from rollouts.prompts import PromptRenderer
 from rollouts.tasks.mixture import TaskMixture
 from rollouts.tokens import stop_and_barred_ids
-from rollouts.workers import EngineSpec, RolloutPool
+from rollouts.workers import EngineSpec
 
 SIZES = TinySizes(
     hidden_size=32,
