@@ -1,5 +1,9 @@
 """The pool of real Ray actors against one engine in this process."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import ray
@@ -87,3 +91,22 @@ def test_a_spec_sets_the_threads_of_its_process(spec):
     torch.set_num_threads(2)
     spec.build()
     assert torch.get_num_threads() == 1
+
+
+REFUSED = """
+from rl.commands.errors import explain
+from rollouts.workers import start_ray
+try:
+    start_ray(1)
+except Exception as error:
+    print(explain(error))
+"""
+
+
+def test_where_ray_cannot_start_the_user_is_told_why(tmp_path):
+    """Its sockets' names have at most 107 characters."""
+    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path / ("long" * 30))}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run([sys.executable, "-c", REFUSED], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("Ray cannot start on this machine ("), done.stdout + done.stderr
+    assert "RAY_TMPDIR, a short path" in done.stdout
