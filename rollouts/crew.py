@@ -102,7 +102,7 @@ class Crew:
             try:
                 served: Served = ray.get(future, timeout=START_SECONDS)
             except (RayActorError, GetTimeoutError) as error:
-                self._on_death(slot, one_line(error) or f"no answer to new weights within {START_SECONDS:.0f} s")
+                self._on_death(slot, exit_of(error) or f"no answer to new weights within {START_SECONDS:.0f} s")
                 self.fresh(slot)
                 self.start([slot])
                 wrong[slot] = f"worker {slot} died"
@@ -128,6 +128,12 @@ def one_line(error: BaseException) -> str:
     """A library's message as one line, cut short at the front: the cause stands last."""
     text = " ".join(str(error).split())
     return text if len(text) <= 400 else "..." + text[-397:]
+
+
+def exit_of(error: BaseException) -> str:
+    """How a worker's process ended, out of Ray's long text."""
+    text = " ".join(str(error).split())
+    return text.rpartition("actor is dead because ")[2].partition(" Some common causes")[0][:300]
 
 
 def _gpu_share(workers: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from configs.schema import SamplingConfig
-from rollouts.crew import Crew, one_line
+from rollouts.crew import Crew, exit_of, one_line
 from rollouts.quarantine import Failure, Quarantine, TooManyCulprits, find_culprits
 from rollouts.types import Completion, Request
 from rollouts.watch import Watch, diagnose
@@ -20,6 +21,7 @@ from rollouts.workers import EngineSpec, WorkerError
 
 TRIES = 3  # of a whole share of requests, each on a fresh worker, before one of its tasks is suspected
 POLL_SECONDS = 0.5
+_COLOUR = re.compile(r"\x1b\[\d+m")  # in the tracebacks that Ray passes on
 
 Answers = list[list[Completion]]
 
@@ -132,15 +134,14 @@ class RolloutPool:
             try:
                 return ray.get(future)
             except RayTaskError as error:
-                return Failure(kind="exception", detail=str(error))
+                cause = error.cause
+                return Failure("exception", f"{type(cause).__name__}: {one_line(cause)}\n{_COLOUR.sub('', str(error))}")
             except RayError as error:
-                return Failure(kind="death", detail=one_line(error))
+                return Failure("death", f"process {self.crew.addresses[slot].pid}: {exit_of(error)}\n{error}")
         watch.look()
         if watch.silent_for < self._deadline:
             return None
-        return Failure(
-            kind="hang", detail=diagnose(slot, self.crew.addresses[slot], self.crew.actors[slot], watch, share)
-        )
+        return Failure("hang", diagnose(slot, self.crew.addresses[slot], self.crew.actors[slot], watch, share))
 
     def _without_culprits(
         self, slot: int, share: Sequence[Request], sampling: SamplingConfig, failure: Failure, most: int

@@ -18,13 +18,12 @@ class Failure:
     """How a worker failed while it held requests."""
 
     kind: Literal["death", "exception", "hang"]
-    detail: str  # the exit, the exception's text, or the diagnosis
+    detail: str  # what happened in a line; then the traceback, or the diagnosis of a hang
 
     @property
     def headline(self) -> str:
-        """The line that says most: the first of a diagnosis, the last of a traceback."""
-        lines = self.detail.strip().splitlines() or [self.kind]
-        return lines[0 if self.kind == "hang" else -1][:300]
+        """The first line."""
+        return (self.detail.strip().splitlines() or [self.kind])[0][:300]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
