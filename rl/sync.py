@@ -74,7 +74,7 @@ class WeightSync:
 
     def gap(self) -> float:
         """Largest distance of a token's log-prob between any worker and the learner; infinite for a stale worker."""
-        requests = [Request(prompt=p, n=2, seed=i) for i, p in enumerate(self.prompts)]
+        requests = [Request(prompt=p, n=1, seed=i) for i, p in enumerate(self.prompts)]
         limits = replace(self.sampling, max_new_tokens=min(TOKENS, self.sampling.max_new_tokens))
         answers = self.pool.generate_on_each(requests, limits)
         pairs = [(p, c) for worker in answers for p, own in zip(self.prompts, worker, strict=True) for c in own]

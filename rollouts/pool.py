@@ -84,7 +84,7 @@ class RolloutPool:
         outcomes = self._run(dict.fromkeys(range(len(self.crew.actors)), requests), sampling)
         for slot, outcome in outcomes.items():
             if isinstance(outcome, Failure):
-                raise WorkerError(f"worker {slot} failed {TRIES} times on the parity check: {outcome.detail}")
+                raise WorkerError(f"worker {slot} failed {TRIES} times on the parity check: {outcome.headline}")
         return [answers for _, answers in sorted(outcomes.items()) if not isinstance(answers, Failure)]
 
     def metrics(self) -> dict[str, float]:

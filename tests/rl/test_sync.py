@@ -3,6 +3,7 @@
 import copy
 import re
 
+import numpy as np
 import pytest
 import torch
 from rl_helpers import barred_ids, make_learner, make_prompt
@@ -143,6 +144,23 @@ def test_the_learners_logprobs_change_nothing(made, rng, model):
     sync.gap()
     assert checksums(model.state_dict()) == before
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_checksums_see_one_bit_and_any_exchange(rng):
+    """Of large tensors, over whose words sums are taken, and of their ends, which are no whole row."""
+    value = rng.normal(size=(37, 301)).astype(np.float32)
+    flat = value.reshape(-1)
+    found = {checksums({"a": value})["a"]}
+    for i, j in ((0, 1), (0, 2), (5, 1029), (1024, 2048), (3, 11136), (11130, 11136)):
+        flat[[i, j]] = flat[[j, i]]
+        found.update(checksums({"a": value}).values())
+        flat[[i, j]] = flat[[j, i]]
+        bits = flat[i : i + 1].view(np.uint32)
+        bits ^= 1 << 7
+        found.update(checksums({"a": value}).values())
+        bits ^= 1 << 7
+    assert len(found) == 1 + 6 + 5, "index 0 is changed twice"
+    assert checksums({"a": value})["a"] in found
 
 
 def test_checksums_see_bytes_and_names():
