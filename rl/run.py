@@ -138,6 +138,7 @@ def _parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -
         checkpoint = _base_model(config, folder, base, console)
         processor = load_processor(checkpoint)
         renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
+        _check_sampler(config, base)
         tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=base)
         scorer.check_tasks(tasks)
         prompts, skipped = renderer.render_all(tasks)
@@ -181,6 +182,14 @@ def _parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -
             ray.shutdown()
         scorer.close()
         metrics.close()
+
+
+def _check_sampler(config: RunConfig, base: Path) -> None:
+    """Raise DataSetError now, not after the supervised stages, where the data cannot serve the sampler."""
+    if config.rl is not None and config.rl.sampler.name not in ("uniform", "dynamic"):
+        mixture = TaskMixture(config.data.train, seed=0, base=base)
+        sampler = build_sampler(config.rl.sampler, mixture, seed=0, steps=config.rl.steps)
+        sampler.draw(0, config.rl.prompts_per_step)
 
 
 def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> str:
