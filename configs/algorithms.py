@@ -74,14 +74,15 @@ class CriticConfig:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = CLOSED
 
     backbone: Literal["shared", "own"] = "own"
-    value_learning_rate: float = 1e-4  # of the head, and of the copy
+    value_learning_rate: float | None = None  # of the head, and of the copy; ten times the policy's when left out
     value_coef: float = 0.5  # shared: weight of the value loss beside the policy's
     value_clip: float = 0.2
     gamma: float = 1.0
     gae_lambda: float = 1.0
 
     def __post_init__(self) -> None:
-        check(self.value_learning_rate > 0, "value_learning_rate", self.value_learning_rate, "greater than 0")
+        rate = self.value_learning_rate
+        check(rate is None or rate > 0, "value_learning_rate", rate, "greater than 0")
         check(self.value_coef > 0, "value_coef", self.value_coef, "greater than 0")
         check(
             self.backbone == "shared" or self.value_coef == 0.5,

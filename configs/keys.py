@@ -131,4 +131,5 @@ def _walk(section: Any, above: Pattern) -> Iterator[Key]:
         elif is_list(annotation):
             item = typing.get_args(annotation)[0]
             yield Key((*here, "N"), item, REQUIRED)
-            yield from _walk(item, (*here, "N"))
+            if dataclasses.is_dataclass(item):
+                yield from _walk(item, (*here, "N"))

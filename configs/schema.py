@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from configs.algorithms import GROUP_FREE, CorrectionConfig, CriticConfig, KLConfig, LossConfig
+from configs.algorithms import GROUP_FREE, LossConfig
 from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
-
-__all__ = ["CorrectionConfig", "CriticConfig", "KLConfig", "LossConfig"]  # the sections of `rl.loss`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +42,31 @@ class TinyConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig:
+    """Train small adapters instead of the weights (LoRA, arXiv:2106.09685): `W + (alpha / rank) B A`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: tuple[Literal["attention", "mlp", "experts", "vision"], ...] = ("attention", "mlp")
+
+    def __post_init__(self) -> None:
+        _check(self.rank > 0, "rank", self.rank, "1 or more")
+        _check(self.alpha > 0, "alpha", self.alpha, "greater than 0")
+        _check(bool(self.targets), "targets", self.targets, "at least one of attention, mlp, experts, vision")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Where the weights come from: `tiny` (made on the spot), a folder, or a hub name."""
+    """Where the weights come from (`tiny`, made on the spot; a folder; a hub name) and which of them are trained."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
     path: str = "tiny"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: LoraConfig | None = None  # in every stage; merged at its end
+    freeze: tuple[str, ...] = ()  # parameters whose names hold one of these are not trained
     tiny: TinyConfig = field(default_factory=TinyConfig)
 
     def __post_init__(self) -> None:

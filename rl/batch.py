@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 
 from kimi_vl.packing import Segment
-from rl.types import MicroBatch, Sample
+from rl.types import Answer, MicroBatch, PackedRow, Sample
 from rollouts.types import Prompt
 
 
@@ -23,9 +23,9 @@ class ImageSet:
     offsets: dict[int, torch.Tensor]  # id(prompt) -> rows of the features that fill its placeholders
 
 
-def collect_images(samples: Sequence[Sample], *, merged: int = 4) -> ImageSet | None:
+def collect_images(answers: Sequence[Answer], *, merged: int = 4) -> ImageSet | None:
     """Gather each distinct prompt's patches once; None if no prompt has an image. `merged` patches make a token."""
-    prompts: dict[int, Prompt] = {id(s.prompt): s.prompt for s in samples if len(s.prompt.image_grid_hws)}
+    prompts: dict[int, Prompt] = {id(a.prompt): a.prompt for a in answers if len(a.prompt.image_grid_hws)}
     if not prompts:
         return None
     offsets, start = {}, 0
@@ -63,52 +63,59 @@ def split_by_tokens(samples: Sequence[Sample], *, budget: int) -> list[list[Samp
     return parts
 
 
-def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> MicroBatch:
-    """Pack samples, those of one prompt next to each other, into one row: `[prompt][response][response]...`.
+def pack(answers: Sequence[Answer], images: ImageSet | None) -> PackedRow:
+    """Put answers, those of one prompt next to each other, into one row: `[prompt][response][response]...`.
 
     A response's last token is predicted and predicts nothing, so the row leaves it out.
     """
     ids, positions, predictors, rows, segments = [], [], [], [], []
     start = prompt_start = 0
-    prompt: Prompt | None = None
-    for sample in samples:
-        if sample.prompt is not prompt:
-            prompt, prompt_start = sample.prompt, start
+    last: Prompt | None = None
+    for answer in answers:
+        prompt = answer.prompt
+        if prompt is not last:
+            last, prompt_start = prompt, start
             ids.append(prompt.input_ids)
             segments.append(Segment(start=start, length=len(prompt.input_ids)))
             positions.append(np.arange(len(prompt.input_ids)))
             rows += [images.offsets[id(prompt)]] if images and id(prompt) in images.offsets else []
             start += len(prompt.input_ids)
-        before, length = len(prompt.input_ids), _inputs(sample)
+        before, length = len(prompt.input_ids), _inputs(answer)
         if length:
-            ids.append(sample.token_ids[:-1])
+            ids.append(answer.token_ids[:-1])
             segments.append(Segment(start=start, length=length, prefix_start=prompt_start, prefix_length=before))
             positions.append(before + np.arange(length))
         # The prompt's last token predicts the first response token; each response token predicts the next.
         predictors += [prompt_start + before - 1, *range(start, start + length)]
         start += length
-    lengths = torch.tensor([len(s.token_ids) for s in samples])
-    return MicroBatch(
+    lengths = torch.tensor([len(a.token_ids) for a in answers])
+    return PackedRow(
         input_ids=_flat(ids),
         position_ids=_flat(positions),
         segments=tuple(segments),
         feature_index=torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long),
         predictors=torch.tensor(predictors),
-        targets=_flat([s.token_ids for s in samples]),
-        old_logprobs=_flat([s.old_logprobs for s in samples]),
-        advantages=torch.tensor([s.advantage for s in samples], dtype=torch.float32),
+        targets=_flat([a.token_ids for a in answers]),
         lengths=lengths,
-        sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),
-        imitated=torch.tensor([s.imitated for s in samples]),
-        columns={
-            name: torch.from_numpy(np.concatenate([s.columns[name] for s in samples])) for name in samples[0].columns
-        },
+        sequence_ids=torch.repeat_interleave(torch.arange(len(answers)), lengths),
     )
 
 
-def _inputs(sample: Sample) -> int:
+def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> MicroBatch:
+    """Pack samples and put beside them what the losses read."""
+    row = pack(samples, images)
+    return MicroBatch(
+        **{f.name: getattr(row, f.name) for f in fields(row)},
+        old_logprobs=_flat([s.old_logprobs for s in samples]),
+        advantages=torch.tensor([s.advantage for s in samples], dtype=torch.float32),
+        imitated=torch.tensor([s.imitated for s in samples]),
+        columns={name: _flat([s.columns[name] for s in samples]) for name in samples[0].columns},
+    )
+
+
+def _inputs(answer: Answer) -> int:
     """Response tokens that the model reads: all but the last."""
-    return len(sample.token_ids) - 1
+    return len(answer.token_ids) - 1
 
 
 def _flat(arrays: Sequence[np.ndarray]) -> torch.Tensor:

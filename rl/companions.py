@@ -27,7 +27,14 @@ class Companions:
     for `iteration` no model is kept: it is the policy that sampled, whose log-probs come with the rollouts.
     """
 
-    def __init__(self, policy: KimiVLForConditionalGeneration, loss: LossConfig, *, micro_batch_tokens: int) -> None:
+    def __init__(
+        self,
+        policy: KimiVLForConditionalGeneration,
+        loss: LossConfig,
+        *,
+        learning_rate: float,
+        micro_batch_tokens: int,
+    ) -> None:
         parts = loss.resolved()
         compares = parts.kl is not None or loss.algorithm == "kimi_k15"
         self._decay = loss.reference_decay if parts.reference == "ema" else None
@@ -36,7 +43,9 @@ class Companions:
         self.reference: KimiVLForConditionalGeneration | None = None
         if compares and parts.reference != "iteration":
             self.reference = copy.deepcopy(policy).eval().requires_grad_(False)
-        self.critic = Critic(policy, parts.critic) if parts.critic is not None else None
+        self.critic: Critic | None = None
+        if parts.critic is not None:
+            self.critic = Critic(policy, parts.critic, policy_learning_rate=learning_rate)
 
     @torch.no_grad()
     def annotate(

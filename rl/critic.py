@@ -24,13 +24,16 @@ class Critic:
     and the copy; a shared backbone moves with the policy's own gradient.
     """
 
-    def __init__(self, policy: KimiVLForConditionalGeneration, config: CriticConfig) -> None:
+    def __init__(
+        self, policy: KimiVLForConditionalGeneration, config: CriticConfig, *, policy_learning_rate: float
+    ) -> None:
         self.config = config
         self.backbone = copy.deepcopy(policy).train() if config.backbone == "own" else None
         self.head = nn.Linear(policy.config.text_config.hidden_size, 1).to(policy.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.optimizer = torch.optim.AdamW(self._parameters(), lr=config.value_learning_rate, weight_decay=0.0)
+        rate = config.value_learning_rate or 10 * policy_learning_rate
+        self.optimizer = torch.optim.AdamW(self._parameters(), lr=rate, weight_decay=0.0)
         self._images: EncodedImages | None = None
 
     def _parameters(self) -> list[nn.Parameter]:

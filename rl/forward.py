@@ -7,7 +7,7 @@ import torch
 from kimi_vl import KimiVLForConditionalGeneration
 from kimi_vl.packing import PackedLayout
 from rl.batch import ImageSet
-from rl.types import MicroBatch
+from rl.types import PackedRow
 
 
 class EncodedImages:
@@ -21,8 +21,10 @@ class EncodedImages:
         self.features = self._encoded.detach().requires_grad_() if self._encoded is not None else None
 
     def backward(self) -> None:
-        """Finish the backward pass; nothing happens where no micro-batch had an image."""
-        if self._encoded is not None and self.features is not None and self.features.grad is not None:
+        """Finish the backward pass; nothing happens where no micro-batch had an image, or the tower is frozen."""
+        if self._encoded is None or self.features is None or self.features.grad is None:
+            return
+        if self._encoded.requires_grad:
             self._encoded.backward(self.features.grad)
 
 
@@ -34,15 +36,15 @@ def encode(model: KimiVLForConditionalGeneration, images: ImageSet | None) -> to
 
 
 def response_hidden(
-    model: KimiVLForConditionalGeneration, micro: MicroBatch, features: torch.Tensor | None
+    model: KimiVLForConditionalGeneration, row: PackedRow, features: torch.Tensor | None
 ) -> torch.Tensor:
     """Last hidden states `[N, H]` at the positions that predict the response tokens."""
     device = model.device
-    rows = features[micro.feature_index.to(device)] if features is not None and len(micro.feature_index) else None
+    images = features[row.feature_index.to(device)] if features is not None and len(row.feature_index) else None
     hidden = model.model.language_model(
-        inputs_embeds=model.embed(micro.input_ids[None].to(device), rows),
-        position_ids=micro.position_ids[None].to(device),
-        layout=PackedLayout.of(micro.segments, device),
+        inputs_embeds=model.embed(row.input_ids[None].to(device), images),
+        position_ids=row.position_ids[None].to(device),
+        layout=PackedLayout.of(row.segments, device),
         use_cache=False,
     )
-    return hidden.last_hidden_state[0, micro.predictors.to(device)]
+    return hidden.last_hidden_state[0, row.predictors.to(device)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 from configs.schema import LossConfig, OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from kimi_vl.packing import use_packed_attention
+from rl.adapters import merged_weights
 from rl.batch import collect_images, make_micro_batch, split_by_tokens
 from rl.companions import Companions
 from rl.forward import EncodedImages, encode, response_hidden
@@ -52,7 +54,12 @@ class Learner:
         self.version = 0
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         self.optimizer, self.schedule = self._new_optimizer()
-        self.companions = Companions(self.model, config.loss, micro_batch_tokens=config.micro_batch_tokens)
+        self.companions = Companions(
+            self.model,
+            config.loss,
+            learning_rate=config.optimizer.learning_rate,
+            micro_batch_tokens=config.micro_batch_tokens,
+        )
 
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """A fresh optimizer and its schedule."""
@@ -190,15 +197,19 @@ class Learner:
         self.companions.load_state_dict(state["companions"])
 
     def weights(self) -> dict[str, np.ndarray]:
-        """A copy of the policy's weights by state-dict name, for engines."""
+        """A copy of the policy's weights by state-dict name, adapters merged, for engines."""
         return numpy_weights(self.model)
+
+    def save(self, folder: Path) -> None:
+        """Write the policy, adapters merged, as a model's folder."""
+        self.model.save_pretrained(folder, state_dict=merged_weights(self.model))
 
 
 def numpy_weights(model: nn.Module) -> dict[str, np.ndarray]:
-    """A copy of a model's state dict as arrays. numpy has no bfloat16: such weights go as float32, which is exact."""
+    """A copy of a model's merged weights as arrays. numpy has no bfloat16: they go as float32, which is exact."""
     return {
         name: (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy().copy()
-        for name, t in model.state_dict().items()
+        for name, t in merged_weights(model).items()
     }
 
 

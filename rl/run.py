@@ -25,6 +25,7 @@ from kimi_vl import (
     load_processor,
 )
 from rewards.scorer import Scorer
+from rl.adapters import merged_weights, prepare_training, save_adapters
 from rl.checkpoint import replace_folder
 from rl.console import StageProgress
 from rl.evaluate import HELD_OUT_SEED, VALIDATION_SEED, EvalResult, evaluate, request_seed
@@ -223,14 +224,16 @@ def _run_stage(parts: Parts, name: str, stage: SFTConfig | RLConfig, model_path:
     """Train one stage, save its model, evaluate it on held-out tasks, record it; return the greedy answers."""
     began = time.monotonic()
     model = _load(parts, model_path)
+    prepare_training(model, parts.config.model, base=model_path)
     if isinstance(stage, SFTConfig):
         resumed = _supervised(parts, name, stage, model)
+        save_adapters(model, parts.folder.stage(name) / "adapter")
         final = model
     else:
         resumed, final = _reinforce(parts, stage, model)
     seconds = time.monotonic() - began
     target = parts.folder.stage(name) / "model"
-    final.save_pretrained(target)
+    final.save_pretrained(target, state_dict=merged_weights(final))
     parts.processor.save_pretrained(target)
     result, answers = evaluate_model(parts, final)
     parts.metrics.write(f"held_out/{name}", 0, result.metrics())

@@ -1,4 +1,4 @@
-"""What the learner consumes: `Sample` -> `StepBatch` -> `MicroBatch`.
+"""What the learner consumes: `Sample` -> `StepBatch` -> `MicroBatch`; SFT packs plain `Answer`s the same way.
 
 Shapes: B sequences, P packed tokens (prompts and responses), T response tokens of one sequence, N response tokens of
 the micro-batch.
@@ -31,11 +31,21 @@ class Annotation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One response to learn from; samples that share a `Prompt` object share its image encoding."""
+class Answer:
+    """A response to a prompt; answers that share a `Prompt` object share what is computed for it."""
 
     prompt: Prompt
     token_ids: np.ndarray  # [T] int64
+
+    def __len__(self) -> int:
+        """Tokens of prompt and response together."""
+        return len(self.prompt.input_ids) + len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample(Answer):
+    """One response that RL learns from."""
+
     old_logprobs: np.ndarray  # [T] float32 of the policy at the iteration's start: the ratio's denominator
     advantage: float
     imitated: bool = False  # the supervised term copies it
@@ -49,10 +59,6 @@ class Sample:
         for name, column in self.columns.items():
             if name not in COLUMNS or len(column) != len(self.token_ids):
                 raise ValueError(f"column {name} of {len(column)} for {len(self.token_ids)} tokens; known: {COLUMNS}")
-
-    def __len__(self) -> int:
-        """Tokens of prompt and response together."""
-        return len(self.prompt.input_ids) + len(self.token_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +84,8 @@ class StepBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MicroBatch:
-    """The packed row of one forward pass, and its response tokens."""
+class PackedRow:
+    """Prompts and responses of one forward pass in one row without padding, and where the response tokens are."""
 
     input_ids: torch.Tensor  # [P]
     position_ids: torch.Tensor  # [P], counted from the start of each token's own sequence
@@ -87,9 +93,15 @@ class MicroBatch:
     feature_index: torch.Tensor  # rows of the step's image features, in the order of the placeholders
     predictors: torch.Tensor  # [N] packed positions that predict the response tokens
     targets: torch.Tensor  # [N] the response tokens
-    old_logprobs: torch.Tensor  # [N]
-    advantages: torch.Tensor  # [B]
     lengths: torch.Tensor  # [B] response tokens of each sequence
     sequence_ids: torch.Tensor  # [N] which of the B sequences a response token belongs to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch(PackedRow):
+    """A packed row of samples, with what the losses read."""
+
+    old_logprobs: torch.Tensor  # [N]
+    advantages: torch.Tensor  # [B]
     imitated: torch.Tensor  # [B] bool
     columns: Mapping[str, torch.Tensor]  # [N] each; those of the samples

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from configs.schema import EvaluationConfig
+from rl.adapters import save_adapters
 from rl.checkpoint import load_checkpoint, random_state, replace_folder, restore_random_state, save_checkpoint
 from rl.evaluate import evaluate
 from rl.folder import write_json
@@ -93,8 +94,9 @@ class ReinforceStage:
         if score >= self._best:  # the later of two equals has seen more
             self._best = score
             partial = self.folder / "best.partial"
-            self.loop.learner.model.save_pretrained(partial)
+            self.loop.learner.save(partial)
             replace_folder(partial, self.folder / "best")
+            save_adapters(self.loop.learner.model, self.folder / "adapter")
 
     def _save(self, step: int) -> None:
         state = {

@@ -1,4 +1,4 @@
-"""Supervised stages with TRL's SFTTrainer: loss on answers only, bucketed by length, rendered as in RL."""
+"""Supervised stages with TRL's SFTTrainer: loss on answers only; rendered, packed and scored as in RL."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from configs.schema import SFTConfig
-from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor, load_model
+from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor
+from kimi_vl.packing import use_packed_attention
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
+from rl.batch import collect_images, pack
 from rl.errors import UserError
+from rl.forward import encode, response_hidden
+from rl.logprobs import token_logprobs
 from rl.optim import build_optimizer, build_schedule
+from rl.types import Answer, PackedRow
 from rollouts.prompts import PromptRenderer
 from rollouts.tasks.mixture import TaskMixture
+
+_WEIGHTS = "weights.pt"
 
 OnStep = Callable[[int, dict[str, float]], None]
 
@@ -35,52 +42,68 @@ def answer_text(task: Task, *, thinking: bool) -> str:
 
 
 class AnswerCollator:
-    """Renders prompts when they are needed (patches are large) and masks everything but the answer."""
+    """Renders prompts when they are needed (patches are large) and packs them with their answers."""
 
-    def __init__(self, tasks: Sequence[Task], renderer: PromptRenderer, *, pad_id: int) -> None:
-        self._tasks, self._renderer, self._pad_id = tasks, renderer, pad_id
+    def __init__(self, tasks: Sequence[Task], renderer: PromptRenderer) -> None:
+        self._tasks, self._renderer = tasks, renderer
         self.skipped: Counter[str] = Counter()
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Rows `{example, input_ids}` to a right-padded batch with labels -100 outside the answers.
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Rows `{example, input_ids}` to a packed row and its images; `labels` are the answers' tokens, for counting.
 
         A task that cannot be rendered is left out, and `skipped` counts it by reason.
         """
-        prompts, kept = [], []
+        answers = []
         for row in rows:
             rendered, skipped = self._renderer.render_all([self._tasks[row["example"]]])
             self.skipped.update(skipped)
-            prompts += rendered
-            kept += [row] * len(rendered)
-        if not kept:
+            answers += [Answer(prompt=prompt, token_ids=np.array(row["input_ids"])) for prompt in rendered]
+        if not answers:
             raise UserError(f"none of {len(rows)} examples can be rendered: {dict(self.skipped)}")
-        rows = kept
-        width = max(len(p.input_ids) + len(row["input_ids"]) for p, row in zip(prompts, rows, strict=True))
-        ids = torch.full((len(rows), width), self._pad_id)
-        labels = torch.full_like(ids, -100)
-        mask = torch.zeros_like(ids)
-        for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
-            start, stop = len(prompt.input_ids), len(prompt.input_ids) + len(row["input_ids"])
-            ids[i, :start] = torch.as_tensor(prompt.input_ids)
-            ids[i, start:stop] = labels[i, start:stop] = torch.tensor(row["input_ids"])
-            mask[i, :stop] = 1
-        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-        if any(len(p.pixel_values) for p in prompts):
-            batch["pixel_values"] = torch.from_numpy(np.concatenate([p.pixel_values for p in prompts]))
-            batch["image_grid_hws"] = torch.from_numpy(np.concatenate([p.image_grid_hws for p in prompts]))
-        return batch
+        images = collect_images(answers)
+        packed = pack(answers, images)
+        labels = packed.targets
+        # `shift_labels` tells Trainer that every label counts, not all but a row's first.
+        return {
+            "row": packed,
+            "images": images,
+            "labels": labels,
+            "shift_labels": labels,
+            "input_ids": packed.input_ids,
+        }
 
 
-class _OrderedTrainer(SFTTrainer):
-    """Takes the examples in the order given: each step's are already sorted by length."""
+class _PackedTrainer(SFTTrainer):
+    """Takes the examples in the order given and computes the loss on packed rows, as the RL learner does."""
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Negative log-likelihood of the answers' tokens, over all answer tokens of the optimizer step."""
+        row: PackedRow = inputs["row"]
+        hidden = response_hidden(model, row, encode(model, inputs["images"]))
+        head = model.lm_head.weight
+        nothing_barred = torch.zeros(len(head), dtype=torch.bool, device=head.device)
+        logprobs, _ = token_logprobs(hidden, head, row.targets.to(head.device), temperature=1.0, barred=nothing_barred)
+        return -logprobs.sum() / (num_items_in_batch if num_items_in_batch is not None else len(logprobs))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # the only seam that Trainer offers
         return SequentialSampler(cast(Sized, self.train_dataset))
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # Under our names, adapters and all. Trainer would write the hub's names, and read them back with
+        # strict=False: match nothing and say little.
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(cast(torch.nn.Module, self.model).state_dict(), folder / _WEIGHTS)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        # Trainer would load the hub's names into our names with strict=False, match nothing and say little.
-        target = cast(KimiVLForConditionalGeneration, model if model is not None else self.model)
-        target.load_state_dict(load_model(resume_from_checkpoint, dtype=target.dtype).state_dict())
+        target = cast(torch.nn.Module, model if model is not None else self.model)
+        target.load_state_dict(torch.load(Path(resume_from_checkpoint) / _WEIGHTS, map_location="cpu"))
 
 
 class _ReportSteps(TrainerCallback):
@@ -99,29 +122,20 @@ class _ReportSteps(TrainerCallback):
     ) -> None:
         """Called by the trainer after every step."""
         if logs and "loss" in logs:
-            names = ("loss", "grad_norm", "learning_rate", "mean_token_accuracy")
+            names = ("loss", "grad_norm", "learning_rate")
             self._on_step(state.global_step, {name: float(logs[name]) for name in names if name in logs})
 
 
 def build_examples(
     mixture: TaskMixture, processor: KimiVLProcessor, config: SFTConfig, *, seed: int
 ) -> tuple[list[Task], Dataset]:
-    """Draw `steps * batch_size` tasks and tokenise their answers; inside a step the examples go by length.
-
-    A step's micro-batches then hold answers of similar length, while its gradient still mixes direct and thinking
-    answers, weighted by token over the whole step. A task without a solution gets a direct answer.
-    """
+    """Draw `steps * batch_size` tasks and tokenise their answers. A task without a solution gets a direct answer."""
     rng = np.random.default_rng([seed, 1])
     tasks = mixture.draw(0, config.steps * config.batch_size)
     thinking = [t.solution is not None and rng.random() < config.thinking_share for t in tasks]
     texts = [answer_text(t, thinking=th) + "<|im_end|>" for t, th in zip(tasks, thinking, strict=True)]
     tokens = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    order = [
-        i
-        for start in range(0, len(tasks), config.batch_size)
-        for i in sorted(range(start, min(start + config.batch_size, len(tasks))), key=lambda i: len(tokens[i]))
-    ]
-    return tasks, Dataset.from_dict({"example": order, "input_ids": [tokens[i] for i in order]})
+    return tasks, Dataset.from_dict({"example": range(len(tasks)), "input_ids": tokens})
 
 
 def run_sft(
@@ -162,9 +176,10 @@ def run_sft(
         router_aux_loss_coef=0.0,  # the router's bias is fixed in post-training, and there is no auxiliary loss
         seed=seed,
     )
-    collator = AnswerCollator(tasks, renderer, pad_id=processor.tokenizer.pad_token_id)
+    collator = AnswerCollator(tasks, renderer)
     optimizer = build_optimizer(model, config.optimizer)
-    trainer = _OrderedTrainer(
+    use_packed_attention(model.model.language_model)
+    trainer = _PackedTrainer(
         model=model.train(),
         args=arguments,
         train_dataset=dataset,

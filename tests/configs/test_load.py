@@ -103,8 +103,9 @@ def test_an_unknown_key_names_the_nearest(recipe, text, expected):
         (RL + "threads: two\n", 'r.yaml:5: threads = "two": must be a whole number, or null'),
         ("name: 7\noutput_dir: x\nrl: {steps: 3}\n", "r.yaml:1: name = 7: must be text"),
         (
-            RL + "  loss: {algorithm: gpro}\n",
-            'r.yaml:5: rl.loss.algorithm = "gpro": must be one of grpo, kimi_k15; did you mean grpo?',
+            RL + "  loss: {algorithm: grpq}\n",
+            'r.yaml:5: rl.loss.algorithm = "grpq": must be one of kimi_k15, grpo, dr_grpo, dapo, '
+            "gspo, cispo, rloo, reinforce_pp, ppo; did you mean grpo?",
         ),
         (
             RL + "  sampling: 3\n",

@@ -2,6 +2,7 @@
 
 import pytest
 
+from configs.algorithms import ALGORITHMS, KLConfig
 from configs.load import ConfigError, load_recipe
 from configs.schema import (
     LengthRewardConfig,
@@ -39,17 +40,84 @@ RULES = [
     ("rl.optimizer.weight_decay=-1", "rl.optimizer.weight_decay = -1.0: must be 0 or more"),
     ("rl.optimizer.final_fraction=0.1", "rl.optimizer.final_fraction = 0.1: must be 0 where schedule is constant"),
     ("rl.loss={algorithm: grpo, tau: 0.5}", "rl.loss.tau = 0.5: must be left at 0.1: grpo does not read it"),
+    ("rl.loss.clip_low=0.1", "rl.loss.clip_low = 0.1: must be left out: kimi_k15 does not clip"),
+    ("rl.loss.clip_high=0.3", "rl.loss.clip_high = 0.3: must be left out: kimi_k15 does not clip"),
     (
-        "rl.loss={algorithm: kimi_k15, clip_low: 0.1}",
-        "rl.loss.clip_low = 0.1: must be left at 0.2: kimi_k15 does not read it",
+        "rl.loss.advantage=group_std",
+        "rl.loss.advantage = 'group_std': must be group_mean with kimi_k15: the square compares A with tau times the "
+        "log-ratio, so A keeps the reward's unit",
     ),
     (
-        "rl.loss={algorithm: kimi_k15, clip_high: 0.3}",
-        "rl.loss.clip_high = 0.3: must be left at 0.2: kimi_k15 does not read it",
+        "rl.loss={algorithm: grpo, advantage: gae}",
+        "rl.loss.advantage = 'gae': must be group_std or group_mean or leave_one_out or group_global_std with grpo: "
+        "the baseline comes from the group: global_std is reinforce_pp's, and only ppo has the critic for gae",
     ),
     (
-        "rl.loss={algorithm: kimi_k15, normalize_std: false}",
-        "rl.loss.normalize_std = False: must be left at True: kimi_k15 does not read it",
+        "rl.loss={algorithm: ppo, advantage: group_std}",
+        "rl.loss.advantage = 'group_std': must be gae with ppo: PPO's advantage comes from its critic; grpo and "
+        "reinforce_pp are PPO's clip without one",
+    ),
+    (
+        "rl.loss={algorithm: dr_grpo, normalization: sequence}",
+        "rl.loss.normalization = 'sequence': must be fixed with dr_grpo: Dr.GRPO is GRPO without the division by the "
+        "answer's length",
+    ),
+    (
+        "rl.loss={algorithm: grpo, normalization: sum}",
+        "rl.loss.normalization = 'sum': must be sequence or token or fixed with grpo: with sum, long answers drown the "
+        "others: that belongs to losses of whole answers",
+    ),
+    ("rl.loss={algorithm: grpo, critic: {gamma: 0.9}}", "must be left out: grpo does not read it"),
+    (
+        "rl.loss={algorithm: kimi_k15, kl: {coef: 0.1}}",
+        "rl.loss.kl.coef = 0.1: must be left out with kimi_k15: its squared log-ratio holds the policy to the "
+        "reference already, with weight tau",
+    ),
+    (
+        "rl.loss={algorithm: grpo, kl: {coef: 0.1, estimator: k1}}",
+        "rl.loss.kl.estimator = 'k1': must be k2 or k3 in the loss: the mean gradient of k1 is 0 there, unless "
+        "importance_weighted is true",
+    ),
+    (
+        "rl.loss={algorithm: grpo, kl: {coef: 0.1, placement: reward, importance_weighted: true}}",
+        "rl.loss.kl.importance_weighted = True: must be false where placement is reward: the reward has no gradient",
+    ),
+    (
+        "rl.loss={algorithm: grpo, reference: ema}",
+        "rl.loss.reference = 'ema': must be left out: grpo compares with no reference unless kl is given",
+    ),
+    (
+        "rl.loss={algorithm: reinforce_pp, reference: iteration}",
+        "rl.loss.reference = 'iteration': must be frozen or ema where the KL is in the reward: the policy that sampled "
+        "is at distance 0 from itself",
+    ),
+    (
+        "rl.loss={algorithm: kimi_k15, reference_decay: 0.5}",
+        "rl.loss.reference_decay = 0.5: must be left at 0.99 where reference is not ema",
+    ),
+    (
+        "rl.loss={algorithm: gspo, correction: {level: token}}",
+        "rl.loss.correction.level = 'token': must be sequence with gspo: it weighs whole answers by their own "
+        "log-probability",
+    ),
+    (
+        "rl.loss={algorithm: grpo, correction: {high: 0.5}}",
+        "rl.loss.correction.high = 0.5: must be 1 or more, the weight where engine and learner agree",
+    ),
+    (
+        "rl.loss={algorithm: ppo, critic: {value_coef: 1}}",
+        "rl.loss.critic.value_coef = 1.0: must be left at 0.5: a critic of its own shares no gradient with the policy, "
+        "value_learning_rate sets its pace",
+    ),
+    ("rl.loss.sft_coef=-1", "rl.loss.sft_coef = -1.0: must be 0 or more"),
+    (
+        "rl={steps: 1, shuffle_rewards: true, loss: {sft_coef: 0.1}}",
+        "rl.shuffle_rewards = True: must be false where loss.sft_coef is above 0: the supervised term would show the "
+        "control what is correct",
+    ),
+    (
+        "rl.overlong_buffer=1024",
+        "rl.overlong_buffer = 1024: must be from 0 (none) to below sampling.max_new_tokens = 1024",
     ),
     ("rl.samples_per_prompt=1", "rl.samples_per_prompt = 1: must be 2 or more (a group)"),
     ("threads=0", "threads = 0: must be 1 or more, or left out"),
@@ -67,13 +135,35 @@ def test_a_rule(tmp_path, override, expected):
     path.write_text("name: q\noutput_dir: x\nrl: {steps: 3}\n")
     with pytest.raises(ConfigError) as caught:
         load_recipe(path, [override])
-    assert str(caught.value) == f"command line: {expected}"
+    assert str(caught.value).startswith("command line: rl" if expected.startswith("must") else "command line: ")
+    assert str(caught.value).endswith(expected)
 
 
 def test_what_is_meant_passes():
     assert OptimizerConfig(name="muon", adamw_learning_rate=1e-3, schedule="cosine", final_fraction=0.1)
-    assert LossConfig(algorithm="grpo", clip_high=0.28, normalize_std=False, reset_optimizer=True)
-    assert LossConfig(algorithm="kimi_k15", tau=0.5, reset_optimizer=True)
+    assert LossConfig(algorithm="grpo", clip_high=0.28, advantage="group_mean", reset_optimizer=True)
+    assert LossConfig(algorithm="kimi_k15", tau=0.5, reset_optimizer=True, reference="ema", reference_decay=0.5)
+    assert LossConfig(algorithm="grpo", kl=KLConfig(coef=0.1, estimator="k1", importance_weighted=True))
+    assert LossConfig(algorithm="gspo", kl=KLConfig(coef=0.1), reference="iteration")
+    assert RLConfig(steps=1, samples_per_prompt=1, loss=LossConfig(algorithm="ppo"))
     assert ModelConfig(path="org/x", tiny=TinyConfig())
     assert RewardConfig(weight=-0.1)  # a penalty
     assert RLConfig(steps=1, length_reward=LengthRewardConfig(weight=0.1))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_takes_what_its_row_allows(name):
+    """And `resolved` says the first of each where nothing is given."""
+    row, parts = ALGORITHMS[name], LossConfig(algorithm=name).resolved()
+    assert (parts.advantage, parts.normalization) == (row.advantages[0], row.normalizations[0])
+    assert (parts.clip_low, parts.clip_high) == (row.clip or (None, 0.0))
+    assert (parts.critic is not None) == (name == "ppo")
+    for advantage in row.advantages:
+        for normalization in row.normalizations:
+            given = LossConfig(algorithm=name, advantage=advantage, normalization=normalization).resolved()
+            assert (given.advantage, given.normalization) == (advantage, normalization)
+
+
+def test_an_algorithms_own_kl_can_be_switched_off():
+    assert LossConfig(algorithm="reinforce_pp").resolved().kl == KLConfig(coef=0.01, estimator="k1", placement="reward")
+    assert LossConfig(algorithm="reinforce_pp", kl=KLConfig(coef=0)).resolved().kl is None

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from configs.algorithms import ALGORITHMS
 from configs.schema import LossConfig, OptimizerConfig, RewardConfig, RLConfig, SamplingConfig, SourceConfig
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
 from rewards.scorer import Scorer
@@ -114,8 +115,12 @@ def rewards_of(checkpoint, pool, tmp_path):
     return run
 
 
+FAST = [LossConfig(algorithm="grpo"), LossConfig(algorithm="kimi_k15", tau=0.05), LossConfig(algorithm="ppo")]
+SLOW = [LossConfig(algorithm=name) for name in ALGORITHMS if name not in ("grpo", "kimi_k15", "ppo")]
+
+
 @pytest.mark.parametrize(
-    "loss", [LossConfig(algorithm="grpo"), LossConfig(algorithm="kimi_k15", tau=0.05)], ids=lambda x: x.algorithm
+    "loss", [*FAST, *(pytest.param(loss, marks=pytest.mark.slow) for loss in SLOW)], ids=lambda loss: loss.algorithm
 )
 def test_reward_rises(rewards_of, loss):
     rewards = rewards_of(loss)

@@ -1,14 +1,25 @@
 """Scored rollouts to groups and samples: failed verdicts leave, shaping comes after its warm-up, nothing is lost."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rl_helpers import make_prompt, make_scored
 
-from configs.schema import LengthRewardConfig, LossConfig, RLConfig
+from configs.algorithms import CorrectionConfig, KLConfig
+from configs.schema import LengthRewardConfig, LossConfig, RLConfig, SamplingConfig
 from rewards.types import VerdictKind
-from rl.collect import group_metrics, learnable, make_groups, permute_rewards, shape_by_length
+from rl.collect import (
+    group_metrics,
+    learnable,
+    make_groups,
+    permute_rewards,
+    sample_metrics,
+    shape,
+    shape_by_length,
+    shape_by_limit,
+)
 from rl.collect import make_samples as make_samples_from
 from rl.types import Annotation
 
@@ -156,3 +167,62 @@ def test_metrics_of_a_step_in_which_every_verifier_failed(prompt):
     assert group_metrics([group]) == {"rollouts": 0.0, "verifier_failures": 2.0}
     assert group_metrics([]) == {"rollouts": 0.0, "verifier_failures": 0.0}
     assert np.isfinite(list(group_metrics([group]).values())).all()
+
+
+def test_overlong_answers_by_hand(prompt):
+    """DAPO eq. 13 with a limit of 10 and a buffer of 4: 6 tokens 0, 8 tokens -0.5, 10 tokens -1."""
+    group = group_of(prompt, *(make_scored(prompt, 1.0, length=n) for n in (6, 8, 10)))
+    shaped = shape_by_limit(group, limit=10, buffer=4)
+    assert shaped.rewards == pytest.approx([1.0, 0.5, 0.0])
+    assert [m.score.parts["overlong"] for m in shaped.members] == pytest.approx([0.0, -0.5, -1.0])
+    assert shape_by_limit(group, limit=10, buffer=0) is group
+
+
+@pytest.mark.parametrize(
+    ("loss", "given", "rewards"),
+    [("dapo", None, [1.0, 0.0]), ("grpo", None, [1.0, 1.0]), ("grpo", 2, [1.0, 0.0]), ("dapo", 0, [1.0, 1.0])],
+)
+def test_the_buffer_is_the_recipes_or_the_algorithms(prompt, loss, given, rewards):
+    """Of a limit of 10, DAPO's fifth is 2 tokens."""
+    sampling = SamplingConfig(max_new_tokens=10)
+    config = RLConfig(steps=1, loss=LossConfig(algorithm=loss), sampling=sampling, overlong_buffer=given)
+    group = group_of(prompt, *(make_scored(prompt, 1.0, length=n) for n in (8, 10)))
+    assert shape(group, config, step=0).rewards == pytest.approx(rewards)
+
+
+def test_masked_answers_count_in_the_mean_and_are_not_learnt_from(prompt):
+    group = group_of(
+        prompt, make_scored(prompt, 1.0, length=2), make_scored(prompt, 0.0, length=9, kind=WRONG, finish="length")
+    )
+    loss = LossConfig(algorithm="dr_grpo")
+    assert [s.advantage for s in make_samples([group], RLConfig(steps=1, loss=loss))] == [0.5, -0.5]
+    [kept] = make_samples([group], RLConfig(steps=1, loss=loss, mask_truncated=True))
+    assert (kept.advantage, len(kept.token_ids)) == (0.5, 2)
+
+
+@pytest.mark.parametrize(("algorithm", "kept"), [("grpo", 1), ("reinforce_pp", 2), ("ppo", 2)])
+def test_groups_of_equals_teach_where_the_baseline_is_not_the_groups(prompt, algorithm, kept):
+    groups = [group_of(prompt, *[make_scored(prompt, 1.0)] * 2), group_of(prompt)]
+    groups.append(group_of(prompt, make_scored(prompt, 1.0), make_scored(prompt, 0.0)))
+    assert len(learnable(groups, RLConfig(steps=1, loss=LossConfig(algorithm=algorithm)))) == kept
+
+
+def test_what_samples_carry(prompt):
+    """The learner's log-probs become the ratio's denominator where it was asked for them; the rest are columns."""
+    group = group_of(prompt, make_scored(prompt, 1.0), make_scored(prompt, 0.0, kind=WRONG))
+    config = RLConfig(steps=1, loss=LossConfig(algorithm="grpo", correction=CorrectionConfig(), kl=KLConfig(coef=0.1)))
+    note = Annotation(policy_logprobs=np.full(3, -0.7, np.float32), reference_logprobs=np.full(3, -0.9, np.float32))
+    good, bad = make_samples([group], config, note)
+    assert good.old_logprobs.tolist() == pytest.approx([-0.7] * 3)
+    assert good.columns["sampler_logprobs"].tolist() == pytest.approx([-0.5] * 3)
+    assert good.columns["reference_logprobs"].tolist() == pytest.approx([-0.9] * 3)
+    assert (good.imitated, bad.imitated) == (True, False)
+    assert sample_metrics([good, bad]) == {"kl_reference": pytest.approx(np.exp(-0.2) + 0.2 - 1, rel=1e-5)}
+    assert sample_metrics([]) == {}
+
+
+def test_a_sample_refuses_unknown_and_ragged_columns(prompt):
+    [sample, _] = make_samples([group_of(prompt, make_scored(prompt, 1.0), make_scored(prompt, 0.0))], GRPO)
+    for columns in ({"value": np.zeros(3)}, {"returns": np.zeros(2)}):
+        with pytest.raises(ValueError, match="column"):
+            replace(sample, columns=columns)

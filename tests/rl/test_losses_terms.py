@@ -7,7 +7,7 @@ import pytest
 import torch
 from loss_helpers import RESPONSES, Table, inputs, of_tables
 
-from configs.schema import CorrectionConfig, KLConfig, LossConfig
+from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
 from rl.losses import policy_loss
 from rl.losses.correction import correct_mismatch
 from rl.losses.terms import entropy_term, kl_estimate, kl_term, sft_term, value_loss

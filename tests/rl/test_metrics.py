@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-from rl_helpers import make_learner, make_prompt, make_samples, make_scored
+from rl_helpers import make_learner, make_prompt, make_scored
 
-from rl.collect import group_metrics, make_groups
+from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
+from configs.schema import RLConfig
+from rl.collect import group_metrics, make_groups, make_samples, sample_metrics
 from rl.evaluate import EvalResult
 from rl.metrics import JsonlSink, Metrics, TensorBoardSink, read_metrics
 
@@ -117,11 +119,21 @@ def general(names, *, sources=(), parts=()):
     return found
 
 
+RECIPES = [  # between them, all that an algorithm can write
+    LossConfig(algorithm="kimi_k15"),
+    LossConfig(algorithm="grpo", correction=CorrectionConfig(), sft_coef=0.1),
+    LossConfig(algorithm="ppo", kl=KLConfig(coef=0.1)),
+]
+
+
 def test_the_page_lists_what_the_rl_stage_writes(rng, model):
     prompt = make_prompt(rng, model, source="sums")
-    groups = make_groups([prompt], [[make_scored(prompt, 1.0, parts={"verifier": 1.0})]])
+    groups = make_groups([prompt], [[make_scored(prompt, r, parts={"verifier": r}) for r in (1.0, 0.0)]])
     written = general(group_metrics(groups), sources=["sums"], parts=["verifier"])
-    written |= set(make_learner(model).update(make_samples(rng, model)))
+    for loss in RECIPES:
+        learner, config = make_learner(model, loss=loss), RLConfig(steps=1, loss=loss)
+        samples = make_samples(groups, config, learner.annotate(groups))
+        written |= set(sample_metrics(samples)) | set(learner.update(samples))
     loop = (DOCS.parents[1] / "rl" / "loop.py").read_text(encoding="utf-8")
     written |= {f"seconds/{name}" for name in re.findall(r'watch\.phase\("(\w+)"\)', loop)}
     assert 'f"skipped/{reason}"' in loop

@@ -51,26 +51,15 @@ def test_an_answer_with_and_without_thinking():
     assert answer_text(task, thinking=True) == "◁think▷7+4=11◁/think▷11"
 
 
-def test_examples_of_a_step_go_by_length_and_keep_their_tasks(processor, mixture):
+def test_examples_keep_their_tasks(processor, mixture):
     config = config_of()
     tasks, dataset = build_examples(mixture, processor, config, seed=0)
-    assert sorted(dataset["example"]) == list(range(48))
+    assert dataset["example"] == list(range(48))
     thinking = 0
-    for start in range(0, 48, 8):
-        rows = [dataset[i] for i in range(start, start + 8)]
-        assert {row["example"] // 8 for row in rows} == {start // 8}, "each step keeps its own tasks"
-        lengths = [len(row["input_ids"]) for row in rows]
-        assert lengths == sorted(lengths)
-        for row in rows:
-            text = processor.tokenizer.decode(row["input_ids"])
-            task = tasks[row["example"]]
-            ended = text.endswith("<|im_end|>")
-            assert ended
-            assert text.removesuffix("<|im_end|>") in (
-                answer_text(task, thinking=False),
-                answer_text(task, thinking=True),
-            )
-            thinking += "◁think▷" in text
+    for row in dataset:
+        text, task = processor.tokenizer.decode(row["input_ids"]), tasks[row["example"]]
+        assert text in [answer_text(task, thinking=t) + "<|im_end|>" for t in (False, True)]
+        thinking += "◁think▷" in text
     assert 14 <= thinking <= 34, "about half of 48"
     again = build_examples(mixture, processor, config, seed=0)[1]
     assert again.to_list() == dataset.to_list()
@@ -80,16 +69,35 @@ def test_examples_of_a_step_go_by_length_and_keep_their_tasks(processor, mixture
 def test_only_answers_are_learnt(processor, renderer, mixture):
     tasks, dataset = build_examples(mixture, processor, config_of(), seed=0)
     rows = [dataset[i] for i in range(8)]
-    batch = AnswerCollator(tasks, renderer, pad_id=processor.tokenizer.pad_token_id)(rows)
-    for i, row in enumerate(rows):
-        learnt = batch["labels"][i] != -100
-        assert batch["labels"][i][learnt].tolist() == row["input_ids"]
-        assert torch.equal(batch["input_ids"][i][learnt], batch["labels"][i][learnt])
-        prompt = renderer.render(tasks[row["example"]]).input_ids
-        assert batch["input_ids"][i, : len(prompt)].tolist() == prompt.tolist(), "the prompt that RL will see"
-        assert int(learnt.nonzero()[0]) == len(prompt)
-        assert batch["attention_mask"][i].sum() == len(prompt) + len(row["input_ids"])
-    assert len(batch["pixel_values"]) == int(batch["image_grid_hws"].prod(-1).sum())
+    batch = AnswerCollator(tasks, renderer)(rows)
+    packed = batch["row"]
+    assert packed.targets.tolist() == [token for row in rows for token in row["input_ids"]]
+    assert batch["labels"].tolist() == batch["shift_labels"].tolist() == packed.targets.tolist()
+    prompts = [renderer.render(tasks[row["example"]]).input_ids.tolist() for row in rows]
+    expected = [token for prompt, row in zip(prompts, rows, strict=True) for token in prompt + row["input_ids"][:-1]]
+    assert packed.input_ids.tolist() == expected, "the prompts that RL will see, no padding"
+    assert len(batch["images"].pixel_values) == int(batch["images"].grids.prod(-1).sum())
+
+
+def test_the_loss_is_the_likelihood_of_the_answers(folder, processor, renderer, mixture, train):
+    """One step by the trainer, against the model's own forward on one example after the other."""
+    config = config_of(steps=1)
+    tasks, dataset = build_examples(mixture, processor, config, seed=0)
+    model, total, count = load_model(folder), 0.0, 0
+    for row in dataset:
+        prompt = renderer.render(tasks[row["example"]])
+        ids = torch.tensor([*prompt.input_ids.tolist(), *row["input_ids"]])[None]
+        with torch.no_grad():
+            logits = model(
+                input_ids=ids,
+                pixel_values=torch.from_numpy(prompt.pixel_values),
+                image_grid_hws=torch.from_numpy(prompt.image_grid_hws),
+            ).logits
+        answer = torch.tensor(row["input_ids"])
+        total += float(torch.nn.functional.cross_entropy(logits[0, -len(answer) - 1 : -1], answer, reduction="sum"))
+        count += len(answer)
+    [(_, values)] = train(config, "one")[1]
+    assert values["loss"] == pytest.approx(total / count, rel=1e-3)  # Trainer logs four digits
 
 
 def test_tasks_that_cannot_be_rendered_are_counted(processor, renderer):
@@ -97,9 +105,9 @@ def test_tasks_that_cannot_be_rendered_are_counted(processor, renderer):
         Task(id="1", source="s", question="What?", answer="1"),
         Task(id="2", source="s", question="What?", answer="2", images=(b"no picture",)),
     ]
-    collator = AnswerCollator(tasks, renderer, pad_id=processor.tokenizer.pad_token_id)
+    collator = AnswerCollator(tasks, renderer)
     batch = collator([{"example": 0, "input_ids": [5]}, {"example": 1, "input_ids": [6]}])
-    assert batch["input_ids"].shape[0] == 1
+    assert batch["labels"].tolist() == [5]
     assert sum(collator.skipped.values()) == 1
     with pytest.raises(UserError, match="none of 1 examples can be rendered"):
         collator([{"example": 1, "input_ids": [6]}])

@@ -1,0 +1,97 @@
+"""LoRA by peft (arXiv:2106.09685): small matrices are trained, and merged wherever weights leave the learner.
+
+The adapters live inside the model, so that learner and SFT see an ordinary Kimi-VL with few trainable parameters;
+engines, checkpoints of stages and exports get merged weights under the model's own names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftConfig
+from peft import get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import nn
+
+from configs.schema import LoraConfig, ModelConfig
+from rl.errors import UserError
+
+_NAME = "default"
+_MODULES: Mapping[str, str] = {  # a recipe's target -> the modules, as a regular expression over full names
+    "attention": r".*language_model.*\.self_attn\.(q_proj|q_a_proj|q_b_proj|kv_a_proj_with_mqa|kv_b_proj|o_proj)",
+    "mlp": r".*language_model.*\.(gate_proj|up_proj|down_proj)",  # dense layers and shared experts
+    "vision": r".*vision_tower\.layers.*\.(q_proj|k_proj|v_proj|proj|fc1|fc2)",
+}
+_EXPERTS = ("experts.gate_up_proj", "experts.down_proj")  # fused parameters, not modules
+
+
+def prepare_training(model: nn.Module, config: ModelConfig, *, base: str) -> None:
+    """Freeze what the recipe names under `freeze` and add its adapters, in place; `base` is where `model` came from.
+
+    Raises UserError where a name under `freeze` is in no parameter's name, or nothing is left to train.
+    """
+    if config.lora is not None:
+        _add_adapters(model, config.lora, base)
+    _freeze(model, config.freeze)
+
+
+def merged_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's state dict under its own names, with `W + scale B A` for every adapted weight.
+
+    Without adapters it is the state dict itself, not a copy.
+    """
+    deltas = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            parameter = getattr(module, "parameter_name", "weight")
+            deltas[f"{_plain(name)}.{parameter}"] = module.get_delta_weight(_NAME)
+    merged = {_plain(name): tensor for name, tensor in model.state_dict().items() if "lora_" not in name}
+    return merged | {name: merged[name] + delta.to(merged[name].dtype) for name, delta in deltas.items()}
+
+
+def save_adapters(model: nn.Module, folder: Path) -> None:
+    """Write the adapters alone, as `peft.PeftModel.from_pretrained(model, folder)` reads them; nothing without any."""
+    if not any(isinstance(module, LoraLayer) for module in model.modules()):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = get_peft_model_state_dict(model, adapter_name=_NAME)
+    tensors = {f"base_model.model.{name}": tensor.contiguous().cpu() for name, tensor in weights.items()}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings: Any = model.peft_config
+    settings[_NAME].save_pretrained(folder)
+
+
+def _add_adapters(model: nn.Module, lora: LoraConfig, base: str) -> None:
+    modules = "|".join(f"(?:{_MODULES[target]})" for target in lora.targets if target in _MODULES)
+    settings = PeftConfig(
+        base_model_name_or_path=base,
+        r=lora.rank,
+        lora_alpha=int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,  # pyright: ignore[reportArgumentType]
+        target_modules=modules or [],
+        target_parameters=list(_EXPERTS) if "experts" in lora.targets else None,
+    )
+    inject_adapter_in_model(settings, model, adapter_name=_NAME)
+
+
+def _freeze(model: nn.Module, patterns: Sequence[str]) -> None:
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(pattern in name for name in names):
+            parts = sorted({part for name in names for part in name.split(".") if not part.isdigit()})
+            raise UserError(
+                f"model.freeze: no parameter's name holds {pattern!r}; names are made of {', '.join(parts)}"
+            )
+    for name, parameter in model.named_parameters():
+        if any(pattern in name for pattern in patterns):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"model.freeze = {list(patterns)}: nothing is left to train; freeze less")
+
+
+def _plain(name: str) -> str:
+    """The name that a module or parameter had before adapters were put around it."""
+    return name.replace(".base_layer", "")

@@ -1,0 +1,117 @@
+"""LoRA: only adapters learn, merged weights compute what the adapted model computes, and peft reads what is saved."""
+
+import copy
+
+import pytest
+import torch
+from peft import PeftModel
+from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples
+
+from configs.schema import LoraConfig, ModelConfig, OptimizerConfig, SamplingConfig
+from kimi_vl import load_model
+from rl.adapters import merged_weights, prepare_training, save_adapters
+from rl.errors import UserError
+from rollouts.engines.transformers import TransformersEngine
+from rollouts.types import Request
+
+ALL = LoraConfig(rank=3, alpha=7.5, targets=("attention", "mlp", "experts", "vision"))
+
+
+def adapted(lora=ALL):
+    """A model whose adapters already do something."""
+    model = build_model()
+    prepare_training(model, ModelConfig(lora=lora), base="the/base")
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1, generator=generator)
+    return model
+
+
+def logits(model):
+    return model.eval()(input_ids=torch.arange(12)[None]).logits
+
+
+@pytest.mark.parametrize("targets", [("attention",), ("mlp",), ("experts",), ("attention", "experts"), ALL.targets])
+def test_merged_weights_compute_the_same(targets):
+    model, plain = adapted(LoraConfig(rank=3, alpha=7.5, targets=targets)), build_model()
+    merged = merged_weights(model)
+    assert merged.keys() == plain.state_dict().keys()
+    if targets != ("vision",):
+        assert not torch.allclose(logits(plain), logits(model), atol=1e-4), "the adapters change something"
+    plain.load_state_dict(merged)
+    torch.testing.assert_close(logits(plain), logits(model), atol=1e-5, rtol=0)
+
+
+def test_targets_are_what_they_say():
+    def found(*targets):
+        model = adapted(LoraConfig(targets=targets))
+        return {n for n, p in model.named_parameters() if p.requires_grad}
+
+    assert all("self_attn" in name and "vision" not in name for name in found("attention"))
+    assert all(".mlp." in name and ".experts." not in name for name in found("mlp"))
+    assert all(".experts." in name and "shared" not in name for name in found("experts"))
+    assert all("vision_tower" in name for name in found("vision"))
+    assert not [name for name in found(*ALL.targets) if ".gate.weight" in name], "the router stays"
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_only_adapters_learn_and_the_engine_gets_them_merged(rng, optimizer):
+    model = adapted()
+    samples = make_samples(rng, model)
+    learner = make_learner(model, optimizer=OptimizerConfig(name=optimizer, learning_rate=1e-2))
+    before = copy.deepcopy(model.state_dict())
+    learner.update(samples)
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved
+    assert all("lora_" in name for name in moved)
+    engine = TransformersEngine(build_model(seed=9), stop_ids=[0], barred_ids=barred_ids(model))
+    engine.load_weights(learner.weights(), version=1)
+    prompt = make_prompt(rng, model, text=5, grids=((2, 4),))
+    [group] = engine.generate([Request(prompt=prompt, n=4, seed=0)], SamplingConfig(max_new_tokens=12))
+    again = [
+        type(samples[0])(prompt=prompt, token_ids=c.token_ids, old_logprobs=c.policy_logprobs, advantage=1.0)
+        for c in group
+    ]
+    assert make_learner(model, temperature=1.0).update(again)["logprob_gap_max"] < 1e-4
+
+
+def test_a_saved_policy_is_a_plain_model(rng, tmp_path):
+    model = adapted()
+    make_learner(model).save(tmp_path)
+    loaded = load_model(str(tmp_path))
+    merged = merged_weights(model)
+    assert not [name for name, tensor in loaded.state_dict().items() if not torch.equal(tensor, merged[name])]
+
+
+def test_peft_reads_the_adapters_alone(tmp_path):
+    model = adapted()
+    save_adapters(model, tmp_path)
+    theirs = PeftModel.from_pretrained(build_model(), str(tmp_path))
+    torch.testing.assert_close(logits(theirs), logits(model), atol=1e-6, rtol=0)
+    assert theirs.peft_config["default"].base_model_name_or_path == "the/base"
+    save_adapters(build_model(), tmp_path / "none")
+    assert not (tmp_path / "none").exists(), "a model without adapters"
+
+
+def test_what_is_frozen_stays(rng):
+    model = build_model()
+    prepare_training(model, ModelConfig(freeze=("vision_tower", "mm_projector", "embed_tokens")), base="")
+    before = copy.deepcopy(model.state_dict())
+    make_learner(model).update(make_samples(rng, model))
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert any("self_attn" in name for name in moved)
+    assert not [n for n in moved if "vision_tower" in n or "mm_projector" in n or "embed_tokens" in n]
+
+
+@pytest.mark.parametrize(
+    ("freeze", "message"),
+    [
+        (("vision_towr",), "no parameter's name holds 'vision_towr'; names are made of .*vision_tower"),
+        (("",), "nothing is left"),
+    ],
+)
+def test_a_freeze_that_cannot_be_meant_is_refused(freeze, message):
+    with pytest.raises(UserError, match=message):
+        prepare_training(build_model(), ModelConfig(freeze=freeze), base="")
