@@ -11,6 +11,7 @@ from PIL import Image
 
 from configs.schema import SamplingConfig
 from rewards.types import Task
+from rl.adapters import merged_weights
 from rl.errors import UserError
 from rl.learner import Learner
 from rl.types import Sample
@@ -87,7 +88,7 @@ class WeightSync:
         )
 
     def _verdict(self, gap: float) -> str:
-        own = checksums(self.learner.model.state_dict())
+        own = checksums(merged_weights(self.learner.model))
         named = []
         for slot, held in enumerate(self.pool.crew.held()):
             names = differing(own, held)
