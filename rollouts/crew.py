@@ -90,7 +90,7 @@ class Crew:
         self.actors = []
 
     def _new_actor(self) -> Any:
-        return RolloutActor.options(**self._options).remote(self._spec)
+        return RolloutActor.options(**self._options).remote(self._spec)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _send(self, slots: Sequence[int]) -> tuple[list[int], str]:
         """Send the weights; the workers that did not confirm them, and what they told."""

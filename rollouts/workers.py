@@ -69,7 +69,7 @@ class Address:
     stacks: Path
 
 
-@ray.remote(concurrency_groups={"watch": 1})
+@ray.remote(concurrency_groups={"watch": 1})  # pyright: ignore[reportCallIssue]
 class RolloutActor:
     """One engine in one process. All the work is the engine's; `pulse` and `stacks` answer while it works."""
 

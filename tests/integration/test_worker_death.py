@@ -7,9 +7,12 @@ import threading
 import time
 
 import psutil
+import pytest
 from test_resume import SAME, different
 
 from rl.metrics import read_metrics
+
+pytestmark = pytest.mark.timeout(900)  # three fresh workers: minutes on a busy machine
 
 
 class Killer(threading.Thread):

@@ -16,6 +16,7 @@ from rollouts.pool import RolloutPool
 from rollouts.quarantine import Failure, Quarantine
 from rollouts.workers import EngineSpec, WorkerError, start_ray
 
+pytestmark = pytest.mark.timeout(900)  # a fresh worker imports torch and Ray: seconds, but minutes on a busy machine
 SAMPLED = SamplingConfig(temperature=1.0, max_new_tokens=6)
 
 
