@@ -234,6 +234,31 @@ class LengthRewardConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerConfig:
+    """Which tasks a step asks (k1.5 §2.3.4, DAPO §3.2)."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    name: Literal["uniform", "curriculum", "curriculum_by_success", "prioritized", "dynamic"] = "uniform"
+    pool: int | None = None  # tasks that are seen again and again; all, or 1,024 of an endless source, when left out
+    until: float = 0.5  # share of the steps after which a curriculum has opened all tasks
+    rounds: int = 3  # of refilling groups without signal, in one step
+
+    def __post_init__(self) -> None:
+        _check(self.pool is None or self.pool > 0, "pool", self.pool, "1 or more, or left out")
+        _check(
+            self.pool is None or self.name not in ("uniform", "dynamic"),
+            "pool",
+            self.pool,
+            f"left out: {self.name} walks through all tasks",
+        )
+        _check(0 < self.until <= 1, "until", self.until, "in (0, 1]")
+        _check(self.until == 0.5 or self.name == "curriculum", "until", self.until, "left out: it is curriculum's")
+        _check(self.rounds > 0, "rounds", self.rounds, "1 or more")
+        _check(self.rounds == 3 or self.name == "dynamic", "rounds", self.rounds, "left out: it is dynamic's")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RLConfig:
     """The reinforcement-learning stage."""
 
@@ -246,8 +271,11 @@ class RLConfig:
     minibatches: int = 1  # optimizer steps in each pass
     micro_batch_tokens: int = 16_384  # packed into one forward pass
     workers: int = 2  # rollout actors
+    worker_deadline: float = 120.0  # seconds without any progress after which a worker hangs, and is replaced
+    parity_threshold: float | None = None  # largest log-prob gap of engine and learner; 1e-3, 0.1 in bfloat16; 0: off
     eval_every: int = 10
     save_every: int = 10
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -262,6 +290,13 @@ class RLConfig:
     def __post_init__(self) -> None:
         for key in ("steps", "prompts_per_step", "epochs", "minibatches", "micro_batch_tokens", "workers"):
             _check(getattr(self, key) > 0, key, getattr(self, key), "1 or more")
+        _check(self.worker_deadline > 0, "worker_deadline", self.worker_deadline, "greater than 0")
+        _check(
+            self.parity_threshold is None or self.parity_threshold >= 0,
+            "parity_threshold",
+            self.parity_threshold,
+            "0 (off) or more, or left out",
+        )
         _check(len(self.rewards) > 0, "rewards", self.rewards, "at least one term")
         least = 1 if self.loss.resolved().advantage in GROUP_FREE else 2
         _check(

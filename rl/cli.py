@@ -113,6 +113,29 @@ def evaluate(
 
 
 @app.command()
+def rescore(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")],
+    rewards: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=WEIGHT]",
+            help="A term of the reward, as in `rl.rewards`: `verifier`, `format=0.2`, `file.py:function`. Repeat it, "
+            "or separate terms by commas; by default the run's own, with the verifiers of today.",
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Parquet file for the new score of every rollout.")] = None,
+) -> None:
+    """Try another reward: score all rollouts of a run again, without generating, and show old against new.
+
+    Example: `thinkvl rescore runs/quickstart --rewards verifier --rewards my_rewards.py:brevity=0.1`
+    """
+    with _stoppable("nothing was written"):
+        from rl.commands.rescore import rescore_command
+
+        rescore_command(run, rewards=rewards or (), output=output, console=console)
+
+
+@app.command()
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")],
     output: Annotated[Path | None, typer.Option(help="Folder to write; by default `export` in the run.")] = None,

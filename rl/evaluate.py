@@ -27,7 +27,7 @@ class EvalResult:
     Accuracies are over the answers whose verifier gave a verdict, NaN where none did; the others are counted apart.
     """
 
-    tasks: int
+    tasks: int  # that were answered: a task in quarantine is not
     greedy_accuracy: float
     sampled_accuracy: float
     thinking_share: float  # greedy answers that hold a closed, non-empty think block
@@ -62,13 +62,13 @@ def evaluate(
     drawn = (
         sample_and_score(generate, decode, scorer, prompts, sampling=sampling, n=samples, seed=seed) if samples else []
     )
-    answers = [group[0] for group in greedy]
+    answers = [group[0] for group in greedy if group]  # a task in quarantine has no answer, and is not counted
     sampled = [answer for group in drawn for answer in group]
     by_source: dict[str, list[ScoredRollout]] = defaultdict(list)
     for answer in answers:
         by_source[answer.rollout.prompt.task.source].append(answer)
     result = EvalResult(
-        tasks=len(prompts),
+        tasks=len(answers),
         greedy_accuracy=_accuracy(answers),
         sampled_accuracy=_accuracy(sampled),
         thinking_share=float(np.mean([thinks(a.rollout.text) for a in answers])),
@@ -90,16 +90,18 @@ def sample_and_score(
     n: int,
     seed: int,
 ) -> list[list[ScoredRollout]]:
-    """`n` scored rollouts of each prompt, in order. Sample i of prompt j depends on (seed, j, i) alone."""
+    """`n` scored rollouts of each prompt, in order; none for a task in quarantine.
+
+    Sample i of prompt j depends on (seed, j, i) alone.
+    """
     requests = [Request(prompt=p, n=n, seed=request_seed(seed, j)) for j, p in enumerate(prompts)]
-    rollouts = [
-        Rollout(prompt=prompt, completion=completion, text=decode(completion.token_ids))
+    groups = [
+        [Rollout(prompt=prompt, completion=completion, text=decode(completion.token_ids)) for completion in group]
         for prompt, group in zip(prompts, generate(requests, sampling), strict=True)
-        for completion in group
     ]
-    scores = scorer.score([r.text for r in rollouts], [r.prompt.task for r in rollouts])
-    scored = [ScoredRollout(rollout=r, score=s) for r, s in zip(rollouts, scores, strict=True)]
-    return [scored[start : start + n] for start in range(0, len(scored), n)]
+    rollouts = [r for group in groups for r in group]
+    scores = iter(scorer.score([r.text for r in rollouts], [r.prompt.task for r in rollouts]))
+    return [[ScoredRollout(rollout=r, score=next(scores)) for r in group] for group in groups]
 
 
 def request_seed(seed: int, index: int) -> int:

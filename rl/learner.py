@@ -18,7 +18,7 @@ from kimi_vl.packing import use_packed_attention
 from rl.adapters import merged_weights
 from rl.batch import collect_images, make_micro_batch, split_by_tokens
 from rl.companions import Companions
-from rl.forward import EncodedImages, response_hidden
+from rl.forward import EncodedImages, encode, response_hidden
 from rl.logprobs import token_logprobs
 from rl.losses import LossInputs, LossOutput, policy_loss
 from rl.optim import build_optimizer, build_schedule
@@ -88,6 +88,19 @@ class Learner:
         ]
         found = iter(self.companions.annotate(self.model, blank, lambda *args: self._head(*args)[0]))
         return [[next(found) for _ in group.members] for group in groups]
+
+    @torch.no_grad()
+    def logprobs(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+        """The current policy's log-probs `[T]` float32 of each sample's tokens; nothing is changed."""
+        images = collect_images(samples)
+        features = encode(self.model, images)
+        found: dict[int, np.ndarray] = {}
+        for part in split_by_tokens(samples, budget=self.config.micro_batch_tokens):
+            micro = make_micro_batch(part, images)
+            values, _ = self._head(self.model, response_hidden(self.model, micro, features), micro)
+            pieces = np.split(values.float().cpu().numpy(), np.cumsum(micro.lengths.numpy())[:-1])
+            found |= {id(sample): piece for sample, piece in zip(part, pieces, strict=True)}
+        return [found[id(sample)] for sample in samples]
 
     def update(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One iteration over `samples`: epochs x minibatches optimizer steps. Returns metrics by name.

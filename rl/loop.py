@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from configs.schema import RLConfig
-from rewards.scorer import Scorer
-from rl.collect import group_metrics, learnable, make_groups, make_samples, permute_rewards, sample_metrics, shape
-from rl.evaluate import Decode, request_seed, sample_and_score
+from rl.collect import learnable, make_samples, permute_rewards, sample_metrics
+from rl.evaluate import request_seed
+from rl.gather import Gatherer
 from rl.learner import Learner
-from rollouts.prompts import PromptRenderer
-from rollouts.tasks.mixture import TaskMixture
-from rollouts.workers import RolloutPool
+from rl.rollout_log import RolloutLog
+from rl.sync import WeightSync
+from rollouts.pool import RolloutPool
 
 
 @dataclass(slots=True)
@@ -36,43 +36,34 @@ class Loop:
     """The parts that a step moves things between."""
 
     config: RLConfig
-    mixture: TaskMixture
-    renderer: PromptRenderer
+    gatherer: Gatherer
     pool: RolloutPool
-    scorer: Scorer
-    decode: Decode
     learner: Learner
+    log: RolloutLog
+    sync: WeightSync
     seed: int
 
     def step(self, step: int) -> dict[str, float]:
-        """Choose tasks, sample groups, score, compute advantages, update, publish. Returns the step's metrics.
+        """Choose tasks, sample groups, score, compute advantages, record, update, publish. Returns the step's metrics.
 
-        The tasks and every random draw depend on (seed, step) alone, so a resumed run repeats a step exactly.
+        The tasks and every random draw depend on (seed, step, state) alone, so a resumed run repeats a step exactly.
         """
         config, watch = self.config, Stopwatch()
-        with watch.phase("tasks"):
-            tasks = self.mixture.draw(step, config.prompts_per_step)
-            prompts, skipped = self.renderer.render_all(tasks)
         with watch.phase("rollout"):
-            scored = sample_and_score(
-                self.pool.generate,
-                self.decode,
-                self.scorer,
-                prompts,
-                sampling=config.sampling,
-                n=config.samples_per_prompt,
-                seed=request_seed(self.seed, step),
-            )
-        groups = [shape(g, config, step=step) for g in make_groups(prompts, scored)]
-        metrics = group_metrics(groups) | {f"skipped/{reason}": float(n) for reason, n in skipped.items()}
+            gathered = self.gatherer.gather(step)
+        groups = gathered.groups
         if config.shuffle_rewards:
             groups = permute_rewards(groups, seed=request_seed(self.seed + 1, step))
         with watch.phase("update"):
-            groups = learnable(groups, config)
-            samples = make_samples(groups, config, self.learner.annotate(groups))
-            metrics |= sample_metrics(samples) | self.learner.update(samples)
+            taught = learnable(groups, config)
+            samples = make_samples(taught, config, self.learner.annotate(taught))
+        with watch.phase("record"):
+            self.log.write(step + 1, gathered.scored, groups, samples)
+        with watch.phase("update"):
+            metrics = gathered.metrics() | sample_metrics(samples) | self.learner.update(samples)
         with watch.phase("publish"):
-            self.pool.publish(self.learner.weights(), version=self.learner.version)
+            metrics |= self.sync.publish()
+        metrics |= self.gatherer.sampler.metrics() | self.pool.metrics()
         return metrics | watch.seconds | {"version": float(self.learner.version)}
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from configs.schema import RunConfig
 from rl.folder import RunFolder, StageRecord, write_json
 from rl.metrics import read_metrics
+from rollouts.quarantine import Quarantine
 from rollouts.types import ScoredRollout
 
 _EXAMPLES = 10
@@ -57,7 +58,30 @@ def finish_run(
 def print_end(folder: RunFolder, config: RunConfig, console: Console) -> None:
     """Print the figures of a finished run, where everything is, and what to try next."""
     _print_table(folder.records(), console)
+    for line in [*_success_lines(folder.stage("rl") / "success.json"), *_quarantine_lines(folder)]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     _print_places(folder, config, console)
+
+
+def _success_lines(path: Path) -> list[str]:
+    """What RL's tasks came to: how many were never or always solved, and the hardest by name."""
+    rates = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not rates:
+        return []
+    values = [row["success"] for row in rates.values()]
+    hardest = [f"{task} ({row['success']:.2f})" for task, row in list(rates.items())[:3]]
+    return [
+        f"{len(values)} tasks asked in RL: mean success {sum(values) / len(values):.2f}, "
+        f"{sum(v == 0 for v in values)} never solved, {sum(v == 1 for v in values)} always; all in {path}",
+        f"  hardest: {', '.join(hardest)}",
+    ]
+
+
+def _quarantine_lines(folder: RunFolder) -> list[str]:
+    """The tasks that no worker survived."""
+    path = folder.path / "quarantine.json"
+    lines = [f"  {_CONTROL.sub('?', line)}" for line in Quarantine(path).lines()]
+    return [f"{len(lines)} tasks in quarantine, evidence in {path}:", *lines] if lines else []
 
 
 def choose_examples(answers: Sequence[ScoredRollout], count: int) -> list[ScoredRollout]:
@@ -154,5 +178,7 @@ def _print_places(folder: RunFolder, config: RunConfig, console: Console) -> Non
         lines.append("try next:")
         lines.append(f"  thinkvl chat {path / 'export'} --image FILE.png --question 'What is the result?'")
         lines.append(f"  thinkvl export {path} --push ORG/NAME")
+    if (path / "rl" / "rollouts").exists():
+        lines.append(f"  rollouts  {path / 'rl' / 'rollouts'}  (other rewards: thinkvl rescore {path} --rewards ...)")
     lines.append(f"  tensorboard --logdir {path / 'tensorboard'}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

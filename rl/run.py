@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,17 +31,23 @@ from rl.console import StageProgress
 from rl.evaluate import HELD_OUT_SEED, VALIDATION_SEED, EvalResult, evaluate, request_seed
 from rl.export import known_licence, write_export
 from rl.folder import STAGES, RunFolder, StageRecord
+from rl.gather import Gatherer
 from rl.learner import Learner, LearnerConfig, numpy_weights
 from rl.loop import Loop
 from rl.metrics import JsonlSink, Metrics, TensorBoardSink
 from rl.report import finish_run, print_end
+from rl.rollout_log import RolloutLog
 from rl.stages.reinforce import ReinforceStage
 from rl.stages.sft import answer_text, run_sft
+from rl.sync import USUAL_THRESHOLD, WeightSync, parity_prompts
+from rollouts.pool import RolloutPool
 from rollouts.prompts import PromptRenderer
+from rollouts.quarantine import Quarantine
+from rollouts.samplers import build_sampler
 from rollouts.tasks.mixture import TaskMixture, held_out
 from rollouts.tokens import stop_and_barred_ids
 from rollouts.types import Prompt, ScoredRollout
-from rollouts.workers import EngineSpec, RolloutPool, start_ray
+from rollouts.workers import EngineSpec, start_ray
 
 _TINY_CORPUS_TASKS = 2000
 
@@ -132,6 +139,7 @@ def _parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -
         checkpoint = _base_model(config, folder, base, console)
         processor = load_processor(checkpoint)
         renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
+        _check_sampler(config, base)
         tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=base)
         scorer.check_tasks(tasks)
         prompts, skipped = renderer.render_all(tasks)
@@ -146,7 +154,14 @@ def _parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -
             stop_ids=tuple(stop),
             barred_ids=tuple(barred),
         )
-        pool = RolloutPool(spec, workers=workers)
+        pool = RolloutPool(
+            spec,
+            workers=workers,
+            deadline=config.rl.worker_deadline if config.rl else RLConfig(steps=1).worker_deadline,
+            quarantine=Quarantine(folder.path / "quarantine.json"),
+            folder=folder.path / "failures",
+            say=functools.partial(console.print, markup=False, highlight=False, soft_wrap=True),
+        )
         yield Parts(
             config=config,
             folder=folder,
@@ -168,6 +183,14 @@ def _parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -
             ray.shutdown()
         scorer.close()
         metrics.close()
+
+
+def _check_sampler(config: RunConfig, base: Path) -> None:
+    """Raise DataSetError now, not after the supervised stages, where the data cannot serve the sampler."""
+    if config.rl is not None and config.rl.sampler.name not in ("uniform", "dynamic"):
+        mixture = TaskMixture(config.data.train, seed=0, base=base)
+        sampler = build_sampler(config.rl.sampler, mixture, seed=0, steps=config.rl.steps)
+        sampler.draw(0, config.rl.prompts_per_step)
 
 
 def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> str:
@@ -272,16 +295,7 @@ def _reinforce(
         micro_batch_tokens=stage.micro_batch_tokens,
         seed=config.seed,
     )
-    loop = Loop(
-        config=stage,
-        mixture=parts.mixture(STAGES.index("rl")),
-        renderer=parts.renderer,
-        pool=parts.pool,
-        scorer=parts.scorer,
-        decode=parts.decode,
-        learner=Learner(model, learner_config, barred_ids=parts.barred_ids),
-        seed=request_seed(config.seed, 100),
-    )
+    loop = _loop(parts, stage, Learner(model, learner_config, barred_ids=parts.barred_ids))
     folder = parts.folder.stage("rl")
     reinforce = ReinforceStage(
         loop,
@@ -300,6 +314,36 @@ def _reinforce(
 
         reinforce.run(start, on_step)
     return start > 0, _load(parts, str(folder / "best"))
+
+
+def _loop(parts: Parts, stage: RLConfig, learner: Learner) -> Loop:
+    """The parts of the RL stage, put together."""
+    seed = request_seed(parts.config.seed, 100)
+    threshold = stage.parity_threshold
+    return Loop(
+        config=stage,
+        gatherer=Gatherer(
+            config=stage,
+            sampler=build_sampler(stage.sampler, parts.mixture(STAGES.index("rl")), seed=seed, steps=stage.steps),
+            renderer=parts.renderer,
+            generate=parts.pool.generate,
+            scorer=parts.scorer,
+            decode=parts.decode,
+            seed=seed,
+        ),
+        pool=parts.pool,
+        learner=learner,
+        log=RolloutLog(parts.folder.stage("rl") / "rollouts"),
+        sync=WeightSync(
+            pool=parts.pool,
+            learner=learner,
+            prompts=parity_prompts(parts.renderer),
+            sampling=stage.sampling,
+            threshold=USUAL_THRESHOLD[parts.config.model.dtype] if threshold is None else threshold,
+            say=parts.console.print,
+        ),
+        seed=seed,
+    )
 
 
 def _validation(parts: Parts) -> list[Prompt]:

@@ -1,20 +1,31 @@
-"""Ray actors around engines, and the pool that deals requests to them."""
+"""What runs in a worker's process: one engine, behind an actor that can be asked how it is while it works."""
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
+import sys
+import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import ray
 import torch
+from torch import nn
 
 from configs.schema import SamplingConfig
 from kimi_vl import load_model
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Completion, Request
+from rollouts.weights import Served, checksums
+
+
+class WorkerError(RuntimeError):
+    """Workers cannot start, or cannot do their work; the message says which, why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,81 +47,90 @@ class EngineSpec:
         return TransformersEngine(model, stop_ids=self.stop_ids, barred_ids=self.barred_ids)
 
 
-@ray.remote
+class Pulse:
+    """Counts an engine's signs of life: each time a normalisation layer has run, in prefill and in every step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.count = 0
+        for module in model.modules():
+            if "Norm" in type(module).__name__:
+                module.register_forward_hook(self._beat)
+
+    def _beat(self, *_: object) -> None:
+        self.count += 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a worker's process is, and the file that it writes its stacks to when it gets SIGUSR1."""
+
+    pid: int
+    node: str
+    stacks: Path
+
+
+@ray.remote(concurrency_groups={"watch": 1})  # pyright: ignore[reportCallIssue]
 class RolloutActor:
-    """One engine in one process. All the work is the engine's."""
+    """One engine in one process. All the work is the engine's; `pulse` and `stacks` answer while it works."""
 
     def __init__(self, spec: EngineSpec) -> None:
+        self.threads = spec.threads
         self.engine = spec.build()
+        self.life = Pulse(self.engine.model)
+        path = Path(tempfile.gettempdir()) / f"thinkvl-stacks-{os.getpid()}.txt"
+        self.file = path.open("w", encoding="utf-8")
+        faulthandler.register(signal.SIGUSR1, file=self.file, all_threads=True)
+        self.address = Address(pid=os.getpid(), node=ray.get_runtime_context().get_node_id(), stacks=path)
+
+    def hello(self) -> Address:
+        """Answers once the engine is built."""
+        return self.address
 
     def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
         """Completions of each request, in order."""
+        torch.set_num_threads(self.threads)  # a setting of the thread, and actors work in a thread of their own
         return self.engine.generate(requests, sampling)
 
-    def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> int:
-        """Take new weights; answer with the version now served."""
+    def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> Served:
+        """Take new weights; answer with the version now served and the checksums of what the model now holds."""
         self.engine.load_weights(weights, version=version)
-        return self.engine.version
+        return Served(version=self.engine.version, tensors=self.held())
 
+    def held(self) -> dict[str, int]:
+        """The checksum of every tensor that the model holds."""
+        return checksums(self.engine.model.state_dict())
 
-class StaleWorker(RuntimeError):
-    """A worker answered with another version than the one published."""
+    @ray.method(concurrency_group="watch")
+    def pulse(self) -> int:
+        """A number that grows while the engine works."""
+        return self.life.count
 
-
-class RolloutPool:
-    """`workers` actors that serve one policy version. Which worker takes a request depends on its position alone."""
-
-    def __init__(self, spec: EngineSpec, *, workers: int) -> None:
-        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": _gpu_share(workers), "max_restarts": 0}
-        self._actors = [RolloutActor.options(**options).remote(spec) for _ in range(workers)]
-        self.version = 0
-
-    def publish(self, weights: Mapping[str, np.ndarray], *, version: int) -> None:
-        """Give every worker the weights of `version`: written once to the object store, read by all without a copy.
-
-        Raises StaleWorker if a worker does not confirm the version.
-        """
-        reference = ray.put(dict(weights))
-        served = ray.get([actor.load_weights.remote(reference, version) for actor in self._actors])
-        if any(v != version for v in served):
-            raise StaleWorker(f"published version {version}, but the workers serve {served}")
-        self.version = version
-
-    def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
-        """Completions of each request, in order; request i goes to worker i mod workers."""
-        count = len(self._actors)
-        futures = [
-            actor.generate.remote(list(requests[start::count]), sampling)
-            for start, actor in enumerate(self._actors)
-            if start < len(requests)
-        ]
-        results: list[list[Completion]] = [[] for _ in requests]
-        for start, group in enumerate(ray.get(futures)):
-            for offset, completions in enumerate(group):
-                results[start + offset * count] = completions
-        return results
-
-    def close(self) -> None:
-        """End the actors."""
-        for actor in self._actors:
-            ray.kill(actor)  # pyright: ignore[reportArgumentType]
-        self._actors = []
-
-
-def _gpu_share(workers: int) -> float:
-    """GPUs of one worker: one each where there are enough, else an equal part that leaves one part to the learner."""
-    gpus = ray.cluster_resources().get("GPU", 0.0)
-    return 1.0 if gpus > workers else gpus / (workers + 1)
+    @ray.method(concurrency_group="watch")
+    def stacks(self) -> str:
+        """The Python stack of every thread."""
+        frames = sys._current_frames()
+        return "\n".join(f"thread {key}:\n{''.join(traceback.format_stack(f))}" for key, f in frames.items())
 
 
 def start_ray(workers: int) -> bool:
     """Join the cluster that RAY_ADDRESS names (as a submitted job does), or start a local one.
 
-    Returns True if a local one was started, so that the caller shuts down what it started.
+    Returns True if a local one was started, so that the caller shuts down what it started. Raises WorkerError where
+    Ray cannot start.
     """
     if ray.is_initialized():
         return False
     joins = bool(os.environ.get("RAY_ADDRESS"))
     extra = {} if joins else {"num_cpus": max(workers + 1, os.cpu_count() or 1), "include_dashboard": False}
-    ray.init(log_to_driver=False, configure_logging=False, **extra)
+    try:
+        ray.init(log_to_driver=False, configure_logging=False, **extra)
+    except ConnectionError:
+        raise  # told as a wrong RAY_ADDRESS
+    except Exception as error:  # ports, memory, sockets, versions: Ray's start-up errors share no type
+        text = " ".join(str(error).split())[:400]
+        raise WorkerError(
+            f"Ray cannot start {'in the cluster of RAY_ADDRESS' if joins else 'on this machine'} "
+            f"({type(error).__name__}: {text}). Check the free memory, the space in /dev/shm and in Ray's temporary "
+            "folder (RAY_TMPDIR, a short path), then run the same command again"
+        ) from error
     return True

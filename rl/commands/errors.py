@@ -17,6 +17,8 @@ _TOLD_AS_IS = {
     "rewards.plugins.PluginError",
     "rollouts.tasks.dataset.DataSetError",
     "rl.checkpoint.CheckpointError",
+    "rollouts.crew.StaleWorker",
+    "rollouts.workers.WorkerError",
 }
 _RAY_TASK_ERROR = "ray.exceptions.RayTaskError"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

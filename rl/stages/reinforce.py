@@ -11,6 +11,7 @@ from configs.schema import EvaluationConfig
 from rl.adapters import save_adapters
 from rl.checkpoint import load_checkpoint, random_state, replace_folder, restore_random_state, save_checkpoint
 from rl.evaluate import evaluate
+from rl.folder import write_json
 from rl.loop import Loop, run_steps
 from rl.metrics import Metrics
 from rollouts.types import Prompt
@@ -21,7 +22,8 @@ OnStep = Callable[[int, dict[str, float]], None]
 class ReinforceStage:
     """Drives `Loop` from the newest checkpoint to the recipe's last step.
 
-    `folder` holds `checkpoints/` and `best/`: the weights with the best validation accuracy, as a model folder.
+    `folder` holds `checkpoints/`, `best/` (the weights with the best validation accuracy, as a model folder) and, at
+    the end, `success.json` (the success rate of each task).
     """
 
     def __init__(
@@ -46,10 +48,13 @@ class ReinforceStage:
         if state is not None:
             self.loop.learner.load_state_dict(state["learner"])
             restore_random_state(state["random"])
+            self.loop.gatherer.sampler.load_state_dict(state["sampler"])
             self._best = state["best"]
             self._say(f"resuming RL after step {state['step']}")
-        self.loop.pool.publish(self.loop.learner.weights(), version=self.loop.learner.version)
-        return 0 if state is None else int(state["step"])
+        start = 0 if state is None else int(state["step"])
+        self.loop.log.forget_after(start)
+        self.loop.sync.publish()
+        return start
 
     def run(self, start: int, on_step: OnStep) -> None:
         """Run the remaining steps; `on_step(step, metrics)` is called with 1-based steps."""
@@ -67,6 +72,7 @@ class ReinforceStage:
             on_step(step, values)
 
         run_steps(self.loop, start=start, after_step=after_step)
+        write_json(self.folder / "success.json", self.loop.gatherer.sampler.success.table())
 
     def _validate(self, step: int) -> None:
         """Accuracy on the validation tasks, greedy and sampled; the best mean of both replaces the folder `best`.
@@ -76,8 +82,8 @@ class ReinforceStage:
         limits = replace(self.loop.config.sampling, max_new_tokens=self._evaluation.max_new_tokens)
         result, _ = evaluate(
             self.loop.pool.generate,
-            self.loop.decode,
-            self.loop.scorer,
+            self.loop.gatherer.decode,
+            self.loop.gatherer.scorer,
             self.validation,
             sampling=limits,
             samples=1,
@@ -94,5 +100,10 @@ class ReinforceStage:
             save_adapters(self.loop.learner.model, self.folder / "adapter")
 
     def _save(self, step: int) -> None:
-        state = {"learner": self.loop.learner.state_dict(), "random": random_state(), "best": self._best}
+        state = {
+            "learner": self.loop.learner.state_dict(),
+            "random": random_state(),
+            "sampler": self.loop.gatherer.sampler.state_dict(),
+            "best": self._best,
+        }
         save_checkpoint(self.folder / "checkpoints", step, state)

@@ -116,16 +116,24 @@ class TaskMixture:
 
     def fixed(self, limit: int) -> list[Task]:
         """Return at most `limit` different tasks, mixed by weight; where a source is too small, the others fill up."""
+        return [self.at(place) for place in self.places(limit)]
+
+    def places(self, limit: int) -> list[tuple[int, int]]:
+        """Where the tasks of `fixed` are, for `at`: (source, position)."""
         taken = [0] * len(self.sources)
-        tasks: list[Task] = []
+        places: list[tuple[int, int]] = []
         for _ in range(limit):
             left = [i for i, source in enumerate(self.sources) if taken[i] < len(source)]
             if not left:
                 break
             i = min(left, key=lambda i: (taken[i] + 0.5) / self._weights[i])
-            tasks.append(self._task(i, taken[i]))
+            places.append((i, taken[i]))
             taken[i] += 1
-        return tasks
+        return places
+
+    def at(self, place: tuple[int, int]) -> Task:
+        """The task at one of `places`; always the same one."""
+        return self._task(*place)
 
     def _shares(self, drawn: int) -> list[int]:
         """How many of the first `drawn` tasks come from each source: always the one furthest behind is next."""

@@ -1,7 +1,9 @@
 """A miniature recipe that passes every stage in seconds, run in this process or as the command."""
 
 import io
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +107,19 @@ class Mini:
     def last_step(self, stage):
         rows = read_metrics(self.run_folder / "metrics.jsonl", stage=stage)
         return int(rows[-1]["step"]) if rows else -1
+
+    def begin_before_rl(self, whole):
+        """Start from a whole run's supervised stages, as if the run had been stopped before RL."""
+        self.run_folder.parent.mkdir()
+        later = ("rl", "export", "summary.json", "curves.png", "examples.html", "tensorboard")
+        shutil.copytree(whole.run_folder, self.run_folder, ignore=shutil.ignore_patterns(*later))
+        lines = (self.run_folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line)["stage"] not in ("rl", "validation", "held_out/rl")]
+        (self.run_folder / "metrics.jsonl").write_text("".join(kept))
+
+    def rollouts(self):
+        """The bytes of every file of the rollout log, images aside."""
+        return {p.name: p.read_bytes() for p in (self.run_folder / "rl" / "rollouts").iterdir() if p.is_file()}
 
     def learner(self):
         """The learner's state after the last RL step."""

@@ -1,7 +1,6 @@
 """Stopped in the middle of RL, by Ctrl-C and then by SIGKILL, and started again: as if nothing had happened."""
 
 import json
-import shutil
 import signal
 
 import torch
@@ -16,12 +15,7 @@ SAME = ("reward", "accuracy", "tokens_mean", "loss", "grad_norm", "entropy", "le
 def test_a_killed_run_ends_in_the_same_weights(whole_run, make_mini):
     undisturbed, _ = whole_run
     mini = make_mini()
-    mini.run_folder.parent.mkdir()
-    ignored = shutil.ignore_patterns("rl", "export", "summary.json", "curves.png", "examples.html", "tensorboard")
-    shutil.copytree(undisturbed.run_folder, mini.run_folder, ignore=ignored)
-    lines = (mini.run_folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    kept = [line for line in lines if json.loads(line)["stage"] not in ("rl", "validation", "held_out/rl")]
-    (mini.run_folder / "metrics.jsonl").write_text("".join(kept))
+    mini.begin_before_rl(undisturbed)
 
     code, output, seen = mini.stop_at("rl", 3, signal.SIGINT)
     assert code == 130, output
@@ -50,6 +44,7 @@ def test_a_killed_run_ends_in_the_same_weights(whole_run, make_mini):
     assert different(final, of_whole) == []
     rows, wanted = (read_metrics(m.run_folder / "metrics.jsonl", stage="rl") for m in (mini, undisturbed))
     assert [[r[name] for name in SAME] for r in rows] == [[r[name] for name in SAME] for r in wanted]
+    assert mini.rollouts() == undisturbed.rollouts()
     begun = load_model(mini.run_folder / "long_cot" / "model").state_dict()
     assert different(state["model"], begun), "RL changed nothing, so the test shows nothing"
 

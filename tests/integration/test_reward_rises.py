@@ -8,12 +8,17 @@ from configs.algorithms import ALGORITHMS
 from configs.schema import LossConfig, OptimizerConfig, RewardConfig, RLConfig, SamplingConfig, SourceConfig
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
 from rewards.scorer import Scorer
+from rl.gather import Gatherer
 from rl.learner import Learner, LearnerConfig
 from rl.loop import Loop, run_steps
+from rl.rollout_log import RolloutLog
+from rl.sync import WeightSync, parity_prompts
+from rollouts.pool import RolloutPool
 from rollouts.prompts import PromptRenderer
+from rollouts.samplers import build_sampler
 from rollouts.tasks.mixture import TaskMixture
 from rollouts.tokens import stop_and_barred_ids
-from rollouts.workers import EngineSpec, RolloutPool
+from rollouts.workers import EngineSpec
 
 SIZES = TinySizes(
     hidden_size=32,
@@ -74,21 +79,37 @@ def rewards_of(checkpoint, pool, tmp_path):
         )
         seen = []
         with Scorer(config.rewards, base=tmp_path) as scorer:
+            mixture = TaskMixture([SourceConfig(use="digit_sums")], seed=0, base=tmp_path)
+            renderer = PromptRenderer(processor, max_prompt_tokens=200)
             loop = Loop(
                 config=config,
-                mixture=TaskMixture([SourceConfig(use="digit_sums")], seed=0, base=tmp_path),
-                renderer=PromptRenderer(processor, max_prompt_tokens=200),
+                gatherer=Gatherer(
+                    config=config,
+                    sampler=build_sampler(config.sampler, mixture, seed=1, steps=STEPS),
+                    renderer=renderer,
+                    generate=pool.generate,
+                    scorer=scorer,
+                    decode=lambda ids: processor.tokenizer.decode(ids, skip_special_tokens=True),
+                    seed=1,
+                ),
                 pool=pool,
-                scorer=scorer,
-                decode=lambda ids: processor.tokenizer.decode(ids, skip_special_tokens=True),
                 learner=learner,
+                log=RolloutLog(tmp_path / "rollouts"),
+                sync=WeightSync(
+                    pool=pool,
+                    learner=learner,
+                    prompts=parity_prompts(renderer),
+                    sampling=config.sampling,
+                    threshold=1e-3,
+                    say=print,
+                ),
                 seed=1,
             )
-            pool.publish(learner.weights(), version=learner.version)
+            loop.sync.publish()
             run_steps(loop, start=0, after_step=lambda step, values: seen.append(values))
         assert [v["version"] for v in seen] == list(range(1, STEPS + 1))
         assert max(v["logprob_gap_max"] for v in seen) < 1e-3, "engine and learner disagree"
-        assert {"seconds/tasks", "seconds/rollout", "seconds/update", "seconds/publish"} <= seen[0].keys()
+        assert {"seconds/rollout", "seconds/record", "seconds/update", "seconds/publish"} <= seen[0].keys()
         return np.array([v["reward"] for v in seen])
 
     return run

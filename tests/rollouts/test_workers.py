@@ -1,5 +1,9 @@
 """The pool of real Ray actors against one engine in this process."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import ray
@@ -8,7 +12,8 @@ from engine_helpers import requests_for, tokens_of
 
 from configs.schema import SamplingConfig
 from kimi_vl import load_model
-from rollouts.workers import EngineSpec, RolloutPool, StaleWorker, start_ray
+from rollouts.pool import RolloutPool
+from rollouts.workers import EngineSpec, start_ray
 
 GREEDY = SamplingConfig(temperature=0.0, max_new_tokens=8)
 SAMPLED = SamplingConfig(temperature=1.0, max_new_tokens=8, top_p=0.9)
@@ -82,15 +87,26 @@ def test_weights_that_do_not_fit_are_told_to_the_publisher(pool, checkpoint_weig
     assert pool.version == 1
 
 
-def test_a_worker_that_confirms_another_version_is_stale(pool, checkpoint_weights, monkeypatch):
-    monkeypatch.setattr("rollouts.workers.ray.get", lambda futures: [3, 2])
-    before = pool.version
-    with pytest.raises(StaleWorker, match=r"published version 3, but the workers serve \[3, 2\]"):
-        pool.publish(checkpoint_weights, version=3)
-    assert pool.version == before
-
-
 def test_a_spec_sets_the_threads_of_its_process(spec):
     torch.set_num_threads(2)
     spec.build()
     assert torch.get_num_threads() == 1
+
+
+REFUSED = """
+from rl.commands.errors import explain
+from rollouts.workers import start_ray
+try:
+    start_ray(1)
+except Exception as error:
+    print(explain(error))
+"""
+
+
+def test_where_ray_cannot_start_the_user_is_told_why(tmp_path):
+    """Its sockets' names have at most 107 characters."""
+    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path / ("long" * 30))}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run([sys.executable, "-c", REFUSED], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("Ray cannot start on this machine ("), done.stdout + done.stderr
+    assert "RAY_TMPDIR, a short path" in done.stdout

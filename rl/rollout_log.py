@@ -1,0 +1,171 @@
+"""Every rollout of a run in Parquet: one file a step, and each image once, so that rewards can be tried again later."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rewards.types import Task
+from rl.types import Sample
+from rollouts.types import Group, ScoredRollout
+
+_FLOATS = pa.list_(pa.float32())
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int32()),  # counted from 1, as in metrics.jsonl
+        ("group", pa.int32()),  # place of the prompt in the step
+        ("sample", pa.int32()),  # place in the group
+        ("task", pa.string()),
+        ("source", pa.string()),
+        ("question", pa.string()),
+        ("images", pa.list_(pa.string())),  # names of files in `images/`
+        ("answer", pa.string()),  # the reference answer
+        ("verifier", pa.string()),
+        ("choices", pa.list_(pa.string())),
+        ("difficulty", pa.float64()),
+        ("prompt_tokens", pa.int32()),
+        ("text", pa.string()),
+        ("token_ids", pa.list_(pa.int64())),
+        ("policy_logprobs", _FLOATS),
+        ("sampler_logprobs", _FLOATS),
+        ("finish_reason", pa.string()),
+        ("segments", pa.list_(pa.struct([("start", pa.int32()), ("stop", pa.int32()), ("version", pa.int64())]))),
+        ("verdict", pa.string()),
+        ("rule", pa.string()),
+        ("extracted", pa.string()),
+        ("detail", pa.string()),
+        ("reward", pa.float64()),  # the scorer's; null where a verifier failed
+        ("parts", pa.map_(pa.string(), pa.float64())),
+        ("failures", pa.map_(pa.string(), pa.string())),  # term -> kind of its failure
+        ("shaped_reward", pa.float64()),  # with the length reward and the like: what the learner sees
+        ("advantage", pa.float64()),  # null where the rollout is not learnt from
+    ]
+)
+
+
+class RolloutLog:
+    """Writes `step-NNNNNN.parquet` in `folder`, under a temporary name and renamed; images by hash in `images/`.
+
+    A step that is written again replaces its file, so a resumed run leaves no rollout twice. A full disk raises
+    OSError and leaves no part of a file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(
+        self,
+        step: int,
+        scored: Sequence[Sequence[ScoredRollout]],
+        groups: Sequence[Group],
+        samples: Sequence[Sample],
+    ) -> None:
+        """Write all rollouts of `step`: as scored, as shaped in `groups`, with the advantages of `samples`."""
+        shaped = {id(m.rollout): m.score.reward for g in groups for m in g.members}
+        advantages = {id(s.token_ids): s.advantage for s in samples}
+        rows = [
+            {
+                "step": step,
+                "group": place,
+                "sample": i,
+                **_row(rollout),
+                "images": [self._keep(image) for image in rollout.rollout.prompt.task.images],
+                "shaped_reward": shaped.get(id(rollout.rollout)),
+                "advantage": advantages.get(id(rollout.rollout.completion.token_ids)),
+            }
+            for place, group in enumerate(scored)
+            for i, rollout in enumerate(group)
+        ]
+        path = self._path(step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        _write_renamed(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
+
+    def forget_after(self, step: int) -> None:
+        """Delete the files of later steps: a run that goes on after `step` writes them anew."""
+        for path in self.folder.glob("step-*.parquet"):
+            if int(path.stem.removeprefix("step-")) > step:
+                path.unlink()
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}.parquet"
+
+    def _keep(self, image: bytes) -> str:
+        """Store an image if it is new; its name."""
+        name = hashlib.sha256(image).hexdigest()
+        path = self.folder / "images" / name[:2] / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_renamed(path, lambda partial: partial.write_bytes(image))
+        return name
+
+
+def read_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of every step in order, as dictionaries. Raises FileNotFoundError where there are none."""
+    paths = sorted(folder.glob("step-*.parquet"))
+    if not paths:
+        raise FileNotFoundError(f"{folder}: holds no rollouts (step-*.parquet)")
+    for path in paths:
+        yield from pq.read_table(path, schema=SCHEMA).to_pylist()
+
+
+def task_of(row: dict[str, Any], folder: Path) -> Task:
+    """The task of a row as the verifier saw it; its images are read from `folder`."""
+    return Task(
+        id=row["task"],
+        source=row["source"],
+        question=row["question"],
+        answer=row["answer"],
+        images=tuple((folder / "images" / name[:2] / name).read_bytes() for name in row["images"]),
+        verifier=row["verifier"],
+        choices=tuple(row["choices"]),
+        difficulty=row["difficulty"],
+    )
+
+
+def _row(scored: ScoredRollout) -> dict[str, Any]:
+    rollout, score = scored.rollout, scored.score
+    task, completion, verdict = rollout.prompt.task, rollout.completion, score.verdict
+    return {
+        "task": task.id,
+        "source": task.source,
+        "question": task.question,
+        "answer": task.answer,
+        "verifier": task.verifier,
+        "choices": list(task.choices),
+        "difficulty": task.difficulty,
+        "prompt_tokens": len(rollout.prompt.input_ids),
+        "text": _storable(rollout.text),
+        "token_ids": completion.token_ids,
+        "policy_logprobs": completion.policy_logprobs,
+        "sampler_logprobs": completion.sampler_logprobs,
+        "finish_reason": completion.finish_reason,
+        "segments": [{"start": s.start, "stop": s.stop, "version": s.version} for s in completion.segments],
+        "verdict": verdict.kind.value,
+        "rule": verdict.rule,
+        "extracted": None if verdict.extracted is None else _storable(verdict.extracted),
+        "detail": _storable(verdict.detail),
+        "reward": score.reward,
+        "parts": list(score.parts.items()),
+        "failures": [(name, failed.kind.value) for name, failed in score.failures.items()],
+    }
+
+
+def _storable(text: str) -> str:
+    """Parquet's text is UTF-8, and a lone surrogate is not."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _write_renamed(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        write(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

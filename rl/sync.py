@@ -1,0 +1,106 @@
+"""Weights to the workers, and the proof that they arrived: the same prompts scored on both sides."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from configs.schema import SamplingConfig
+from rewards.types import Task
+from rl.adapters import merged_weights
+from rl.errors import UserError
+from rl.learner import Learner
+from rl.types import Sample
+from rollouts.pool import RolloutPool
+from rollouts.prompts import PromptRenderer
+from rollouts.types import Completion, Prompt, Request
+from rollouts.weights import checksums, differing
+
+USUAL_THRESHOLD = {"float32": 1e-3, "bfloat16": 0.1}  # of a log-prob; about ten times what rounding makes
+TOKENS = 8  # of each answer that is compared
+NAMED = 8  # tensors named in the error
+
+
+class ParityError(UserError):
+    """Learner and engine disagree after a full resync; names the tensors that differ and the gap."""
+
+
+def parity_prompts(renderer: PromptRenderer) -> list[Prompt]:
+    """A question in words and one about a picture, the same for every run."""
+    shades = np.linspace(0, 255, 56 * 84, dtype=np.uint8).reshape(56, 84)
+    file = io.BytesIO()
+    Image.fromarray(shades).save(file, "PNG")
+    unlimited = PromptRenderer(renderer.processor, max_prompt_tokens=1 << 20)
+    return [
+        unlimited.render(Task(id=f"parity/{i}", source="parity", question=question, answer="", images=images))
+        for i, (question, images) in enumerate(
+            [("What is 7 + 4?", ()), ("What is in the picture?", (file.getvalue(),))]
+        )
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightSync:
+    """Publishes the learner's weights and proves it: every worker answers the parity prompts, and the learner scores
+    the same tokens. A gap above `threshold` (0: no check) leads to one full resync, then to ParityError.
+    """
+
+    pool: RolloutPool
+    learner: Learner
+    prompts: Sequence[Prompt]
+    sampling: SamplingConfig  # of the rollouts: log-probs are under its temperature
+    threshold: float
+    say: Callable[[str], None]
+
+    def publish(self) -> dict[str, float]:
+        """Send the weights under the learner's version. Returns the largest gap; see docs/metrics.md."""
+        self._send()
+        if self.threshold == 0:
+            return {}
+        gap = self.gap()
+        if not gap <= self.threshold:
+            self.say(f"parity: log-probs of version {self.learner.version} differ by {gap:.2g}; sending all again")
+            self._send()
+            gap = self.gap()
+            if not gap <= self.threshold:
+                raise ParityError(self._verdict(gap))
+        return {"parity_gap": gap}
+
+    def _send(self) -> None:
+        self.pool.publish(self.learner.weights(), version=self.learner.version)
+
+    def gap(self) -> float:
+        """Largest distance of a token's log-prob between any worker and the learner; infinite for a stale worker."""
+        requests = [Request(prompt=p, n=1, seed=i) for i, p in enumerate(self.prompts)]
+        limits = replace(self.sampling, max_new_tokens=min(TOKENS, self.sampling.max_new_tokens))
+        answers = self.pool.generate_on_each(requests, limits)
+        pairs = [(p, c) for worker in answers for p, own in zip(self.prompts, worker, strict=True) for c in own]
+        if any(s.version != self.learner.version for _, c in pairs for s in c.segments):
+            return float("inf")
+        expected = self.learner.logprobs([_sample(prompt, completion) for prompt, completion in pairs])
+        return max(
+            float(np.abs(mine - completion.policy_logprobs).max())
+            for mine, (_, completion) in zip(expected, pairs, strict=True)
+        )
+
+    def _verdict(self, gap: float) -> str:
+        own = checksums(merged_weights(self.learner.model))
+        named = []
+        for slot, held in enumerate(self.pool.crew.held()):
+            names = differing(own, held)
+            if names:
+                more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+                named.append(f"worker {slot} holds other values of {', '.join(names[:NAMED])}{more}")
+        return (
+            f"after a full resync of version {self.learner.version}, engine and learner still differ by {gap:.3g} in a "
+            f"token's log-prob (rl.parity_threshold = {self.threshold:g}): "
+            + ("; ".join(named) or "all tensors are equal, so the two compute different things with the same weights")
+        )
+
+
+def _sample(prompt: Prompt, completion: Completion) -> Sample:
+    return Sample(prompt=prompt, token_ids=completion.token_ids, old_logprobs=completion.policy_logprobs, advantage=0.0)

@@ -1,0 +1,110 @@
+"""What is written is what was sampled; written again it is the same file; a full disk leaves nothing half."""
+
+import errno
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rl_helpers import make_prompt, make_scored
+
+from rewards.types import Task, VerdictKind
+from rl import rollout_log
+from rl.collect import make_groups
+from rl.rollout_log import RolloutLog, read_rollouts, task_of
+from rl.types import Sample
+from rollouts.types import Group, Prompt, ScoredRollout
+
+PNG = b"\x89PNG, as far as a log can tell"
+
+
+@pytest.fixture
+def prompt(rng, model):
+    made = make_prompt(rng, model)
+    task = Task(
+        id="t/1", source="sums", question="1+1?", answer="2", images=(PNG, PNG), choices=("1", "2"), difficulty=0.5
+    )
+    return Prompt(
+        task=task, input_ids=made.input_ids, pixel_values=made.pixel_values, image_grid_hws=made.image_grid_hws
+    )
+
+
+@pytest.fixture
+def step(prompt):
+    """(scored, groups, samples): a right answer, a wrong one that is not learnt from, and a verifier that failed."""
+    scored = [
+        [
+            make_scored(prompt, 1.0, parts={"verifier": 1.0, "format": 0.5}),
+            make_scored(prompt, 0.0, kind=VerdictKind.WRONG, length=5, text="lone \ud800 surrogate", finish="length"),
+            make_scored(prompt, None, kind=VerdictKind.TIMEOUT),
+        ],
+        [],
+    ]
+    groups = make_groups([prompt, prompt], scored)
+    better = [ScoredRollout(rollout=m.rollout, score=make_scored(prompt, 7.0).score) for m in groups[0].members]
+    groups = [Group(prompt=prompt, members=tuple(better), dropped=1), groups[1]]
+    first = scored[0][0].rollout.completion
+    samples = [Sample(prompt=prompt, token_ids=first.token_ids, old_logprobs=first.policy_logprobs, advantage=0.25)]
+    return scored, groups, samples
+
+
+def test_every_rollout_has_its_row(tmp_path, step):
+    RolloutLog(tmp_path).write(3, *step)
+    right, wrong, failed = read_rollouts(tmp_path)
+    assert [(r["step"], r["group"], r["sample"]) for r in (right, wrong, failed)] == [(3, 0, 0), (3, 0, 1), (3, 0, 2)]
+    assert right["token_ids"] == [0, 1, 2]
+    assert right["policy_logprobs"] == [-1.0] * 3
+    assert right["sampler_logprobs"] == [-0.5] * 3
+    assert right["segments"] == [{"start": 0, "stop": 3, "version": 0}]
+    assert dict(right["parts"]) == {"verifier": 1.0, "format": 0.5}
+    assert (right["reward"], right["shaped_reward"], right["advantage"]) == (1.0, 7.0, 0.25)
+    assert (wrong["verdict"], wrong["finish_reason"], wrong["advantage"]) == ("wrong", "length", None)
+    assert wrong["text"] == "lone ? surrogate"
+    assert (failed["verdict"], failed["reward"], failed["shaped_reward"]) == ("timeout", None, None)
+
+
+def test_the_task_comes_back_with_its_images_which_are_stored_once(tmp_path, step, prompt):
+    RolloutLog(tmp_path).write(1, *step)
+    RolloutLog(tmp_path).write(2, *step)
+    assert [p.read_bytes() for p in (tmp_path / "images").rglob("*") if p.is_file()] == [PNG]
+    assert task_of(next(read_rollouts(tmp_path)), tmp_path) == prompt.task
+
+
+def test_a_step_that_is_written_again_is_there_once_and_the_same_to_the_byte(tmp_path, step):
+    log = RolloutLog(tmp_path)
+    log.write(1, *step)
+    log.write(2, *step)
+    before = (tmp_path / "step-000002.parquet").read_bytes()
+    log.forget_after(1)
+    assert [p.name for p in tmp_path.glob("*.parquet")] == ["step-000001.parquet"]
+    log.write(2, *step)
+    assert (tmp_path / "step-000002.parquet").read_bytes() == before
+    assert [r["step"] for r in read_rollouts(tmp_path)] == [1, 1, 1, 2, 2, 2]
+
+
+def test_a_step_without_rollouts_is_an_empty_file(tmp_path):
+    RolloutLog(tmp_path).write(1, [], [], [])
+    assert list(read_rollouts(tmp_path)) == []
+    with pytest.raises(FileNotFoundError, match="holds no rollouts"):
+        list(read_rollouts(tmp_path / "elsewhere"))
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path, step, monkeypatch):
+    log = RolloutLog(tmp_path)
+    log.write(1, *step)
+    write = pq.write_table
+
+    def half(table, path, **options):
+        write(table, path, **options)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rollout_log.pq, "write_table", half)
+    with pytest.raises(OSError, match="No space left"):
+        log.write(2, *step)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "step-000001.parquet"]
+
+
+def test_numbers_keep_their_bits(tmp_path, step):
+    scored, groups, samples = step
+    RolloutLog(tmp_path).write(1, scored, groups, samples)
+    column = pq.read_table(tmp_path / "step-000001.parquet")["policy_logprobs"][0].as_py()
+    assert np.float32(column).tobytes() == scored[0][0].rollout.completion.policy_logprobs.tobytes()

@@ -1,0 +1,73 @@
+"""An engine that misbehaves as a file tells it; sent to the workers by value, since they cannot import the tests."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from rollouts.engines.transformers import TransformersEngine
+from rollouts.workers import EngineSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostileSpec(EngineSpec):
+    """Orders are files in `folder`, named KIND-TASK; a file `once-KIND-TASK` is removed when it is obeyed."""
+
+    folder: str
+
+    def build(self):
+        engine = EngineSpec.build(self)
+        return HostileEngine(engine, Path(self.folder))
+
+
+class HostileEngine(TransformersEngine):
+    def __init__(self, engine, folder):
+        self.__dict__.update(engine.__dict__)
+        self.folder = folder
+
+    def generate(self, requests, sampling):
+        for request in requests:
+            for kind, act in ACTS.items():
+                order = self.folder / f"{kind}-{request.prompt.task.id}"
+                once = order.with_name(f"once-{order.name}")
+                if once.exists():
+                    once.unlink()
+                    act()
+                if order.exists():
+                    act()
+        return TransformersEngine.generate(self, requests, sampling)
+
+    def load_weights(self, weights, *, version):
+        weights = dict(weights)
+        if (self.folder / "stale").exists():
+            return
+        own = self.model.state_dict()
+        if (self.folder / "unsent").exists():
+            weights["lm_head.weight"] = own["lm_head.weight"].clone()
+        if (self.folder / "swapped").exists():
+            a, b = (f"model.language_model.layers.{i}.input_layernorm.weight" for i in (0, 1))
+            weights[a], weights[b] = weights[b], weights[a]
+        TransformersEngine.load_weights(self, weights, version=version)
+
+
+def a_named_place():
+    threading.Event().wait()
+
+
+def refuse():
+    raise MemoryError("no room for this image")
+
+
+ACTS = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "hang": a_named_place,
+    "freeze": lambda: (os.kill(os.getpid(), signal.SIGSTOP), time.sleep(1)),
+    "raise": refuse,
+}
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
