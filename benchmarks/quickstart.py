@@ -4,7 +4,7 @@
 
 For each seed: the quickstart itself; `sft`: the long-CoT SFT continued for RL's seconds; `shuffled`: RL for as many
 steps with rewards permuted over each step's rollouts. Everything is resumable: run it again after an interruption.
-Prints a table of means over seeds, writes it to `OUTPUT/table.md`, and ends with one line of JSON.
+Prints a table of means over seeds (of seconds, medians), writes it to `OUTPUT/table.md`, and ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -43,21 +43,33 @@ def run(folder: Path, *overrides: str) -> Stages:
     return {stage["name"]: stage for stage in summary["stages"]} | {"": {"seconds": summary["seconds"]}}
 
 
-def one_seed(seed: int, output: Path, *, quick: bool) -> dict[str, Stages]:
-    """The stages of the main run and of both controls."""
+def short(quick: bool, *stages: str) -> list[str]:
+    """The overrides of `--quick` for the stages that a run has."""
+    return [o for stage in (*stages, "") for o in QUICK[stage]] if quick else []
 
-    def short(*stages: str) -> list[str]:
-        return [o for stage in (*stages, "") for o in QUICK[stage]] if quick else []
 
-    folder = output / f"seed-{seed}"
-    main = run(folder, f"seed={seed}", *short("instruct", "long_cot", "rl"))
-    steps = len(read_metrics(folder / "metrics.jsonl", stage="long_cot"))
-    continued = max(2, round(steps * main["rl"]["seconds"] / main["long_cot"]["seconds"]))
+def main_arm(seed: int, output: Path, *, quick: bool) -> Stages:
+    """The quickstart itself."""
+    return run(output / f"seed-{seed}", f"seed={seed}", *short(quick, "instruct", "long_cot", "rl"))
+
+
+def controls(seed: int, output: Path, *, steps: int, quick: bool) -> dict[str, Stages]:
+    """From the model that entered RL: the SFT continued for `steps`, and RL with shuffled rewards."""
     # New training tasks; the held-out ones are the same for every seed.
-    start = [f"seed={seed + 1000}", f"model.path={folder / 'long_cot' / 'model'}", "instruct=null", "export=false"]
-    sft = run(output / f"seed-{seed}-sft", *start, "rl=null", *short(), f"long_cot.steps={continued}")
-    shuffled = run(output / f"seed-{seed}-shuffled", *start, "long_cot=null", "rl.shuffle_rewards=true", *short("rl"))
-    return {"quickstart": main, "sft": sft, "shuffled": shuffled}
+    warm = output / f"seed-{seed}" / "long_cot" / "model"
+    start = [f"seed={seed + 1000}", f"model.path={warm}", "instruct=null", "export=false"]
+    sft = run(output / f"seed-{seed}-sft", *start, "rl=null", *short(quick), f"long_cot.steps={steps}")
+    shuffled = run(
+        output / f"seed-{seed}-shuffled", *start, "long_cot=null", "rl.shuffle_rewards=true", *short(quick, "rl")
+    )
+    return {"sft": sft, "shuffled": shuffled}
+
+
+def continued_steps(output: Path, mains: dict[int, Stages]) -> int:
+    """How many SFT steps fit into RL's seconds: by medians over the seeds, for other work may have slowed one of them."""
+    steps = len(read_metrics(output / f"seed-{next(iter(mains))}" / "metrics.jsonl", stage="long_cot"))
+    rl, sft = (statistics.median([m[stage]["seconds"] for m in mains.values()]) for stage in ("rl", "long_cot"))
+    return max(2, round(steps * rl / sft))
 
 
 def mean(values: list[float]) -> str:
@@ -75,7 +87,7 @@ def table(results: list[dict[str, Stages]]) -> str:
     lines = ["| model | greedy | sampled | thinking | tokens | seconds |", "|---|---|---|---|---|---|"]
     for title, arm, stage in rows:
         cells = [mean([r[arm][stage][figure] for r in results]) for figure in FIGURES]
-        seconds = statistics.mean([r[arm][stage]["seconds"] for r in results])
+        seconds = statistics.median([r[arm][stage]["seconds"] for r in results])
         lines.append(f"| {title} | {' | '.join(cells)} | {seconds:.0f} |")
     return "\n".join(lines)
 
@@ -89,7 +101,9 @@ def main() -> None:
     args = parser.parse_args()
     output = args.output / "quick" if args.quick else args.output
     seeds = args.seeds[:1] if args.quick else args.seeds
-    results = [one_seed(seed, output, quick=args.quick) for seed in seeds]
+    mains = {seed: main_arm(seed, output, quick=args.quick) for seed in seeds}
+    steps = continued_steps(output, mains)
+    results = [{"quickstart": mains[seed], **controls(seed, output, steps=steps, quick=args.quick)} for seed in seeds]
     text = table(results)
     (output / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)
