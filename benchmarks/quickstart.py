@@ -4,7 +4,7 @@
 
 For each seed: the quickstart itself; `sft`: the long-CoT SFT continued for RL's seconds; `shuffled`: RL for as many
 steps with rewards permuted over each step's rollouts. Everything is resumable: run it again after an interruption.
-Prints a table of means over seeds (of seconds, medians), writes it to `OUTPUT/table.md`, and ends with one line of JSON.
+Prints a table of means over seeds (of seconds, medians), writes it to `OUTPUT/table.md`, ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def controls(seed: int, output: Path, *, steps: int, quick: bool) -> dict[str, S
 
 
 def continued_steps(output: Path, mains: dict[int, Stages]) -> int:
-    """How many SFT steps fit into RL's seconds: by medians over the seeds, for other work may have slowed one of them."""
+    """How many SFT steps fit into RL's seconds: by medians over the seeds, since other work may have slowed one."""
     steps = len(read_metrics(output / f"seed-{next(iter(mains))}" / "metrics.jsonl", stage="long_cot"))
     rl, sft = (statistics.median([m[stage]["seconds"] for m in mains.values()]) for stage in ("rl", "long_cot"))
     return max(2, round(steps * rl / sft))
