@@ -67,11 +67,15 @@ class Critic:
         return LossOutput(loss=weight * output.loss, metrics=output.metrics)
 
     def finish_step(self, *, grad_clip: float) -> float:
-        """One update of the head, and of the backbone where it is the critic's own. Returns the gradient's norm."""
+        """One update of the head, and of the backbone where it is the critic's own. Returns the gradient's norm.
+
+        A gradient that is not finite is dropped.
+        """
         if self._images is not None:
             self._images.backward()
         norm = nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], grad_clip)
-        self.optimizer.step()
+        if torch.isfinite(norm):
+            self.optimizer.step()
         self.optimizer.zero_grad()
         self._images = None
         return float(norm)

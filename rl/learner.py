@@ -18,6 +18,7 @@ from kimi_vl.packing import use_packed_attention
 from rl.adapters import merged_weights
 from rl.batch import collect_images, make_micro_batch, split_by_tokens
 from rl.companions import Companions
+from rl.errors import UserError
 from rl.forward import EncodedImages, encode, response_hidden
 from rl.logprobs import token_logprobs
 from rl.losses import LossInputs, LossOutput, policy_loss
@@ -25,6 +26,8 @@ from rl.optim import build_optimizer, build_schedule
 from rl.types import Annotation, MicroBatch, Sample, StepBatch
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.types import Group
+
+_MOST_SKIPPED = 5  # updates without a finite gradient, one after the other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,7 @@ class Learner:
         use_packed_attention(model.model.language_model)
         self.config = config
         self.version = 0
+        self._skipped_in_a_row = 0
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         self.optimizer, self.schedule = self._new_optimizer()
         self.companions = Companions(
@@ -135,18 +139,32 @@ class Learner:
             _add_statistics(sums, micro, logprobs.detach(), entropy.detach(), output)
         encoded.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.grad_clip)
+        finite = bool(torch.isfinite(norm))
+        self._count_skipped(skipped=not finite)
         learning_rate = self.schedule.get_last_lr()[0]
-        self.optimizer.step()
+        if finite:
+            self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
         own = {
             "grad_norm": float(norm),
+            "skipped_updates": float(not finite),
             "learning_rate": float(learning_rate),
             "entropy": sums.pop("entropy") / batch.tokens,
             "approx_kl": sums.pop("approx_kl") / batch.tokens,
             **self.companions.finish_step(grad_clip=self.config.optimizer.grad_clip),
         }
         return own | {name: float(value) for name, value in sums.items()}
+
+    def _count_skipped(self, *, skipped: bool) -> None:
+        """One bad batch is dropped; a policy that only makes bad ones is broken, and training on changes nothing."""
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        if self._skipped_in_a_row == _MOST_SKIPPED:
+            raise UserError(
+                f"the gradient was not finite in {_MOST_SKIPPED} optimizer steps in a row. The weights are those "
+                "before them, and the newest checkpoint is intact. Lower rl.optimizer.learning_rate or grad_clip "
+                "in a new output_dir, from the last good model (model.path)"
+            )
 
     def _head(
         self, model: KimiVLForConditionalGeneration, hidden: torch.Tensor, micro: MicroBatch
@@ -185,6 +203,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "version": self.version,
+            "skipped_in_a_row": self._skipped_in_a_row,
             "companions": self.companions.state_dict(),
         }
 
@@ -194,6 +213,7 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.version = state["version"]
+        self._skipped_in_a_row = state["skipped_in_a_row"]
         self.companions.load_state_dict(state["companions"])
 
     def weights(self) -> dict[str, np.ndarray]:

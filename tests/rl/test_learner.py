@@ -2,6 +2,7 @@
 
 import copy
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_
 
 from configs.schema import LossConfig, OptimizerConfig, SamplingConfig
 from rl.batch import collect_images, make_micro_batch
+from rl.errors import UserError
 from rl.forward import encode, response_hidden
 from rl.learner import _minibatches
 from rl.losses import LossInputs, policy_loss
@@ -18,6 +20,7 @@ from rollouts.engines.sampling import barred_token_mask, policy_logprobs
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Request
 
+PPO_COLUMNS = ("token_advantages", "old_values", "returns")
 LOSSES = [LossConfig(algorithm="grpo"), LossConfig(algorithm="kimi_k15", tau=0.2)]
 
 
@@ -297,3 +300,35 @@ def test_weights_in_bfloat16_reach_an_engine(rng):
     engine.load_weights(learner.weights(), version=learner.version)
     theirs = engine.model.state_dict()
     assert not [n for n, t in model.state_dict().items() if not torch.equal(t, theirs[n])]
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_a_gradient_that_is_not_finite_is_dropped(rng, algorithm):
+    model = build_model()
+    good = make_samples(rng, model)
+    if algorithm == "ppo":
+        good = [replace(s, columns={n: np.zeros(len(s.token_ids), np.float32) for n in PPO_COLUMNS}) for s in good]
+    bad = [replace(s, advantage=float("nan"), columns={n: c * np.nan for n, c in s.columns.items()}) for s in good]
+    learner = make_learner(model, loss=LossConfig(algorithm=algorithm))
+    learner.update(good)
+    before = copy.deepcopy(learner.state_dict())
+    assert learner.update(bad)["skipped_updates"] == 1.0
+    after = learner.state_dict()
+    assert not [n for n, t in after["model"].items() if not torch.equal(t, before["model"][n])]
+    for one, other in zip(after["optimizer"]["state"].values(), before["optimizer"]["state"].values(), strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one), "no moment holds what was dropped"
+    metrics = learner.update(good)
+    assert metrics["skipped_updates"] == 0.0
+    assert np.isfinite(list(metrics.values())).all()
+
+
+def test_a_policy_without_finite_gradients_ends_the_run_also_after_a_restart(rng, model):
+    bad = [replace(s, advantage=float("nan")) for s in make_samples(rng, model)]
+    learner = make_learner(model)
+    for _ in range(3):
+        learner.update(bad)
+    restored = make_learner(build_model(seed=4))
+    restored.load_state_dict(learner.state_dict())
+    restored.update(bad)
+    with pytest.raises(UserError, match="not finite in 5 optimizer steps in a row"):
+        restored.update(bad)

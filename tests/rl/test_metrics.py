@@ -11,6 +11,7 @@ from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
 from configs.schema import RLConfig
 from rl.collect import group_metrics, make_groups, make_samples, sample_metrics
 from rl.evaluate import EvalResult
+from rl.gather import Gathered
 from rl.metrics import JsonlSink, Metrics, TensorBoardSink, read_metrics
 
 
@@ -136,8 +137,13 @@ def test_the_page_lists_what_the_rl_stage_writes(rng, model):
         written |= set(sample_metrics(samples)) | set(learner.update(samples))
     loop = (DOCS.parents[1] / "rl" / "loop.py").read_text(encoding="utf-8")
     written |= {f"seconds/{name}" for name in re.findall(r'watch\.phase\("(\w+)"\)', loop)}
-    assert 'f"skipped/{reason}"' in loop
     assert '"version": ' in loop
+    gathered = Gathered(groups=tuple(groups), scored=(), skipped={"too long": 1}, unanswered=1).metrics()
+    assert {"skipped/too long", "skipped/quarantine"} <= gathered.keys()
+    for file in ("rollouts/success.py", "rollouts/samplers.py", "rollouts/pool.py", "rl/sync.py"):
+        code = (DOCS.parents[1] / file).read_text(encoding="utf-8")
+        written |= set(re.findall(r'"((?:sampler|workers)/\w+|parity_gap)":', code))
+    written |= {f"workers/{kind}s" for kind in ("death", "exception", "hang")}
     names = documented()["Stage `rl`, one line a step"]
     assert sorted(names) == sorted(written | {"skipped/REASON", "version"})
 
