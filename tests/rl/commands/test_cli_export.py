@@ -92,7 +92,7 @@ class TestFolder:
         assert "no stage of this run is finished" in thinkvl("export", begun)[2]
         recipe = run_folder / "recipe.yaml"
         recipe.write_text(
-            re.sub(r"path: tiny\n(  dtype: \w+\n)  tiny:\n(    .*\n)+", r"path: some/where\n\1", recipe.read_text())
+            re.sub(r"path: tiny\n((?:  \w+: .+\n)+)  tiny:\n(    .*\n)+", r"path: some/where\n\1", recipe.read_text())
         )
         code, _, text = thinkvl("export", run_folder)
         assert code == 1
