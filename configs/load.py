@@ -30,7 +30,7 @@ _UNREAD_BY_DIGEST = {"output_dir"}  # where a run lies is not what it is: a run 
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe and the overrides of the command line (`rl.steps=20`, `rl=null`, `data.train.0.use=easy_vqa`).
+    """Read a recipe and the overrides of the command line (`rl.steps=20`, `rl=null`, `model.dtype=bfloat16`).
 
     Raises `ConfigError` with every problem found, each with its key, its place and what is allowed.
     """

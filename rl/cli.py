@@ -33,7 +33,7 @@ _REWARD = RewardConfig()  # its defaults
 
 _Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Changes to the recipe, such as `rl.steps=20`, `rl=null` or `data.train.0.use=easy_vqa`."),
+    typer.Argument(help="Changes to the recipe, such as `rl.steps=20`, `rl=null` or `model.dtype=bfloat16`."),
 ]
 
 
