@@ -24,23 +24,15 @@ from rewards import Scorer, Task
 from rewards.pool import Flow, cores
 from rewards.types import VerdictKind
 
-HOSTILE = (
-    "\\begin{vmatrix}"
-    + "\\\\".join("&".join(f"a_{{{9 * i + j}}}" for j in range(9)) for i in range(9))
-    + "\\end{vmatrix}",
-    "\\begin{vmatrix}"
-    + "\\\\".join("&".join(f"x^{{{i * j}}}+{i}" for j in range(8)) for i in range(8))
-    + "\\end{vmatrix}",
-)
-
 
 def algebra(count: int) -> list[tuple[str, Task]]:
-    """Answers that are right (two in three) or wrong, and equal the reference up to algebra alone."""
+    """Answers that are right (two in three) or wrong, and that only a worker's algebra can compare."""
+    matrix = "\\begin{{pmatrix}}{a}&1\\\\0&{b}\\end{{pmatrix}}"
     forms = (
-        ("\\frac{{x^2-{b}}}{{x-{a}}}", "x+{a}"),
-        ("(x+{a})(x-{a})", "x^2-{b}"),
-        ("{a}\\sin^2 t+{a}\\cos^2 t + y", "y+{a}"),
-        ("\\sqrt{{{b}}}x+\\ln(e^{{{a}}})", "{a}x+{a}"),
+        ("\\Re(x)+{a}", "{a}+\\Re(x)"),
+        ("\\begin{{pmatrix}}1&0\\\\0&1\\end{{pmatrix}}" + matrix, matrix),
+        ("\\Im(z)-{a}", "-{a}+\\Im(z)"),
+        ("\\Re(z)\\Im(z)+{a}", "{a}+\\Im(z)\\Re(z)"),
     )
     made = []
     for i in range(count):
@@ -67,9 +59,12 @@ def ordinary(count: int) -> list[tuple[str, Task]]:
 
 
 def hostile(count: int) -> list[tuple[str, Task]]:
-    """Answers that pass the cheap limits and never end; each a little different, so that no cache helps."""
+    """Inverses of matrices of powers: they pass the cheap limits and never end. No two are alike, so no cache helps."""
     task = Task(id="hostile", source="benchmark", question="", answer="5")
-    return [(f"\\boxed{{{HOSTILE[i % len(HOSTILE)]}+{i}}}", task) for i in range(count)]
+    matrices = (
+        "\\\\".join("&".join(f"x^{{{i * j}}}+{i + n}" for j in range(8)) for i in range(8)) for n in range(count)
+    )
+    return [(f"\\boxed{{\\begin{{pmatrix}}{rows}\\end{{pmatrix}}^{{-1}}}}", task) for rows in matrices]
 
 
 def timed(scorer: Scorer, batch: list[tuple[str, Task]]) -> tuple[float, list[VerdictKind]]:
