@@ -1,6 +1,6 @@
 """Tokens a second of the rollout engines on one thread, and of the pool with one and with two workers.
 
-    python benchmarks/rollouts.py [--quick] [--columns embedded generate pool1 pool2] [--python NAME=INTERPRETER]
+    python benchmarks/engines.py [--quick] [--columns embedded generate pool1 pool2] [--python NAME=INTERPRETER]
 
 A Kimi-VL of about 7M parameters with random weights answers image prompts, 8 samples each, at temperature 1. About one
 token in 60 ends an answer, so lengths are long-tailed (geometric, cut at the limit). `generate` is `model.generate` in
@@ -27,7 +27,6 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # in the folder of this file, `rollouts` would be this file
 
 SAMPLES, WORDS, GRID = 8, 30, (8, 8)  # samples a prompt, text tokens, patches down and across
 RATIOS = {
