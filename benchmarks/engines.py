@@ -92,7 +92,7 @@ def _requests(folder: Path, work: dict, seed: int, count: int) -> list:
 
 def embedded(folder: Path, work: dict) -> Answer:
     """The embedded engine."""
-    from configs.schema import SamplingConfig
+    from configs.rl import SamplingConfig
     from kimi_vl import load_model
     from rollouts.engines.batch import BatchLimits
     from rollouts.engines.transformers import TransformersEngine
@@ -143,7 +143,7 @@ def generate(folder: Path, work: dict) -> Answer:
 
 def pool(folder: Path, work: dict, *, workers: int) -> Answer:
     """Ray actors, each with an embedded engine."""
-    from configs.schema import SamplingConfig
+    from configs.rl import SamplingConfig
     from rollouts.workers import EngineSpec, RolloutPool, start_ray
 
     start_ray(workers)

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from configs.load import load_recipe
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from kimi_vl import load_model, load_processor
 from rewards.extraction import split_thinking
 from rl.evaluate import HELD_OUT_SEED

@@ -27,7 +27,8 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
-from configs.schema import LossConfig, OptimizerConfig
+from configs.algorithms import LossConfig
+from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration, TinySizes
 from kimi_vl.tiny import build_tiny_model, tiny_config
 from rewards.types import Task

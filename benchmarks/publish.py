@@ -20,7 +20,9 @@ import numpy as np
 import ray
 import torch
 
-from configs.schema import LossConfig, OptimizerConfig, SamplingConfig
+from configs.algorithms import LossConfig
+from configs.optimizer import OptimizerConfig
+from configs.rl import SamplingConfig
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
 from rl.learner import Learner, LearnerConfig
 from rl.sync import WeightSync, parity_prompts

@@ -17,7 +17,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import nn
 
-from configs.schema import LoraConfig, ModelConfig
+from configs.model import LoraConfig, ModelConfig
 from rl.errors import UserError
 
 _NAME = "default"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from configs.algorithms import GROUP_FREE
-from configs.schema import LengthRewardConfig, RLConfig
+from configs.rl import LengthRewardConfig, RLConfig
 from rewards.shaping import length_rewards, overlong_penalty
 from rewards.types import VerdictKind
 from rl import advantages

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rewards.extraction import split_thinking
 from rewards.scorer import Scorer
 from rewards.types import VerdictKind

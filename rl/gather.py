@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from configs.schema import RLConfig
+from configs.rl import RLConfig
 from rewards.scorer import Scorer
 from rewards.types import VerdictKind
 from rl.collect import group_metrics, learnable, make_groups, shape

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from configs.schema import LossConfig, OptimizerConfig
+from configs.algorithms import LossConfig
+from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from kimi_vl.packing import use_packed_attention
 from rl.adapters import merged_weights

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from configs.schema import RLConfig
+from configs.rl import RLConfig
 from rl.collect import learnable, make_samples, permute_rewards, sample_metrics
 from rl.evaluate import request_seed
 from rl.gather import Gatherer

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from configs.schema import OptimizerConfig
+from configs.optimizer import OptimizerConfig
 
 
 class MuonWithAdamW(torch.optim.Optimizer):

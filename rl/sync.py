@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rewards.types import Task
 from rl.adapters import merged_weights
 from rl.errors import UserError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rewards.extraction import split_thinking
 from rewards.scorer import Scorer
 from rewards.types import VerdictKind

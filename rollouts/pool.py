@@ -12,7 +12,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rollouts.crew import Crew, exit_of, one_line
 from rollouts.quarantine import Failure, Quarantine, TooManyCulprits, find_culprits
 from rollouts.types import Completion, Request

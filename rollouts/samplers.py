@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from configs.schema import SamplerConfig
+from configs.rl import SamplerConfig
 from rewards.types import Task
 
 from .success import SuccessRates

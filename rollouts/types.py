@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rewards.types import Score, Task
 
 FinishReason = Literal["stop", "length", "abort", "repeat"]

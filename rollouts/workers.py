@@ -17,7 +17,7 @@ import ray
 import torch
 from torch import nn
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from kimi_vl import load_model
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Completion, Request

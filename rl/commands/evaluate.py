@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.load import load_recipe
-from configs.schema import RunConfig, SamplingConfig
+from configs.rl import SamplingConfig
+from configs.schema import RunConfig
 from rewards.extraction import THINK_CLOSE
 from rewards.scorer import Scorer
 from rl.commands.models import ModelPlace, find_model, open_model

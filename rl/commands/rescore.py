@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.load import load_recipe
-from configs.schema import RewardConfig
+from configs.rewards import RewardConfig
 from rewards.scorer import Scorer
 from rewards.types import Score
 from rl.console import StageProgress

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from rollouts.engines.cache import Shelves, plan_step
 from rollouts.engines.latent import LatentDecoder

@@ -7,7 +7,7 @@ from array import array
 import numpy as np
 import torch
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rollouts.engines.repetition import find_loop
 from rollouts.engines.sampling import UniformStream
 from rollouts.types import Completion, FinishReason, Request, Segment

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 
 
 def sample_uniforms(seed: int, sample: int, count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from threading import Lock
 import numpy as np
 import torch
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from rollouts.engines.batch import BatchLimits, RunningBatch
 from rollouts.engines.rows import Group

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.load import digest, dump_recipe, load_recipe
-from configs.schema import DataConfig, OptimizerConfig, RewardConfig, RLConfig, RunConfig, SamplingConfig, SourceConfig
+from configs.optimizer import OptimizerConfig
+from configs.rewards import RewardConfig
+from configs.rl import RLConfig, SamplingConfig
+from configs.schema import DataConfig, RunConfig, SourceConfig
 
 TEXT = st.text(max_size=12)
 POSITIVE = st.floats(min_value=1e-12, max_value=1e12)

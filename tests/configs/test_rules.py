@@ -2,17 +2,12 @@
 
 import pytest
 
-from configs.algorithms import ALGORITHMS, KLConfig
+from configs.algorithms import ALGORITHMS, KLConfig, LossConfig
 from configs.load import ConfigError, load_recipe
-from configs.schema import (
-    LengthRewardConfig,
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RewardConfig,
-    RLConfig,
-    TinyConfig,
-)
+from configs.model import ModelConfig, TinyConfig
+from configs.optimizer import OptimizerConfig
+from configs.rewards import RewardConfig
+from configs.rl import LengthRewardConfig, RLConfig
 
 RULES = [
     ("model.tiny.hidden_size=0", "model.tiny.hidden_size = 0: must be 1 or more"),

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from configs.algorithms import ALGORITHMS, CriticConfig
-from configs.schema import LossConfig, OptimizerConfig, RewardConfig, RLConfig, SamplingConfig, SourceConfig
+from configs.algorithms import ALGORITHMS, CriticConfig, LossConfig
+from configs.optimizer import OptimizerConfig
+from configs.rewards import RewardConfig
+from configs.rl import RLConfig, SamplingConfig
+from configs.schema import SourceConfig
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
 from rewards.scorer import Scorer
 from rl.gather import Gatherer

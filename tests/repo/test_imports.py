@@ -17,6 +17,7 @@ HEAVY = {"ray", "trl", "datasets", "pydantic"}
 LIGHT = {  # a module, or every module under a package: what importing it must not bring along, even through others
     "configs": {"torch", "ray", "trl", "datasets", "transformers"},
     "configs.schema": {"pydantic", "yaml", *HEAVY},
+    "configs.rl": {"pydantic", "yaml", *HEAVY},
     "kimi_vl": HEAVY,
     "rewards": {"torch", "transformers", *HEAVY},
     "rollouts.types": {"torch", *HEAVY},

@@ -46,7 +46,7 @@ def test_the_package(tmp_path):
         check=True, timeout=120,
     )  # fmt: skip
     body = """
-        from configs.schema import RewardConfig
+        from configs.rewards import RewardConfig
         from rewards import Scorer, Task
         tasks = [Task(id="e", source="unit", question="?", answer="123"),
                  Task(id="f", source="unit", question="?", answer="123", verifier="digit_distance")]
@@ -67,7 +67,7 @@ def test_the_package(tmp_path):
 def test_a_users_rewards_py_in_the_working_directory(tmp_path):
     (tmp_path / "rewards.py").write_text("def mine(response, reference, *, task):\n    return len(response) / 10\n")
     body = """
-        from configs.schema import RewardConfig
+        from configs.rewards import RewardConfig
         from rewards import Scorer, Task
         with Scorer((RewardConfig(), RewardConfig(use="rewards.py:mine"))) as scorer:
             print(scorer.score(["1+x"], [Task(id="e", source="unit", question="?", answer="x+1")])[0].reward)

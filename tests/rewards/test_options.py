@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.schema import RewardConfig
+from configs.rewards import RewardConfig
 from rewards import Scorer, Task, VerdictKind
 from rewards.options import base_name, make, parse_spec
 from rewards.plugins import PluginError

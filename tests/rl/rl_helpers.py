@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from configs.schema import LossConfig, OptimizerConfig
+from configs.algorithms import LossConfig
+from configs.optimizer import OptimizerConfig
 from kimi_vl import TinySizes
 from kimi_vl.tiny import build_tiny_model, tiny_config
 from rewards.types import Score, Task, Verdict, VerdictKind

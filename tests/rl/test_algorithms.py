@@ -10,7 +10,8 @@ import torch
 from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_scored
 
 from configs.algorithms import ALGORITHMS, CorrectionConfig, CriticConfig, KLConfig, LossConfig
-from configs.schema import OptimizerConfig, RLConfig, SamplingConfig
+from configs.optimizer import OptimizerConfig
+from configs.rl import RLConfig, SamplingConfig
 from rewards.types import Score, Verdict, VerdictKind
 from rl.collect import learnable, make_groups, make_samples, sample_metrics
 from rollouts.engines.transformers import TransformersEngine

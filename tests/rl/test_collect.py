@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rl_helpers import make_prompt, make_scored
 
-from configs.algorithms import CorrectionConfig, KLConfig
-from configs.schema import LengthRewardConfig, LossConfig, RLConfig, SamplingConfig
+from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
+from configs.rl import LengthRewardConfig, RLConfig, SamplingConfig
 from rewards.types import VerdictKind
 from rl.collect import (
     group_metrics,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rl_helpers import make_prompt
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rewards.types import Score, Verdict, VerdictKind
 from rl.evaluate import evaluate, request_seed, sample_and_score, thinks
 from rollouts.types import Completion, Segment

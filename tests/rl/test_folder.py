@@ -9,7 +9,9 @@ import textwrap
 import pytest
 
 from configs.load import load_recipe
-from configs.schema import OptimizerConfig, RLConfig, RunConfig, SFTConfig
+from configs.optimizer import OptimizerConfig
+from configs.rl import RLConfig
+from configs.schema import RunConfig, SFTConfig
 from rl.errors import UserError
 from rl.folder import RunFolder, StageRecord, write_json
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from configs.schema import RLConfig, SamplerConfig, SamplingConfig, SourceConfig
+from configs.rl import RLConfig, SamplerConfig, SamplingConfig
+from configs.schema import SourceConfig
 from rewards.scorer import Scorer
 from rl.collect import learnable
 from rl.gather import Gatherer

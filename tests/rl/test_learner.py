@@ -9,7 +9,9 @@ import pytest
 import torch
 from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples
 
-from configs.schema import LossConfig, OptimizerConfig, SamplingConfig
+from configs.algorithms import LossConfig
+from configs.optimizer import OptimizerConfig
+from configs.rl import SamplingConfig
 from rl.batch import collect_images, make_micro_batch
 from rl.errors import UserError
 from rl.forward import encode, response_hidden

@@ -7,7 +7,9 @@ import torch
 from peft import PeftModel
 from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples
 
-from configs.schema import LoraConfig, ModelConfig, OptimizerConfig, SamplingConfig
+from configs.model import LoraConfig, ModelConfig
+from configs.optimizer import OptimizerConfig
+from configs.rl import SamplingConfig
 from kimi_vl import load_model
 from rl.adapters import merged_weights, prepare_training, save_adapters
 from rl.errors import UserError

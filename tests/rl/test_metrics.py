@@ -8,7 +8,7 @@ import pytest
 from rl_helpers import make_learner, make_prompt, make_scored
 
 from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
-from configs.schema import RLConfig
+from configs.rl import RLConfig
 from rl.collect import group_metrics, make_groups, make_samples, sample_metrics
 from rl.evaluate import EvalResult
 from rl.gather import Gathered

@@ -7,7 +7,7 @@ import pytest
 import torch
 from rl_helpers import build_model
 
-from configs.schema import OptimizerConfig
+from configs.optimizer import OptimizerConfig
 from rl.optim import MuonWithAdamW, build_optimizer, build_schedule, is_matrix, learning_rate_factor, matrix_views
 
 MUON = OptimizerConfig(name="muon", learning_rate=0.02, adamw_learning_rate=0.003, weight_decay=0.1)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from rl_helpers import SIZES
 
-from configs.schema import OptimizerConfig, SFTConfig, SourceConfig
+from configs.optimizer import OptimizerConfig
+from configs.schema import SFTConfig, SourceConfig
 from kimi_vl import create_tiny_checkpoint, load_model, load_processor
 from rewards.types import Task
 from rl.errors import UserError

@@ -8,7 +8,7 @@ import pytest
 import torch
 from rl_helpers import barred_ids, make_learner, make_prompt
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rl.sync import ParityError, WeightSync
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.weights import checksums, combine, differing

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rl_helpers import make_prompt
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rewards.types import Score, Verdict, VerdictKind
 from rl.errors import UserError
 from rl.thinking_budget import evaluate_budgets

@@ -10,7 +10,7 @@ from engine_helpers import build_prompt, engine_of, requests_for, tokens_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rollouts.engines.batch import BatchLimits, RunningBatch
 from rollouts.engines.latent import LatentDecoder
 from rollouts.engines.transformers import TransformersEngine

@@ -5,7 +5,7 @@ import pytest
 import torch
 from engine_helpers import build_prompt, engine_of, requests_for, tokens_of
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rollouts.engines.batch import BatchLimits
 from rollouts.engines.sampling import barred_token_mask, filter_logprobs, policy_logprobs
 from rollouts.types import Request

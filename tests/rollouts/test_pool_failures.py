@@ -9,7 +9,7 @@ import ray
 from engine_helpers import requests_for, tokens_of
 from hostile_engine import HostileSpec
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from kimi_vl import load_model
 from rollouts.crew import StaleWorker
 from rollouts.pool import RolloutPool

@@ -9,7 +9,7 @@ from engine_helpers import engine_of, requests_for, tokens_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rollouts.engines.batch import BatchLimits
 from rollouts.engines.repetition import find_loop
 

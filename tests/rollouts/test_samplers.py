@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from configs.schema import SamplerConfig, SourceConfig
+from configs.rl import SamplerConfig
+from configs.schema import SourceConfig
 from rollouts.samplers import SAMPLERS, build_sampler
 from rollouts.success import SuccessRates
 from rollouts.tasks.dataset import DataSetError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rollouts.engines.sampling import (
     barred_token_mask,
     choose_tokens,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from engine_helpers import engine_of, requests_for
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from rollouts.engines.sampling import policy_logprobs
 from rollouts.thinking import close_thinking
 from rollouts.types import Completion, Request, Segment

@@ -10,7 +10,7 @@ import ray
 import torch
 from engine_helpers import requests_for, tokens_of
 
-from configs.schema import SamplingConfig
+from configs.rl import SamplingConfig
 from kimi_vl import load_model
 from rollouts.pool import RolloutPool
 from rollouts.workers import EngineSpec, start_ray

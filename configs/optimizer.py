@@ -1,0 +1,54 @@
+"""How a gradient becomes an update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from configs.rules import CLOSED as _CLOSED
+from configs.rules import check as _check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW on everything, or Muon on the matrices and AdamW on the rest (Moonlight §2.2)."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    name: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 1e-6
+    adamw_learning_rate: float | None = None  # for what Muon leaves to AdamW; the same as learning_rate when left out
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    warmup_steps: int = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    final_fraction: float = 0.0  # of the learning rate, where linear and cosine end
+    grad_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "greater than 0")
+        _check(
+            self.adamw_learning_rate is None or self.name == "muon",
+            "adamw_learning_rate",
+            self.adamw_learning_rate,
+            f"left out: {self.name} reads learning_rate alone",
+        )
+        _check(
+            self.adamw_learning_rate is None or self.adamw_learning_rate > 0,
+            "adamw_learning_rate",
+            self.adamw_learning_rate,
+            "greater than 0",
+        )
+        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        _check(0 <= self.final_fraction <= 1, "final_fraction", self.final_fraction, "between 0 and 1")
+        _check(
+            self.final_fraction == 0 or self.schedule != "constant",
+            "final_fraction",
+            self.final_fraction,
+            "0 where schedule is constant",
+        )
+        _check(self.grad_clip > 0, "grad_clip", self.grad_clip, "greater than 0")
+        _check(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "beta1, beta2", (self.beta1, self.beta2), "in [0, 1)")

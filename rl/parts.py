@@ -1,0 +1,169 @@
+"""What every stage of a run shares, checked and started before any training."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+from rich.console import Console
+
+from configs.rl import RLConfig
+from configs.schema import RunConfig
+from kimi_vl import (
+    KimiVLForConditionalGeneration,
+    KimiVLProcessor,
+    TinySizes,
+    create_tiny_checkpoint,
+    load_model,
+    load_processor,
+)
+from rewards.scorer import Scorer
+from rl.checkpoint import replace_folder
+from rl.evaluate import HELD_OUT_SEED, request_seed
+from rl.folder import RunFolder
+from rl.metrics import JsonlSink, Metrics, TensorBoardSink
+from rl.stages.sft import answer_text
+from rollouts.pool import RolloutPool
+from rollouts.prompts import PromptRenderer
+from rollouts.quarantine import Quarantine
+from rollouts.samplers import build_sampler
+from rollouts.tasks.mixture import TaskMixture, held_out
+from rollouts.tokens import stop_and_barred_ids
+from rollouts.types import Prompt
+from rollouts.workers import EngineSpec, start_ray
+
+_TINY_CORPUS_TASKS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What every stage of a run shares."""
+
+    config: RunConfig
+    folder: RunFolder
+    base: Path  # plug-ins and data files of the recipe are relative to this folder
+    checkpoint: str  # folder or hub name of the initial weights
+    barred_ids: tuple[int, ...]  # never sampled
+    processor: KimiVLProcessor
+    renderer: PromptRenderer
+    pool: RolloutPool
+    scorer: Scorer
+    metrics: Metrics
+    held_out: list[Prompt]
+    console: Console
+
+    def decode(self, token_ids: np.ndarray) -> str:
+        """Text of response tokens, special tokens left out."""
+        return self.processor.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def mixture(self, stream: int) -> TaskMixture:
+        """The training mixture; each stage draws from a stream of its own."""
+        mixture = TaskMixture(self.config.data.train, seed=request_seed(self.config.seed, stream), base=self.base)
+        for line in mixture.report.lines():
+            self.console.print(line, markup=False, highlight=False)
+        return mixture
+
+
+@contextmanager
+def open_parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> Iterator[Parts]:
+    """Check everything that can fail before any training, then start Ray and the workers."""
+    scorer = Scorer(config.rl.rewards if config.rl else (), base=base, judge=config.rl.judge if config.rl else None)
+    metrics = Metrics([JsonlSink(folder.path / "metrics.jsonl"), TensorBoardSink(folder.path / "tensorboard")])
+    started = False
+    pool = None
+    try:
+        checkpoint = _base_model(config, folder, base, console)
+        processor = load_processor(checkpoint)
+        renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
+        _check_sampler(config, base)
+        tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=base)
+        scorer.check_tasks(tasks)
+        prompts, skipped = renderer.render_all(tasks)
+        for reason, count in skipped.items():
+            console.print(f"held-out: {count} tasks left out ({reason})")
+        stop, barred = stop_and_barred_ids(checkpoint, processor)
+        workers = config.rl.workers if config.rl else 1
+        started = start_ray(workers)
+        spec = EngineSpec(
+            model_path=checkpoint,
+            dtype=config.model.dtype,
+            stop_ids=tuple(stop),
+            barred_ids=tuple(barred),
+        )
+        pool = RolloutPool(
+            spec,
+            workers=workers,
+            deadline=config.rl.worker_deadline if config.rl else RLConfig(steps=1).worker_deadline,
+            quarantine=Quarantine(folder.path / "quarantine.json"),
+            folder=folder.path / "failures",
+            say=functools.partial(console.print, markup=False, highlight=False, soft_wrap=True),
+        )
+        yield Parts(
+            config=config,
+            folder=folder,
+            base=base,
+            checkpoint=checkpoint,
+            barred_ids=tuple(barred),
+            processor=processor,
+            renderer=renderer,
+            pool=pool,
+            scorer=scorer,
+            metrics=metrics,
+            held_out=prompts,
+            console=console,
+        )
+    finally:
+        if pool is not None:
+            pool.close()
+        if started:
+            ray.shutdown()
+        scorer.close()
+        metrics.close()
+
+
+def _check_sampler(config: RunConfig, base: Path) -> None:
+    """Raise DataSetError now, not after the supervised stages, where the data cannot serve the sampler."""
+    if config.rl is not None and config.rl.sampler.name not in ("uniform", "dynamic"):
+        mixture = TaskMixture(config.data.train, seed=0, base=base)
+        sampler = build_sampler(config.rl.sampler, mixture, seed=0, steps=config.rl.steps)
+        sampler.draw(0, config.rl.prompts_per_step)
+
+
+def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> str:
+    """Where the initial weights are: an absolute folder or a hub name; makes the tiny model if the recipe says so."""
+    given = Path(config.model.path)
+    if config.model.path != "tiny":
+        return str(given.resolve()) if given.exists() else config.model.path
+    path = folder.stage("base").resolve()  # workers start in folders of their own
+    if not (path / "config.json").exists():
+        console.print("making a tiny Kimi-VL with random weights")
+        tasks = TaskMixture(config.data.train, seed=0, base=base).draw(0, _TINY_CORPUS_TASKS)
+        corpus = [t.question + "\n" + answer_text(t, thinking=t.solution is not None) for t in tasks]
+        tiny = config.model.tiny
+        sizes = TinySizes(
+            hidden_size=tiny.hidden_size,
+            num_hidden_layers=tiny.num_hidden_layers,
+            num_attention_heads=tiny.num_attention_heads,
+            n_routed_experts=tiny.n_routed_experts,
+            num_experts_per_tok=tiny.num_experts_per_tok,
+            moe_intermediate_size=tiny.moe_intermediate_size,
+            vision_hidden_size=tiny.vision_hidden_size,
+            vision_num_hidden_layers=tiny.vision_num_hidden_layers,
+        )
+        partial = path.with_name("base.partial")
+        create_tiny_checkpoint(partial, corpus=corpus, sizes=sizes, seed=config.seed)
+        replace_folder(partial, path)
+    return str(path)
+
+
+def load_policy(parts: Parts, path: str) -> KimiVLForConditionalGeneration:
+    """The model in `path`, in the recipe's type, on the GPU where there is one."""
+    model = load_model(path, dtype=getattr(torch, parts.config.model.dtype))
+    torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
+    return model
