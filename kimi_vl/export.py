@@ -27,6 +27,7 @@ CODE_FILES = (
     "image_processing_kimi_vl.py",
     "modeling_kimi_vl.py",
     "processing_kimi_vl.py",
+    "routing_kimi_vl.py",
     "tokenization_kimi_vl.py",
     "weights_kimi_vl.py",
 )

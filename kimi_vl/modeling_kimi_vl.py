@@ -24,6 +24,7 @@ from transformers.models.kimi_k25.modeling_kimi_k25 import (
 
 from .attention_kimi_vl import LatentAttention, PackedVisionAttention
 from .configuration_kimi_vl import KimiVLConfig, MoonViTConfig
+from .routing_kimi_vl import take_routing
 from .weights_kimi_vl import register_hub_weight_mapping
 
 register_hub_weight_mapping()
@@ -49,7 +50,7 @@ class KimiVLPreTrainedModel(_ExpertsChoice, Kimi_K25PreTrainedModel):
     config_class = KimiVLConfig
     config: KimiVLConfig
     input_modalities = ("image", "text")
-    _no_split_modules = ["Kimi_K25VisionEncoderLayer", "DeepseekV3DecoderLayer"]  # noqa: RUF012
+    _no_split_modules = ["Kimi_K25VisionEncoderLayer", "KimiVLDecoderLayer"]  # noqa: RUF012
 
 
 class MoonViT(KimiVLPreTrainedModel, Kimi_K25VisionModel):
@@ -66,12 +67,18 @@ class MoonViT(KimiVLPreTrainedModel, Kimi_K25VisionModel):
 
 
 class KimiVLTextModel(_ExpertsChoice, DeepseekV3Model):
-    """The text model: transformers' DeepSeek-V3 with an attention that decodes from the latent cache."""
+    """The text model: transformers' DeepSeek-V3 with an attention that decodes from the latent cache.
+
+    It takes `routing=`, which replays and observes the choice of experts.
+    """
+
+    _no_split_modules = ["KimiVLDecoderLayer"]  # noqa: RUF012
 
     def __init__(self, config: DeepseekV3Config) -> None:
         super().__init__(config)
         for index, layer in enumerate(self.layers):
             layer.self_attn = LatentAttention(config, index)
+            take_routing(layer)
         self.post_init()
 
 
