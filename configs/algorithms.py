@@ -217,6 +217,7 @@ class LossConfig:
     reset_optimizer: bool = False  # k1.5 §2.3.2: a fresh optimizer at each iteration
     entropy_bonus: float = 0.0
     sft_coef: float = 0.0  # weight of the likelihood of correct answers
+    balance_coef: float = 0.0  # DeepSeek-V3 §2.1.2: weight of the sequence-wise balance of the experts' load
     correction: CorrectionConfig | None = None
     critic: CriticConfig | None = None
 
@@ -232,6 +233,7 @@ class LossConfig:
         check(self.tau > 0, "tau", self.tau, "greater than 0")
         check(self.entropy_bonus >= 0, "entropy_bonus", self.entropy_bonus, "0 or more")
         check(self.sft_coef >= 0, "sft_coef", self.sft_coef, "0 or more")
+        check(self.balance_coef >= 0, "balance_coef", self.balance_coef, "0 or more")
         self._check_unread()
         self._check_reference()
         check(

@@ -61,6 +61,7 @@ class ModelConfig:
     path: str = "tiny"
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora: LoraConfig | None = None  # in every stage; merged at its end
+    gradient_checkpointing: bool = False  # keep no activations inside layers: less memory, a forward pass more
     freeze: tuple[str, ...] = ()  # parameters whose names hold one of these are not trained
     tiny: TinyConfig = field(default_factory=TinyConfig)
 

@@ -19,6 +19,7 @@ class OptimizerConfig:
     name: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-6
     adamw_learning_rate: float | None = None  # for what Muon leaves to AdamW; the same as learning_rate when left out
+    state: Literal["float32", "bfloat16", "8bit"] | None = None  # type of AdamW's moments; the weights' when left out
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.95
@@ -40,6 +41,12 @@ class OptimizerConfig:
             "adamw_learning_rate",
             self.adamw_learning_rate,
             "greater than 0",
+        )
+        _check(
+            self.state is None or self.name == "adamw",
+            "state",
+            self.state,
+            "left out with muon: it keeps one momentum, in the weights' type",
         )
         _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")

@@ -95,7 +95,9 @@ class RLConfig:
     micro_batch_tokens: int = 16_384  # packed into one forward pass
     workers: int = 2  # rollout actors
     worker_deadline: float = 120.0  # seconds without any progress after which a worker hangs, and is replaced
+    router_replay: bool = False  # the update takes the experts that the engine recorded (arXiv:2510.11370)
     parity_threshold: float | None = None  # largest log-prob gap of engine and learner; 1e-3, 0.1 in bfloat16; 0: off
+    spike_threshold: float = 20.0  # a gradient norm of more than so many usual ones is skipped; 0: never
     eval_every: int = 10
     save_every: int = 10
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -119,6 +121,12 @@ class RLConfig:
             "parity_threshold",
             self.parity_threshold,
             "0 (off) or more, or left out",
+        )
+        _check(
+            self.spike_threshold == 0 or self.spike_threshold > 1,
+            "spike_threshold",
+            self.spike_threshold,
+            "0 (never), or greater than 1",
         )
         _check(len(self.rewards) > 0, "rewards", self.rewards, "at least one term")
         least = 1 if self.loss.resolved().advantage in GROUP_FREE else 2

@@ -30,10 +30,15 @@ _EXPERTS = ("experts.gate_up_proj", "experts.down_proj")  # fused parameters, no
 
 
 def prepare_training(model: nn.Module, config: ModelConfig, *, base: str) -> None:
-    """Freeze what the recipe names under `freeze` and add its adapters, in place; `base` is where `model` came from.
+    """Freeze what the recipe names under `freeze`, add its adapters, switch checkpointing on, in place.
+
+    `base` is where `model` came from.
 
     Raises UserError where a name under `freeze` is in no parameter's name, or nothing is left to train.
     """
+    if config.gradient_checkpointing:
+        trained: Any = model
+        trained.activation_checkpointing_enable({"use_reentrant": False})
     if config.lora is not None:
         _add_adapters(model, config.lora, base)
     _freeze(model, config.freeze)

@@ -110,6 +110,7 @@ def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> Micr
         advantages=torch.tensor([s.advantage for s in samples], dtype=torch.float32),
         imitated=torch.tensor([s.imitated for s in samples]),
         columns={name: _flat([s.columns[name] for s in samples]) for name in samples[0].columns},
+        experts=place_experts(samples, row.predictors, len(row.input_ids)),
     )
 
 

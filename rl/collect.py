@@ -14,6 +14,7 @@ from rewards.types import VerdictKind
 from rl import advantages
 from rl.credit import Response, assign
 from rl.evaluate import thinks
+from rl.routing import recorded_experts
 from rl.types import Annotation, Sample
 from rollouts.types import Completion, Group, Prompt, ScoredRollout
 
@@ -122,6 +123,7 @@ def make_samples(
                     old_logprobs=response.old_logprobs,
                     advantage=credit.advantage,
                     imitated=member.score.verdict.kind is VerdictKind.CORRECT,
+                    experts=recorded_experts(completion) if config.router_replay else None,
                     columns=columns,
                 )
             )

@@ -15,6 +15,7 @@ from rl.batch import ImageSet, collect_images, make_micro_batch, split_by_tokens
 from rl.critic import Critic
 from rl.forward import encode, response_hidden
 from rl.losses.inputs import LossOutput
+from rl.routing import routing_of
 from rl.types import Annotation, MicroBatch, Sample
 
 LogprobsOf = Callable[[KimiVLForConditionalGeneration, torch.Tensor, MicroBatch], torch.Tensor]
@@ -131,7 +132,8 @@ class _Towers:
         columns: dict[str, torch.Tensor] = {}
         hidden = torch.empty(0)
         if self._reads_policy:
-            hidden = response_hidden(self._policy, micro, self._policy_images)
+            routing = routing_of(micro, self._policy.device)
+            hidden = response_hidden(self._policy, micro, self._policy_images, routing=routing)
         if self._asks_policy:
             columns["policy_logprobs"] = logprobs_of(self._policy, hidden, micro)
         if self._reference is not None:

@@ -6,6 +6,7 @@ import torch
 
 from kimi_vl import KimiVLForConditionalGeneration
 from kimi_vl.packing import PackedLayout
+from kimi_vl.routing_kimi_vl import Routing
 from rl.batch import ImageSet
 from rl.types import PackedRow
 
@@ -36,15 +37,23 @@ def encode(model: KimiVLForConditionalGeneration, images: ImageSet | None) -> to
 
 
 def response_hidden(
-    model: KimiVLForConditionalGeneration, row: PackedRow, features: torch.Tensor | None
+    model: KimiVLForConditionalGeneration,
+    row: PackedRow,
+    features: torch.Tensor | None,
+    *,
+    routing: Routing | None = None,
 ) -> torch.Tensor:
-    """Last hidden states `[N, H]` at the positions that predict the response tokens."""
+    """Last hidden states `[N, H]` at the positions that predict the response tokens.
+
+    `routing` tells the routers which experts to take again, and holds what they did.
+    """
     device = model.device
     images = features[row.feature_index.to(device)] if features is not None and len(row.feature_index) else None
     hidden = model.model.language_model(
         inputs_embeds=model.embed(row.input_ids[None].to(device), images),
         position_ids=row.position_ids[None].to(device),
         layout=PackedLayout.of(row.segments, device),
+        routing=routing,
         use_cache=False,
     )
     return hidden.last_hidden_state[0, row.predictors.to(device)]

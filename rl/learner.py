@@ -18,17 +18,17 @@ from kimi_vl import KimiVLForConditionalGeneration
 from kimi_vl.packing import use_packed_attention
 from rl.adapters import merged_weights
 from rl.batch import collect_images, make_micro_batch, split_by_tokens
+from rl.checkpoint import random_state
 from rl.companions import Companions
-from rl.errors import UserError
 from rl.forward import EncodedImages, encode, response_hidden
 from rl.logprobs import token_logprobs
 from rl.losses import LossInputs, LossOutput, policy_loss
-from rl.optim import build_optimizer, build_schedule
+from rl.optim import build_optimizer, build_schedule, set_learning_rate
+from rl.routing import RouterStatistics, balance_term, routing_of
+from rl.spikes import OnSkip, SkippedUpdate, SpikeGuard
 from rl.types import Annotation, MicroBatch, Sample, StepBatch
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.types import Group
-
-_MOST_SKIPPED = 5  # updates without a finite gradient, one after the other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,7 @@ class LearnerConfig:
     epochs: int = 1
     minibatches: int = 1
     micro_batch_tokens: int = 16_384  # packed tokens of one forward pass
+    spike_threshold: float = 0.0  # times the usual gradient norm; 0: no step is skipped for its size
     seed: int = 0
 
 
@@ -50,13 +51,19 @@ class Learner:
     """Holds the policy, its optimizer and its schedule; `version` counts the updates that were published from it."""
 
     def __init__(
-        self, model: KimiVLForConditionalGeneration, config: LearnerConfig, *, barred_ids: Sequence[int]
+        self,
+        model: KimiVLForConditionalGeneration,
+        config: LearnerConfig,
+        *,
+        barred_ids: Sequence[int],
+        on_skip: OnSkip | None = None,
     ) -> None:
         self.model = model.train()
         use_packed_attention(model.model.language_model)
         self.config = config
         self.version = 0
-        self._skipped_in_a_row = 0
+        self._guard, self._on_skip = SpikeGuard(config.spike_threshold), on_skip
+        self._barred_ids = tuple(barred_ids)
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         self.optimizer, self.schedule = self._new_optimizer()
         self.companions = Companions(
@@ -77,7 +84,7 @@ class Learner:
         self.optimizer, self.schedule = self._new_optimizer()
         self.schedule.load_state_dict(position)
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
-            group["lr"] = rate
+            set_learning_rate(group, rate)
 
     def annotate(self, groups: Sequence[Group]) -> list[list[Annotation]]:
         """What the algorithm asks of every member of every group before advantages: see `Companions`."""
@@ -87,6 +94,7 @@ class Learner:
                 token_ids=member.rollout.completion.token_ids,
                 old_logprobs=member.rollout.completion.policy_logprobs,
                 advantage=0.0,
+                experts=member.rollout.completion.routed_experts,
             )
             for group in groups
             for member in group.members
@@ -102,7 +110,8 @@ class Learner:
         found: dict[int, np.ndarray] = {}
         for part in split_by_tokens(samples, budget=self.config.micro_batch_tokens):
             micro = make_micro_batch(part, images)
-            values, _ = self._head(self.model, response_hidden(self.model, micro, features), micro)
+            routing = routing_of(micro, self.model.device)
+            values, _ = self._head(self.model, response_hidden(self.model, micro, features, routing=routing), micro)
             pieces = np.split(values.float().cpu().numpy(), np.cumsum(micro.lengths.numpy())[:-1])
             found |= {id(sample): piece for sample, piece in zip(part, pieces, strict=True)}
         return [found[id(sample)] for sample in samples]
@@ -118,54 +127,83 @@ class Learner:
         rng = np.random.default_rng([self.config.seed, self.version])
         for _ in range(self.config.epochs if samples else 0):
             for part in _minibatches(samples, self.config.minibatches, rng):
-                for name, value in self._optimizer_step(StepBatch(samples=tuple(part))).items():
+                done = len(metrics["grad_norm"])
+                for name, value in self._optimizer_step(StepBatch(samples=tuple(part)), number=done + 1).items():
                     metrics[name].append(value)
         self.companions.follow(self.model)
         self.version += 1
         return {name: float(np.mean(values)) for name, values in metrics.items()}
 
-    def _optimizer_step(self, batch: StepBatch) -> dict[str, float]:
-        """Accumulate the gradient of one step over micro-batches, clip it and apply it."""
-        images = collect_images(batch.samples)
+    def _optimizer_step(self, batch: StepBatch, *, number: int) -> dict[str, float]:
+        """The gradient of one step, clipped and applied, or refused; `number` counts from 1 within the iteration."""
+        random = random_state()
+        values = self.accumulate(batch)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.grad_clip))
+        limit = self._guard.limit
+        reason = self._guard.refuse(norm)
+        if reason is None:
+            self.optimizer.step()
+        elif self._on_skip is not None:
+            figures = {"reason": reason, "loss": values["loss"], "norm": norm, "limit": limit}
+            self._on_skip(self._skipped(batch, number, random, figures))
+        self._guard.stop_after_many()
+        learning_rate = self.schedule.get_last_lr()[0]
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        return {
+            "grad_norm": norm,
+            "skipped_updates": float(reason is not None),
+            "learning_rate": float(learning_rate),
+            **self.companions.finish_step(grad_clip=self.config.optimizer.grad_clip),
+            **values,
+        }
+
+    def accumulate(self, batch: StepBatch, samples: Sequence[Sample] | None = None) -> dict[str, float]:
+        """Add the gradient of `samples` (all of the step's when left out) to what there is; return their metrics.
+
+        Denominators are the step's, so the gradients of its samples add up to the step's.
+        """
+        samples = batch.samples if samples is None else samples
+        images = collect_images(samples)
         encoded = EncodedImages(self.model, images)
         self.companions.begin_step(images)
         sums: dict[str, float] = defaultdict(float)
-        for part in split_by_tokens(batch.samples, budget=self.config.micro_batch_tokens):
+        routers, coef = RouterStatistics(), self.config.loss.balance_coef
+        for part in split_by_tokens(samples, budget=self.config.micro_batch_tokens):
             micro = make_micro_batch(part, images)
-            hidden = response_hidden(self.model, micro, encoded.features)
+            routing = routing_of(micro, self.model.device, keep_scores=coef > 0)
+            hidden = response_hidden(self.model, micro, encoded.features, routing=routing)
             logprobs, entropy = self._head(self.model, hidden, micro)
             output = policy_loss(self._inputs(micro, logprobs, entropy, batch), self.config.loss)
+            if coef:
+                output += balance_term(routing, micro, coef=coef, step_sequences=batch.sequences)
             output = self.companions.add_value_loss(output, micro, hidden, step_tokens=batch.tokens)
             output.loss.backward()
+            routers.add(routing, self.model.config.text_config.n_routed_experts)
             _add_statistics(sums, micro, logprobs.detach(), entropy.detach(), output)
         encoded.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.grad_clip)
-        finite = bool(torch.isfinite(norm))
-        self._count_skipped(skipped=not finite)
-        learning_rate = self.schedule.get_last_lr()[0]
-        if finite:
-            self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad()
-        own = {
-            "grad_norm": float(norm),
-            "skipped_updates": float(not finite),
-            "learning_rate": float(learning_rate),
-            "entropy": sums.pop("entropy") / batch.tokens,
-            "approx_kl": sums.pop("approx_kl") / batch.tokens,
-            **self.companions.finish_step(grad_clip=self.config.optimizer.grad_clip),
-        }
-        return own | {name: float(value) for name, value in sums.items()}
+        sums["entropy"] /= batch.tokens
+        sums["approx_kl"] /= batch.tokens
+        return {name: float(value) for name, value in sums.items()} | routers.metrics()
 
-    def _count_skipped(self, *, skipped: bool) -> None:
-        """One bad batch is dropped; a policy that only makes bad ones is broken, and training on changes nothing."""
-        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
-        if self._skipped_in_a_row == _MOST_SKIPPED:
-            raise UserError(
-                f"the gradient was not finite in {_MOST_SKIPPED} optimizer steps in a row. The weights are those "
-                "before them, and the newest checkpoint is intact. Lower rl.optimizer.learning_rate or grad_clip "
-                "in a new output_dir, from the last good model (model.path)"
-            )
+    def _skipped(
+        self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]
+    ) -> SkippedUpdate:
+        """All that the refused optimizer step depends on."""
+        critic = self.companions.critic
+        return SkippedUpdate(
+            step=self.version + 1,
+            update=number,
+            samples=batch.samples,
+            config=self.config,
+            barred_ids=self._barred_ids,
+            model_config=self.model.config,
+            weights=self.model.state_dict(),
+            critic=critic.state_dict() if critic is not None else None,
+            random=random,
+            threads=torch.get_num_threads(),
+            **figures,
+        )
 
     def _head(
         self, model: KimiVLForConditionalGeneration, hidden: torch.Tensor, micro: MicroBatch
@@ -204,7 +242,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "version": self.version,
-            "skipped_in_a_row": self._skipped_in_a_row,
+            "guard": self._guard.state_dict(),
             "companions": self.companions.state_dict(),
         }
 
@@ -214,7 +252,7 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.version = state["version"]
-        self._skipped_in_a_row = state["skipped_in_a_row"]
+        self._guard.load_state_dict(state["guard"])
         self.companions.load_state_dict(state["companions"])
 
     def weights(self) -> dict[str, np.ndarray]:

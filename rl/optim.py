@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from configs.optimizer import OptimizerConfig
+from rl.errors import UserError
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -36,6 +37,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             lr=config.adamw_learning_rate or config.learning_rate,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
+            fused=True,
         )
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]  # one schedule steers both
 
@@ -83,12 +85,35 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     """The optimizer that a recipe names, over the model's trainable parameters."""
     if config.name == "muon":
         return MuonWithAdamW(model.named_parameters(), config)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.state is not None:
+        return _lean_adamw(parameters, config)
     return torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
+        parameters,
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         weight_decay=config.weight_decay,
+        fused=True,
     )
+
+
+def _lean_adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    try:
+        from rl.lean_adamw import LeanAdamW
+    except ImportError as error:
+        raise UserError(
+            f"optimizer.state = {config.state!r} needs torchao, which cannot be imported ({error}): "
+            "pip install 'thinkvl[lean]', or leave optimizer.state out"
+        ) from error
+    return LeanAdamW(parameters, config)
+
+
+def set_learning_rate(group: dict[str, Any], rate: float) -> None:
+    """Give a group of parameters a learning rate; some optimizers keep theirs in a tensor that must stay the same."""
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def learning_rate_factor(step: int, *, total: int, config: OptimizerConfig) -> float:

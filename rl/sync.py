@@ -103,4 +103,10 @@ class WeightSync:
 
 
 def _sample(prompt: Prompt, completion: Completion) -> Sample:
-    return Sample(prompt=prompt, token_ids=completion.token_ids, old_logprobs=completion.policy_logprobs, advantage=0.0)
+    return Sample(
+        prompt=prompt,
+        token_ids=completion.token_ids,
+        old_logprobs=completion.policy_logprobs,
+        advantage=0.0,
+        experts=completion.routed_experts,
+    )

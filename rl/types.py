@@ -49,6 +49,7 @@ class Sample(Answer):
     old_logprobs: np.ndarray  # [T] float32 of the policy at the iteration's start: the ratio's denominator
     advantage: float
     imitated: bool = False  # the supervised term copies it
+    experts: np.ndarray | None = None  # [T, M, k] as the engine recorded them, to be taken again: `routed_experts`
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # [T] float32 each; some of COLUMNS, by recipe
 
     def __post_init__(self) -> None:
@@ -56,6 +57,8 @@ class Sample(Answer):
             raise ValueError(f"{len(self.token_ids)} tokens but {len(self.old_logprobs)} log-probs")
         if len(self.token_ids) == 0:
             raise ValueError("a sample needs at least one response token")
+        if self.experts is not None and len(self.experts) != len(self.token_ids):
+            raise ValueError(f"{len(self.token_ids)} tokens but experts of {len(self.experts)}")
         for name, column in self.columns.items():
             if name not in COLUMNS or len(column) != len(self.token_ids):
                 raise ValueError(f"column {name} of {len(column)} for {len(self.token_ids)} tokens; known: {COLUMNS}")
@@ -105,3 +108,4 @@ class MicroBatch(PackedRow):
     advantages: torch.Tensor  # [B]
     imitated: torch.Tensor  # [B] bool
     columns: Mapping[str, torch.Tensor]  # [N] each; those of the samples
+    experts: torch.Tensor | None = None  # [P, M, k] to be taken again, -1 where the router chooses

@@ -1,0 +1,56 @@
+"""AdamW whose moments have a type of their own, on torchao's optimizers; imported only where a recipe asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torchao.optim import AdamW8bit
+
+from configs.optimizer import OptimizerConfig
+
+_FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class LeanAdamW(AdamW8bit):
+    """Moments in 8 bits (blocks of 256 with a scale each, arXiv:2110.02861), in bfloat16 or in float32.
+
+    An update is computed in float32; bfloat16 weights are rounded stochastically, so that a learning rate below their
+    resolution still moves them in the mean. In 8 bits, tensors of fewer than 4,096 numbers, and those that blocks do not
+    divide, keep moments in the weights' type.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], config: OptimizerConfig) -> None:
+        self._moments = _FLOATS.get(config.state or "")
+        super().__init__(
+            params,
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            bf16_stochastic_round=True,
+        )
+
+    def _new_buffer(self, p: torch.Tensor, signed: bool) -> torch.Tensor:
+        if self._moments is None:
+            return super()._new_buffer(p, signed)
+        return torch.zeros_like(p, dtype=self._moments)
+
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One update. Closures are not supported."""
+        # torchao compiles the update of each shape; on a CPU that takes minutes, and a compiler that may not be there
+        compiles = all(p.device.type != "cpu" for group in self.param_groups for p in group["params"])
+        with nullcontext() if compiles else torch.compiler.set_stance("force_eager"):
+            super().step()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore `state_dict()` exactly: torch itself would give the moments the weights' type."""
+        super().load_state_dict(state_dict)
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        for index, saved in state_dict["state"].items():
+            own = self.state[parameters[index]]
+            for name, value in saved.items():
+                if name != "step":
+                    own[name] = value.detach().clone().to(own[name].device)
