@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,6 +16,9 @@ from rl.types import Sample
 from rollouts.types import Group, ScoredRollout
 
 _FLOATS = pa.list_(pa.float32())
+_UNKNOWN = 2**16 - 1
+# `ids` are [tokens, layers, experts] in row-major order, layers those with a mixture; 65535 means not recorded.
+_ROUTES = pa.struct([("layers", pa.int32()), ("experts", pa.int32()), ("ids", pa.list_(pa.uint16()))])
 SCHEMA = pa.schema(
     [
         ("step", pa.int32()),  # counted from 1, as in metrics.jsonl
@@ -35,6 +39,8 @@ SCHEMA = pa.schema(
         ("sampler_logprobs", _FLOATS),
         ("finish_reason", pa.string()),
         ("segments", pa.list_(pa.struct([("start", pa.int32()), ("stop", pa.int32()), ("version", pa.int64())]))),
+        ("sampled", pa.list_(pa.bool_())),  # false for tokens that were inserted
+        ("routed_experts", _ROUTES),  # null where the engine did not record them
         ("verdict", pa.string()),
         ("rule", pa.string()),
         ("extracted", pa.string()),
@@ -146,6 +152,8 @@ def _row(scored: ScoredRollout) -> dict[str, Any]:
         "sampler_logprobs": completion.sampler_logprobs,
         "finish_reason": completion.finish_reason,
         "segments": [{"start": s.start, "stop": s.stop, "version": s.version} for s in completion.segments],
+        "sampled": completion.sampled_mask,
+        "routed_experts": _routes(completion.routed_experts),
         "verdict": verdict.kind.value,
         "rule": verdict.rule,
         "extracted": None if verdict.extracted is None else _storable(verdict.extracted),
@@ -154,6 +162,22 @@ def _row(scored: ScoredRollout) -> dict[str, Any]:
         "parts": list(score.parts.items()),
         "failures": [(name, failed.kind.value) for name, failed in score.failures.items()],
     }
+
+
+def _routes(routes: np.ndarray | None) -> dict[str, Any] | None:
+    if routes is None:
+        return None
+    ids = routes.astype(np.uint16)
+    ids[routes == np.iinfo(routes.dtype).max] = _UNKNOWN
+    return {"layers": routes.shape[1], "experts": routes.shape[2], "ids": ids.ravel()}
+
+
+def routes_of(row: dict[str, Any]) -> np.ndarray | None:
+    """The experts `[T, layers, experts]` uint16 that each token of a row went to, 65535 where not recorded."""
+    routes = row["routed_experts"]
+    if routes is None:
+        return None
+    return np.array(routes["ids"], np.uint16).reshape(-1, routes["layers"], routes["experts"])
 
 
 def _storable(text: str) -> str:

@@ -37,6 +37,7 @@ class EngineSpec:
     stop_ids: tuple[int, ...]
     barred_ids: tuple[int, ...]
     threads: int = 1
+    record_experts: bool = False  # completions then say which experts each token went to
 
     def build(self) -> TransformersEngine:
         """Load the model and wrap it."""
@@ -44,7 +45,9 @@ class EngineSpec:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(self.model_path, dtype=getattr(torch, self.dtype))
         torch.nn.Module.to(model, device)
-        return TransformersEngine(model, stop_ids=self.stop_ids, barred_ids=self.barred_ids)
+        return TransformersEngine(
+            model, stop_ids=self.stop_ids, barred_ids=self.barred_ids, record_experts=self.record_experts
+        )
 
 
 class Pulse:

@@ -10,9 +10,9 @@ from rl_helpers import make_prompt, make_scored
 from rewards.types import Task, VerdictKind
 from rl import rollout_log
 from rl.collect import make_groups
-from rl.rollout_log import RolloutLog, read_rollouts, task_of
+from rl.rollout_log import SCHEMA, RolloutLog, read_rollouts, routes_of, task_of
 from rl.types import Sample
-from rollouts.types import Group, Prompt, ScoredRollout
+from rollouts.types import Completion, Group, Prompt, Rollout, ScoredRollout, Segment
 
 PNG = b"\x89PNG, as far as a log can tell"
 
@@ -108,3 +108,46 @@ def test_numbers_keep_their_bits(tmp_path, step):
     RolloutLog(tmp_path).write(1, scored, groups, samples)
     column = pq.read_table(tmp_path / "step-000001.parquet")["policy_logprobs"][0].as_py()
     assert np.float32(column).tobytes() == scored[0][0].rollout.completion.policy_logprobs.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_inserted_tokens_and_routes_are_told(tmp_path, prompt, dtype):
+    """Two tokens of version 3, one that was inserted, one of version 4; the inserted one has no routes."""
+    routes = np.arange(4 * 2 * 3, dtype=dtype).reshape(4, 2, 3)
+    routes[2] = np.iinfo(dtype).max
+    values = np.array([-1.0, -2.0, 0.0, -3.0], np.float32)
+    completion = Completion(
+        token_ids=np.array([5, 6, 7, 8]),
+        policy_logprobs=values,
+        sampler_logprobs=values,
+        finish_reason="abort",
+        segments=(
+            Segment(start=0, stop=2, version=3),
+            Segment(start=2, stop=3, version=3, sampled=False),
+            Segment(start=3, stop=4, version=4),
+        ),
+        routed_experts=routes,
+    )
+    other = make_scored(prompt, 0.0)
+    rollout = Rollout(prompt=prompt, completion=completion, text="")
+    RolloutLog(tmp_path).write(1, [[ScoredRollout(rollout=rollout, score=other.score), other]], [], [])
+    row, without = read_rollouts(tmp_path)
+    assert row["sampled"] == [True, True, False, True]
+    assert [s["version"] for s in row["segments"]] == [3, 3, 4]
+    expected = routes.astype(np.uint16)
+    expected[2] = 65535
+    assert routes_of(row).tolist() == expected.tolist()
+    assert without["sampled"] == [True] * 3
+    assert routes_of(without) is None
+
+
+def test_a_log_that_lacks_the_newer_columns_can_be_read(tmp_path, step, prompt):
+    RolloutLog(tmp_path).write(1, *step)
+    path = tmp_path / "step-000001.parquet"
+    newer = ["sampled", "routed_experts"]
+    assert set(newer) <= set(SCHEMA.names)
+    pq.write_table(pq.read_table(path).drop_columns(newer), path)
+    right, *_ = read_rollouts(tmp_path)
+    assert right["sampled"] is None
+    assert routes_of(right) is None
+    assert task_of(right, tmp_path) == prompt.task

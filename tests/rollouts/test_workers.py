@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,14 @@ def test_a_spec_sets_the_threads_of_its_process(spec):
     torch.set_num_threads(2)
     spec.build()
     assert torch.get_num_threads() == 1
+
+
+def test_a_spec_asks_for_the_routes_of_tokens(spec, prompts):
+    requests = requests_for(prompts[:1], n=1)
+    ((without,),) = spec.build().generate(requests, GREEDY)
+    ((recorded,),) = replace(spec, record_experts=True).build().generate(requests, GREEDY)
+    assert without.routed_experts is None
+    assert len(recorded.routed_experts) == len(recorded.token_ids) == len(without.token_ids)
 
 
 REFUSED = """
