@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from kimi_vl.packing import Segment
+from rl.routing import place_experts
 from rl.types import Answer, MicroBatch, PackedRow, Sample
 from rollouts.types import Prompt
 

@@ -179,7 +179,7 @@ class Learner:
                 output += balance_term(routing, micro, coef=coef, step_sequences=batch.sequences)
             output = self.companions.add_value_loss(output, micro, hidden, step_tokens=batch.tokens)
             output.loss.backward()
-            routers.add(routing, self.model.config.text_config.n_routed_experts)
+            routers.add(routing, micro.predictors, self.model.config.text_config.n_routed_experts)
             _add_statistics(sums, micro, logprobs.detach(), entropy.detach(), output)
         encoded.backward()
         sums["entropy"] /= batch.tokens

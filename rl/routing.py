@@ -67,19 +67,23 @@ def balance_term(routing: Routing, micro: MicroBatch, *, coef: float, step_seque
 
 
 class RouterStatistics:
-    """Counts over the micro-batches of a step: tokens of each expert, and replayed routes that would differ today."""
+    """Counts over the micro-batches of a step: tokens of each expert, and replayed routes that would differ today.
+
+    Of the inputs that predict response tokens alone, so that it does not matter how often a prompt is packed.
+    """
 
     def __init__(self) -> None:
         self.load: dict[int, torch.Tensor] = {}  # layer -> [E] tokens
         self.replayed = self.flipped = 0
 
-    def add(self, routing: Routing, experts: int) -> None:
-        """Count one forward pass; `experts` is E."""
+    def add(self, routing: Routing, predictors: torch.Tensor, experts: int) -> None:
+        """Count one forward pass; `predictors` [N] are the packed positions, `experts` is E."""
         for layer, routes in routing.seen.items():
-            load = torch.bincount(routes.taken.flatten(), minlength=experts).cpu()
+            counted = predictors.to(routes.taken.device)
+            load = torch.bincount(routes.taken[counted].flatten(), minlength=experts).cpu()
             self.load[layer] = self.load[layer] + load if layer in self.load else load
             if routing.replay is not None:
-                known = routing.replay[:, layer, 0] >= 0
+                known = counted[routing.replay[counted, layer, 0] >= 0]
                 own, taken = (x[known].sort(dim=-1).values for x in (routes.own, routes.taken))
                 self.replayed += len(own)
                 self.flipped += int((own != taken).any(-1).sum())

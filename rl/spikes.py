@@ -39,7 +39,7 @@ class SpikeGuard:
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
         self._accepted: deque[float] = deque(maxlen=_WINDOW)
-        self._in_a_row = 0
+        self._in_a_row, self._last = 0, ""
 
     @property
     def limit(self) -> float:
@@ -54,15 +54,15 @@ class SpikeGuard:
         reason = NOT_FINITE if not math.isfinite(norm) else SPIKE if norm > self.limit else None
         if reason is None:
             self._accepted.append(norm)
-        self._in_a_row = 0 if reason is None else self._in_a_row + 1
+        self._in_a_row, self._last = (0, "") if reason is None else (self._in_a_row + 1, reason)
         return reason
 
     def stop_after_many(self) -> None:
         """Raise UserError where too many were refused one after the other."""
         if self._in_a_row >= _MOST_SKIPPED:
             raise UserError(
-                f"the gradient was not finite, or a spike (rl.spike_threshold = {self.threshold:g}), in {self._in_a_row} "
-                "optimizer steps in a row. The weights are those before them, and the newest checkpoint is intact. "
+                f"the gradient was {self._last} in {self._in_a_row} optimizer steps in a row (the limit of its norm is "
+                f"{self.limit:.3g}). The weights are those before them, and the newest checkpoint is intact. "
                 "`thinkvl replay RUN STEP` says where it comes from. Lower rl.optimizer.learning_rate or grad_clip "
                 "in a new output_dir, from the last good model (model.path)"
             )

@@ -88,7 +88,7 @@ def test_what_is_no_matrix_goes_to_adamw(model):
     assert {"lm_head.weight", f"{text}.embed_tokens.weight", f"{text}.norm.weight"} <= set(rest)
     assert {"model.vision_tower.patch_embed.proj.weight", "model.mm_projector.pre_norm.bias"} <= set(rest)
     assert "model.vision_tower.patch_embed.pos_emb.position_embeddings" in rest
-    adamw = torch.optim.AdamW(rest.values(), lr=0.003, betas=(0.9, 0.95), weight_decay=0.1)
+    adamw = torch.optim.AdamW(rest.values(), lr=0.003, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     optimizer = build_optimizer(model, MUON)
     for step in range(2):
         random_gradients(model, step)
