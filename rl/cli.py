@@ -136,6 +136,24 @@ def rescore(
 
 
 @app.command()
+def replay(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")],
+    step: Annotated[int, typer.Argument(min=1, help="A step in which an update was skipped.")],
+) -> None:
+    """Look into a skipped update: repeat it on the CPU, and say which numbers, samples and weights it comes from.
+
+    A run keeps the last steps whose gradient was not finite or a spike, in `rl/skipped/`. Exit code 0 if loss and
+    gradient norm are those of the run, 1 if not.
+
+    Example: `thinkvl replay runs/quickstart 12`
+    """
+    with _stoppable("nothing was written"):
+        from rl.commands.replay import replay_command
+
+        raise typer.Exit(int(not all(r.same for r in replay_command(run, step, console=console))))
+
+
+@app.command()
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")],
     output: Annotated[Path | None, typer.Option(help="Folder to write; by default `export` in the run.")] = None,

@@ -95,6 +95,7 @@ def open_parts(config: RunConfig, folder: RunFolder, base: Path, console: Consol
             dtype=config.model.dtype,
             stop_ids=tuple(stop),
             barred_ids=tuple(barred),
+            record_experts=bool(config.rl and config.rl.router_replay),
         )
         pool = RolloutPool(
             spec,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from configs.load import dump_recipe
 from configs.rl import RLConfig
 from kimi_vl import (
     KimiVLForConditionalGeneration,
@@ -14,6 +15,7 @@ from rl.learner import Learner, LearnerConfig
 from rl.loop import Loop
 from rl.parts import Parts, load_policy
 from rl.rollout_log import RolloutLog
+from rl.spikes import SkippedUpdates
 from rl.stages.reinforce import ReinforceStage
 from rl.sync import USUAL_THRESHOLD, WeightSync, parity_prompts
 from rollouts.samplers import build_sampler
@@ -35,10 +37,13 @@ def reinforce(
         epochs=stage.epochs,
         minibatches=stage.minibatches,
         micro_batch_tokens=stage.micro_batch_tokens,
+        spike_threshold=stage.spike_threshold,
         seed=config.seed,
     )
-    loop = _loop(parts, stage, Learner(model, learner_config, barred_ids=parts.barred_ids))
     folder = parts.folder.stage("rl")
+    skipped = SkippedUpdates(folder / "skipped", recipe=dump_recipe(config))
+    learner = Learner(model, learner_config, barred_ids=parts.barred_ids, on_skip=skipped.keep)
+    loop = _loop(parts, stage, learner)
     stage_run = ReinforceStage(
         loop,
         folder=folder,
@@ -46,6 +51,7 @@ def reinforce(
         evaluation=config.evaluation,
         metrics=parts.metrics,
         say=parts.console.print,
+        skipped=skipped,
     )
     start = stage_run.restore()
     with StageProgress(parts.console, "rl", total=stage.steps, done=start) as bar:

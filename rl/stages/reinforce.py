@@ -14,6 +14,7 @@ from rl.evaluate import evaluate
 from rl.folder import write_json
 from rl.loop import Loop, run_steps
 from rl.metrics import Metrics
+from rl.spikes import SkippedUpdates
 from rollouts.types import Prompt
 
 OnStep = Callable[[int, dict[str, float]], None]
@@ -35,9 +36,11 @@ class ReinforceStage:
         evaluation: EvaluationConfig,
         metrics: Metrics,
         say: Callable[[str], None],
+        skipped: SkippedUpdates | None = None,
     ) -> None:
         self.loop, self.folder, self.validation = loop, folder, validation
         self._evaluation, self._metrics, self._say = evaluation, metrics, say
+        self._skipped = skipped
         self._best = -math.inf
 
     def restore(self) -> int:
@@ -53,6 +56,8 @@ class ReinforceStage:
             self._say(f"resuming RL after step {state['step']}")
         start = 0 if state is None else int(state["step"])
         self.loop.log.forget_after(start)
+        if self._skipped is not None:
+            self._skipped.forget_after(start)
         self.loop.sync.publish()
         return start
 
