@@ -44,11 +44,12 @@ def test_attention_is_that_of_each_segment_alone(cells, monkeypatch):
 
 
 def ragged_attention(q, k, v, plan, scaling, dropout):
-    """What flash attention computes: segment by segment, each query seeing the keys up to its own, counted from the end."""
+    """What flash attention computes: each segment's queries are the last of its keys, and see those up to their own."""
     outputs = []
     for i in range(len(plan.query_starts) - 1):
         (a, b), (c, d) = plan.query_starts[i : i + 2].tolist(), plan.key_starts[i : i + 2].tolist()
-        assert b - a <= plan.longest_queries and d - c <= plan.longest_keys
+        assert b - a <= plan.longest_queries
+        assert d - c <= plan.longest_keys
         scores = torch.einsum("qhd,khd->hqk", q[a:b], k[c:d]) * scaling
         hidden = torch.ones(b - a, d - c, dtype=torch.bool).triu(1 + (d - c) - (b - a))
         outputs.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, -torch.inf).softmax(-1), v[c:d]))
@@ -82,9 +83,11 @@ def test_torch_takes_the_arguments_of_flash_attention():
     q, k = (torch.empty(35, 16, 192, device="meta", dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
     v = torch.empty(35, 16, 128, device="meta", dtype=torch.bfloat16, requires_grad=True)
     mixed = packing._flash_packed(q, k, v, layout.ragged, 0.3, 0.0)
-    assert mixed.shape == v.shape and mixed.dtype == torch.bfloat16
+    assert mixed.shape == v.shape
+    assert mixed.dtype == torch.bfloat16
     mixed.sum().backward()
-    assert q.grad.shape == q.shape and v.grad.shape == v.shape
+    assert q.grad.shape == q.shape
+    assert v.grad.shape == v.shape
 
 
 def test_a_cpu_takes_the_masked_calls():
