@@ -4,11 +4,15 @@ A packed row is `[prompt][response][response]...[prompt][response]...`: the proj
 on real tokens alone, and only attention has to know which tokens belong together. A response sees its prompt and
 itself; what it computes is what it computes alone, to rounding.
 
+Two kernels compute it. On a GPU in half precision it is one call of flash attention over sequences of any lengths:
+no mask, no padding, memory linear in the tokens. Elsewhere segments of similar length share a masked call.
+
 Shapes: `N` packed tokens, `S` segments, `h` heads, `d` width of a head.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -41,11 +45,22 @@ class _Block:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PackedLayout:
-    """Which packed tokens see which: made once for a row, read by every layer."""
+class _Ragged:
+    """All segments one after the other, as flash attention takes them: borders instead of padding."""
 
-    blocks: tuple[_Block, ...]
-    order: torch.Tensor  # [N] where each packed token's output stands among the blocks' outputs
+    keys: torch.Tensor  # [K] packed positions: of each segment its prefix, then the segment
+    query_starts: torch.Tensor  # [S + 1] int32, where each segment's queries begin
+    key_starts: torch.Tensor  # [S + 1] int32, where its keys begin
+    longest_queries: int
+    longest_keys: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedLayout:
+    """Which packed tokens see which: made once for a row, read by every layer; each kernel's plan when it is needed."""
+
+    segments: tuple[Segment, ...]
+    device: torch.device | str
 
     @classmethod
     def of(cls, segments: Sequence[Segment], device: torch.device | str = "cpu") -> "PackedLayout":
@@ -53,18 +68,34 @@ class PackedLayout:
         ends = [0, *(s.start + s.length for s in segments)]
         if [s.start for s in segments] != ends[:-1]:
             raise ValueError("segments must follow each other without gaps, from token 0 on")
-        blocks = [_block(part) for part in _alike(segments)]
-        order = torch.cat([b.queries[b.real] for b in blocks]).argsort()
-        moved = [
-            _Block(
-                queries=b.queries.to(device),
-                keys=b.keys.to(device),
-                mask=None if b.mask is None else b.mask.to(device),
-                real=b.real.to(device),
-            )
-            for b in blocks
+        return cls(segments=tuple(segments), device=device)
+
+    @cached_property
+    def blocks(self) -> tuple[_Block, ...]:
+        """The masked calls."""
+        return tuple(_block(part, self.device) for part in _alike(self.segments))
+
+    @cached_property
+    def order(self) -> torch.Tensor:
+        """`[N]` where each packed token's output stands among the blocks' outputs."""
+        return torch.cat([b.queries[b.real] for b in self.blocks]).argsort()
+
+    @cached_property
+    def ragged(self) -> _Ragged:
+        """The one call of flash attention."""
+        keys = [
+            torch.arange(start, start + length)
+            for s in self.segments
+            for start, length in ((s.prefix_start, s.prefix_length), (s.start, s.length))
         ]
-        return cls(blocks=tuple(moved), order=order.to(device))
+        queries, seen = [s.length for s in self.segments], [s.prefix_length + s.length for s in self.segments]
+        return _Ragged(
+            keys=torch.cat(keys).to(self.device),
+            query_starts=_starts(queries).to(self.device),
+            key_starts=_starts(seen).to(self.device),
+            longest_queries=max(queries),
+            longest_keys=max(seen),
+        )
 
 
 def packed_attention(
@@ -81,6 +112,8 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """(1, h, N, d) queries, keys and values -> (1, N, h, d_v); an attention function in transformers' sense."""
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, h, d]
+    if _takes_flash(query):
+        return _flash_packed(q, k, v, layout.ragged, scaling, dropout)[None], None
     outputs = []
     for block in layout.blocks:
         mixed = functional.scaled_dot_product_attention(
@@ -94,6 +127,49 @@ def packed_attention(
         )
         outputs.append(mixed.transpose(1, 2)[block.real])
     return torch.cat(outputs)[layout.order][None], None
+
+
+def _takes_flash(query: torch.Tensor) -> bool:
+    """True where torch's flash attention runs: half precision on a GPU of compute capability 8.0 or newer."""
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    fits = query.shape[-1] <= 256 and query.shape[-1] % 8 == 0
+    return query.is_cuda and half and fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
+def _flash_packed(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: _Ragged, scaling: float, dropout: float
+) -> torch.Tensor:
+    """`[N, h, d]` queries and keys and `[N, h, d_v]` values -> `[N, h, d_v]`.
+
+    The kernel wants one width for all three, and MLA's values are narrower (128 to 192): they are padded with zeros.
+    """
+    padded = functional.pad(v, (0, q.shape[-1] - v.shape[-1]))
+    mixed = _flash(q.contiguous(), k[plan.keys], padded[plan.keys], plan, scaling, dropout)
+    return mixed[..., : v.shape[-1]]
+
+
+def _flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: _Ragged, scaling: float, dropout: float
+) -> torch.Tensor:
+    """Causal attention of each segment's queries, which are the last of its keys."""
+    # torch's public function for it (torch.nn.attention.varlen) has changed its arguments from release to release.
+    return torch.ops.aten._flash_attention_forward(
+        q,
+        k,
+        v,
+        plan.query_starts,
+        plan.key_starts,
+        plan.longest_queries,
+        plan.longest_keys,
+        dropout,
+        True,  # causal, aligned to the last key
+        False,
+        scale=scaling,
+    )[0]
+
+
+def _starts(lengths: Sequence[int]) -> torch.Tensor:
+    return functional.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int()
 
 
 def use_packed_attention(text_model: nn.Module) -> None:
@@ -119,12 +195,13 @@ def _alike(segments: Sequence[Segment]) -> list[list[Segment]]:
     return parts
 
 
-def _block(segments: Sequence[Segment]) -> _Block:
+def _block(segments: Sequence[Segment], device: torch.device | str) -> _Block:
     starts, lengths, prefixes, before = (
-        torch.tensor([getattr(s, name) for s in segments])[:, None]
+        torch.tensor([getattr(s, name) for s in segments], device=device)[:, None]
         for name in ("start", "length", "prefix_start", "prefix_length")
     )
-    own, prefix = torch.arange(int(lengths.max()))[None], torch.arange(int(before.max()))[None]
+    widest, deepest = max(s.length for s in segments), max(s.prefix_length for s in segments)
+    own, prefix = torch.arange(widest, device=device)[None], torch.arange(deepest, device=device)[None]
     real = own < lengths
     queries = torch.where(real, starts + own, starts)
     seen = prefix < before

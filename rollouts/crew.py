@@ -29,18 +29,18 @@ class Crew:
         self._options: dict[str, Any] = {"num_cpus": 1, "num_gpus": _gpu_share(workers), "max_restarts": 0}
         self._weights: tuple[ray.ObjectRef[Any], int] | None = None
         self._expected: Mapping[str, int] = {}
+        self._unsummed: Mapping[str, np.ndarray] | None = None  # published, and its checksums are not taken yet
         self.addresses: dict[int, Address] = {}  # of the workers that have started
         self.actors: list[Any] = [self._new_actor() for _ in range(workers)]  # they start side by side
 
     def publish(self, weights: Mapping[str, np.ndarray], *, version: int) -> None:
         """Write the weights to the object store once, and have every worker load and confirm them."""
         before = self._weights, self._expected
-        self._expected = checksums(weights)
-        self._weights = ray.put(dict(weights)), version
+        self._weights, self._unsummed = (ray.put(dict(weights)), version), weights
         try:
             self.load(range(len(self.actors)))
         except BaseException:
-            self._weights, self._expected = before
+            (self._weights, self._expected), self._unsummed = before, None
             raise
 
     def load(self, slots: Sequence[int]) -> None:
@@ -97,6 +97,7 @@ class Crew:
         assert self._weights is not None
         reference, version = self._weights
         futures = {slot: self.actors[slot].load_weights.remote(reference, version) for slot in slots}
+        expected = self._sums()
         wrong: dict[int, str] = {}
         for slot, future in futures.items():
             try:
@@ -107,13 +108,19 @@ class Crew:
                 self.start([slot])
                 wrong[slot] = f"worker {slot} died"
                 continue
-            names = differing(self._expected, served.tensors)
+            names = differing(expected, served.tensors)
             if served.version != version:
                 wrong[slot] = f"worker {slot} serves version {served.version}"
             elif names:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
                 wrong[slot] = f"worker {slot} holds other values of {', '.join(names[:5])}{more}"
         return list(wrong), "; ".join(wrong.values())
+
+    def _sums(self) -> Mapping[str, int]:
+        """The checksums of what was published; taken once, while the workers load."""
+        if self._unsummed is not None:
+            self._expected, self._unsummed = checksums(self._unsummed), None
+        return self._expected
 
     def _waits_in_vain(self, slot: int) -> str:
         free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-
-_COLUMNS = 512
+import xxhash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +25,11 @@ class Served:
 
 
 def checksums(weights: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, int]:
-    """A checksum of the bytes of each tensor, by name. bfloat16 counts as float32, which is how it is published.
+    """A 64-bit hash (XXH3) of the bytes of each tensor, by name. bfloat16 counts as float32, as it is published.
 
-    The bytes are laid out as a table of 8-byte words; CRC-32 runs over the sums of its rows and of its columns, which
-    is several times as fast as over the bytes. Any change of one word is seen, and so is any exchange of two.
+    It reads every byte once, at the speed of memory; a flipped bit or values that changed places give another number.
     """
-    return {name: _checksum(_bytes(value)) for name, value in weights.items()}
+    return {name: xxhash.xxh3_64_intdigest(_bytes(value)) for name, value in weights.items()}
 
 
 def combine(tensors: Mapping[str, int]) -> int:
@@ -42,13 +40,6 @@ def combine(tensors: Mapping[str, int]) -> int:
 def differing(expected: Mapping[str, int], held: Mapping[str, int]) -> list[str]:
     """Names whose checksums differ, or that one side lacks."""
     return sorted(name for name in expected.keys() | held.keys() if expected.get(name) != held.get(name))
-
-
-def _checksum(data: np.ndarray) -> int:
-    whole = len(data) // (8 * _COLUMNS) * 8 * _COLUMNS
-    table = data[:whole].view(np.uint64).reshape(-1, _COLUMNS)
-    sums = zlib.crc32(table.sum(0).data, zlib.crc32(table.sum(1).data))
-    return zlib.crc32(data[whole:].data, sums)
 
 
 def _bytes(value: np.ndarray | torch.Tensor) -> np.ndarray:

@@ -43,6 +43,57 @@ def test_attention_is_that_of_each_segment_alone(cells, monkeypatch):
             torch.testing.assert_close(mixed[0, position], expected, rtol=0, atol=1e-12)
 
 
+def ragged_attention(q, k, v, plan, scaling, dropout):
+    """What flash attention computes: each segment's queries are the last of its keys, and see those up to their own."""
+    outputs = []
+    for i in range(len(plan.query_starts) - 1):
+        (a, b), (c, d) = plan.query_starts[i : i + 2].tolist(), plan.key_starts[i : i + 2].tolist()
+        assert b - a <= plan.longest_queries
+        assert d - c <= plan.longest_keys
+        scores = torch.einsum("qhd,khd->hqk", q[a:b], k[c:d]) * scaling
+        hidden = torch.ones(b - a, d - c, dtype=torch.bool).triu(1 + (d - c) - (b - a))
+        outputs.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, -torch.inf).softmax(-1), v[c:d]))
+    return torch.cat(outputs)
+
+
+def test_the_plan_of_flash_attention_gives_what_the_masked_calls_give(monkeypatch):
+    """Forward and backward, with values narrower than keys; the kernel itself, which needs a GPU, is replaced."""
+    generator = torch.Generator().manual_seed(0)
+    results = []
+    for flash in (False, True):
+        q, k, v = (
+            torch.randn(1, HEADS, 35, width, dtype=torch.float64, generator=generator.manual_seed(width + i))
+            .requires_grad_()
+            for i, width in enumerate((WIDTH, WIDTH, 5))
+        )  # fmt: skip
+        monkeypatch.setattr(packing, "_takes_flash", lambda query, flash=flash: flash)
+        monkeypatch.setattr(packing, "_flash", ragged_attention)
+        layout = PackedLayout.of(SEGMENTS)
+        mixed, _ = packed_attention(None, q, k, v, None, layout=layout, scaling=0.3)
+        assert ("blocks" in vars(layout)) is not flash, "a mask is quadratic: flash attention must not make one"
+        mixed.square().sum().backward()
+        results.append((mixed, q.grad, k.grad, v.grad))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_torch_takes_the_arguments_of_flash_attention():
+    """Shapes and gradients, on the meta device: what can be seen of the kernel without a GPU."""
+    layout = PackedLayout.of(SEGMENTS, "meta")
+    q, k = (torch.empty(35, 16, 192, device="meta", dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    v = torch.empty(35, 16, 128, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    mixed = packing._flash_packed(q, k, v, layout.ragged, 0.3, 0.0)
+    assert mixed.shape == v.shape
+    assert mixed.dtype == torch.bfloat16
+    mixed.sum().backward()
+    assert q.grad.shape == q.shape
+    assert v.grad.shape == v.shape
+
+
+def test_a_cpu_takes_the_masked_calls():
+    assert not packing._takes_flash(torch.zeros(1, 2, 3, 8, dtype=torch.bfloat16))
+
+
 @pytest.mark.parametrize(
     "segments",
     [

@@ -44,6 +44,34 @@ def test_tiles_change_neither_values_nor_gradients(rng, dtype, tolerance, tile):
         assert (expected - found).abs().max() < tolerance * max(1.0, float(expected.abs().max()))
 
 
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten.mm.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "head"])
+def test_what_is_frozen_gets_no_gradient_and_costs_no_product(rng, frozen):
+    head, hidden, targets, barred = setting(rng)
+    sides = {"hidden": hidden, "head": head}
+    logprobs, _ = token_logprobs(hidden, head, targets, temperature=0.7, barred=barred)
+    expected = dict(zip(sides, torch.autograd.grad(logprobs.sum(), [hidden, head]), strict=True))
+    sides[frozen].requires_grad_(False)
+    with Products() as products:
+        logprobs, _ = token_logprobs(hidden, head, targets, temperature=0.7, barred=barred)
+        logprobs.sum().backward()
+    assert products.count == 3, "the logits forward, the logits backward, one gradient"
+    assert sides.pop(frozen).grad is None
+    ((name, side),) = sides.items()
+    assert torch.equal(side.grad, expected[name])
+
+
 def test_values_are_those_of_the_engine(rng):
     head, hidden, targets, barred = setting(rng, dtype=torch.float32)
     table = policy_logprobs(hidden @ head.T, 0.7, barred)

@@ -147,7 +147,7 @@ def test_the_learners_logprobs_change_nothing(made, rng, model):
 
 
 def test_checksums_see_one_bit_and_any_exchange(rng):
-    """Of large tensors, over whose words sums are taken, and of their ends, which are no whole row."""
+    """Of a large tensor, near and far, at its beginning and at its end."""
     value = rng.normal(size=(37, 301)).astype(np.float32)
     flat = value.reshape(-1)
     found = {checksums({"a": value})["a"]}
