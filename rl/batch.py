@@ -88,14 +88,15 @@ def pack(answers: Sequence[Answer], images: ImageSet | None) -> PackedRow:
         # The prompt's last token predicts the first response token; each response token predicts the next.
         predictors += [prompt_start + before - 1, *range(start, start + length)]
         start += length
-    lengths = torch.tensor([len(a.token_ids) for a in answers])
+    learnt = torch.from_numpy(np.concatenate([a.learnt for a in answers]))
+    lengths = torch.tensor([a.learnt_tokens for a in answers])
     return PackedRow(
         input_ids=_flat(ids),
         position_ids=_flat(positions),
         segments=tuple(segments),
         feature_index=torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long),
-        predictors=torch.tensor(predictors),
-        targets=_flat([a.token_ids for a in answers]),
+        predictors=torch.tensor(predictors)[learnt],
+        targets=_flat([a.token_ids for a in answers])[learnt],
         lengths=lengths,
         sequence_ids=torch.repeat_interleave(torch.arange(len(answers)), lengths),
     )
@@ -106,10 +107,10 @@ def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> Micr
     row = pack(samples, images)
     return MicroBatch(
         **{f.name: getattr(row, f.name) for f in fields(row)},
-        old_logprobs=_flat([s.old_logprobs for s in samples]),
+        old_logprobs=_flat([s.old_logprobs[s.learnt] for s in samples]),
         advantages=torch.tensor([s.advantage for s in samples], dtype=torch.float32),
         imitated=torch.tensor([s.imitated for s in samples]),
-        columns={name: _flat([s.columns[name] for s in samples]) for name in samples[0].columns},
+        columns={name: _flat([s.columns[name][s.learnt] for s in samples]) for name in samples[0].columns},
     )
 
 
