@@ -82,6 +82,22 @@ class SamplerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartialConfig:
+    """Partial rollouts (k1.5 §2.6.2): an answer that is not done within its budget goes on in the next step."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    budget: int  # new tokens of an answer in one step
+    max_segments: int = 8  # steps that write on one answer; after them it is cut off
+    mask_age: int | None = None  # tokens that are so many updates old are not learnt from; all are, when left out
+
+    def __post_init__(self) -> None:
+        _check(self.budget > 0, "budget", self.budget, "1 or more")
+        _check(self.max_segments > 0, "max_segments", self.max_segments, "1 or more")
+        _check(self.mask_age is None or self.mask_age > 0, "mask_age", self.mask_age, "1 or more, or left out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RLConfig:
     """The reinforcement-learning stage."""
 
@@ -102,6 +118,7 @@ class RLConfig:
     save_every: int = 10
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    partial: PartialConfig | None = None
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     rewards: tuple[RewardConfig, ...] = (RewardConfig(),)
@@ -148,6 +165,12 @@ class RLConfig:
             "overlong_buffer",
             self.overlong_buffer,
             f"from 0 (none) to below sampling.max_new_tokens = {self.sampling.max_new_tokens}",
+        )
+        _check(
+            self.partial is None or self.partial.budget < self.sampling.max_new_tokens,
+            "partial.budget",
+            self.partial.budget if self.partial else None,
+            f"below sampling.max_new_tokens = {self.sampling.max_new_tokens} (partial: null for whole answers)",
         )
         _check(self.eval_every > 0, "eval_every", self.eval_every, "1 or more")
         _check(self.save_every > 0, "save_every", self.save_every, "1 or more")

@@ -32,14 +32,16 @@ def leave_one_out(rewards: Sequence[float]) -> np.ndarray:
 def standardise(values: Sequence[np.ndarray], *, epsilon: float = 1e-8) -> list[np.ndarray]:
     """All numbers of a step, given in parts, less their mean and over their population std (REINFORCE++ §3)."""
     flat = np.concatenate([np.asarray(v, dtype=np.float64).ravel() for v in values])
+    if not len(flat):
+        return [np.asarray(v, dtype=np.float64) for v in values]
     mean, std = flat.mean(), flat.std()
     return [(np.asarray(v, dtype=np.float64) - mean) / (std + epsilon) for v in values]
 
 
 def rewards_of_tokens(reward: float, penalties: np.ndarray) -> np.ndarray:
-    """Reward of each of T tokens: `-penalty_t`, and on the last one the verifier's `reward` besides."""
+    """Reward of each of T tokens: `-penalty_t`, and on the last one, if there is one, the verifier's `reward`."""
     r = -np.asarray(penalties, dtype=np.float64)
-    r[-1] += reward
+    r[-1:] += reward
     return r
 
 

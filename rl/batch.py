@@ -69,7 +69,7 @@ def pack(answers: Sequence[Answer], images: ImageSet | None) -> PackedRow:
 
     A response's last token is predicted and predicts nothing, so the row leaves it out.
     """
-    ids, positions, predictors, rows, segments = [], [], [], [], []
+    ids, positions, rows, segments = [], [], [], []
     start = prompt_start = 0
     last: Prompt | None = None
     for answer in answers:
@@ -86,20 +86,37 @@ def pack(answers: Sequence[Answer], images: ImageSet | None) -> PackedRow:
             ids.append(answer.token_ids[:-1])
             segments.append(Segment(start=start, length=length, prefix_start=prompt_start, prefix_length=before))
             positions.append(before + np.arange(length))
-        # The prompt's last token predicts the first response token; each response token predicts the next.
-        predictors += [prompt_start + before - 1, *range(start, start + length)]
         start += length
-    lengths = torch.tensor([len(a.token_ids) for a in answers])
+    learnt = torch.from_numpy(np.concatenate([a.learnt for a in answers]))
+    lengths = torch.tensor([a.learnt_tokens for a in answers])
     return PackedRow(
         input_ids=_flat(ids),
         position_ids=_flat(positions),
         segments=tuple(segments),
         feature_index=torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long),
-        predictors=torch.tensor(predictors),
-        targets=_flat([a.token_ids for a in answers]),
+        predictors=_flat(predictor_positions(answers))[learnt],
+        targets=_flat([a.token_ids for a in answers])[learnt],
         lengths=lengths,
         sequence_ids=torch.repeat_interleave(torch.arange(len(answers)), lengths),
     )
+
+
+def predictor_positions(answers: Sequence[Answer]) -> list[np.ndarray]:
+    """Where in the row of `pack` each answer's tokens are predicted, `[T]` an answer.
+
+    The prompt's last token predicts the first response token; each response token predicts the next.
+    """
+    found = []
+    start = last_of_prompt = 0
+    prompt: Prompt | None = None
+    for answer in answers:
+        if answer.prompt is not prompt:
+            prompt = answer.prompt
+            start += len(prompt.input_ids)
+            last_of_prompt = start - 1
+        found.append(np.array([last_of_prompt, *range(start, start + _inputs(answer))]))
+        start += _inputs(answer)
+    return found
 
 
 def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> MicroBatch:
@@ -107,11 +124,11 @@ def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> Micr
     row = pack(samples, images)
     return MicroBatch(
         **{f.name: getattr(row, f.name) for f in fields(row)},
-        old_logprobs=_flat([s.old_logprobs for s in samples]),
+        old_logprobs=_flat([s.old_logprobs[s.learnt] for s in samples]),
         advantages=torch.tensor([s.advantage for s in samples], dtype=torch.float32),
         imitated=torch.tensor([s.imitated for s in samples]),
-        columns={name: _flat([s.columns[name] for s in samples]) for name in samples[0].columns},
-        experts=place_experts(samples, row.predictors, len(row.input_ids)),
+        columns={name: _flat([s.columns[name][s.learnt] for s in samples]) for name in samples[0].columns},
+        experts=place_experts(samples, predictor_positions(samples), len(row.input_ids)),
     )
 
 

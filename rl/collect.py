@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -95,12 +95,16 @@ def learnable(groups: Sequence[Group], config: RLConfig) -> list[Group]:
 
 
 def make_samples(
-    groups: Sequence[Group], config: RLConfig, annotations: Sequence[Sequence[Annotation]]
+    groups: Sequence[Group], config: RLConfig, annotations: Sequence[Sequence[Annotation]], *, oldest: int = 0
 ) -> list[Sample]:
-    """Samples of `learnable` groups with their advantages; `annotations` are the learner's, one for each member."""
+    """Samples of `learnable` groups with their advantages; `annotations` are the learner's, one for each member.
+
+    Tokens that were inserted, or written by a policy before version `oldest`, are masked: credit passes over them as
+    over the prompt. A response of which nothing is left has served its group's baseline, and is no sample.
+    """
     responses = [
         [
-            Response(reward=reward, old_logprobs=_old_logprobs(member.rollout.completion, note), annotation=note)
+            _response(member.rollout.completion, reward, note, oldest)
             for member, reward, note in zip(group.members, group.rewards, notes, strict=True)
         ]
         for group, notes in zip(groups, annotations, strict=True)
@@ -109,40 +113,71 @@ def make_samples(
     for group, own, credits in zip(groups, responses, assign(responses, config.loss.resolved()), strict=True):
         for member, response, credit in zip(group.members, own, credits, strict=True):
             completion = member.rollout.completion
-            if config.mask_truncated and completion.finish_reason == "length":
+            mask = completion.mask_from(oldest)
+            if not mask.any() or (config.mask_truncated and completion.cut_off):
                 continue  # its reward has served the baseline
             columns = dict(credit.columns)
             if response.annotation.reference_logprobs is not None:
                 columns["reference_logprobs"] = response.annotation.reference_logprobs
             if config.loss.correction is not None:
-                columns["sampler_logprobs"] = completion.sampler_logprobs
+                columns["sampler_logprobs"] = completion.sampler_logprobs[mask]
             samples.append(
                 Sample(
                     prompt=group.prompt,
                     token_ids=completion.token_ids,
-                    old_logprobs=response.old_logprobs,
+                    mask=None if mask.all() else mask,
+                    old_logprobs=_spread(response.old_logprobs, mask),
                     advantage=credit.advantage,
                     imitated=member.score.verdict.kind is VerdictKind.CORRECT,
                     experts=recorded_experts(completion) if config.router_replay else None,
-                    columns=columns,
+                    columns={name: _spread(column, mask) for name, column in columns.items()},
                 )
             )
     return samples
 
 
-def _old_logprobs(completion: Completion, note: Annotation) -> np.ndarray:
-    """The ratio's denominator: the learner's own log-probs where they were asked for, else the engine's."""
-    return completion.policy_logprobs if note.policy_logprobs is None else note.policy_logprobs
+def _response(completion: Completion, reward: float, note: Annotation, oldest: int) -> Response:
+    """The tokens that are learnt from, with what the learner says of them.
+
+    The ratio's denominator is the learner's own log-probs where they were asked for, else the engine's.
+    """
+    mask = completion.mask_from(oldest)
+    nothing = np.zeros(0, np.float32)
+    found = {f.name: getattr(note, f.name) for f in fields(note)}
+    kept = (
+        {k: v[mask] if v is not None else None for k, v in found.items()}
+        if len(mask)
+        else dict.fromkeys(found, nothing)
+    )
+    own = kept["policy_logprobs"]
+    old = completion.policy_logprobs[mask] if own is None else own
+    return Response(reward=reward, old_logprobs=old, annotation=Annotation(**kept))
+
+
+def _spread(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Numbers of the learnt tokens in their places `[T]`; 0 at the masked ones."""
+    if len(values) == len(mask):
+        return values
+    column = np.zeros(len(mask), values.dtype)
+    column[mask] = values
+    return column
 
 
 def sample_metrics(samples: Sequence[Sample]) -> dict[str, float]:
-    """How far the step's policy is from its reference, and what its critic knew of these samples beforehand."""
+    """How far the step's policy is from its reference, what its critic knew of these samples, and what is masked."""
+
+    def of_tokens(name: str) -> np.ndarray:
+        return np.concatenate([s.columns[name][s.learnt] for s in samples])
+
     metrics = {}
+    if any(s.mask is not None for s in samples):
+        total = sum(len(s.token_ids) for s in samples)
+        metrics["masked_share"] = 1.0 - sum(s.learnt_tokens for s in samples) / total
     if samples and "reference_logprobs" in samples[0].columns:
-        gap = np.concatenate([s.old_logprobs - s.columns["reference_logprobs"] for s in samples])
+        gap = np.concatenate([s.old_logprobs[s.learnt] for s in samples]) - of_tokens("reference_logprobs")
         metrics["kl_reference"] = float(np.mean(np.expm1(-gap) + gap))
     if samples and "returns" in samples[0].columns:
-        values, returns = (np.concatenate([s.columns[name] for s in samples]) for name in ("old_values", "returns"))
+        values, returns = of_tokens("old_values"), of_tokens("returns")
         metrics["explained_variance"] = advantages.explained_variance(values, returns)
     return metrics
 
@@ -162,7 +197,7 @@ def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "verifier_failures": float(sum(g.dropped for g in groups)),
         "thinking_share": float(np.mean([thinks(m.rollout.text) for m in members])),
         "tokens_mean": float(np.mean([len(c.token_ids) for c in completions])),
-        "truncated_share": float(np.mean([c.finish_reason == "length" for c in completions])),
+        "truncated_share": float(np.mean([c.cut_off for c in completions])),
         "repeat_share": float(np.mean([c.finish_reason == "repeat" for c in completions])),
         "signal_share": float(np.mean([advantages.has_signal(g.rewards) for g in groups])),
     }

@@ -16,7 +16,7 @@ from rl.types import Annotation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What credit depends on: the reward, and `[T]` numbers of its tokens."""
+    """What credit depends on: the reward, and `[T]` numbers of its tokens that are learnt from; T may be 0."""
 
     reward: float
     old_logprobs: np.ndarray  # [T], of the policy at the iteration's start
@@ -86,7 +86,8 @@ def _by_critic(responses: Sequence[Response], critic: CriticConfig, kl: KLConfig
 
 def _of_tokens(values: np.ndarray, columns: Mapping[str, np.ndarray] | None = None) -> Credit:
     tokens = {"token_advantages": values.astype(np.float32)}
-    return Credit(advantage=float(values.mean()), columns={**tokens, **(columns or {})})
+    mean = float(values.mean()) if len(values) else 0.0
+    return Credit(advantage=mean, columns={**tokens, **(columns or {})})
 
 
 def _total(response: Response, kl: KLConfig | None) -> float:

@@ -94,10 +94,22 @@ def sample_and_score(
 
     Sample i of prompt j depends on (seed, j, i) alone.
     """
-    requests = [Request(prompt=p, n=n, seed=request_seed(seed, j)) for j, p in enumerate(prompts)]
+    requests = make_requests(prompts, n=n, seed=seed)
+    return score_answers(decode, scorer, requests, generate(requests, sampling))
+
+
+def make_requests(prompts: Sequence[Prompt], *, n: int, seed: int) -> list[Request]:
+    """A request for `n` samples of each prompt."""
+    return [Request(prompt=p, n=n, seed=request_seed(seed, j)) for j, p in enumerate(prompts)]
+
+
+def score_answers(
+    decode: Decode, scorer: Scorer, requests: Sequence[Request], answers: Sequence[Sequence[Completion]]
+) -> list[list[ScoredRollout]]:
+    """The answers of each request as scored rollouts, in order."""
     groups = [
-        [Rollout(prompt=prompt, completion=completion, text=decode(completion.token_ids)) for completion in group]
-        for prompt, group in zip(prompts, generate(requests, sampling), strict=True)
+        [Rollout(prompt=r.prompt, completion=completion, text=decode(completion.token_ids)) for completion in group]
+        for r, group in zip(requests, answers, strict=True)
     ]
     rollouts = [r for group in groups for r in group]
     scores = iter(scorer.score([r.text for r in rollouts], [r.prompt.task for r in rollouts]))

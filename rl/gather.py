@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from configs.rl import RLConfig
 from rewards.scorer import Scorer
 from rewards.types import VerdictKind
 from rl.collect import group_metrics, learnable, make_groups, shape
-from rl.evaluate import Decode, Generate, request_seed, sample_and_score
+from rl.evaluate import Decode, Generate, make_requests, request_seed, score_answers
+from rl.partial import PartialRollouts
 from rollouts.prompts import PromptRenderer
 from rollouts.samplers import Sampler
-from rollouts.types import Group, ScoredRollout
+from rollouts.types import Completion, Group, Request, ScoredRollout
 
 _REFILL = 1 << 32  # requests of later rounds draw from streams of their own
 
@@ -26,11 +27,13 @@ class Gathered:
     scored: tuple[tuple[ScoredRollout, ...], ...]
     skipped: Mapping[str, int]  # tasks that could not be asked, by reason
     unanswered: int  # tasks in quarantine
+    partial: Mapping[str, float] = field(default_factory=dict)  # metrics of partial rollouts
 
     def metrics(self) -> dict[str, float]:
         """See docs/metrics.md."""
         left_out = {**self.skipped, **({"quarantine": self.unanswered} if self.unanswered else {})}
-        return group_metrics(self.groups) | {f"skipped/{reason}": float(n) for reason, n in left_out.items()}
+        skipped = {f"skipped/{reason}": float(n) for reason, n in left_out.items()}
+        return group_metrics(self.groups) | skipped | dict(self.partial)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,37 +47,45 @@ class Gatherer:
     scorer: Scorer
     decode: Decode
     seed: int
+    partial: PartialRollouts | None = None  # answers may take several steps
 
     def gather(self, step: int) -> Gathered:
-        """Ask the tasks of `step`, then more while groups lack signal and the sampler gives any."""
+        """Ask the tasks of `step`, then more while groups lack signal and the sampler gives any.
+
+        With partial rollouts, what is pending goes on first, and the groups are those that are done, whenever asked.
+        """
         wanted, seed = self.config.prompts_per_step, request_seed(self.seed, step)
         groups: list[Group] = []
         scored: list[list[ScoredRollout]] = []
         skipped: Counter[str] = Counter()
+        asked = 0
         tasks = self.sampler.draw(step, wanted)
         while tasks:
             prompts, left_out = self.renderer.render_all(tasks)
             skipped.update(left_out)
-            answers = sample_and_score(
-                self.generate,
-                self.decode,
-                self.scorer,
-                prompts,
-                sampling=self.config.sampling,
-                n=self.config.samples_per_prompt,
-                seed=seed if not groups else request_seed(seed, _REFILL + len(groups)),
-            )
-            new = [shape(g, self.config, step=step) for g in make_groups(prompts, answers)]
+            own = seed if not asked else request_seed(seed, _REFILL + asked)
+            asked += len(prompts)
+            requests, answers = self._ask(make_requests(prompts, n=self.config.samples_per_prompt, seed=own), step)
+            rollouts = score_answers(self.decode, self.scorer, requests, answers)
+            new = [shape(g, self.config, step=step) for g in make_groups([r.prompt for r in requests], rollouts)]
             self.sampler.observe([(g.prompt.task, _correct(g)) for g in new])
-            groups, scored = groups + new, scored + answers
-            missing = wanted - len(learnable(groups, self.config))
+            groups, scored = groups + new, scored + rollouts
+            pending = 0 if self.partial is None else len(self.partial)
+            missing = wanted - len(learnable(groups, self.config)) - pending
             tasks = self.sampler.refill(missing) if missing > 0 else []
         return Gathered(
             groups=tuple(groups),
             scored=tuple(map(tuple, scored)),
             skipped=dict(skipped),
             unanswered=sum(not rollouts for rollouts in scored),
+            partial={} if self.partial is None else self.partial.metrics(),
         )
+
+    def _ask(self, requests: list[Request], step: int) -> tuple[list[Request], list[list[Completion]]]:
+        """The requests that are done, with their answers."""
+        if self.partial is not None:
+            return self.partial.ask(requests, self.config.sampling, step=step)
+        return requests, self.generate(requests, self.config.sampling)
 
 
 def _correct(group: Group) -> list[bool]:

@@ -98,13 +98,17 @@ class Learner:
             )
             for group in groups
             for member in group.members
+            if len(member.rollout.completion.token_ids)
         ]
         found = iter(self.companions.annotate(self.model, blank, lambda *args: self._head(*args)[0]))
-        return [[next(found) for _ in group.members] for group in groups]
+        return [
+            [next(found) if len(member.rollout.completion.token_ids) else Annotation() for member in group.members]
+            for group in groups
+        ]
 
     @torch.no_grad()
     def logprobs(self, samples: Sequence[Sample]) -> list[np.ndarray]:
-        """The current policy's log-probs `[T]` float32 of each sample's tokens; nothing is changed."""
+        """The current policy's log-probs, float32, of each sample's learnt tokens; nothing is changed."""
         images = collect_images(samples)
         features = encode(self.model, images)
         found: dict[int, np.ndarray] = {}

@@ -12,6 +12,7 @@ from rl.collect import learnable, make_samples, permute_rewards, sample_metrics
 from rl.evaluate import request_seed
 from rl.gather import Gatherer
 from rl.learner import Learner
+from rl.partial import oldest_learnt
 from rl.rollout_log import RolloutLog
 from rl.sync import WeightSync
 from rollouts.pool import RolloutPool
@@ -56,7 +57,8 @@ class Loop:
             groups = permute_rewards(groups, seed=request_seed(self.seed + 1, step))
         with watch.phase("update"):
             taught = learnable(groups, config)
-            samples = make_samples(taught, config, self.learner.annotate(taught))
+            oldest = oldest_learnt(config.partial, self.learner.version)
+            samples = make_samples(taught, config, self.learner.annotate(taught), oldest=oldest)
         with watch.phase("record"):
             self.log.write(step + 1, gathered.scored, groups, samples)
         with watch.phase("update"):

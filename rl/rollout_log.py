@@ -50,6 +50,7 @@ SCHEMA = pa.schema(
         ("failures", pa.map_(pa.string(), pa.string())),  # term -> kind of its failure
         ("shaped_reward", pa.float64()),  # with the length reward and the like: what the learner sees
         ("advantage", pa.float64()),  # null where the rollout is not learnt from
+        ("learnt", pa.list_(pa.bool_())),  # false for tokens that are masked from the loss; null as above
     ]
 )
 
@@ -73,7 +74,7 @@ class RolloutLog:
     ) -> None:
         """Write all rollouts of `step`: as scored, as shaped in `groups`, with the advantages of `samples`."""
         shaped = {id(m.rollout): m.score.reward for g in groups for m in g.members}
-        advantages = {id(s.token_ids): s.advantage for s in samples}
+        taught = {id(s.token_ids): s for s in samples}
         rows = [
             {
                 "step": step,
@@ -82,7 +83,7 @@ class RolloutLog:
                 **_row(rollout),
                 "images": [self._keep(image) for image in rollout.rollout.prompt.task.images],
                 "shaped_reward": shaped.get(id(rollout.rollout)),
-                "advantage": advantages.get(id(rollout.rollout.completion.token_ids)),
+                **_learnt(taught.get(id(rollout.rollout.completion.token_ids))),
             }
             for place, group in enumerate(scored)
             for i, rollout in enumerate(group)
@@ -162,6 +163,10 @@ def _row(scored: ScoredRollout) -> dict[str, Any]:
         "parts": list(score.parts.items()),
         "failures": [(name, failed.kind.value) for name, failed in score.failures.items()],
     }
+
+
+def _learnt(sample: Sample | None) -> dict[str, Any]:
+    return {} if sample is None else {"advantage": sample.advantage, "learnt": sample.learnt}
 
 
 def _routes(routes: np.ndarray | None) -> dict[str, Any] | None:

@@ -28,9 +28,10 @@ def recorded_experts(completion: Completion) -> np.ndarray:
     return completion.routed_experts
 
 
-def place_experts(samples: Sequence[Sample], predictors: torch.Tensor, tokens: int) -> torch.Tensor | None:
+def place_experts(samples: Sequence[Sample], where: Sequence[np.ndarray], tokens: int) -> torch.Tensor | None:
     """`[P, M, k]` int64: each packed token's recorded experts, -1 where there are none; None if no sample has any.
 
+    `where` are the positions `[T]` that predict each sample's tokens.
     A sample records the inputs that predict its tokens: the prompt's last token and its own. The prompt's last token
     is shared, and takes what the first sample that has it recorded; the rest of the prompt is routed anew.
     """
@@ -38,7 +39,6 @@ def place_experts(samples: Sequence[Sample], predictors: torch.Tensor, tokens: i
     if not kept:
         return None
     placed = np.full((tokens, *kept[0].shape[1:]), -1, dtype=np.int64)
-    where = np.split(predictors.numpy(), np.cumsum([len(s.token_ids) for s in samples])[:-1])
     for sample, positions in zip(reversed(samples), reversed(where), strict=True):
         if sample.experts is not None:
             known = (sample.experts != np.iinfo(sample.experts.dtype).max).all(axis=(1, 2))

@@ -1,7 +1,7 @@
 """What the learner consumes: `Sample` -> `StepBatch` -> `MicroBatch`; SFT packs plain `Answer`s the same way.
 
 Shapes: B sequences, P packed tokens (prompts and responses), T response tokens of one sequence, N response tokens of
-the micro-batch.
+the micro-batch that are learnt from.
 """
 
 from __future__ import annotations
@@ -36,6 +36,17 @@ class Answer:
 
     prompt: Prompt
     token_ids: np.ndarray  # [T] int64
+    mask: np.ndarray | None = None  # [T] bool, the tokens that are learnt from; None: all. The others are context
+
+    @property
+    def learnt(self) -> np.ndarray:
+        """`[T]` bool, the tokens that are learnt from."""
+        return np.ones(len(self.token_ids), dtype=bool) if self.mask is None else self.mask
+
+    @property
+    def learnt_tokens(self) -> int:
+        """How many tokens are learnt from."""
+        return int(self.learnt.sum())
 
     def __len__(self) -> int:
         """Tokens of prompt and response together."""
@@ -55,8 +66,10 @@ class Sample(Answer):
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.old_logprobs):
             raise ValueError(f"{len(self.token_ids)} tokens but {len(self.old_logprobs)} log-probs")
-        if len(self.token_ids) == 0:
-            raise ValueError("a sample needs at least one response token")
+        if len(self.learnt) != len(self.token_ids):
+            raise ValueError(f"a mask of {len(self.learnt)} for {len(self.token_ids)} tokens")
+        if self.learnt_tokens == 0:
+            raise ValueError("a sample needs at least one response token to learn from")
         if self.experts is not None and len(self.experts) != len(self.token_ids):
             raise ValueError(f"{len(self.token_ids)} tokens but experts of {len(self.experts)}")
         for name, column in self.columns.items():
@@ -77,18 +90,21 @@ class StepBatch:
 
     @property
     def tokens(self) -> int:
-        """Number of response tokens in the step."""
-        return sum(len(s.token_ids) for s in self.samples)
+        """Number of response tokens in the step that are learnt from."""
+        return sum(s.learnt_tokens for s in self.samples)
 
     @property
     def imitated_tokens(self) -> int:
         """Number of response tokens in the step that the supervised term copies."""
-        return sum(len(s.token_ids) for s in self.samples if s.imitated)
+        return sum(s.learnt_tokens for s in self.samples if s.imitated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedRow:
-    """Prompts and responses of one forward pass in one row without padding, and where the response tokens are."""
+    """Prompts and responses of one forward pass in one row without padding, and where the response tokens are.
+
+    Masked tokens are read, as context, and no more: they are not among the N.
+    """
 
     input_ids: torch.Tensor  # [P]
     position_ids: torch.Tensor  # [P], counted from the start of each token's own sequence
@@ -96,7 +112,7 @@ class PackedRow:
     feature_index: torch.Tensor  # rows of the step's image features, in the order of the placeholders
     predictors: torch.Tensor  # [N] packed positions that predict the response tokens
     targets: torch.Tensor  # [N] the response tokens
-    lengths: torch.Tensor  # [B] response tokens of each sequence
+    lengths: torch.Tensor  # [B] of the N, those of each sequence
     sequence_ids: torch.Tensor  # [N] which of the B sequences a response token belongs to
 
 

@@ -81,6 +81,19 @@ class Completion:
             mask[segment.start : segment.stop] = segment.sampled
         return mask
 
+    def mask_from(self, oldest: int) -> np.ndarray:
+        """`[T]` bool, the sampled tokens that a policy of version `oldest` or later wrote."""
+        mask = self.sampled_mask
+        for segment in self.segments:
+            if segment.version < oldest:
+                mask[segment.start : segment.stop] = False
+        return mask
+
+    @property
+    def cut_off(self) -> bool:
+        """True if the model had more to say: the limit of tokens came first, or an abort."""
+        return self.finish_reason in ("length", "abort")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:

@@ -13,6 +13,7 @@ from rl.folder import STAGES
 from rl.gather import Gatherer
 from rl.learner import Learner, LearnerConfig
 from rl.loop import Loop
+from rl.partial import PartialRollouts
 from rl.parts import Parts, load_policy
 from rl.rollout_log import RolloutLog
 from rl.spikes import SkippedUpdates
@@ -78,6 +79,7 @@ def _loop(parts: Parts, stage: RLConfig, learner: Learner) -> Loop:
             scorer=parts.scorer,
             decode=parts.decode,
             seed=seed,
+            partial=PartialRollouts(stage.partial, parts.pool.generate, steps=stage.steps) if stage.partial else None,
         ),
         pool=parts.pool,
         learner=learner,

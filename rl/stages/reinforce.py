@@ -52,6 +52,8 @@ class ReinforceStage:
             self.loop.learner.load_state_dict(state["learner"])
             restore_random_state(state["random"])
             self.loop.gatherer.sampler.load_state_dict(state["sampler"])
+            if (partial := self.loop.gatherer.partial) is not None:
+                partial.load_state_dict(state["partial"], self.loop.gatherer.renderer)
             self._best = state["best"]
             self._say(f"resuming RL after step {state['step']}")
         start = 0 if state is None else int(state["step"])
@@ -105,10 +107,12 @@ class ReinforceStage:
             save_adapters(self.loop.learner.model, self.folder / "adapter")
 
     def _save(self, step: int) -> None:
+        partial = self.loop.gatherer.partial
         state = {
             "learner": self.loop.learner.state_dict(),
             "random": random_state(),
             "sampler": self.loop.gatherer.sampler.state_dict(),
+            "partial": None if partial is None else partial.state_dict(),
             "best": self._best,
         }
         save_checkpoint(self.folder / "checkpoints", step, state)

@@ -29,7 +29,7 @@ def make_stage(tmp_path, model):
         published = []
         loop = SimpleNamespace(
             learner=learner,
-            gatherer=SimpleNamespace(sampler=sampler),
+            gatherer=SimpleNamespace(sampler=sampler, partial=None),
             log=RolloutLog(tmp_path / "rollouts"),
             sync=SimpleNamespace(publish=lambda: published.append(learner.version)),
         )
