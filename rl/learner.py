@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,17 +18,18 @@ from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from kimi_vl.packing import use_packed_attention
 from rl.adapters import merged_weights
-from rl.batch import collect_images, make_micro_batch, split_by_tokens
+from rl.batch import ImageSet, collect_images, make_micro_batch, split_by_tokens
 from rl.companions import Companions
 from rl.errors import UserError
 from rl.forward import EncodedImages, encode, response_hidden
 from rl.logprobs import token_logprobs
 from rl.losses import LossInputs, LossOutput, policy_loss
-from rl.optim import build_optimizer, build_schedule
+from rl.optim import build_optimizer, build_schedule, clip_gradients
 from rl.types import Annotation, MicroBatch, Sample, StepBatch
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.types import Group
 
+T = TypeVar("T")
 _MOST_SKIPPED = 5  # updates without a finite gradient, one after the other
 
 
@@ -59,12 +61,7 @@ class Learner:
         self._skipped_in_a_row = 0
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         self.optimizer, self.schedule = self._new_optimizer()
-        self.companions = Companions(
-            self.model,
-            config.loss,
-            learning_rate=config.optimizer.learning_rate,
-            micro_batch_tokens=config.micro_batch_tokens,
-        )
+        self.companions = Companions(self.model, config.loss, learning_rate=config.optimizer.learning_rate)
 
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """A fresh optimizer and its schedule."""
@@ -91,21 +88,31 @@ class Learner:
             for group in groups
             for member in group.members
         ]
-        found = iter(self.companions.annotate(self.model, blank, lambda *args: self._head(*args)[0]))
+        plan = self._plan(blank)
+        by_sample = self.companions.annotate(self.model, blank, plan, lambda *args: self._head(*args)[0])
+        found = iter(self._in_order(blank, by_sample))
         return [[next(found) for _ in group.members] for group in groups]
+
+    def _plan(self, samples: Sequence[Sample]) -> tuple[list[list[Sample]], ImageSet | None]:
+        """The micro-batches that this process runs of some samples, and their images."""
+        return split_by_tokens(samples, budget=self.config.micro_batch_tokens), collect_images(samples)
+
+    def _in_order(self, samples: Sequence[Sample], found: Mapping[int, T]) -> list[T]:
+        """What was found for each sample, by `id(sample)`, as a list."""
+        return [found[id(sample)] for sample in samples]
 
     @torch.no_grad()
     def logprobs(self, samples: Sequence[Sample]) -> list[np.ndarray]:
         """The current policy's log-probs `[T]` float32 of each sample's tokens; nothing is changed."""
-        images = collect_images(samples)
+        parts, images = self._plan(samples)
         features = encode(self.model, images)
         found: dict[int, np.ndarray] = {}
-        for part in split_by_tokens(samples, budget=self.config.micro_batch_tokens):
+        for part in parts:
             micro = make_micro_batch(part, images)
             values, _ = self._head(self.model, response_hidden(self.model, micro, features), micro)
             pieces = np.split(values.float().cpu().numpy(), np.cumsum(micro.lengths.numpy())[:-1])
             found |= {id(sample): piece for sample, piece in zip(part, pieces, strict=True)}
-        return [found[id(sample)] for sample in samples]
+        return self._in_order(samples, found)
 
     def update(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One iteration over `samples`: epochs x minibatches optimizer steps. Returns metrics by name.
@@ -126,21 +133,9 @@ class Learner:
 
     def _optimizer_step(self, batch: StepBatch) -> dict[str, float]:
         """Accumulate the gradient of one step over micro-batches, clip it and apply it."""
-        images = collect_images(batch.samples)
-        encoded = EncodedImages(self.model, images)
-        self.companions.begin_step(images)
-        sums: dict[str, float] = defaultdict(float)
-        for part in split_by_tokens(batch.samples, budget=self.config.micro_batch_tokens):
-            micro = make_micro_batch(part, images)
-            hidden = response_hidden(self.model, micro, encoded.features)
-            logprobs, entropy = self._head(self.model, hidden, micro)
-            output = policy_loss(self._inputs(micro, logprobs, entropy, batch), self.config.loss)
-            output = self.companions.add_value_loss(output, micro, hidden, step_tokens=batch.tokens)
-            output.loss.backward()
-            _add_statistics(sums, micro, logprobs.detach(), entropy.detach(), output)
-        encoded.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.grad_clip)
-        finite = bool(torch.isfinite(norm))
+        sums = self._accumulate(batch)
+        norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
+        finite = math.isfinite(norm)
         self._count_skipped(skipped=not finite)
         learning_rate = self.schedule.get_last_lr()[0]
         if finite:
@@ -148,7 +143,7 @@ class Learner:
         self.schedule.step()
         self.optimizer.zero_grad()
         own = {
-            "grad_norm": float(norm),
+            "grad_norm": norm,
             "skipped_updates": float(not finite),
             "learning_rate": float(learning_rate),
             "entropy": sums.pop("entropy") / batch.tokens,
@@ -156,6 +151,36 @@ class Learner:
             **self.companions.finish_step(grad_clip=self.config.optimizer.grad_clip),
         }
         return own | {name: float(value) for name, value in sums.items()}
+
+    def _accumulate(self, batch: StepBatch) -> dict[str, float]:
+        """The gradient of the step, over micro-batches. Returns the sums of its statistics."""
+        parts, images = self._plan(batch.samples)
+        encoded = EncodedImages(self.model, images)
+        self.companions.begin_step(images)
+        sums: dict[str, float] = defaultdict(float)
+        for part in parts:
+            self._add_gradient(part, images, encoded, batch, sums)
+        encoded.backward()
+        return sums
+
+    def _add_gradient(
+        self,
+        part: Sequence[Sample],
+        images: ImageSet | None,
+        encoded: EncodedImages,
+        batch: StepBatch,
+        sums: dict[str, float],
+        *,
+        weight: float = 1.0,
+    ) -> None:
+        """Forward and backward of one micro-batch; its statistics go into `sums`."""
+        micro = make_micro_batch(part, images)
+        hidden = response_hidden(self.model, micro, encoded.features)
+        logprobs, entropy = self._head(self.model, hidden, micro)
+        output = policy_loss(self._inputs(micro, logprobs, entropy, batch), self.config.loss)
+        output = self.companions.add_value_loss(output, micro, hidden, step_tokens=batch.tokens)
+        (weight * output.loss).backward()
+        _add_statistics(sums, micro, logprobs.detach(), entropy.detach(), output)
 
     def _count_skipped(self, *, skipped: bool) -> None:
         """One bad batch is dropped; a policy that only makes bad ones is broken, and training on changes nothing."""
