@@ -22,6 +22,7 @@ from rl.batch import ImageSet, collect_images
 from rl.forward import EncodedImages
 from rl.learner import Learner, LearnerConfig
 from rl.optim import build_schedule
+from rl.ranks.checkpoint import read_shards, write_shards
 from rl.ranks.muon import ShardedMuonWithAdamW
 from rl.ranks.parallel import gather, gather_adapters, rebind, shard, shard_whole, sharded_logprobs
 from rl.ranks.share import filler, grey_image, has_images, share_out
@@ -125,6 +126,16 @@ class RankLearner(Learner):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         targets = micro.targets.to(hidden.device)
         return sharded_logprobs(model, hidden, targets, temperature=self.config.temperature, barred=self._barred)
+
+    # Checkpoints
+
+    def write_checkpoint(self, folder: Path) -> None:
+        """Write everything into `folder`, each rank its shards. All must call it."""
+        write_shards(folder, self.state_dict(), mesh=self.mesh)
+
+    def read_checkpoint(self, folder: Path) -> None:
+        """Restore `write_checkpoint()` of any number of ranks. All must call it."""
+        self.load_state_dict(read_shards(folder, mesh=self.mesh))
 
     # Whole weights, on the first rank
 

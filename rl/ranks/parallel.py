@@ -6,6 +6,7 @@ Gradients are summed over the ranks, not averaged: the losses' denominators are 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MethodType
@@ -40,6 +41,8 @@ def shard(model: KimiVLForConditionalGeneration, mesh: DeviceMesh, *, compute_dt
         parts.language_model,
         model,
     ]
+    # The projector returns a view; nothing is added to it in place.
+    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .*Projection.* returned a view tensor")
     least = torch.promote_types(next(model.parameters()).dtype, torch.float32)
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=least)
     for unit in units:
@@ -129,6 +132,7 @@ def _whole_adapters(layer: Any) -> Iterator[None]:
 
 def _sum_gradients(module: Any) -> None:
     module.set_gradient_divide_factor(1.0)
+    module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
 
 
 def _head_logprobs(self: nn.Linear, hidden: torch.Tensor, targets: torch.Tensor, **options: Any) -> Any:
