@@ -6,7 +6,7 @@ engines, checkpoints of stages and exports get merged weights under the model's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +49,36 @@ def merged_weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
     Without adapters it is the state dict itself, not a copy.
     """
-    deltas = {}
+    return merge(model.state_dict(), {name: adapter_delta(layer) for name, layer in adapted_layers(model)})
+
+
+def adapted_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    """Every layer with an adapter, under the name of the weight that it adapts."""
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
-            parameter = getattr(module, "parameter_name", "weight")
-            layer: Any = module  # the base class declares no get_delta_weight
-            deltas[f"{_plain(name)}.{parameter}"] = layer.get_delta_weight(_NAME)
-    merged = {_plain(name): tensor for name, tensor in model.state_dict().items() if "lora_" not in name}
+            yield f"{_plain(name)}.{getattr(module, 'parameter_name', 'weight')}", module
+
+
+def adapter_delta(layer: Any) -> torch.Tensor:
+    """What the adapter adds to its weight: `scale B A`."""
+    return layer.get_delta_weight(_NAME)
+
+
+def merge(state: Mapping[str, torch.Tensor], deltas: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict under the names that the model had before adapters, with `deltas` added by name."""
+    merged = {_plain(name): tensor for name, tensor in state.items() if "lora_" not in name}
     return merged | {name: merged[name] + delta.to(merged[name].dtype) for name, delta in deltas.items()}
 
 
-def save_adapters(model: nn.Module, folder: Path) -> None:
-    """Write the adapters alone, as `peft.PeftModel.from_pretrained(model, folder)` reads them; nothing without any."""
+def save_adapters(model: nn.Module, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write the adapters alone, as `peft.PeftModel.from_pretrained(model, folder)` reads them; nothing without any.
+
+    `state` holds their tensors by state-dict name where the model's own are shards.
+    """
     if not any(isinstance(module, LoraLayer) for module in model.modules()):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    weights = get_peft_model_state_dict(model, adapter_name=_NAME)
+    weights = get_peft_model_state_dict(model, state_dict=state, adapter_name=_NAME)
     tensors = {f"base_model.model.{name}": tensor.contiguous().cpu() for name, tensor in weights.items()}
     save_file(tensors, folder / "adapter_model.safetensors")
     settings: Any = model.peft_config

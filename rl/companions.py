@@ -11,7 +11,7 @@ import torch
 
 from configs.algorithms import LossConfig
 from kimi_vl import KimiVLForConditionalGeneration
-from rl.batch import ImageSet, collect_images, make_micro_batch, split_by_tokens
+from rl.batch import ImageSet, make_micro_batch
 from rl.critic import Critic
 from rl.forward import encode, response_hidden
 from rl.losses.inputs import LossOutput
@@ -34,12 +34,10 @@ class Companions:
         loss: LossConfig,
         *,
         learning_rate: float,
-        micro_batch_tokens: int,
     ) -> None:
         parts = loss.resolved()
         compares = parts.kl is not None or loss.algorithm == "kimi_k15"
         self._decay = loss.reference_decay if parts.reference == "ema" else None
-        self._budget = micro_batch_tokens
         self._asks_policy = loss.correction is not None
         self.reference: KimiVLForConditionalGeneration | None = None
         if compares and parts.reference != "iteration":
@@ -50,24 +48,28 @@ class Companions:
 
     @torch.no_grad()
     def annotate(
-        self, policy: KimiVLForConditionalGeneration, samples: Sequence[Sample], logprobs_of: LogprobsOf
-    ) -> list[Annotation]:
-        """What the recipe asks of each response before its advantages are known, in order.
+        self,
+        policy: KimiVLForConditionalGeneration,
+        samples: Sequence[Sample],
+        plan: tuple[list[list[Sample]], ImageSet | None],
+        logprobs_of: LogprobsOf,
+    ) -> dict[int, Annotation]:
+        """What the recipe asks of each response before its advantages are known, by `id(sample)`.
 
-        `logprobs_of(model, hidden, micro)` are the log-probs `[N]` of the response tokens under a model's head.
+        `plan` are the micro-batches that hold the samples, and their images. `logprobs_of(model, hidden, micro)` are the log-probs `[N]` of the response tokens under a model's head.
         """
-        if not (samples and (self._asks_policy or self.reference or self.critic)):
-            return [Annotation()] * len(samples)
-        images = collect_images(samples)
+        parts, images = plan
+        if not (parts and (self._asks_policy or self.reference or self.critic)):
+            return {id(sample): Annotation() for sample in samples}
         towers = _Towers(policy, self.reference, self.critic, images, asks_policy=self._asks_policy)
         found: dict[int, Annotation] = {}
-        for part in split_by_tokens(samples, budget=self._budget):
+        for part in parts:
             micro = make_micro_batch(part, images)
             columns = towers.read(micro, logprobs_of)
             pieces = {name: np.split(c, np.cumsum(micro.lengths.numpy())[:-1]) for name, c in columns.items()}
             for row, sample in enumerate(part):
                 found[id(sample)] = Annotation(**{name: piece[row] for name, piece in pieces.items()})
-        return [found[id(sample)] for sample in samples]
+        return found
 
     def begin_step(self, images: ImageSet | None) -> None:
         """Before the micro-batches of an optimizer step."""

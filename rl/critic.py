@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from rl.batch import ImageSet
 from rl.forward import EncodedImages, encode, response_hidden
 from rl.losses.inputs import LossOutput
 from rl.losses.terms import value_loss
+from rl.optim import clip_gradients
 from rl.types import MicroBatch
 
 _HEAD = 10.0  # the head's learning rate, in those of the copy: it starts from nothing, the copy from the policy
@@ -73,12 +75,12 @@ class Critic:
         """
         if self._images is not None:
             self._images.backward()
-        norm = nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], grad_clip)
-        if torch.isfinite(norm):
+        norm = clip_gradients([p for g in self.optimizer.param_groups for p in g["params"]], grad_clip)
+        if math.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad()
         self._images = None
-        return float(norm)
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on exactly."""

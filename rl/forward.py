@@ -22,11 +22,13 @@ class EncodedImages:
         self.features = self._encoded.detach().requires_grad_() if self._encoded is not None else None
 
     def backward(self) -> None:
-        """Finish the backward pass; nothing happens where no micro-batch had an image, or the tower is frozen."""
-        if self._encoded is None or self.features is None or self.features.grad is None:
+        """Finish the backward pass; nothing happens without images, or where the tower is frozen.
+
+        Features that no micro-batch read have a gradient of 0: on several ranks the tower takes part all the same.
+        """
+        if self._encoded is None or self.features is None or not self._encoded.requires_grad:
             return
-        if self._encoded.requires_grad:
-            self._encoded.backward(self.features.grad)
+        self._encoded.backward(torch.zeros_like(self.features) if self.features.grad is None else self.features.grad)
 
 
 def encode(model: KimiVLForConditionalGeneration, images: ImageSet | None) -> torch.Tensor | None:

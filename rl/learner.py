@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,18 +17,20 @@ from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from kimi_vl.packing import use_packed_attention
 from rl.adapters import merged_weights
-from rl.batch import collect_images, make_micro_batch, split_by_tokens
+from rl.batch import ImageSet, collect_images, make_micro_batch, split_by_tokens
 from rl.checkpoint import random_state
 from rl.companions import Companions
 from rl.forward import EncodedImages, encode, response_hidden
 from rl.logprobs import token_logprobs
 from rl.losses import LossInputs, LossOutput, policy_loss
-from rl.optim import build_optimizer, build_schedule, set_learning_rate
+from rl.optim import build_optimizer, build_schedule, clip_gradients, set_learning_rate
 from rl.routing import RouterStatistics, balance_term, routing_of
 from rl.spikes import OnSkip, SkippedUpdate, SpikeGuard
 from rl.types import Annotation, MicroBatch, Sample, StepBatch
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.types import Group
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +68,7 @@ class Learner:
         self._barred_ids = tuple(barred_ids)
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         self.optimizer, self.schedule = self._new_optimizer()
-        self.companions = Companions(
-            self.model,
-            config.loss,
-            learning_rate=config.optimizer.learning_rate,
-            micro_batch_tokens=config.micro_batch_tokens,
-        )
+        self.companions = Companions(self.model, config.loss, learning_rate=config.optimizer.learning_rate)
 
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """A fresh optimizer and its schedule."""
@@ -100,25 +97,35 @@ class Learner:
             for member in group.members
             if len(member.rollout.completion.token_ids)
         ]
-        found = iter(self.companions.annotate(self.model, blank, lambda *args: self._head(*args)[0]))
+        plan = self._plan(blank)
+        by_sample = self.companions.annotate(self.model, blank, plan, lambda *args: self._head(*args)[0])
+        found = iter(self._in_order(blank, by_sample))
         return [
             [next(found) if len(member.rollout.completion.token_ids) else Annotation() for member in group.members]
             for group in groups
         ]
 
+    def _plan(self, samples: Sequence[Sample]) -> tuple[list[list[Sample]], ImageSet | None]:
+        """The micro-batches that this process runs of some samples, and their images."""
+        return split_by_tokens(samples, budget=self.config.micro_batch_tokens), collect_images(samples)
+
+    def _in_order(self, samples: Sequence[Sample], found: Mapping[int, T]) -> list[T]:
+        """What was found for each sample, by `id(sample)`, as a list."""
+        return [found[id(sample)] for sample in samples]
+
     @torch.no_grad()
     def logprobs(self, samples: Sequence[Sample]) -> list[np.ndarray]:
         """The current policy's log-probs, float32, of each sample's learnt tokens; nothing is changed."""
-        images = collect_images(samples)
+        parts, images = self._plan(samples)
         features = encode(self.model, images)
         found: dict[int, np.ndarray] = {}
-        for part in split_by_tokens(samples, budget=self.config.micro_batch_tokens):
+        for part in parts:
             micro = make_micro_batch(part, images)
             routing = routing_of(micro, self.model.device)
             values, _ = self._head(self.model, response_hidden(self.model, micro, features, routing=routing), micro)
             pieces = np.split(values.float().cpu().numpy(), np.cumsum(micro.lengths.numpy())[:-1])
             found |= {id(sample): piece for sample, piece in zip(part, pieces, strict=True)}
-        return [found[id(sample)] for sample in samples]
+        return self._in_order(samples, found)
 
     def update(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One iteration over `samples`: epochs x minibatches optimizer steps. Returns metrics by name.
@@ -142,7 +149,7 @@ class Learner:
         """The gradient of one step, clipped and applied, or refused; `number` counts from 1 within the iteration."""
         random = random_state()
         values = self.accumulate(batch)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.grad_clip))
+        norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
         limit = self._guard.limit
         reason = self._guard.refuse(norm)
         if reason is None:
@@ -167,32 +174,48 @@ class Learner:
 
         Denominators are the step's, so the gradients of its samples add up to the step's.
         """
-        samples = batch.samples if samples is None else samples
-        images = collect_images(samples)
+        parts, images = self._plan(batch.samples if samples is None else samples)
         encoded = EncodedImages(self.model, images)
         self.companions.begin_step(images)
         sums: dict[str, float] = defaultdict(float)
-        routers, coef = RouterStatistics(), self.config.loss.balance_coef
-        for part in split_by_tokens(samples, budget=self.config.micro_batch_tokens):
-            micro = make_micro_batch(part, images)
-            routing = routing_of(micro, self.model.device, keep_scores=coef > 0)
-            hidden = response_hidden(self.model, micro, encoded.features, routing=routing)
-            logprobs, entropy = self._head(self.model, hidden, micro)
-            output = policy_loss(self._inputs(micro, logprobs, entropy, batch), self.config.loss)
-            if coef:
-                output += balance_term(routing, micro, coef=coef, step_sequences=batch.sequences)
-            output = self.companions.add_value_loss(output, micro, hidden, step_tokens=batch.tokens)
-            output.loss.backward()
-            routers.add(routing, micro.predictors, self.model.config.text_config.n_routed_experts)
-            _add_statistics(sums, micro, logprobs.detach(), entropy.detach(), output)
+        routers = RouterStatistics()
+        for part in parts:
+            self._add_gradient(part, images, encoded, batch, sums, routers)
         encoded.backward()
+        sums, routers = self._total(sums, routers)
         sums["entropy"] /= batch.tokens
         sums["approx_kl"] /= batch.tokens
         return {name: float(value) for name, value in sums.items()} | routers.metrics()
 
-    def _skipped(
-        self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]
-    ) -> SkippedUpdate:
+    def _add_gradient(
+        self,
+        part: Sequence[Sample],
+        images: ImageSet | None,
+        encoded: EncodedImages,
+        batch: StepBatch,
+        sums: dict[str, float],
+        routers: RouterStatistics,
+        *,
+        weight: float = 1.0,
+    ) -> None:
+        """Forward and backward of one micro-batch; its statistics go into `sums` and `routers`."""
+        micro, coef = make_micro_batch(part, images), self.config.loss.balance_coef
+        routing = routing_of(micro, self.model.device, keep_scores=coef > 0)
+        hidden = response_hidden(self.model, micro, encoded.features, routing=routing)
+        logprobs, entropy = self._head(self.model, hidden, micro)
+        output = policy_loss(self._inputs(micro, logprobs, entropy, batch), self.config.loss)
+        if coef:
+            output += balance_term(routing, micro, coef=coef, step_sequences=batch.sequences)
+        output = self.companions.add_value_loss(output, micro, hidden, step_tokens=batch.tokens)
+        (weight * output.loss).backward()
+        routers.add(routing, micro.predictors, self.model.config.text_config.n_routed_experts)
+        _add_statistics(sums, micro, logprobs.detach(), entropy.detach(), output)
+
+    def _total(self, sums: dict[str, float], routers: RouterStatistics) -> tuple[dict[str, float], RouterStatistics]:
+        """The step's statistics from this process's."""
+        return sums, routers
+
+    def _skipped(self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]) -> SkippedUpdate:
         """All that the refused optimizer step depends on."""
         critic = self.companions.critic
         return SkippedUpdate(

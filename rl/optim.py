@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from configs.optimizer import OptimizerConfig
 from rl.errors import UserError
@@ -79,6 +80,12 @@ def matrix_views(name: str, tensor: torch.Tensor) -> list[torch.Tensor]:
     """The 2-D matrices inside a parameter: itself, or each expert's, with gate and up apart."""
     experts = tensor.unbind(0) if tensor.ndim == 3 else (tensor,)
     return [half for e in experts for half in (e.chunk(2) if name.endswith("gate_up_proj") else (e,))]
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> float:
+    """Scale the gradients down to a norm of at most `limit`; return the norm before, over all ranks where sharded."""
+    norm = nn.utils.clip_grad_norm_(parameters, limit)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

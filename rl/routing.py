@@ -54,7 +54,9 @@ def routing_of(micro: MicroBatch, device: torch.device, *, keep_scores: bool = F
 
 def balance_term(routing: Routing, micro: MicroBatch, *, coef: float, step_sequences: int) -> LossOutput:
     """`coef` times the sequence-wise balance loss, summed over the layers; the metric is its mean over them."""
-    segments = torch.repeat_interleave(torch.arange(len(micro.segments)), torch.tensor([s.length for s in micro.segments]))
+    segments = torch.repeat_interleave(
+        torch.arange(len(micro.segments)), torch.tensor([s.length for s in micro.segments])
+    )
     members = torch.zeros(len(micro.lengths), len(micro.segments))
     members[micro.sequence_ids, segments[micro.predictors]] = 1  # a response belongs to its prompt and to itself
     total = torch.zeros(())
@@ -87,6 +89,16 @@ class RouterStatistics:
                 own, taken = (x[known].sort(dim=-1).values for x in (routes.own, routes.taken))
                 self.replayed += len(own)
                 self.flipped += int((own != taken).any(-1).sum())
+
+    @classmethod
+    def total(cls, parts: Sequence[RouterStatistics]) -> RouterStatistics:
+        """What several processes counted, together."""
+        whole = cls()
+        for part in parts:
+            whole.replayed, whole.flipped = whole.replayed + part.replayed, whole.flipped + part.flipped
+            for layer, load in part.load.items():
+                whole.load[layer] = whole.load[layer] + load if layer in whole.load else load
+        return whole
 
     def metrics(self) -> dict[str, float]:
         """See docs/metrics.md; loads are relative to an even one."""

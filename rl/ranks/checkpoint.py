@@ -1,0 +1,91 @@
+"""Sharded checkpoints: every rank writes and reads its part, and any number of ranks reads what others wrote.
+
+The folder is written under whatever name the caller gives; `rl.checkpoint` renames it once all ranks are done.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard, zeros
+
+_REST = "rest.pkl"  # what is no tensor: positions of schedules, counters, an optimizer's settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """Stands where a tensor was; `sharded` over its first dimension, or whole on every rank."""
+
+    key: str
+    sharded: bool
+
+
+def write_shards(folder: Path, state: Mapping[str, Any], *, mesh: DeviceMesh) -> None:
+    """Write `state` (nested dicts and lists) into `folder`, fsynced; all ranks must call it."""
+    tensors, rest = _take_apart(state)
+    dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder, sync_files=True), process_group=mesh.get_group())
+    if mesh.get_local_rank() == 0:
+        with (folder / _REST).open("wb") as file:
+            pickle.dump(rest, file)
+            file.flush()
+            os.fsync(file.fileno())
+    dist.barrier(mesh.get_group())
+
+
+def read_shards(folder: Path, *, mesh: DeviceMesh) -> dict[str, Any]:
+    """The state in `folder`, its shards cut anew for this mesh; all ranks must call it."""
+    rest = pickle.loads((folder / _REST).read_bytes())
+    sharded = {tensor.key for tensor in _tensors(rest) if tensor.sharded}
+    reader = dcp.FileSystemReader(folder)
+    found: dict[str, Any] = {}
+    for key, saved in reader.read_metadata().state_dict_metadata.items():
+        size, dtype = saved.size, saved.properties.dtype  # pyright: ignore[reportAttributeAccessIssue]
+        if key in sharded:
+            found[key] = zeros(size, dtype=dtype, device_mesh=mesh, placements=[Shard(0)])
+        else:
+            found[key] = torch.zeros(size, dtype=dtype)
+    dcp.load(found, storage_reader=reader, process_group=mesh.get_group())
+    return _put_together(found, rest)
+
+
+def _take_apart(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], Any]:
+    """The tensors of nested dicts and lists under flat keys, and the rest with a `_Tensor` in each one's place."""
+    tensors: dict[str, torch.Tensor] = {}
+
+    def strip(value: Any, key: str) -> Any:
+        if isinstance(value, torch.Tensor):
+            tensors[key] = value
+            return _Tensor(key, isinstance(value, DTensor))
+        if isinstance(value, Mapping):
+            return {name: strip(inner, f"{key}/{name}") for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(strip(inner, f"{key}/{i}") for i, inner in enumerate(value))
+        return value
+
+    return tensors, strip(state, "")
+
+
+def _put_together(tensors: Mapping[str, torch.Tensor], rest: Any) -> Any:
+    if isinstance(rest, _Tensor):
+        return tensors[rest.key]
+    if isinstance(rest, dict):
+        return {name: _put_together(tensors, inner) for name, inner in rest.items()}
+    if isinstance(rest, list | tuple):
+        return type(rest)(_put_together(tensors, inner) for inner in rest)
+    return rest
+
+
+def _tensors(rest: Any) -> list[_Tensor]:
+    if isinstance(rest, _Tensor):
+        return [rest]
+    inner = rest.values() if isinstance(rest, dict) else rest if isinstance(rest, list | tuple) else ()
+    return [tensor for value in inner for tensor in _tensors(value)]

@@ -1,0 +1,166 @@
+"""One rank of a learner on several: the same `Learner`, on its share of each step, with sharded weights.
+
+Every rank calls the same methods with the same arguments, and gets the same results; what each does alone is its part
+of the forward and backward passes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from kimi_vl import KimiVLForConditionalGeneration
+from rl.adapters import save_adapters
+from rl.batch import ImageSet, collect_images
+from rl.forward import EncodedImages
+from rl.learner import Learner, LearnerConfig
+from rl.optim import build_schedule
+from rl.ranks.checkpoint import read_shards, write_shards
+from rl.ranks.muon import ShardedMuonWithAdamW
+from rl.ranks.parallel import gather, gather_adapters, rebind, shard, shard_whole, sharded_logprobs
+from rl.ranks.share import filler, grey_image, has_images, share_out
+from rl.routing import RouterStatistics
+from rl.types import MicroBatch, Sample, StepBatch
+
+T = TypeVar("T")
+_MAXIMA = ("logprob_gap_max",)  # statistics that are no sums
+
+
+class RankLearner(Learner):
+    """A learner whose models are sharded over `mesh`, one rank of it.
+
+    `model` is the whole policy, the same on every rank; it is sharded in place and moved to the mesh's device.
+    """
+
+    def __init__(
+        self,
+        model: KimiVLForConditionalGeneration,
+        config: LearnerConfig,
+        *,
+        barred_ids: Sequence[int],
+        mesh: DeviceMesh,
+        compute_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(model, config, barred_ids=barred_ids)
+        self.mesh = mesh
+        shard(self.model, mesh, compute_dtype=compute_dtype)
+        self._shard_companions(compute_dtype)
+        self._barred = self._barred.to(self.model.device)
+        self._filler = filler(int((~self._barred).nonzero()[0]), ())
+        self.optimizer, self.schedule = self._new_optimizer()
+
+    def _shard_companions(self, compute_dtype: torch.dtype | None) -> None:
+        if self.companions.reference is not None:
+            shard(self.companions.reference, self.mesh, compute_dtype=compute_dtype)
+        critic = self.companions.critic
+        if critic is None:
+            return
+        modules = {"head": critic.head} | ({} if critic.backbone is None else {"backbone": critic.backbone})
+        names = {id(p): f"{part}.{n}" for part, m in modules.items() for n, p in m.named_parameters()}
+        shard_whole(critic.head, self.mesh)
+        if critic.backbone is not None:
+            shard(critic.backbone, self.mesh, compute_dtype=compute_dtype)
+        named = {f"{part}.{n}": p for part, m in modules.items() for n, p in m.named_parameters()}
+        rebind(critic.optimizer, names, named)
+
+    def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        if self.config.optimizer.name != "muon" or not hasattr(self, "mesh"):
+            return super()._new_optimizer()
+        optimizer = ShardedMuonWithAdamW(self.model.named_parameters(), self.config.optimizer)
+        return optimizer, build_schedule(optimizer, self.config.optimizer, total=self.config.total_steps)
+
+    # This rank's share
+
+    def _plan(self, samples: Sequence[Sample]) -> tuple[list[list[Sample]], ImageSet | None]:
+        """This rank's micro-batches, as many as any rank has; and its images, a grey one where only others have any."""
+        shares = share_out(samples, ranks=self.mesh.size(), budget=self.config.micro_batch_tokens)
+        own = shares[self.mesh.get_local_rank()]
+        images = collect_images([sample for part in own for sample in part])
+        if images is None and has_images(samples):
+            images = grey_image()
+        if samples:
+            self._filler = filler(int(self._filler.token_ids[0]), samples[0].columns)
+        missing = max(len(share) for share in shares) - len(own)
+        return own + [[self._filler]] * missing, images
+
+    def _add_gradient(
+        self,
+        part: Sequence[Sample],
+        images: ImageSet | None,
+        encoded: EncodedImages,
+        batch: StepBatch,
+        sums: dict[str, float],
+        routers: RouterStatistics,
+        *,
+        weight: float = 1.0,
+    ) -> None:
+        if part[0] is self._filler:
+            sums, routers, weight = defaultdict(float), RouterStatistics(), 0.0
+        super()._add_gradient(part, images, encoded, batch, sums, routers, weight=weight)
+
+    def _total(self, sums: dict[str, float], routers: RouterStatistics) -> tuple[dict[str, float], RouterStatistics]:
+        every = self._exchange((dict(sums), routers))
+        names = dict.fromkeys(name for own, _ in every for name in own)
+        total = {n: (max if n in _MAXIMA else sum)(own[n] for own, _ in every if n in own) for n in names}
+        return total, RouterStatistics.total([own for _, own in every])
+
+    def _in_order(self, samples: Sequence[Sample], found: Mapping[int, T]) -> list[T]:
+        own = {i: found[id(sample)] for i, sample in enumerate(samples) if id(sample) in found}
+        merged = {i: value for part in self._exchange(own) for i, value in part.items()}
+        return [merged[i] for i in range(len(samples))]
+
+    def _exchange(self, value: T) -> list[T]:
+        """Everybody's value, by rank."""
+        every: list[Any] = [None] * self.mesh.size()
+        dist.all_gather_object(every, value, group=self.mesh.get_group())
+        return every
+
+    def _head(
+        self, model: KimiVLForConditionalGeneration, hidden: torch.Tensor, micro: MicroBatch
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        targets = micro.targets.to(hidden.device)
+        return sharded_logprobs(model, hidden, targets, temperature=self.config.temperature, barred=self._barred)
+
+    # Checkpoints
+
+    def write_checkpoint(self, folder: Path) -> None:
+        """Write everything into `folder`, each rank its shards. All must call it."""
+        write_shards(folder, self.state_dict(), mesh=self.mesh)
+
+    def read_checkpoint(self, folder: Path) -> None:
+        """Restore `write_checkpoint()` of any number of ranks. All must call it."""
+        self.load_state_dict(read_shards(folder, mesh=self.mesh))
+
+    # Whole weights, on the first rank
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The policy's whole weights, adapters merged, on the first rank; nothing on the others. All must call it."""
+        return {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in self._gathered().items()}
+
+    def save(self, folder: Path) -> None:
+        """Write the policy, adapters merged, as a model's folder, from the first rank. All must call it."""
+        state = self._gathered()
+        if self._first:
+            self.model.save_pretrained(folder, state_dict=state)
+        dist.barrier(self.mesh.get_group())
+
+    def save_adapters(self, folder: Path) -> None:
+        """Write the adapters alone, if there are any, from the first rank. All must call it."""
+        state = gather_adapters(self.model, keep=self._first)
+        if self._first:
+            save_adapters(self.model, folder, state)
+        dist.barrier(self.mesh.get_group())
+
+    @property
+    def _first(self) -> bool:
+        return self.mesh.get_local_rank() == 0
+
+    def _gathered(self) -> dict[str, torch.Tensor]:
+        return gather(self.model, keep=self._first)

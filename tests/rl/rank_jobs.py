@@ -1,0 +1,183 @@
+"""What the ranks of a test do, and how they are started: one process each, joined by gloo."""
+
+import multiprocessing
+import socket
+import traceback
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from rl_helpers import barred_ids, build_model, make_prompt, make_samples
+from torch.distributed.device_mesh import init_device_mesh
+
+from configs.algorithms import LossConfig
+from configs.model import ModelConfig
+from configs.optimizer import OptimizerConfig
+from rl.adapters import prepare_training
+from rl.learner import Learner, LearnerConfig
+from rl.ranks.learner import RankLearner
+from rl.ranks.parallel import whole
+from rl.types import Sample
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+# Imported once for all ranks of all tests.
+_CONTEXT.set_forkserver_preload(["rl.ranks.learner", "kimi_vl.tiny", "torch.distributed.checkpoint"])
+
+
+def on_ranks(world, job, *args):
+    """The result of `job(mesh, *args)` on each of `world` ranks; fails with the tracebacks of those that fail."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    queue = _CONTEXT.Queue()
+    processes = [_CONTEXT.Process(target=_rank, args=(queue, rank, world, port, job, args)) for rank in range(world)]
+    for process in processes:
+        process.start()
+    try:
+        results = dict(queue.get(timeout=240) for _ in processes)
+    finally:
+        for process in processes:
+            process.join(10)
+            process.kill()
+    failed = [text for ok, text in results.values() if not ok]
+    assert not failed, "\n".join(failed)
+    return [results[rank][1] for rank in range(world)]
+
+
+def _rank(queue, rank, world, port, job, args):
+    torch.set_num_threads(1)
+    try:
+        store = f"tcp://127.0.0.1:{port}"
+        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
+        outcome = True, job(init_device_mesh("cpu", (world,)), *args)
+    except Exception:
+        outcome = False, f"rank {rank}: {traceback.format_exc()}"
+    queue.put((rank, outcome))
+
+
+def exact_model():
+    """In fp64; grouped_mm knows no fp64."""
+    model = build_model(dtype=torch.float64)
+    model.set_experts_implementation("eager")
+    return model
+
+
+def tied_model():
+    """The head is the embedding."""
+    model = exact_model()
+    model.lm_head.weight = model.model.language_model.embed_tokens.weight
+    return model
+
+
+def adapted_model():
+    """Adapters on everything that can have some, none of them zero."""
+    model = exact_model()
+    lora = {"rank": 2, "targets": ["attention", "mlp", "experts", "vision"]}
+    torch.manual_seed(3)
+    prepare_training(model, _model_config(lora), base="made")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    return model.double()
+
+
+def _model_config(lora):
+    from configs.model import LoraConfig
+
+    return ModelConfig(lora=LoraConfig(rank=lora["rank"], targets=tuple(lora["targets"])))
+
+
+def checkpointed_model():
+    """Activations are computed again in the backward pass."""
+    model = exact_model()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+MODELS = {
+    "fp32": build_model,
+    "fp64": exact_model,
+    "tied": tied_model,
+    "lora": adapted_model,
+    "checkpointing": checkpointed_model,
+}
+
+
+def uneven(rng, model):
+    """Groups of unlike size: with a budget of 40 tokens no number of ranks gets equal numbers of micro-batches."""
+    return make_samples(rng, model)
+
+
+def one_image(rng, model):
+    """Five groups of which one has an image: with two ranks or more, some have none."""
+    samples = []
+    for text, grids in ((9, ((2, 4),)), (8, ()), (12, ()), (6, ()), (3, ())):
+        prompt = make_prompt(rng, model, text=text, grids=grids)
+        samples += [sample(rng, prompt, length) for length in (5, 2)]
+    return samples
+
+
+def text_only(rng, model):
+    """No image at all."""
+    prompts = [make_prompt(rng, model, text=text) for text in (4, 9, 6)]
+    return [sample(rng, prompt, length) for prompt in prompts for length in (6, 3, 1)]
+
+
+def single(rng, model):
+    """One sample: all ranks but one only keep step."""
+    return [sample(rng, make_prompt(rng, model, text=5, grids=((2, 2),)), 4)]
+
+
+def sample(rng, prompt, length):
+    """A response of made-up tokens."""
+    return Sample(
+        prompt=prompt,
+        token_ids=rng.integers(0, 40, length),
+        old_logprobs=(-np.log(40) + 0.3 * rng.normal(size=length)).astype(np.float32),
+        advantage=float(rng.normal()),
+    )
+
+
+BATCHES = {"uneven": uneven, "one_image": one_image, "text_only": text_only, "single": single}
+
+
+def config(loss=None, **options):
+    """A learner's, with a budget so small that a step takes several micro-batches."""
+    defaults = {
+        "loss": loss or LossConfig(algorithm="grpo"),
+        "optimizer": OptimizerConfig(learning_rate=1e-3, grad_clip=1e9),
+        "temperature": 0.9,
+        "total_steps": 10,
+        "max_new_tokens": 16,
+        "micro_batch_tokens": 40,
+    }
+    return LearnerConfig(**(defaults | options))
+
+
+def make(mesh, kind, settings, **options):
+    """A learner on this rank; the ordinary one where there is no mesh."""
+    model = MODELS[kind]()
+    barred = barred_ids(model)
+    if mesh is None:
+        return Learner(model, settings, barred_ids=barred)
+    return RankLearner(model, settings, barred_ids=barred, mesh=mesh, **options)
+
+
+def draw(learner, batch, seed=0):
+    """A batch, the same for every rank."""
+    return BATCHES[batch](np.random.default_rng(seed), learner.model)
+
+
+def one_update(mesh, kind, batch, settings):
+    """(gradient and weights before and after by name, metrics) of one update; whole on every rank."""
+    learner = make(mesh, kind, settings)
+    before, seen = learner.weights(), {}
+
+    def look(*_):
+        seen.update({n: whole(p.grad).clone() for n, p in learner.model.named_parameters() if p.grad is not None})
+
+    handle = learner.optimizer.register_step_pre_hook(look)
+    metrics = learner.update(draw(learner, batch))
+    handle.remove()
+    return {n: g.numpy() for n, g in seen.items()}, before, learner.weights(), metrics
