@@ -43,7 +43,9 @@ def not_finite_inputs(samples: Sequence[Sample]) -> list[str]:
                 bad = ~np.isfinite(np.asarray(values, dtype=np.float32))  # the learner's type: 1e39 is infinite in it
             if bad.any():
                 first = np.asarray(values).ravel()[int(bad.ravel().argmax())]
-                lines.append(f"sample {at} (task {s.prompt.task.id}): {name} holds {first:g} ({bad.sum()} of {bad.size})")
+                lines.append(
+                    f"sample {at} (task {s.prompt.task.id}): {name} holds {first:g} ({bad.sum()} of {bad.size})"
+                )
     return lines
 
 

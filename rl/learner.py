@@ -186,9 +186,7 @@ class Learner:
         sums["approx_kl"] /= batch.tokens
         return {name: float(value) for name, value in sums.items()} | routers.metrics()
 
-    def _skipped(
-        self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]
-    ) -> SkippedUpdate:
+    def _skipped(self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]) -> SkippedUpdate:
         """All that the refused optimizer step depends on."""
         critic = self.companions.critic
         return SkippedUpdate(

@@ -21,9 +21,9 @@ def recorded_experts(completion: Completion) -> np.ndarray:
     """The experts that the engine recorded; UserError where it did not."""
     if completion.routed_experts is None:
         raise UserError(
-            "rl.router_replay is true, but the engine recorded no experts with its answers: this engine, or an engine "
-            "that was started without recording, cannot be replayed. Set rl.router_replay=false, and rl.loss.correction "
-            "if log-probs of engine and learner differ"
+            "rl.router_replay is true, but the engine recorded no experts with its answers: it cannot, or was started "
+            "without recording. Set rl.router_replay=false, and rl.loss.correction where log-probs of engine and "
+            "learner differ"
         )
     return completion.routed_experts
 
@@ -54,7 +54,9 @@ def routing_of(micro: MicroBatch, device: torch.device, *, keep_scores: bool = F
 
 def balance_term(routing: Routing, micro: MicroBatch, *, coef: float, step_sequences: int) -> LossOutput:
     """`coef` times the sequence-wise balance loss, summed over the layers; the metric is its mean over them."""
-    segments = torch.repeat_interleave(torch.arange(len(micro.segments)), torch.tensor([s.length for s in micro.segments]))
+    segments = torch.repeat_interleave(
+        torch.arange(len(micro.segments)), torch.tensor([s.length for s in micro.segments])
+    )
     members = torch.zeros(len(micro.lengths), len(micro.segments))
     members[micro.sequence_ids, segments[micro.predictors]] = 1  # a response belongs to its prompt and to itself
     total = torch.zeros(())

@@ -1,4 +1,4 @@
-"""The mixture of experts: kernels that agree, a router in float32, experts that are taken again, and what is observed."""
+"""The mixture of experts: kernels that agree, a router in float32, experts taken again, and what is observed."""
 
 import copy
 
@@ -70,7 +70,7 @@ def test_the_router_computes_in_float32(folder, embeds, autocast):
         exact = hidden.double() @ gate.weight.double().T
         assert logits.dtype == weights.dtype == torch.float32
         assert (logits - exact).abs().max() < 1e-5 * exact.abs().max()
-        assert ((logits.bfloat16() - exact).abs().max() > 1e-3 * exact.abs().max()), "bfloat16 would be seen"
+        assert (logits.bfloat16() - exact).abs().max() > 1e-3 * exact.abs().max(), "bfloat16 would be seen"
 
 
 def test_replaying_its_own_experts_changes_nothing(model, embeds):
@@ -89,7 +89,8 @@ def test_replayed_experts_are_taken_and_weighed_by_the_router_of_today(model, em
     layer = moe_layers(model)[0]
     hidden = embeds[0].detach()
     tokens = len(hidden)
-    given = torch.stack([torch.randperm(EXPERTS, generator=torch.Generator().manual_seed(i))[:TOP] for i in range(tokens)])
+    generator = torch.Generator().manual_seed(0)
+    given = torch.stack([torch.randperm(EXPERTS, generator=generator)[:TOP] for _ in range(tokens)])
     given[3:5] = -1
     routing = Routing(replay=given[:, None], keep_scores=True)
     output = layer(hidden[None], routing=routing, layer=0)[0]

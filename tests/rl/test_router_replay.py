@@ -12,13 +12,13 @@ from configs.rl import RLConfig, SamplingConfig
 from kimi_vl import TinySizes
 from kimi_vl.routing_kimi_vl import KimiVLMoE
 from kimi_vl.tiny import build_tiny_model, tiny_config
+from rewards.types import Score, Verdict, VerdictKind
 from rl.batch import collect_images, make_micro_batch
 from rl.collect import make_samples as samples_of
 from rl.errors import UserError
 from rl.forward import encode, response_hidden
 from rl.routing import RouterStatistics, routing_of
 from rl.types import Annotation, Sample
-from rewards.types import Score, Verdict, VerdictKind
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Completion, Group, Request, Rollout, ScoredRollout
 
@@ -52,9 +52,7 @@ def build(dtype):
 
 def rollouts(model, rng, *, record=True, groups=6, n=4):
     prompts = [make_prompt(rng, model, text=5 + i, grids=((2, 4),) if i % 2 else ()) for i in range(groups)]
-    engine = TransformersEngine(
-        copy.deepcopy(model), stop_ids=[0], barred_ids=barred_ids(model), record_experts=record
-    )
+    engine = TransformersEngine(copy.deepcopy(model), stop_ids=[0], barred_ids=barred_ids(model), record_experts=record)
     return prompts, engine.generate([Request(prompt=p, n=n, seed=i) for i, p in enumerate(prompts)], SAMPLING)
 
 
@@ -108,7 +106,9 @@ def test_experts_stand_beside_the_inputs_that_predict(rng, model):
     routes = [np.arange(2 * t, dtype=np.uint8).reshape(t, 1, 2) + 10 * i for i, t in enumerate((3, 2, 1))]
     routes[0][1] = 255  # not recorded: an inserted token
     samples = [
-        Sample(prompt=p, token_ids=np.arange(len(r)), old_logprobs=np.zeros(len(r), np.float32), advantage=0.0, experts=r)
+        Sample(
+            prompt=p, token_ids=np.arange(len(r)), old_logprobs=np.zeros(len(r), np.float32), advantage=0.0, experts=r
+        )
         for p, r in zip((first, first, second), routes, strict=True)
     ]
     placed = make_micro_batch(samples, None).experts
