@@ -11,22 +11,23 @@ from rl.cli import app
 from rl.commands.replay import replay_command
 from rl.metrics import read_metrics
 
-# Called for each of the 6 groups of a step; the third step's get rewards whose gradients are beyond float32.
+# Called for each of the 4 groups of a step; the second step's get rewards whose gradients are beyond float32.
 POISON = """
-from pathlib import Path
+from itertools import count
+
+groups = count()
 
 def poison(responses, reference, *, task):
-    calls = Path("calls.txt")
-    before = len(calls.read_text()) if calls.exists() else 0
-    if len(responses) == 4:  # an evaluation asks for one
-        calls.write_text("x" * (before + 1))
-    return [1e38 * (i % 2) if 12 <= before < 18 else float(i % 2) for i in range(len(responses))]
+    number = next(groups) if len(responses) == 4 else 0  # an evaluation asks for one
+    return [1e38 * (i % 2) if 4 <= number < 8 else float(i % 2) for i in range(len(responses))]
 """
 RL_ALONE = (
     "instruct=null",
     "long_cot=null",
     "export=false",
-    "rl.steps=4",
+    "rl.steps=3",
+    "rl.prompts_per_step=4",
+    "evaluation.tasks=4",
     "rl.loss.algorithm=dr_grpo",
     "rl.minibatches=1",
     "rl.length_reward=null",
@@ -42,18 +43,18 @@ def test_the_run_goes_on_and_the_step_can_be_replayed(make_mini):
     (mini.folder / "poison.py").write_text(POISON)
     mini.here()
     rows = read_metrics(mini.run_folder / "metrics.jsonl", stage="rl")
-    assert [r["skipped_updates"] for r in rows] == [0, 0, 1, 0]
-    assert [r["grad_norm"] is None or not math.isfinite(r["grad_norm"]) for r in rows] == [False, False, True, False]
+    assert [r["skipped_updates"] for r in rows] == [0, 1, 0]
+    assert [r["grad_norm"] is None or not math.isfinite(r["grad_norm"]) for r in rows] == [False, True, False]
     assert all(r["experts/flipped"] == 0 for r in rows), "recorded, replayed, and in float32 the same"
     kept = mini.run_folder / "rl" / "skipped"
-    assert [p.name for p in kept.iterdir()] == ["step-000003"]
-    assert (kept / "step-000003" / "recipe.yaml").read_text() == (mini.run_folder / "recipe.yaml").read_text()
-    assert json.loads((kept / "step-000003" / "why.json").read_text())[0]["reason"] == "not finite"
+    assert [p.name for p in kept.iterdir()] == ["step-000002"]
+    assert (kept / "step-000002" / "recipe.yaml").read_text() == (mini.run_folder / "recipe.yaml").read_text()
+    assert json.loads((kept / "step-000002" / "why.json").read_text())[0]["reason"] == "not finite"
 
     printed = io.StringIO()
-    (result,) = replay_command(str(mini.run_folder), 3, console=Console(file=printed, width=200))
+    (result,) = replay_command(str(mini.run_folder), 2, console=Console(file=printed, width=200))
     assert result.same, printed.getvalue()
     assert "e+37" in result.samples[0].name, "the advantages of that reward"
 
     runner = CliRunner()
-    assert runner.invoke(app, ["replay", str(mini.run_folder), "3"]).exit_code == 0
+    assert runner.invoke(app, ["replay", str(mini.run_folder), "2"]).exit_code == 0
