@@ -1,8 +1,8 @@
 """What the routers of one forward pass are told and what they tell: experts to take again, experts taken, scores.
 
-A token's experts are the top k of `s + b`, s the sigmoid of the router's logits and b the fixed `e_score_correction_bias`;
-their outputs are weighed by s alone, normalised. Logits, scores and weights are float32 whatever the model's type: a
-router that rounds chooses other experts than the one that sampled.
+A token's experts are the top k of `s + b`, s the sigmoid of the router's logits and b its `e_score_correction_bias`,
+a buffer that post-training leaves as it is; their outputs are weighed by s alone, normalised. Logits, scores and
+weights are float32 whatever the model's type: a router that rounds chooses other experts than the one that sampled.
 
 Shapes: `P` packed tokens, `M` mixture-of-experts layers, `k` experts a token, `E` experts of a layer.
 
@@ -84,11 +84,11 @@ class KimiVLDecoderLayer(DeepseekV3DecoderLayer):
         normed = self.post_attention_layernorm(hidden_states)
         if not isinstance(self.mlp, KimiVLMoE):
             return hidden_states + self.mlp(normed)
-        layer = self.self_attn.layer_idx - self.self_attn.config.first_k_dense_replace
+        layer = int(self.self_attn.layer_idx or 0) - int(self.self_attn.config.first_k_dense_replace or 0)
         return hidden_states + self.mlp(normed, routing=routing, layer=layer)
 
 
-def take_routing(layer: DeepseekV3DecoderLayer) -> None:
+def take_routing(layer: Any) -> None:
     """Make a layer that transformers has built understand `routing=`; its weights and their names stay."""
     layer.__class__ = KimiVLDecoderLayer  # the same fields: building it anew would allocate the experts twice
     if isinstance(layer.mlp, DeepseekV3MoE):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchao.optim import AdamW8bit
+from torchao.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
 
 from configs.optimizer import OptimizerConfig
 
@@ -19,8 +19,8 @@ class LeanAdamW(AdamW8bit):
     """Moments in 8 bits (blocks of 256 with a scale each, arXiv:2110.02861), in bfloat16 or in float32.
 
     An update is computed in float32; bfloat16 weights are rounded stochastically, so that a learning rate below their
-    resolution still moves them in the mean. In 8 bits, tensors of fewer than 4,096 numbers, and those that blocks do not
-    divide, keep moments in the weights' type.
+    resolution still moves them in the mean. In 8 bits, tensors of fewer than 4,096 numbers, and those that blocks do
+    not divide, keep moments in the weights' type.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], config: OptimizerConfig) -> None:

@@ -115,10 +115,10 @@ def _lean_adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> torc
     return LeanAdamW(parameters, config)
 
 
-def set_learning_rate(group: dict[str, Any], rate: float) -> None:
+def set_learning_rate(group: dict[str, Any], rate: float | torch.Tensor) -> None:
     """Give a group of parameters a learning rate; some optimizers keep theirs in a tensor that must stay the same."""
     if isinstance(group["lr"], torch.Tensor):
-        group["lr"].fill_(rate)
+        group["lr"].fill_(float(rate))
     else:
         group["lr"] = rate
 

@@ -21,9 +21,9 @@ def recorded_experts(completion: Completion) -> np.ndarray:
     """The experts that the engine recorded; UserError where it did not."""
     if completion.routed_experts is None:
         raise UserError(
-            "rl.router_replay is true, but the engine recorded no experts with its answers: this engine, or an engine "
-            "that was started without recording, cannot be replayed. Set rl.router_replay=false, and rl.loss.correction "
-            "if log-probs of engine and learner differ"
+            "rl.router_replay is true, but the engine recorded no experts with its answers: it cannot, or was started "
+            "without recording. Set rl.router_replay=false, and rl.loss.correction where log-probs of engine and "
+            "learner differ"
         )
     return completion.routed_experts
 

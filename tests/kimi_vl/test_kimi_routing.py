@@ -1,4 +1,4 @@
-"""The mixture of experts: kernels that agree, a router in float32, experts that are taken again, and what is observed."""
+"""The mixture of experts: kernels that agree, a router in float32, experts taken again, and what is observed."""
 
 import copy
 
@@ -89,9 +89,8 @@ def test_replayed_experts_are_taken_and_weighed_by_the_router_of_today(model, em
     layer = moe_layers(model)[0]
     hidden = embeds[0].detach()
     tokens = len(hidden)
-    given = torch.stack(
-        [torch.randperm(EXPERTS, generator=torch.Generator().manual_seed(i))[:TOP] for i in range(tokens)]
-    )
+    generator = torch.Generator().manual_seed(0)
+    given = torch.stack([torch.randperm(EXPERTS, generator=generator)[:TOP] for _ in range(tokens)])
     given[3:5] = -1
     routing = Routing(replay=given[:, None], keep_scores=True)
     output = layer(hidden[None], routing=routing, layer=0)[0]

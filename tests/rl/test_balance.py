@@ -11,7 +11,7 @@ from rl.losses.balance import sequence_balance
 def test_by_hand():
     """One sequence of two tokens, three experts, one route each.
 
-    Normalised scores (0.5, 0.25, 0.25) and (0.2, 0.6, 0.2): P = (0.35, 0.425, 0.225). Routes 0 and 1: f = 3/2 (1, 1, 0).
+    Normalised scores (0.5, 0.25, 0.25) and (0.2, 0.6, 0.2): P = (0.35, 0.425, 0.225). Routes 0, 1: f = 3/2 (1, 1, 0).
     """
     scores = torch.tensor([[0.8, 0.4, 0.4], [0.3, 0.9, 0.3]])
     loss = sequence_balance(scores, torch.tensor([[0], [1]]), torch.zeros(2, dtype=torch.long), torch.ones(1, 1))
