@@ -4,6 +4,7 @@ A chain kills one run several times, at a moment of `chaos_driver.py` each, and 
 a fixed seed; a kill that does not happen fails the test.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -47,15 +48,21 @@ def draw(seed):
 
 
 def processes_of(mark):
-    """Every process whose environment holds the mark: the run, its Ray and its workers."""
-    found = []
+    """{process: its name} where the environment holds the mark: the run, its Ray and its workers."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if mark.encode() in path.read_bytes():
-                found.append(int(path.parent.name))
+                name = path.with_name("cmdline").read_bytes().replace(b"\0", b" ").strip()
+                found[int(path.parent.name)] = name.decode(errors="replace")[:80]
         except OSError:
             continue  # it has ended, or is somebody else's
     return found
+
+
+def is_agent(name):
+    """Ray's two agents outlive their Ray by two minutes, in which they try to report its death to it."""
+    return name.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent"))
 
 
 def kill_at(mini, **plan):
@@ -65,12 +72,14 @@ def kill_at(mini, **plan):
     output, _ = process.communicate(timeout=240)
     assert process.returncode == -signal.SIGKILL, f"{plan} did not happen:\n{output}"
     deadline = time.monotonic() + 60
-    while processes_of(mark) and time.monotonic() < deadline:
+    while not all(map(is_agent, processes_of(mark).values())) and time.monotonic() < deadline:
         time.sleep(0.1)
     left = processes_of(mark)
     for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left, f"{plan}: processes {left} outlived the run"
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    orphans = [name for name in left.values() if name and not is_agent(name)]
+    assert not orphans, f"{plan}: {orphans} outlived the run"
     return output
 
 
@@ -115,7 +124,7 @@ def differences(a, b):
 NONE = ([], [], [], [])
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_three_kills_and_a_damaged_checkpoint_leave_no_trace(whole_run, make_mini):
     """In generation, in the middle of writing a checkpoint, in an update; then the newest checkpoint is cut short."""
     undisturbed, _ = whole_run
