@@ -121,6 +121,7 @@ def test_ci_passes_where_everything_passes(checkout):
         "ruff format --check .",
         "pyright ",
         "python -m pytest -m not slow and not chaos",
+        "python -m pytest -m chaos",
     ]
 
 
