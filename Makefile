@@ -10,7 +10,7 @@ INSTALLED_DEV := .venv/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart compare-algorithms setup test test-slow lint format clean
+.PHONY: help quickstart compare-algorithms setup test test-slow test-chaos lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,10 +25,13 @@ compare-algorithms: $(INSTALLED)  ## every RL algorithm on the quickstart's task
 setup: $(INSTALLED_DEV)  ## install everything that working on the code needs
 
 test: $(INSTALLED_DEV)  ## set up, then run the tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not chaos" $(ARGS)
 
 test-slow: $(INSTALLED_DEV)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-chaos: $(INSTALLED_DEV)  ## kill a run at many moments and compare what it ends in (about 15 minutes)
+	$(BIN)/python -m pytest -m chaos $(ARGS)
 
 lint: $(INSTALLED_DEV)  ## check style, format and types
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ import ray
 import torch
 from rich.console import Console
 
-from configs.load import load_recipe
+from configs.load import dump_recipe, load_recipe
 from rl.metrics import read_metrics
 from rl.run import run
 from rollouts.workers import start_ray
@@ -76,11 +76,12 @@ class Mini:
             os.chdir(before)
         return printed.getvalue()
 
-    def start(self):
-        """Start the command `thinkvl run` in a session of its own."""
-        command = [sys.executable, "-m", "rl.cli", "run", "mini.yaml", *self.overrides]
+    def start(self, program=("-m", "rl.cli"), **variables):
+        """Start the command `thinkvl run` in a session of its own, with more environment variables."""
+        command = [sys.executable, *program, "run", "mini.yaml", *self.overrides]
         environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
         environment |= {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment |= {"OMP_WAIT_POLICY": "passive", **variables}
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -109,10 +110,16 @@ class Mini:
         return int(rows[-1]["step"]) if rows else -1
 
     def begin_before_rl(self, whole):
-        """Start from a whole run's supervised stages, as if the run had been stopped before RL."""
+        """Start from a whole run's supervised stages, as if the run had been stopped before RL.
+
+        Overrides of this run may only be of keys that the supervised stages do not read.
+        """
         self.run_folder.parent.mkdir()
         later = ("rl", "export", "summary.json", "curves.png", "examples.html", "tensorboard")
         shutil.copytree(whole.run_folder, self.run_folder, ignore=shutil.ignore_patterns(*later))
+        (self.run_folder / "recipe.yaml").write_text(
+            dump_recipe(load_recipe(self.folder / "mini.yaml", self.overrides))
+        )
         lines = (self.run_folder / "metrics.jsonl").read_text().splitlines(keepends=True)
         kept = [line for line in lines if json.loads(line)["stage"] not in ("rl", "validation", "held_out/rl")]
         (self.run_folder / "metrics.jsonl").write_text("".join(kept))

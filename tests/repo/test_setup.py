@@ -120,7 +120,8 @@ def test_ci_passes_where_everything_passes(checkout):
         "ruff check .",
         "ruff format --check .",
         "pyright ",
-        "python -m pytest -m not slow",
+        "python -m pytest -m not slow and not chaos",
+        "python -m pytest -m chaos",
     ]
 
 

@@ -1,0 +1,97 @@
+"""The command `thinkvl`, but it kills itself with SIGKILL at a moment that the variable CHAOS names.
+
+`CHAOS` is JSON: `moment` (a key of MOMENTS), `call` (at its n-th call), `delay` (so many seconds after the call began,
+while the work goes on), `group` (all of the process group, or the driver alone). `disk` of that many bytes is no kill:
+from the n-th checkpoint on, files may not grow beyond it.
+"""
+
+import json
+import os
+import pathlib
+import resource
+import signal
+import threading
+import time
+
+import pyarrow.parquet as pq
+import torch
+
+from rewards.scorer import Scorer
+from rl.cli import main
+from rl.learner import Learner
+from rl.metrics import JsonlSink
+from rollouts.crew import Crew
+from rollouts.pool import RolloutPool
+
+PLAN = json.loads(os.environ["CHAOS"])
+
+
+def kill():
+    (os.killpg if PLAN["group"] else os.kill)(os.getpgid(0) if PLAN["group"] else os.getpid(), signal.SIGKILL)
+    time.sleep(60)  # the signal is on its way
+
+
+def later():
+    time.sleep(PLAN["delay"])
+    kill()
+
+
+def at_nth_call(owner, name, act):
+    """Before the n-th call of `owner.name`, `act(arguments)`."""
+    original, calls = getattr(owner, name), 0
+
+    def wrapped(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == PLAN["call"]:
+            act(*args)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def while_it_works(*_):
+    threading.Thread(target=later, daemon=True).start()
+
+
+def at_once(*_):
+    kill()
+
+
+def half_a_table(table, path, *_):
+    pathlib.Path(path).write_bytes(b"PAR1 and not much more")
+    kill()
+
+
+def half_a_checkpoint(_, file):
+    file.write(b"PK, and then nothing")
+    file.flush()
+    kill()
+
+
+def half_a_line(sink, stage, step, metrics):
+    sink._file.write('{"stage": "rl", "st')
+    sink._file.flush()
+    kill()
+
+
+def no_more_room(*_):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PLAN["disk"], resource.RLIM_INFINITY))
+
+
+MOMENTS = {
+    "generation": (RolloutPool, "generate", while_it_works),
+    "scoring": (Scorer, "score", while_it_works),
+    "recording": (pq, "write_table", half_a_table),
+    "update": (Learner, "update", while_it_works),
+    "publish": (Crew, "publish", while_it_works),
+    "metrics": (JsonlSink, "write", half_a_line),
+    "saving": (torch, "save", half_a_checkpoint),
+    "saved": (os, "fsync", at_once),  # before and after the rename of a checkpoint, and of the best model's folder
+    "best": (pathlib.Path, "rename", at_once),  # the two renames that put the best model's folder in place
+    "full disk": (torch, "save", no_more_room),
+}
+
+if __name__ == "__main__":
+    at_nth_call(*MOMENTS[PLAN["moment"]])
+    main()
