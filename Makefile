@@ -5,12 +5,13 @@ RECIPE ?= configs/recipes/quickstart.yaml
 ARGS ?=
 
 BIN := .venv/bin
+QUICK_BENCHMARKS := gpu learner verifiers publish engines reward_pool quickstart compare_algorithms
 INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart compare-algorithms setup test test-slow test-chaos lint format clean
+.PHONY: help quickstart compare-algorithms benchmarks-quick setup test test-slow test-chaos lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +22,9 @@ quickstart: $(INSTALLED)  ## set up, then train, evaluate and export a tiny thin
 
 compare-algorithms: $(INSTALLED)  ## every RL algorithm on the quickstart's task, over seeds (about an hour, resumable)
 	$(BIN)/python benchmarks/compare_algorithms.py $(ARGS)
+
+benchmarks-quick: $(INSTALLED_DEV)  ## every benchmark at its smallest, to see that it runs (minutes)
+	@set -e; for name in $(QUICK_BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --quick; done
 
 setup: $(INSTALLED_DEV)  ## install everything that working on the code needs
 

@@ -1,0 +1,63 @@
+"""Every benchmark script still runs: its imports and options here, its `--quick` among the slow tests."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+QUICK = ("gpu", "learner", "verifiers", "publish", "engines", "reward_pool", "quickstart", "compare_algorithms")
+OTHERS = ("errors", "fuzz_extraction")  # they ask for a trained model, and for a fuzzer that is no dependency
+HELP = """
+import contextlib, io, json, runpy, sys
+found = {}
+for path in sys.argv[1:]:
+    sys.argv = [path, "--help"]
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as end:
+            found[path] = [end.code, text.getvalue()]
+print(json.dumps(found))
+"""
+
+
+def run(arguments, timeout):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, env=environment
+    )
+
+
+def is_script(path):
+    return any("__main__" in ast.unparse(s.test) for s in ast.parse(path.read_text()).body if isinstance(s, ast.If))
+
+
+def test_every_script_is_named_here_and_in_the_make_target(folder):
+    assert {path.stem for path in folder.glob("*.py") if is_script(path)} == {*QUICK, *OTHERS}
+    makefile = (folder.parent / "Makefile").read_text(encoding="utf-8")
+    (line,) = [line for line in makefile.splitlines() if line.startswith("QUICK_BENCHMARKS")]
+    assert set(line.split(":=")[1].split()) == set(QUICK)
+
+
+def test_imports_and_options_of_every_script(folder):
+    paths = [folder / f"{name}.py" for name in QUICK]
+    finished = run(["-c", HELP, *paths], timeout=250)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    found = json.loads(finished.stdout.splitlines()[-1])
+    assert list(found) == list(map(str, paths))
+    for path, (code, text) in found.items():
+        assert code in (None, 0), path
+        assert "--quick" in text, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["learner", "verifiers", "publish", "engines", "reward_pool"])
+def test_quick_runs_end_with_a_line_of_json(folder, name):
+    finished = run([folder / f"{name}.py", "--quick"], timeout=280)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    last = json.loads(finished.stdout.splitlines()[-1])
+    assert any(isinstance(value, int | float) for value in last.values())
