@@ -17,7 +17,7 @@ from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from kimi_vl.packing import use_packed_attention
-from rl.adapters import merged_weights
+from rl.adapters import merged_weights, save_adapters
 from rl.batch import ImageSet, collect_images, make_micro_batch, split_by_tokens
 from rl.companions import Companions
 from rl.errors import UserError
@@ -242,6 +242,15 @@ class Learner:
         self._skipped_in_a_row = state["skipped_in_a_row"]
         self.companions.load_state_dict(state["companions"])
 
+    def write_checkpoint(self, folder: Path) -> dict[str, Any] | None:
+        """The state for the run's checkpoint; a learner on several ranks writes its shards into `folder` instead."""
+        return self.state_dict()
+
+    def read_checkpoint(self, folder: Path, state: dict[str, Any] | None) -> None:
+        """Restore `write_checkpoint()`. Raises UserError for shards: they are for several ranks."""
+        assert state is not None, folder
+        self.load_state_dict(state)
+
     def weights(self) -> dict[str, np.ndarray]:
         """A copy of the policy's weights by state-dict name, adapters merged, for engines."""
         return numpy_weights(self.model)
@@ -249,6 +258,13 @@ class Learner:
     def save(self, folder: Path) -> None:
         """Write the policy, adapters merged, as a model's folder."""
         self.model.save_pretrained(folder, state_dict=merged_weights(self.model))
+
+    def save_adapters(self, folder: Path) -> None:
+        """Write the adapters alone, if there are any."""
+        save_adapters(self.model, folder)
+
+    def close(self) -> None:
+        """Nothing to end: one process holds it all."""
 
 
 def numpy_weights(model: nn.Module) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from rl.collect import learnable, make_samples, permute_rewards, sample_metrics
 from rl.evaluate import request_seed
 from rl.gather import Gatherer
 from rl.learner import Learner
+from rl.ranks.group import LearnerGroup
 from rl.rollout_log import RolloutLog
 from rl.sync import WeightSync
 from rollouts.pool import RolloutPool
@@ -38,7 +39,7 @@ class Loop:
     config: RLConfig
     gatherer: Gatherer
     pool: RolloutPool
-    learner: Learner
+    learner: Learner | LearnerGroup
     log: RolloutLog
     sync: WeightSync
     seed: int

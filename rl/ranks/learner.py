@@ -22,7 +22,7 @@ from rl.batch import ImageSet, collect_images
 from rl.forward import EncodedImages
 from rl.learner import Learner, LearnerConfig
 from rl.optim import build_schedule
-from rl.ranks.checkpoint import read_shards, write_shards
+from rl.ranks.checkpoint import cut_model, cut_optimizer, read_shards, write_shards
 from rl.ranks.muon import ShardedMuonWithAdamW
 from rl.ranks.parallel import gather, gather_adapters, rebind, shard, shard_whole, sharded_logprobs
 from rl.ranks.share import filler, grey_image, has_images, share_out
@@ -106,9 +106,7 @@ class RankLearner(Learner):
     def _accumulate(self, batch: StepBatch) -> dict[str, float]:
         every = self._exchange(super()._accumulate(batch))
         names = dict.fromkeys(name for sums in every for name in sums)
-        return {
-            name: (max if name in _MAXIMA else sum)(sums[name] for sums in every if name in sums) for name in names
-        }
+        return {name: (max if name in _MAXIMA else sum)(sums[name] for sums in every if name in sums) for name in names}
 
     def _in_order(self, samples: Sequence[Sample], found: Mapping[int, T]) -> list[T]:
         own = {i: found[id(sample)] for i, sample in enumerate(samples) if id(sample) in found}
@@ -133,17 +131,37 @@ class RankLearner(Learner):
         """Write everything into `folder`, each rank its shards. All must call it."""
         write_shards(folder, self.state_dict(), mesh=self.mesh)
 
-    def read_checkpoint(self, folder: Path) -> None:
-        """Restore `write_checkpoint()` of any number of ranks. All must call it."""
-        self.load_state_dict(read_shards(folder, mesh=self.mesh))
+    def read_checkpoint(self, folder: Path, state: dict[str, Any] | None = None) -> None:
+        """Restore the shards that any number of ranks wrote into `folder`, or the whole `state` of a plain learner."""
+        self.load_state_dict(read_shards(folder, mesh=self.mesh) if state is None else self._cut(state))
+
+    def _cut(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state of a learner in one process, sharded as this one's."""
+        companions = state["companions"]
+        if (critic := companions["critic"]) is not None:
+            critic = {
+                "head": cut_model(critic["head"], self.mesh),
+                "backbone": cut_model(critic["backbone"], self.mesh),
+                "optimizer": cut_optimizer(critic["optimizer"], self.mesh),
+            }
+        optimizer = state["optimizer"]
+        if isinstance(self.optimizer, ShardedMuonWithAdamW):
+            optimizer = self.optimizer.of_views(optimizer)
+            optimizer = {name: cut_optimizer(part, self.mesh) for name, part in optimizer.items()}
+        else:
+            optimizer = cut_optimizer(optimizer, self.mesh)
+        reference = cut_model(companions["reference"], self.mesh)
+        return state | {
+            "model": cut_model(state["model"], self.mesh),
+            "optimizer": optimizer,
+            "companions": {"reference": reference, "critic": critic},
+        }
 
     # Whole weights, on the first rank
 
     def weights(self) -> dict[str, np.ndarray]:
         """The policy's whole weights, adapters merged, on the first rank; nothing on the others. All must call it."""
-        return {
-            name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in self._gathered().items()
-        }
+        return {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in self._gathered().items()}
 
     def save(self, folder: Path) -> None:
         """Write the policy, adapters merged, as a model's folder, from the first rank. All must call it."""

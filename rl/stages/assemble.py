@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+
 from configs.rl import RLConfig
-from kimi_vl import (
-    KimiVLForConditionalGeneration,
-)
+from kimi_vl import KimiVLForConditionalGeneration
+from rl.adapters import prepare_training
 from rl.console import StageProgress
 from rl.evaluate import VALIDATION_SEED, request_seed
 from rl.folder import STAGES
@@ -13,6 +14,8 @@ from rl.gather import Gatherer
 from rl.learner import Learner, LearnerConfig
 from rl.loop import Loop
 from rl.parts import Parts, load_policy
+from rl.ranks.group import LearnerGroup, RankSpec
+from rl.ranks.parallel import keep_no_activations
 from rl.rollout_log import RolloutLog
 from rl.stages.reinforce import ReinforceStage
 from rl.sync import USUAL_THRESHOLD, WeightSync, parity_prompts
@@ -21,10 +24,20 @@ from rollouts.tasks.mixture import held_out
 from rollouts.types import Prompt
 
 
-def reinforce(
-    parts: Parts, stage: RLConfig, model: KimiVLForConditionalGeneration
-) -> tuple[bool, KimiVLForConditionalGeneration]:
-    """Run the RL stage; return whether it was resumed, and the model with the best validation accuracy."""
+def reinforce(parts: Parts, stage: RLConfig, model_path: str) -> tuple[bool, KimiVLForConditionalGeneration]:
+    """Run the RL stage on the model in `model_path`; return whether it was resumed, and the model with the best
+    validation accuracy.
+    """
+    learner = _learner(parts, stage, model_path)
+    try:
+        resumed = _run(parts, stage, learner)
+    finally:
+        learner.close()
+    return resumed, load_policy(parts, str(parts.folder.stage("rl") / "best"))
+
+
+def _learner(parts: Parts, stage: RLConfig, model_path: str) -> Learner | LearnerGroup:
+    """The learner in this process, or on the recipe's ranks; on one rank too where several left a checkpoint."""
     config = parts.config
     learner_config = LearnerConfig(
         loss=stage.loss,
@@ -37,13 +50,34 @@ def reinforce(
         micro_batch_tokens=stage.micro_batch_tokens,
         seed=config.seed,
     )
-    loop = _loop(parts, stage, Learner(model, learner_config, barred_ids=parts.barred_ids))
+    sharded = any((parts.folder.stage("rl") / "checkpoints").glob("step-*.shards"))
+    if stage.ranks.count > 1 or sharded:
+        spec = RankSpec(
+            model_path=model_path,
+            model=config.model,
+            ranks=stage.ranks,
+            learner=learner_config,
+            barred_ids=parts.barred_ids,
+            random=torch.get_rng_state(),
+            threads=config.threads or 1,
+        )
+        return LearnerGroup(spec)
+    model = load_policy(parts, model_path)
+    prepare_training(model, config.model, base=model_path)
+    if stage.ranks.checkpointing:
+        keep_no_activations(model)
+    return Learner(model, learner_config, barred_ids=parts.barred_ids)
+
+
+def _run(parts: Parts, stage: RLConfig, learner: Learner | LearnerGroup) -> bool:
+    """Run the remaining steps; whether some were done before."""
+    loop = _loop(parts, stage, learner)
     folder = parts.folder.stage("rl")
     stage_run = ReinforceStage(
         loop,
         folder=folder,
         validation=_validation(parts),
-        evaluation=config.evaluation,
+        evaluation=parts.config.evaluation,
         metrics=parts.metrics,
         say=parts.console.print,
     )
@@ -55,13 +89,14 @@ def reinforce(
             bar.advance({name: values[name] for name in shown if name in values})
 
         stage_run.run(start, on_step)
-    return start > 0, load_policy(parts, str(folder / "best"))
+    return start > 0
 
 
-def _loop(parts: Parts, stage: RLConfig, learner: Learner) -> Loop:
+def _loop(parts: Parts, stage: RLConfig, learner: Learner | LearnerGroup) -> Loop:
     """The parts of the RL stage, put together."""
     seed = request_seed(parts.config.seed, 100)
     threshold = stage.parity_threshold
+    dtype = stage.ranks.compute_dtype or parts.config.model.dtype
     return Loop(
         config=stage,
         gatherer=Gatherer(
@@ -81,7 +116,7 @@ def _loop(parts: Parts, stage: RLConfig, learner: Learner) -> Loop:
             learner=learner,
             prompts=parity_prompts(parts.renderer),
             sampling=stage.sampling,
-            threshold=USUAL_THRESHOLD[parts.config.model.dtype] if threshold is None else threshold,
+            threshold=USUAL_THRESHOLD[dtype] if threshold is None else threshold,
             say=parts.console.print,
         ),
         seed=seed,
