@@ -38,8 +38,8 @@ def shard(model: KimiVLForConditionalGeneration, mesh: DeviceMesh, *, compute_dt
         parts.mm_projector,
         *parts.language_model.layers,
         *ends,
-        parts.language_model,
-        model,
+        parts.language_model.norm,
+        model,  # nothing is left for it, or the tied matrix
     ]
     # The projector returns a view; nothing is added to it in place.
     warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .*Projection.* returned a view tensor")
