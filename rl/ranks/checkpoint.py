@@ -78,7 +78,8 @@ def cut_optimizer(state: Mapping[str, Any], mesh: DeviceMesh) -> dict[str, Any]:
 
 
 def _cut(tensor: torch.Tensor, mesh: DeviceMesh) -> DTensor:
-    return distribute_tensor(tensor.to(mesh.device_type), mesh, [Shard(0)], src_data_rank=None)
+    """This rank's shard, in memory of its own: as a view it would keep the whole."""
+    return distribute_tensor(tensor.to(mesh.device_type), mesh, [Shard(0)], src_data_rank=None).clone()
 
 
 def _take_apart(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], Any]:

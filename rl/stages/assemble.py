@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from configs.rl import RLConfig
@@ -53,7 +55,7 @@ def _learner(parts: Parts, stage: RLConfig, model_path: str) -> Learner | Learne
     sharded = any((parts.folder.stage("rl") / "checkpoints").glob("step-*.shards"))
     if stage.ranks.count > 1 or sharded:
         spec = RankSpec(
-            model_path=model_path,
+            model_path=str(Path(model_path).resolve()) if Path(model_path).exists() else model_path,
             model=config.model,
             ranks=stage.ranks,
             learner=learner_config,

@@ -186,10 +186,10 @@ def two_updates(mesh, kind, settings, options):
 
 
 def go_on(mesh, kind, settings, read, write):
-    """Restore the checkpoint `read`, if any, update twice, and write one; (weights, metrics, whole optimizer state)."""
+    """Restore the checkpoint `read`, if any, update twice, and write one; (weights, metrics)."""
     learner = make(mesh, kind, settings)
-    if isinstance(read, dict):
-        learner.read_checkpoint(None, read)
+    if read is not None and read.suffix == ".pt":
+        learner.read_checkpoint(read, torch.load(read, weights_only=False))
     elif read is not None:
         learner.read_checkpoint(read, None)
     every = [learner.update(draw(learner, batch, seed=learner.version)) for batch in ("one_image", "text_only")]
