@@ -98,6 +98,25 @@ class PartialConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RanksConfig:
+    """On how many processes the learner runs; what is learnt does not depend on it."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    count: int = 1  # each holds a part of the weights and of the optimizer's state, and learns from a part of the step
+    compute_dtype: Literal["bfloat16"] | None = None  # of the passes, over weights that stay in model.dtype
+
+    def __post_init__(self) -> None:
+        _check(self.count > 0, "count", self.count, "1 or more")
+        _check(
+            self.compute_dtype is None or self.count > 1,
+            "compute_dtype",
+            self.compute_dtype,
+            "left out where count is 1: one rank computes in model.dtype",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RLConfig:
     """The reinforcement-learning stage."""
 
@@ -109,6 +128,7 @@ class RLConfig:
     epochs: int = 1  # passes over each step's rollouts
     minibatches: int = 1  # optimizer steps in each pass
     micro_batch_tokens: int = 16_384  # packed into one forward pass
+    ranks: RanksConfig = field(default_factory=RanksConfig)
     workers: int = 2  # rollout actors
     worker_deadline: float = 120.0  # seconds without any progress after which a worker hangs, and is replaced
     router_replay: bool = False  # the update takes the experts that the engine recorded (arXiv:2510.11370)

@@ -17,12 +17,18 @@ class CheckpointError(RuntimeError):
     """No checkpoint could be read; the message names the files and what to do."""
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int = 2) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, state: dict[str, Any], *, keep: int = 2, shards: Path | None = None
+) -> Path:
     """Write `state` as `folder/step-NNNNNN.pt` and delete all but the newest `keep`.
 
-    A full disk raises OSError and leaves the older checkpoints as they are.
+    The folder `shards`, which a learner on several ranks wrote, becomes part of it. A full disk raises OSError and
+    leaves the older checkpoints as they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if shards is not None:
+        state = {**state, "shards": _sizes(shards)}
+        replace_folder(shards, shards_of(folder, step))
     path = folder / f"step-{step:06d}.pt"
     partial = path.with_suffix(".partial")
     try:
@@ -37,7 +43,30 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
     sync_folder(folder)
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink()
+    _remove_left_over_shards(folder)
     return path
+
+
+def shards_of(folder: Path, step: int) -> Path:
+    """Where the learner's shards of a checkpoint lie, if it has any."""
+    return folder / f"step-{step:06d}.shards"
+
+
+def fresh_shards(folder: Path, step: int) -> Path:
+    """Where a learner writes its shards; `save_checkpoint` then renames the folder."""
+    return folder / f"step-{step:06d}.shards.partial"
+
+
+def _sizes(shards: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in sorted(shards.iterdir())}
+
+
+def _remove_left_over_shards(folder: Path) -> None:
+    """Shards whose checkpoint is gone, or was never finished."""
+    kept = {path.stem for path in list_checkpoints(folder)}
+    for shards in folder.glob("step-*.shards*"):
+        if shards.suffix != ".shards" or shards.stem not in kept:
+            shutil.rmtree(shards)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -56,7 +85,11 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
             with zipfile.ZipFile(path) as archive:
                 if (part := archive.testzip()) is not None:  # torch.load does not look at the checksums
                     raise zipfile.BadZipFile(f"wrong checksum of {part}")
-            return torch.load(path, map_location="cpu", weights_only=False), problems
+            state = torch.load(path, map_location="cpu", weights_only=False)
+            shards = shards_of(folder, state["step"])
+            if "shards" in state and _sizes(shards) != state["shards"]:
+                raise OSError(f"{shards} does not hold the files that were written")
+            return state, problems
         except Exception as error:  # a cut or damaged file fails in many ways: zip, pickle, EOF, ...
             problems.append(f"{path} cannot be read ({type(error).__name__}: {error}); trying the one before")
     if problems:

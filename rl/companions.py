@@ -56,7 +56,8 @@ class Companions:
     ) -> dict[int, Annotation]:
         """What the recipe asks of each response before its advantages are known, by `id(sample)`.
 
-        `plan` are the micro-batches that hold the samples, and their images. `logprobs_of(model, hidden, micro)` are the log-probs `[N]` of the response tokens under a model's head.
+        `plan` are the micro-batches that hold the samples, and their images; `logprobs_of(model, hidden, micro)` the
+        log-probs `[N]` of the response tokens under a model's head.
         """
         parts, images = plan
         if not (parts and (self._asks_policy or self.reference or self.critic)):

@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from configs.load import digest, dump_recipe, load_recipe
+from configs.rl import RanksConfig
 from configs.schema import RunConfig
 from rl.errors import UserError
 
@@ -58,7 +59,7 @@ class RunFolder:
             ) from error
         if recipe.exists():
             found = load_recipe(recipe)
-            if digest(found) != digest(config):
+            if digest(_as_learnt(found)) != digest(_as_learnt(config)):
                 raise UserError(_other_recipe(config, found))
         elif any(p.name not in _BEFORE_RECIPE for p in folder.path.iterdir()):
             raise UserError(
@@ -112,6 +113,15 @@ def write_json(path: Path, value: object) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def _as_learnt(config: RunConfig) -> RunConfig:
+    """The recipe without what does not change what is learnt: a run may go on with another number of ranks."""
+    if config.rl is None:
+        return config
+    return replace(
+        config, rl=replace(config.rl, ranks=RanksConfig(count=2, compute_dtype=config.rl.ranks.compute_dtype))
+    )
 
 
 def _other_recipe(config: RunConfig, found: RunConfig) -> str:

@@ -16,7 +16,7 @@ from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from kimi_vl.packing import use_packed_attention
-from rl.adapters import merged_weights
+from rl.adapters import merged_weights, save_adapters
 from rl.batch import ImageSet, collect_images, make_micro_batch, split_by_tokens
 from rl.checkpoint import random_state
 from rl.companions import Companions
@@ -203,7 +203,9 @@ class Learner:
         routing = routing_of(micro, self.model.device, keep_scores=coef > 0)
         hidden = response_hidden(self.model, micro, encoded.features, routing=routing)
         logprobs, entropy = self._head(self.model, hidden, micro)
-        output = policy_loss(self._inputs(micro, logprobs, entropy, batch), self.config.loss)
+        output = policy_loss(
+            _loss_inputs(micro, logprobs, entropy, batch, max_tokens=self.config.max_new_tokens), self.config.loss
+        )
         if coef:
             output += balance_term(routing, micro, coef=coef, step_sequences=batch.sequences)
         output = self.companions.add_value_loss(output, micro, hidden, step_tokens=batch.tokens)
@@ -244,24 +246,6 @@ class Learner:
             barred=self._barred,
         )
 
-    def _inputs(self, micro: MicroBatch, logprobs: torch.Tensor, entropy: torch.Tensor, batch: StepBatch) -> LossInputs:
-        device = self.model.device
-        columns = {name: c.to(device) for name, c in micro.columns.items() if name not in ("old_values", "returns")}
-        return LossInputs(
-            logprobs=logprobs,
-            old_logprobs=micro.old_logprobs.to(device),
-            advantages=micro.advantages.to(device),
-            sequence_ids=micro.sequence_ids.to(device),
-            lengths=micro.lengths.to(device),
-            step_sequences=batch.sequences,
-            step_tokens=batch.tokens,
-            max_tokens=self.config.max_new_tokens,
-            entropy=entropy,
-            imitated=micro.imitated.to(device),
-            step_imitated_tokens=batch.imitated_tokens,
-            **columns,
-        )
-
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on exactly."""
         return {
@@ -282,6 +266,15 @@ class Learner:
         self._guard.load_state_dict(state["guard"])
         self.companions.load_state_dict(state["companions"])
 
+    def write_checkpoint(self, folder: Path) -> dict[str, Any] | None:
+        """The state for the run's checkpoint; a learner on several ranks writes its shards into `folder` instead."""
+        return self.state_dict()
+
+    def read_checkpoint(self, folder: Path, state: dict[str, Any] | None) -> None:
+        """Restore `write_checkpoint()`. Raises UserError for shards: they are for several ranks."""
+        assert state is not None, folder
+        self.load_state_dict(state)
+
     def weights(self) -> dict[str, np.ndarray]:
         """A copy of the policy's weights by state-dict name, adapters merged, for engines."""
         return numpy_weights(self.model)
@@ -289,6 +282,13 @@ class Learner:
     def save(self, folder: Path) -> None:
         """Write the policy, adapters merged, as a model's folder."""
         self.model.save_pretrained(folder, state_dict=merged_weights(self.model))
+
+    def save_adapters(self, folder: Path) -> None:
+        """Write the adapters alone, if there are any."""
+        save_adapters(self.model, folder)
+
+    def close(self) -> None:
+        """Nothing to end: one process holds it all."""
 
 
 def numpy_weights(model: nn.Module) -> dict[str, np.ndarray]:
@@ -310,6 +310,28 @@ def _minibatches(samples: Sequence[Sample], count: int, rng: np.random.Generator
     for position, index in enumerate(order):
         parts[position % count].extend(ordered[index])
     return [part for part in parts if part]
+
+
+def _loss_inputs(
+    micro: MicroBatch, logprobs: torch.Tensor, entropy: torch.Tensor, batch: StepBatch, *, max_tokens: int
+) -> LossInputs:
+    """A micro-batch as the losses read it, beside the step's counts."""
+    device = logprobs.device
+    columns = {name: c.to(device) for name, c in micro.columns.items() if name not in ("old_values", "returns")}
+    return LossInputs(
+        logprobs=logprobs,
+        old_logprobs=micro.old_logprobs.to(device),
+        advantages=micro.advantages.to(device),
+        sequence_ids=micro.sequence_ids.to(device),
+        lengths=micro.lengths.to(device),
+        step_sequences=batch.sequences,
+        step_tokens=batch.tokens,
+        max_tokens=max_tokens,
+        entropy=entropy,
+        imitated=micro.imitated.to(device),
+        step_imitated_tokens=batch.imitated_tokens,
+        **columns,
+    )
 
 
 def _add_statistics(

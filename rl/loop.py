@@ -13,6 +13,7 @@ from rl.evaluate import request_seed
 from rl.gather import Gatherer
 from rl.learner import Learner
 from rl.partial import oldest_learnt
+from rl.ranks.group import LearnerGroup
 from rl.rollout_log import RolloutLog
 from rl.sync import WeightSync
 from rollouts.pool import RolloutPool
@@ -39,7 +40,7 @@ class Loop:
     config: RLConfig
     gatherer: Gatherer
     pool: RolloutPool
-    learner: Learner
+    learner: Learner | LearnerGroup
     log: RolloutLog
     sync: WeightSync
     seed: int

@@ -89,7 +89,7 @@ def open_parts(config: RunConfig, folder: RunFolder, base: Path, console: Consol
             console.print(f"held-out: {count} tasks left out ({reason})")
         stop, barred = stop_and_barred_ids(checkpoint, processor)
         workers = config.rl.workers if config.rl else 1
-        started = start_ray(workers)
+        started = start_ray(workers + (config.rl.ranks.count if config.rl else 1) - 1)
         spec = EngineSpec(
             model_path=checkpoint,
             dtype=config.model.dtype,

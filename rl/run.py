@@ -77,14 +77,14 @@ def run(config: RunConfig, *, base: Path, console: Console) -> Path:
 def _run_stage(parts: Parts, name: str, stage: SFTConfig | RLConfig, model_path: str) -> list[ScoredRollout]:
     """Train one stage, save its model, evaluate it on held-out tasks, record it; return the greedy answers."""
     began = time.monotonic()
-    model = load_policy(parts, model_path)
-    prepare_training(model, parts.config.model, base=model_path)
     if isinstance(stage, SFTConfig):
+        model = load_policy(parts, model_path)
+        prepare_training(model, parts.config.model, base=model_path)
         resumed = _supervised(parts, name, stage, model)
         save_adapters(model, parts.folder.stage(name) / "adapter")
         final = model
     else:
-        resumed, final = reinforce(parts, stage, model)
+        resumed, final = reinforce(parts, stage, model_path)
     seconds = time.monotonic() - began
     target = parts.folder.stage(name) / "model"
     final.save_pretrained(target, state_dict=merged_weights(final))

@@ -11,9 +11,9 @@ from PIL import Image
 
 from configs.rl import SamplingConfig
 from rewards.types import Task
-from rl.adapters import merged_weights
 from rl.errors import UserError
 from rl.learner import Learner
+from rl.ranks.group import LearnerGroup
 from rl.types import Sample
 from rollouts.pool import RolloutPool
 from rollouts.prompts import PromptRenderer
@@ -50,7 +50,7 @@ class WeightSync:
     """
 
     pool: RolloutPool
-    learner: Learner
+    learner: Learner | LearnerGroup
     prompts: Sequence[Prompt]
     sampling: SamplingConfig  # of the rollouts: log-probs are under its temperature
     threshold: float
@@ -88,7 +88,7 @@ class WeightSync:
         )
 
     def _verdict(self, gap: float) -> str:
-        own = checksums(merged_weights(self.learner.model))
+        own = checksums(self.learner.weights())
         named = []
         for slot, held in enumerate(self.pool.crew.held()):
             names = differing(own, held)

@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard, zeros
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor, zeros
 
 _REST = "rest.pkl"  # what is no tensor: positions of schedules, counters, an optimizer's settings
+_BUFFERS = ("e_score_correction_bias", "inv_freq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,9 @@ class _Tensor:
 def write_shards(folder: Path, state: Mapping[str, Any], *, mesh: DeviceMesh) -> None:
     """Write `state` (nested dicts and lists) into `folder`, fsynced; all ranks must call it."""
     tensors, rest = _take_apart(state)
-    dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder, sync_files=True), process_group=mesh.get_group())
+    state_dict_saver.save(
+        tensors, storage_writer=FileSystemWriter(folder, sync_files=True), process_group=mesh.get_group()
+    )
     if mesh.get_local_rank() == 0:
         with (folder / _REST).open("wb") as file:
             pickle.dump(rest, file)
@@ -45,7 +49,7 @@ def read_shards(folder: Path, *, mesh: DeviceMesh) -> dict[str, Any]:
     """The state in `folder`, its shards cut anew for this mesh; all ranks must call it."""
     rest = pickle.loads((folder / _REST).read_bytes())
     sharded = {tensor.key for tensor in _tensors(rest) if tensor.sharded}
-    reader = dcp.FileSystemReader(folder)
+    reader = FileSystemReader(folder)
     found: dict[str, Any] = {}
     for key, saved in reader.read_metadata().state_dict_metadata.items():
         size, dtype = saved.size, saved.properties.dtype  # pyright: ignore[reportAttributeAccessIssue]
@@ -53,8 +57,29 @@ def read_shards(folder: Path, *, mesh: DeviceMesh) -> dict[str, Any]:
             found[key] = zeros(size, dtype=dtype, device_mesh=mesh, placements=[Shard(0)])
         else:
             found[key] = torch.zeros(size, dtype=dtype)
-    dcp.load(found, storage_reader=reader, process_group=mesh.get_group())
+    state_dict_loader.load(found, storage_reader=reader, process_group=mesh.get_group())
     return _put_together(found, rest)
+
+
+def cut_model(state: Mapping[str, torch.Tensor] | None, mesh: DeviceMesh) -> dict[str, torch.Tensor] | None:
+    """A whole model's state dict with its weights sharded; buffers stay whole. Every rank holds the whole."""
+    if state is None:
+        return None
+    return {name: tensor if name.endswith(_BUFFERS) else _cut(tensor, mesh) for name, tensor in state.items()}
+
+
+def cut_optimizer(state: Mapping[str, Any], mesh: DeviceMesh) -> dict[str, Any]:
+    """A plain optimizer's state dict with everything sharded that has a dimension: what is as large as a weight."""
+    inner = {
+        index: {name: _cut(value, mesh) if value.ndim else value for name, value in values.items()}
+        for index, values in state["state"].items()
+    }
+    return {"state": inner, "param_groups": state["param_groups"]}
+
+
+def _cut(tensor: torch.Tensor, mesh: DeviceMesh) -> torch.Tensor:
+    """This rank's shard, in memory of its own: as a view it would keep the whole."""
+    return distribute_tensor(tensor.to(mesh.device_type), mesh, [Shard(0)], src_data_rank=None).clone()
 
 
 def _take_apart(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], Any]:

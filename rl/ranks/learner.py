@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,11 +23,12 @@ from rl.batch import ImageSet, collect_images
 from rl.forward import EncodedImages
 from rl.learner import Learner, LearnerConfig
 from rl.optim import build_schedule
-from rl.ranks.checkpoint import read_shards, write_shards
+from rl.ranks.checkpoint import cut_model, cut_optimizer, read_shards, write_shards
 from rl.ranks.muon import ShardedMuonWithAdamW
-from rl.ranks.parallel import gather, gather_adapters, rebind, shard, shard_whole, sharded_logprobs
+from rl.ranks.parallel import gather, gather_adapters, rebind, shard, shard_whole, sharded_logprobs, whole_tree
 from rl.ranks.share import filler, grey_image, has_images, share_out
 from rl.routing import RouterStatistics
+from rl.spikes import OnSkip, SkippedUpdate
 from rl.types import MicroBatch, Sample, StepBatch
 
 T = TypeVar("T")
@@ -47,8 +49,9 @@ class RankLearner(Learner):
         barred_ids: Sequence[int],
         mesh: DeviceMesh,
         compute_dtype: torch.dtype | None = None,
+        on_skip: OnSkip | None = None,
     ) -> None:
-        super().__init__(model, config, barred_ids=barred_ids)
+        super().__init__(model, config, barred_ids=barred_ids, on_skip=on_skip)
         self.mesh = mesh
         shard(self.model, mesh, compute_dtype=compute_dtype)
         self._shard_companions(compute_dtype)
@@ -128,15 +131,42 @@ class RankLearner(Learner):
         targets = micro.targets.to(hidden.device)
         return sharded_logprobs(model, hidden, targets, temperature=self.config.temperature, barred=self._barred)
 
+    def _skipped(self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]) -> SkippedUpdate:
+        """With whole tensors, which one process can replay; all ranks must ask."""
+        shards = super()._skipped(batch, number, random, figures)
+        return replace(shards, weights=whole_tree(shards.weights), critic=whole_tree(shards.critic))
+
     # Checkpoints
 
     def write_checkpoint(self, folder: Path) -> None:
         """Write everything into `folder`, each rank its shards. All must call it."""
         write_shards(folder, self.state_dict(), mesh=self.mesh)
 
-    def read_checkpoint(self, folder: Path) -> None:
-        """Restore `write_checkpoint()` of any number of ranks. All must call it."""
-        self.load_state_dict(read_shards(folder, mesh=self.mesh))
+    def read_checkpoint(self, folder: Path, state: dict[str, Any] | None = None) -> None:
+        """Restore the shards that any number of ranks wrote into `folder`, or the whole `state` of a plain learner."""
+        self.load_state_dict(read_shards(folder, mesh=self.mesh) if state is None else self._cut(state))
+
+    def _cut(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state of a learner in one process, sharded as this one's."""
+        companions = state["companions"]
+        if (critic := companions["critic"]) is not None:
+            critic = {
+                "head": cut_model(critic["head"], self.mesh),
+                "backbone": cut_model(critic["backbone"], self.mesh),
+                "optimizer": cut_optimizer(critic["optimizer"], self.mesh),
+            }
+        optimizer = state["optimizer"]
+        if isinstance(self.optimizer, ShardedMuonWithAdamW):
+            optimizer = self.optimizer.of_views(optimizer)
+            optimizer = {name: cut_optimizer(part, self.mesh) for name, part in optimizer.items()}
+        else:
+            optimizer = cut_optimizer(optimizer, self.mesh)
+        reference = cut_model(companions["reference"], self.mesh)
+        return state | {
+            "model": cut_model(state["model"], self.mesh),
+            "optimizer": optimizer,
+            "companions": {"reference": reference, "critic": critic},
+        }
 
     # Whole weights, on the first rank
 

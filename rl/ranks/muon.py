@@ -36,6 +36,20 @@ class ShardedMuonWithAdamW(MuonWithAdamW):
         )
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]
 
+    def of_views(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state of a plain `MuonWithAdamW`, with a momentum for each of its views, as this optimizer's, whole."""
+        (group,) = self._muon.param_groups
+        views, at, momenta = state["muon"]["state"], 0, {}
+        for index, (name, parameter) in enumerate(zip(self._muon.names, group["params"], strict=True)):
+            count = len(matrix_views(name, torch.empty(parameter.shape, device="meta")))
+            parts = [views[i]["momentum_buffer"] for i in range(at, at + count) if i in views]
+            if parts:
+                momenta[index] = {"momentum_buffer": torch.cat(parts).reshape(parameter.shape)}
+            at += count
+        options = {key: value for key, value in state["muon"]["param_groups"][0].items() if key in group}
+        options["params"] = list(range(len(group["params"])))
+        return {"muon": {"state": momenta, "param_groups": [options]}, "adamw": state["adamw"]}
+
     def step(self, closure: None = None) -> None:
         """One update of both optimizers; all ranks must call it. Closures are not supported."""
         self._muon.step()
@@ -51,14 +65,14 @@ class _ShardedMuon(torch.optim.Optimizer):
     """The matrices' half. A parameter without a gradient stays as it is, as in torch.optim.Muon."""
 
     def __init__(self, named: list[tuple[str, nn.Parameter]], *, lr: float, weight_decay: float) -> None:
-        self._names = [name for name, _ in named]
+        self.names = [name for name, _ in named]
         super().__init__([{"params": [p for _, p in named]}], {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One update of every matrix."""
         (group,) = self.param_groups
-        for name, parameter in zip(self._names, group["params"], strict=True):
+        for name, parameter in zip(self.names, group["params"], strict=True):
             if parameter.grad is None:
                 continue
             state = self.state[parameter]

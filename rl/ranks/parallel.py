@@ -38,8 +38,8 @@ def shard(model: KimiVLForConditionalGeneration, mesh: DeviceMesh, *, compute_dt
         parts.mm_projector,
         *parts.language_model.layers,
         *ends,
-        parts.language_model,
-        model,
+        parts.language_model.norm,
+        model,  # nothing is left for it, or the tied matrix
     ]
     # The projector returns a view; nothing is added to it in place.
     warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .*Projection.* returned a view tensor")
@@ -84,6 +84,15 @@ def rebind(optimizer: torch.optim.Optimizer, names: dict[int, str], named: dict[
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor itself, or all of a sharded one; all ranks must ask together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_tree(value: Any) -> Any:
+    """A nested state with every tensor whole and on the CPU; all ranks must ask together."""
+    if isinstance(value, dict):
+        return {key: whole_tree(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [whole_tree(inner) for inner in value]
+    return whole(value).detach().cpu() if isinstance(value, torch.Tensor) else value
 
 
 @torch.no_grad()

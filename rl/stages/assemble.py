@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
+
 from configs.load import dump_recipe
 from configs.rl import RLConfig
-from kimi_vl import (
-    KimiVLForConditionalGeneration,
-)
+from kimi_vl import KimiVLForConditionalGeneration
+from rl.adapters import prepare_training
 from rl.console import StageProgress
 from rl.evaluate import VALIDATION_SEED, request_seed
 from rl.folder import STAGES
@@ -15,6 +18,7 @@ from rl.learner import Learner, LearnerConfig
 from rl.loop import Loop
 from rl.partial import PartialRollouts
 from rl.parts import Parts, load_policy
+from rl.ranks.group import LearnerGroup, RankSpec
 from rl.rollout_log import RolloutLog
 from rl.spikes import SkippedUpdates
 from rl.stages.reinforce import ReinforceStage
@@ -24,10 +28,21 @@ from rollouts.tasks.mixture import held_out
 from rollouts.types import Prompt
 
 
-def reinforce(
-    parts: Parts, stage: RLConfig, model: KimiVLForConditionalGeneration
-) -> tuple[bool, KimiVLForConditionalGeneration]:
-    """Run the RL stage; return whether it was resumed, and the model with the best validation accuracy."""
+def reinforce(parts: Parts, stage: RLConfig, model_path: str) -> tuple[bool, KimiVLForConditionalGeneration]:
+    """Run the RL stage on the model in `model_path`; return whether it was resumed, and the model with the best
+    validation accuracy.
+    """
+    skipped = SkippedUpdates((parts.folder.stage("rl") / "skipped").resolve(), recipe=dump_recipe(parts.config))
+    learner = _learner(parts, stage, model_path, skipped)
+    try:
+        resumed = _run(parts, stage, learner, skipped)
+    finally:
+        learner.close()
+    return resumed, load_policy(parts, str(parts.folder.stage("rl") / "best"))
+
+
+def _learner(parts: Parts, stage: RLConfig, model_path: str, skipped: SkippedUpdates) -> Learner | LearnerGroup:
+    """The learner in this process, or on the recipe's ranks; on one rank too where several left a checkpoint."""
     config = parts.config
     learner_config = LearnerConfig(
         loss=stage.loss,
@@ -41,15 +56,33 @@ def reinforce(
         spike_threshold=stage.spike_threshold,
         seed=config.seed,
     )
-    folder = parts.folder.stage("rl")
-    skipped = SkippedUpdates(folder / "skipped", recipe=dump_recipe(config))
-    learner = Learner(model, learner_config, barred_ids=parts.barred_ids, on_skip=skipped.keep)
+    sharded = any((parts.folder.stage("rl") / "checkpoints").glob("step-*.shards"))
+    if stage.ranks.count > 1 or sharded:
+        spec = RankSpec(
+            model_path=str(Path(model_path).resolve()) if Path(model_path).exists() else model_path,
+            model=config.model,
+            ranks=stage.ranks,
+            learner=learner_config,
+            barred_ids=parts.barred_ids,
+            random=torch.get_rng_state(),
+            skipped=skipped,
+            threads=config.threads or 1,
+        )
+        return LearnerGroup(spec)
+    model = load_policy(parts, model_path)
+    prepare_training(model, config.model, base=model_path)
+    return Learner(model, learner_config, barred_ids=parts.barred_ids, on_skip=skipped.keep)
+
+
+def _run(parts: Parts, stage: RLConfig, learner: Learner | LearnerGroup, skipped: SkippedUpdates) -> bool:
+    """Run the remaining steps; whether some were done before."""
     loop = _loop(parts, stage, learner)
+    folder = parts.folder.stage("rl")
     stage_run = ReinforceStage(
         loop,
         folder=folder,
         validation=_validation(parts),
-        evaluation=config.evaluation,
+        evaluation=parts.config.evaluation,
         metrics=parts.metrics,
         say=parts.console.print,
         skipped=skipped,
@@ -62,13 +95,14 @@ def reinforce(
             bar.advance({name: values[name] for name in shown if name in values})
 
         stage_run.run(start, on_step)
-    return start > 0, load_policy(parts, str(folder / "best"))
+    return start > 0
 
 
-def _loop(parts: Parts, stage: RLConfig, learner: Learner) -> Loop:
+def _loop(parts: Parts, stage: RLConfig, learner: Learner | LearnerGroup) -> Loop:
     """The parts of the RL stage, put together."""
     seed = request_seed(parts.config.seed, 100)
     threshold = stage.parity_threshold
+    dtype = stage.ranks.compute_dtype or parts.config.model.dtype
     return Loop(
         config=stage,
         gatherer=Gatherer(
@@ -89,7 +123,7 @@ def _loop(parts: Parts, stage: RLConfig, learner: Learner) -> Loop:
             learner=learner,
             prompts=parity_prompts(parts.renderer),
             sampling=stage.sampling,
-            threshold=USUAL_THRESHOLD[parts.config.model.dtype] if threshold is None else threshold,
+            threshold=USUAL_THRESHOLD[dtype] if threshold is None else threshold,
             say=parts.console.print,
         ),
         seed=seed,

@@ -8,8 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from configs.schema import EvaluationConfig
-from rl.adapters import save_adapters
-from rl.checkpoint import load_checkpoint, random_state, replace_folder, restore_random_state, save_checkpoint
+from rl.checkpoint import (
+    fresh_shards,
+    load_checkpoint,
+    random_state,
+    replace_folder,
+    restore_random_state,
+    save_checkpoint,
+    shards_of,
+)
 from rl.evaluate import evaluate
 from rl.folder import write_json
 from rl.loop import Loop, run_steps
@@ -49,7 +56,7 @@ class ReinforceStage:
         for problem in problems:
             self._say(problem)
         if state is not None:
-            self.loop.learner.load_state_dict(state["learner"])
+            self.loop.learner.read_checkpoint(shards_of(self.folder / "checkpoints", state["step"]), state["learner"])
             restore_random_state(state["random"])
             self.loop.gatherer.sampler.load_state_dict(state["sampler"])
             if (partial := self.loop.gatherer.partial) is not None:
@@ -104,15 +111,17 @@ class ReinforceStage:
             partial = self.folder / "best.partial"
             self.loop.learner.save(partial)
             replace_folder(partial, self.folder / "best")
-            save_adapters(self.loop.learner.model, self.folder / "adapter")
+            self.loop.learner.save_adapters(self.folder / "adapter")
 
     def _save(self, step: int) -> None:
         partial = self.loop.gatherer.partial
+        folder = self.folder / "checkpoints"
+        shards = fresh_shards(folder, step)
         state = {
-            "learner": self.loop.learner.state_dict(),
+            "learner": self.loop.learner.write_checkpoint(shards),
             "random": random_state(),
             "sampler": self.loop.gatherer.sampler.state_dict(),
             "partial": None if partial is None else partial.state_dict(),
             "best": self._best,
         }
-        save_checkpoint(self.folder / "checkpoints", step, state)
+        save_checkpoint(folder, step, state, shards=shards if state["learner"] is None else None)

@@ -137,7 +137,7 @@ class Mini:
 @pytest.fixture(scope="session")
 def _cluster():
     """One Ray for all runs in this process: each starts its own workers in it."""
-    started = start_ray(2)
+    started = start_ray(4)  # with two learner ranks
     yield
     if started:
         ray.shutdown()

@@ -28,6 +28,7 @@ LIGHT = {  # a module, or every module under a package: what importing it must n
     "rl.logprobs": HEAVY,
     "rl.losses": HEAVY,
     "rl.optim": HEAVY,
+    "rl.ranks.learner": HEAVY,
     "rl.types": HEAVY,
 }
 

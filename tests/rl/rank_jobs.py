@@ -3,6 +3,7 @@
 import multiprocessing
 import socket
 import traceback
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from rl_helpers import barred_ids, build_model, make_prompt, make_samples
 from torch.distributed.device_mesh import init_device_mesh
 
 from configs.algorithms import LossConfig
-from configs.model import ModelConfig
+from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
 from rl.adapters import prepare_training
 from rl.learner import Learner, LearnerConfig
@@ -72,9 +73,9 @@ def tied_model():
 def adapted_model():
     """Adapters on everything that can have some, none of them zero."""
     model = exact_model()
-    lora = {"rank": 2, "targets": ["attention", "mlp", "experts", "vision"]}
     torch.manual_seed(3)
-    prepare_training(model, _model_config(lora), base="made")
+    lora = LoraConfig(rank=2, targets=("attention", "mlp", "experts", "vision"))
+    prepare_training(model, ModelConfig(lora=lora), base="made")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -82,16 +83,10 @@ def adapted_model():
     return model.double()
 
 
-def _model_config(lora):
-    from configs.model import LoraConfig
-
-    return ModelConfig(lora=LoraConfig(rank=lora["rank"], targets=tuple(lora["targets"])))
-
-
 def checkpointed_model():
     """Activations are computed again in the backward pass."""
     model = exact_model()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    prepare_training(model, ModelConfig(gradient_checkpointing=True), base="made")
     return model
 
 
@@ -181,3 +176,52 @@ def one_update(mesh, kind, batch, settings):
     metrics = learner.update(draw(learner, batch))
     handle.remove()
     return {n: g.numpy() for n, g in seen.items()}, before, learner.weights(), metrics
+
+
+def two_updates(mesh, kind, settings, options):
+    """Weights and metrics after an update with images and one without."""
+    learner = make(mesh, kind, settings, **options)
+    every = [learner.update(draw(learner, "one_image")), learner.update(draw(learner, "text_only"))]
+    return learner.weights(), every
+
+
+def go_on(mesh, kind, settings, read, write):
+    """Restore the checkpoint `read`, if any, update twice, and write one; (weights, metrics)."""
+    learner = make(mesh, kind, settings)
+    if read is not None and read.suffix == ".pt":
+        learner.read_checkpoint(read, torch.load(read, weights_only=False))
+    elif read is not None:
+        learner.read_checkpoint(read, None)
+    every = [learner.update(draw(learner, batch, seed=learner.version)) for batch in ("one_image", "text_only")]
+    if write is not None:
+        learner.write_checkpoint(write)
+    return learner.weights(), every
+
+
+def bad_step(mesh, settings):
+    """An update whose gradient is not finite because of one rank's samples, and a good one after it."""
+    learner = make(mesh, "fp32", settings)
+    before, samples = learner.weights(), draw(learner, "uneven")
+    bad = [replace(samples[0], advantage=float("nan")), *samples[1:]]
+    skipped = learner.update(bad)
+    after = learner.weights()
+    return skipped, {n for n in before if not np.array_equal(before[n], after[n])}, learner.update(samples)
+
+
+def columns_of(mesh, settings):
+    """Log-probs of samples, and what the companions say of them, in order."""
+    learner = make(mesh, "fp64", settings)
+    samples = draw(learner, "uneven")
+    found = learner.companions.annotate(
+        learner.model, samples, learner._plan(samples), lambda *args: learner._head(*args)[0]
+    )
+    notes = learner._in_order(samples, found)
+    return learner.logprobs(samples), [(n.reference_logprobs, n.values) for n in notes]
+
+
+def saved(mesh, kind, folder):
+    """Write the model's folder and its adapters."""
+    learner = make(mesh, kind, config())
+    learner.save(folder / "model")
+    learner.save_adapters(folder / "adapter")
+    return learner.weights()

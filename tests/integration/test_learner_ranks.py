@@ -1,0 +1,107 @@
+"""A run whose learner has two ranks: it learns what one process learns, survives a rank's death, and changes ranks."""
+
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+import torch
+from test_resume import SAME
+
+from kimi_vl import load_model
+from rl.checkpoint import save_checkpoint
+from rl.errors import UserError
+from rl.metrics import read_metrics
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def rank_processes():
+    """The learner ranks of this process's own Ray."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::RankActor"):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+class Killer(threading.Thread):
+    """Kills one rank once a step is recorded."""
+
+    def __init__(self, mini, step):
+        super().__init__(daemon=True)
+        self.mini, self.step, self.killed, self.over = mini, step, [], threading.Event()
+
+    def run(self):
+        while not self.over.is_set() and self.mini.last_step("rl") < self.step:
+            time.sleep(0.01)
+        if (found := rank_processes()) and not self.over.is_set():
+            os.kill(found[-1].pid, signal.SIGKILL)
+            self.killed.append(found[-1].pid)
+
+
+def compare(mini, undisturbed):
+    """The metrics of every RL step are those of one process."""
+    rows, wanted = (read_metrics(m.run_folder / "metrics.jsonl", stage="rl") for m in (mini, undisturbed))
+    assert [r["step"] for r in rows] == [r["step"] for r in wanted]
+    for row, expected in zip(rows, wanted, strict=True):
+        for name in SAME:
+            assert row[name] == pytest.approx(expected[name], rel=1e-2, abs=1e-3), (row["step"], name)
+        assert row["parity_gap"] < 1e-3
+
+
+def test_two_ranks_learn_what_one_process_learns_and_a_death_loses_nothing(whole_run, make_mini):
+    undisturbed, _ = whole_run
+    mini = make_mini("rl.ranks.count=2")
+    mini.begin_before_rl(undisturbed)
+    killer = Killer(mini, step=3)
+    killer.start()
+    with pytest.raises(UserError, match=r"learner rank [01] of 2 died.*the same command continues the run"):
+        mini.here()
+    killer.over.set()
+    killer.join()
+    assert len(killer.killed) == 1
+    assert not rank_processes(), "the other rank is left over"
+    checkpoints = mini.run_folder / "rl" / "checkpoints"
+    assert (checkpoints / "step-000002.shards").is_dir()
+    assert 3 <= mini.last_step("rl") < 6, "it was killed too late"
+
+    printed = mini.here()
+    assert "resuming RL after step" in printed
+    assert not rank_processes()
+    assert not list(checkpoints.glob("*.partial"))
+    assert sorted(p.stem for p in checkpoints.glob("*.shards")) == sorted(p.stem for p in checkpoints.glob("*.pt"))
+
+    compare(mini, undisturbed)
+    final, of_one = (load_model(m.run_folder / "rl" / "model").state_dict() for m in (mini, undisturbed))
+    begun = load_model(undisturbed.run_folder / "long_cot" / "model").state_dict()
+    assert final.keys() == of_one.keys()
+    moved = torch.cat([(of_one[n] - begun[n]).flatten() for n in final]).norm()
+    assert torch.cat([(final[n] - of_one[n]).flatten() for n in final]).norm() < 0.05 * moved
+
+
+@pytest.mark.slow  # three invocations; the conversions themselves are tested in tests/rl/test_rank_checkpoints.py
+def test_a_run_goes_on_with_another_number_of_ranks(whole_run, make_mini, monkeypatch):
+    """Begun by one process, stopped after step 2; by two ranks to step 4; by one rank to the end."""
+    undisturbed, _ = whole_run
+    mini = make_mini()
+    mini.begin_before_rl(undisturbed)
+    checkpoints = mini.run_folder / "rl" / "checkpoints"
+
+    def save_and_stop(*args, **kwargs):
+        save_checkpoint(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rl.stages.reinforce.save_checkpoint", save_and_stop)
+        for count in (1, 2):
+            with pytest.raises(KeyboardInterrupt):
+                mini.here(f"rl.ranks.count={count}")
+            assert bool(list(checkpoints.glob("*.shards"))) == (count == 2)
+    assert "resuming RL after step 4" in mini.here("rl.ranks.count=1")
+    compare(mini, undisturbed)

@@ -1,0 +1,55 @@
+"""Sharded checkpoints: what some ranks wrote, any number goes on from, and one process' checkpoint too."""
+
+import numpy as np
+import pytest
+import rank_jobs as jobs
+import torch
+from test_ranks import MUON, distance
+
+from configs.algorithms import KLConfig, LossConfig
+from configs.optimizer import OptimizerConfig
+
+SETTINGS = {
+    "adamw": jobs.config(optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=3, grad_clip=1.0)),
+    "muon": jobs.config(optimizer=MUON),
+}
+
+
+@pytest.mark.parametrize("optimizer", SETTINGS)
+def test_what_two_ranks_wrote_goes_on_on_one_on_two_and_on_four(optimizer, tmp_path):
+    settings = SETTINGS[optimizer]
+    jobs.on_ranks(2, jobs.go_on, "fp64", settings, None, tmp_path / "shards")
+    same = jobs.on_ranks(2, jobs.go_on, "fp64", settings, tmp_path / "shards", None)
+    plain = jobs.make(None, "fp64", settings)
+    start = plain.weights()
+    for _ in range(2):
+        every = [plain.update(jobs.draw(plain, batch, seed=plain.version)) for batch in ("one_image", "text_only")]
+    assert distance(same[0][0], plain.weights()) < 1e-5
+    assert distance(same[0][0], start) > 1e-3
+    for world in (1, 4):
+        other = jobs.on_ranks(world, jobs.go_on, "fp64", settings, tmp_path / "shards", None)
+        assert distance(other[0][0], same[0][0]) < 1e-6
+        for metrics, expected in zip(other[0][1], every, strict=True):
+            assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", SETTINGS)
+def test_what_one_process_wrote_goes_on_on_two_ranks(optimizer, tmp_path):
+    settings = SETTINGS[optimizer]
+    plain = jobs.make(None, "fp64", settings)
+    for batch in ("one_image", "text_only"):
+        plain.update(jobs.draw(plain, batch, seed=plain.version))
+    torch.save(plain.write_checkpoint(tmp_path / "unused"), tmp_path / "plain.pt")
+    results = jobs.on_ranks(2, jobs.go_on, "fp64", settings, tmp_path / "plain.pt", None)
+    for batch in ("one_image", "text_only"):
+        plain.update(jobs.draw(plain, batch, seed=plain.version))
+    assert distance(results[0][0], plain.weights()) < 1e-5
+
+
+def test_a_critic_and_a_reference_are_in_the_checkpoint(tmp_path):
+    settings = jobs.config(LossConfig(algorithm="grpo", kl=KLConfig(coef=0.1), reference="ema", reference_decay=0.5))
+    jobs.on_ranks(2, jobs.go_on, "fp32", settings, None, tmp_path / "shards")
+    ((weights, _), _) = jobs.on_ranks(2, jobs.go_on, "fp32", settings, tmp_path / "shards", None)
+    ((again, _),) = jobs.on_ranks(1, jobs.go_on, "fp32", settings, tmp_path / "shards", None)
+    assert all(np.isfinite(value).all() for value in weights.values())
+    assert distance(again, weights) < 1e-5
