@@ -29,7 +29,7 @@ def checksums(weights: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, int
 
     It reads every byte once, at the speed of memory; a flipped bit or values that changed places give another number.
     """
-    return {name: xxhash.xxh3_64_intdigest(memoryview(_bytes(value))) for name, value in weights.items()}
+    return {name: xxhash.xxh3_64_intdigest(_bytes(value).data) for name, value in weights.items()}
 
 
 def combine(tensors: Mapping[str, int]) -> int:
