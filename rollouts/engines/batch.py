@@ -56,7 +56,7 @@ class RunningBatch:
         self._decoder = LatentDecoder(model.model.language_model)
         experts = model.config.text_config.n_routed_experts
         self._route_dtype = (np.uint8 if experts < 255 else np.uint16) if record_experts else None
-        like = self._decoder.new_cache(self._decoder.form.copies, self._decoder.form.width)
+        like = self._decoder.new_latents()
         self._own, self._prompts = Shelves(like), Shelves(like)
         self._held: list[Group] = []  # prompts that are read and whose first row has not entered yet
         self.groups = [Group(i, r, sampling) for i, r in enumerate(requests)]
@@ -153,15 +153,13 @@ class RunningBatch:
     def _enter(self, rows: list[Row]) -> None:
         """Give new rows their first token, and rows that go on the latents of what they wrote before."""
         for group in dict.fromkeys(row.group for row in rows):
-            if group in self._held:
-                kept = self._decoder.cached(_not_none(group.latents)[:, None])[:, 0]
-                self._prompts.add(group, kept, tokens=group.length)
+            if group.latents is not None:
+                self._prompts.add(group, group.latents, tokens=group.length)
+                group.latents = None
                 self._held.remove(group)
-                if kept.shape[1] == 1:
-                    group.latents = None  # the cache holds them
         self._live += rows
         fresh = [row for row in rows if not row.length]
-        nothing = self._decoder.new_cache(self._decoder.form.copies, 0, self._decoder.form.width)
+        nothing = self._decoder.new_latents(0)
         for row in fresh:
             self._own.add(row, nothing, tokens=1)
         for group in dict.fromkeys(row.group for row in rows):
@@ -179,18 +177,14 @@ class RunningBatch:
             part, rows = rows[-count:], rows[:-count]
             lengths = torch.tensor([row.length - 1 for row in part], device=self._model.device)
             width = int(lengths.max())
-            latents = self._decoder.new_cache(len(part), 0, self._decoder.width)
+            latents = self._decoder.new_latents(len(part), width)
             if width:
                 ids = torch.zeros(len(part), width, dtype=torch.long, device=lengths.device)
                 for i, row in enumerate(part):
                     ids[i, : row.length - 1] = torch.tensor(row.tokens[:-1], dtype=torch.long)
-                before = group.latents
-                if before is None:
-                    before = self._prompts.tokens_of(group, group.length)[:, 0]
-                latents = self._decoder.extend(before, ids, lengths)
-            kept = self._decoder.cached(latents)
+                latents = self._decoder.extend(self._prompts.latents(group, group.length), ids, lengths)
             for i, row in enumerate(part):
-                self._own.add(row, kept[:, i, :, : row.length - 1], tokens=row.length)
+                self._own.add(row, latents[:, i, : row.length - 1], tokens=row.length)
 
     def _grow(self) -> None:
         """Move rows that outgrew their places; where memory is over, the youngest go back into the queue."""
@@ -203,7 +197,7 @@ class RunningBatch:
             self._queue.appendleft(row)
             if not any(other.group is row.group for other in self._live):
                 self._prompts.remove(row.group)
-                row.group.hidden = row.group.experts = row.group.latents = None
+                row.group.hidden = row.group.experts = None
 
     def _leave(self) -> None:
         """Take ended rows out, and the prompts of groups that are finished."""
@@ -212,7 +206,7 @@ class RunningBatch:
             row.group.unfinished -= 1
             if not row.group.unfinished:
                 self._prompts.remove(row.group)
-                row.group.hidden = row.group.experts = row.group.latents = None
+                row.group.hidden = row.group.experts = None
                 self._finished.append(row.group)
         self._live = [row for row in self._live if row.reason is None]
 

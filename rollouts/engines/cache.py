@@ -4,7 +4,7 @@ Rows come and go at every step, and their lengths are long-tailed. So rows of si
 of memory for all layers, live rows at its front, so that attention reads plain slices and pads little. A row that
 outgrows its shelf moves to the next, of twice the capacity: copying costs less than one pass over its tokens in all.
 
-Shapes: R live rows, h heads, c copies of a token in the cache (see `Form`), K numbers of each copy, v its value part,
+Shapes: R live rows, h heads, K latent width (kv_lora_rank + qk_rope_head_dim), r its first kv_lora_rank numbers,
 L prompt tokens, T own tokens, S slots of a shelf.
 """
 
@@ -18,38 +18,27 @@ import torch
 FIRST_CAPACITY = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
-    """What the cache holds of a token: one latent that all heads share, or a key and a value for each head."""
-
-    copies: int  # 1 or h
-    width: int
-    keys: slice  # of the width: what queries are multiplied with
-    values: slice  # of the width: what is mixed
-
-
 class Shelf:
-    """Items with at most `capacity` cached tokens each; the item in slot i has them in `kv[:, i]`."""
+    """Items with at most `capacity` cached tokens each; the item in slot i has its latents in `kv[:, i]`."""
 
     def __init__(self, capacity: int, like: torch.Tensor) -> None:
         self.capacity = capacity
         self.items: list[Any] = []
-        layers, copies, width = like.shape
-        self.kv = like.new_empty(layers, 0, copies, capacity, width)
+        self.kv = like.new_empty(like.shape[0], 0, capacity, like.shape[-1])  # [layers, S, capacity, K]
 
     def add(self, item: Any, kv: torch.Tensor) -> None:
-        """Put `item` into the first free slot with its tokens so far, `[layers, c, t, K]`."""
+        """Put `item` into the first free slot with its latents so far, `[layers, t, K]`."""
         slot = len(self.items)
         if slot == self.kv.shape[1]:
             shape = (self.kv.shape[0], slot + max(4, slot // 2), *self.kv.shape[2:])
             grown = self.kv.new_zeros(shape)  # not empty: a masked place counts 0 times what it holds
             grown[:, :slot] = self.kv
             self.kv = grown
-        self.kv[:, slot, :, : kv.shape[2]] = kv
+        self.kv[:, slot, : kv.shape[1]] = kv
         self.items.append(item)
 
     def remove(self, item: Any) -> torch.Tensor:
-        """Take `item` out, close the gap with the last one, and return its place `[layers, c, capacity, K]`."""
+        """Take `item` out, close the gap with the last one, and return its latents `[layers, capacity, K]`."""
         slot, last = self.items.index(item), len(self.items) - 1
         kv = self.kv[:, slot].clone() if slot < last else self.kv[:, last]
         if slot < last:
@@ -65,7 +54,7 @@ class Shelves:
     """Shelves of growing capacity; an item stands on the smallest that holds it."""
 
     def __init__(self, like: torch.Tensor) -> None:
-        """`like` gives layers, copies, width, dtype and device: any tensor `[layers, c, K]`."""
+        """`like` gives layers, width, dtype and device: any tensor `[layers, ..., K]`."""
         self._like = like
         self._shelves: dict[int, Shelf] = {}
         self._place: dict[Any, Shelf] = {}
@@ -88,20 +77,20 @@ class Shelves:
         return [s for _, s in sorted(self._shelves.items()) if s.items]
 
     def add(self, item: Any, kv: torch.Tensor, *, tokens: int) -> None:
-        """Place `item`, which will need `tokens` places, with its tokens so far `[layers, c, t, K]`."""
+        """Place `item`, which will need `tokens` places, with its latents so far `[layers, t, K]`."""
         capacity = self.capacity_for(max(tokens, 1))
         shelf = self._shelves.setdefault(capacity, Shelf(capacity, self._like))
         shelf.add(item, kv)
         self._place[item] = shelf
 
     def remove(self, item: Any) -> torch.Tensor:
-        """Take `item` out; return its place `[layers, c, capacity, K]`."""
+        """Take `item` out; return its latents."""
         return self._place.pop(item).remove(item)
 
-    def tokens_of(self, item: Any, tokens: int) -> torch.Tensor:
-        """The first `tokens` tokens of `item`, `[layers, c, tokens, K]`, where they stand."""
+    def latents(self, item: Any, tokens: int) -> torch.Tensor:
+        """The first `tokens` latents of `item`, `[layers, tokens, K]`, where they stand."""
         shelf = self._place[item]
-        return shelf.kv[:, shelf.items.index(item), :, :tokens]
+        return shelf.kv[:, shelf.items.index(item), :tokens]
 
     def outgrown(self, item: Any, tokens: int) -> bool:
         """True if `item` needs more than its place holds."""
@@ -110,13 +99,13 @@ class Shelves:
 
 @dataclass(slots=True)
 class Part:
-    """A shelf's share of one attention step: m queries of each item against `kv[layer, :items, :, :longest]`."""
+    """A shelf's share of one attention step: queries `[batch, m, K]` against `kv[layer, :batch, :longest]`."""
 
     shelf: Shelf
     start: int  # where its rows, or padded places, begin
     stop: int
     longest: int
-    mask: torch.Tensor | None  # [items, 1, longest], True where there is no token
+    mask: torch.Tensor | None  # [batch, 1, longest], True where there is no token
     newest: tuple[torch.Tensor, torch.Tensor]  # (slot, place) of each item's last token
 
 
@@ -130,18 +119,25 @@ class StepPlan:
     places: torch.Tensor  # [P] the row whose query stands at each place of the prompt parts (row 0 where padded)
     back: torch.Tensor  # [R] the place of each row
 
-    def write(self, layer: int, newest: torch.Tensor) -> None:
-        """Store the newest token of every row, `[R, c, K]`."""
+    def write(self, layer: int, latents: torch.Tensor) -> None:
+        """Store the newest latent of every row, `[R, K]`."""
         for part in self.own:
-            slots, places = part.newest
-            part.shelf.kv[layer][slots, :, places] = newest[part.start : part.stop]
+            part.shelf.kv[layer][part.newest] = latents[part.start : part.stop]
 
-    def attend(self, layer: int, query: torch.Tensor, form: Form) -> torch.Tensor:
-        """Scaled queries `[R, h, keys]` to the attention-weighted values `[R, h, v]`, over prompt and own tokens."""
+    def attend(self, layer: int, query: torch.Tensor, rank: int) -> torch.Tensor:
+        """Scaled queries `[R, h, K]` to the attention-weighted latents `[R, h, r]`, over prompt and own tokens."""
+        _, heads, width = query.shape
         padded = query[self.places]
-        prompt = [_attend_part(padded[p.start : p.stop], p, layer, form) for p in self.prompts]
-        own = [_attend_part(query[p.start : p.stop], p, layer, form) for p in self.own]
-        sides = [[torch.cat(pieces) for pieces in zip(*parts, strict=True)] for parts in (prompt, own)]
+        prompt = [
+            _attend_part(padded[p.start : p.stop].view(len(p.shelf.items), -1, width), p, layer, rank)
+            for p in self.prompts
+        ]
+        own = [_attend_part(query[p.start : p.stop], p, layer, rank) for p in self.own]
+        sides = []
+        for parts in (prompt, own):
+            sides.append(
+                [torch.cat([part[i].reshape(-1, heads, part[i].shape[-1]) for part in parts]) for i in range(3)]
+            )
         mixed_p, peak_p, total_p = (t[self.back] for t in sides[0])
         mixed_o, peak_o, total_o = sides[1]
         # The two softmaxes become one: each side is rescaled to the common peak.
@@ -152,27 +148,18 @@ class StepPlan:
 
 
 def _attend_part(
-    query: torch.Tensor, part: Part, layer: int, form: Form
+    query: torch.Tensor, part: Part, layer: int, rank: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Unnormalised mix `[n, h, v]` of queries `[n, h, keys]`, with the peak and the sum `[n, h, 1]` of its softmax."""
-    items, (count, heads, _) = len(part.shelf.items), query.shape
-    kv = part.shelf.kv[layer, :items].flatten(0, 1)[:, : part.longest]  # [items c, longest, K], a view
-    # A latent meets the queries of all heads; a head's own key meets that head's alone.
-    each = count // items, heads // form.copies
-    query = query.view(items, each[0], form.copies, each[1], -1).transpose(1, 2).reshape(len(kv), -1, query.shape[-1])
-    scores = torch.bmm(query, kv[..., form.keys].transpose(1, 2))
+    """Unnormalised mix `[batch, m, r]` with the peak and the sum `[batch, m, 1]` of its softmax."""
+    keys = part.shelf.kv[layer, : len(part.shelf.items), : part.longest]
+    scores = torch.bmm(query, keys.transpose(1, 2))
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
     if part.mask is not None:
-        scores.view(items, -1, part.longest).masked_fill_(part.mask, -torch.inf)
+        scores.masked_fill_(part.mask, -torch.inf)
     peak = scores.amax(-1, keepdim=True)
     weights = scores.sub_(peak).exp_()
-    mixed = torch.bmm(weights.to(kv.dtype), kv[..., form.values])
-    mixed, peak, total = (
-        x.view(items, form.copies, each[0], each[1], -1).transpose(1, 2).reshape(count, heads, -1)
-        for x in (mixed, peak, weights.sum(-1, keepdim=True))
-    )
-    return mixed, peak, total
+    return torch.bmm(weights.to(keys.dtype), keys[..., :rank]), peak, weights.sum(-1, keepdim=True)
 
 
 def plan_step(own: Shelves, prompts: Shelves, device: torch.device) -> StepPlan:

@@ -1,8 +1,7 @@
 """Kimi-VL's language model over latents: prompts are read once, and a step feeds one token to every running row.
 
 Attention runs in the compressed space (DeepSeek-V2 §2.1.2, "absorbed" projections): a cached token is one latent of
-kv_lora_rank + qk_rope_head_dim numbers for all heads, and nothing is expanded per step. Where a model's heads are so
-few and narrow that their keys and values are fewer numbers than a step would read of latents, these are cached instead.
+kv_lora_rank + qk_rope_head_dim numbers for all heads, and nothing is expanded per step.
 Shapes: G prompts, L prompt tokens, R rows, C tokens written before, H hidden, K latent width, M mixture-of-experts
 layers, k experts a token.
 """
@@ -25,7 +24,7 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
     apply_rotary_pos_emb_interleave,
 )
 
-from rollouts.engines.cache import Form, StepPlan
+from rollouts.engines.cache import StepPlan
 
 
 class LatentDecoder:
@@ -36,30 +35,12 @@ class LatentDecoder:
         self.layers = cast(list[DeepseekV3DecoderLayer], text_model.layers)
         self.rank = text_model.config.kv_lora_rank
         self.width = self.rank + text_model.config.qk_rope_head_dim
-        self.form = cache_form(text_model.config)
         self.rotate = apply_rotary_pos_emb_interleave if text_model.config.rope_interleave else apply_rotary_pos_emb
 
-    def new_cache(self, *shape: int) -> Tensor:
-        """Uninitialised `[layers, *shape]` of the weights' type."""
-        return self.model.embed_tokens.weight.new_empty(len(self.layers), *shape)
-
-    def cached(self, latents: Tensor) -> Tensor:
-        """Latents `[layers, B, L, K]` as the cache holds them, `[layers, B, copies, L, width]`; see `Form`."""
-        if self.form.copies == 1:
-            return latents.unsqueeze(2)
-        return torch.stack(
-            [
-                self._expand(layer.self_attn, *kv.split([self.rank, self.width - self.rank], -1)).transpose(1, 2)
-                for layer, kv in zip(self.layers, latents, strict=True)
-            ]
-        )
-
-    def _expand(self, attn: DeepseekV3Attention, latent: Tensor, k_rot: Tensor) -> Tensor:
-        """Keys and values of every head, `[..., h, width]`, from normed latents and rotated keys."""
-        up = cast(nn.Linear, attn.kv_b_proj)(latent).unflatten(-1, (attn.num_heads, -1))
-        k_nope, value = up.split([attn.qk_nope_head_dim, attn.v_head_dim], -1)
-        shared = k_rot.unsqueeze(-2).expand(*k_nope.shape[:-1], -1)
-        return torch.cat((k_nope, shared, value), -1)
+    def new_latents(self, *shape: int) -> Tensor:
+        """Uninitialised latents `[layers, *shape, K]`."""
+        weight = self.model.embed_tokens.weight
+        return weight.new_empty(len(self.layers), *shape, self.width)
 
     def prefill(self, inputs_embeds: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Read right-padded prompts `[G, L, H]`.
@@ -126,17 +107,12 @@ class LatentDecoder:
         q_nope, q_rot = query.view(rows, heads, -1).split([attn.qk_nope_head_dim, attn.qk_rope_head_dim], dim=-1)
         latent, k_rot = attn.kv_a_proj_with_mqa(x).split([self.rank, attn.qk_rope_head_dim], dim=-1)
         q_rot, k_rot = self.rotate(q_rot[:, :, None], k_rot[:, None, None], *rotary)
-        latent, k_rot = attn.kv_a_layernorm(latent), k_rot[:, 0, 0]
-        if self.form.copies > 1:
-            plan.write(index, self._expand(attn, latent, k_rot))
-            query = torch.cat((q_nope, q_rot.squeeze(2)), -1) * attn.scaling
-            return attn.o_proj(plan.attend(index, query, self.form).reshape(rows, -1))
-        plan.write(index, torch.cat((latent, k_rot), -1)[:, None])
+        plan.write(index, torch.cat((attn.kv_a_layernorm(latent), k_rot[:, 0, 0]), -1))
         up = cast(nn.Linear, attn.kv_b_proj).weight.view(heads, -1, self.rank)
         up_key, up_value = up.split([attn.qk_nope_head_dim, attn.v_head_dim], dim=1)
         q_latent = torch.bmm(q_nope.transpose(0, 1), up_key).transpose(0, 1)  # W_UK absorbed into the query
         query = torch.cat((q_latent, q_rot.squeeze(2)), -1) * attn.scaling
-        mixed = plan.attend(index, query, self.form)
+        mixed = plan.attend(index, query, self.rank)
         values = torch.bmm(mixed.transpose(0, 1), up_value.transpose(1, 2)).transpose(0, 1)  # W_UV absorbed
         return attn.o_proj(values.reshape(rows, -1))
 
@@ -153,15 +129,6 @@ class LatentDecoder:
         finally:
             for hook in hooks:
                 hook.remove()
-
-
-def cache_form(config: Any) -> Form:
-    """Latents, or keys and values where a step reads fewer numbers of them: it reads a latent twice, for both."""
-    heads, keys = config.num_attention_heads, config.qk_nope_head_dim + config.qk_rope_head_dim
-    rank, latent = config.kv_lora_rank, config.kv_lora_rank + config.qk_rope_head_dim
-    if heads * (keys + config.v_head_dim) < latent + rank:
-        return Form(copies=heads, width=keys + config.v_head_dim, keys=slice(0, keys), values=slice(keys, None))
-    return Form(copies=1, width=latent, keys=slice(0, latent), values=slice(0, rank))
 
 
 def _latents_of(cache: DynamicCache) -> Tensor:

@@ -21,7 +21,7 @@ class Group:
     def __init__(self, index: int, request: Request, sampling: SamplingConfig) -> None:
         self.index, self.request = index, request
         self.length = len(request.prompt.input_ids)
-        self.latents: torch.Tensor | None = None  # [layers, L, K], until the cache holds them itself
+        self.latents: torch.Tensor | None = None  # [layers, L, K], until the first row needs them in the cache
         self.hidden: torch.Tensor | None = None  # [H], predicts the first token; None: not read yet
         self.experts: torch.Tensor | None = None  # [M, k] of the last prompt token
         written = request.written or (None,) * request.n
