@@ -48,6 +48,8 @@ class LeanAdamW(AdamW8bit):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore `state_dict()` exactly: torch itself would give the moments the weights' type."""
         super().load_state_dict(state_dict)
+        if self._moments is None:
+            return  # in 8 bits the codes are kept, and the rest has the weights' type
         parameters = [p for group in self.param_groups for p in group["params"]]
         for index, saved in state_dict["state"].items():
             own = self.state[parameters[index]]

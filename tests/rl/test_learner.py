@@ -10,9 +10,11 @@ import torch
 from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples
 
 from configs.algorithms import LossConfig
+from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
-from rl.batch import collect_images, make_micro_batch
+from rl.adapters import prepare_training
+from rl.batch import collect_images, make_micro_batch, split_by_tokens
 from rl.errors import UserError
 from rl.forward import encode, response_hidden
 from rl.learner import _minibatches
@@ -334,3 +336,22 @@ def test_a_policy_without_finite_gradients_ends_the_run_also_after_a_restart(rng
     restored.update(bad)
     with pytest.raises(UserError, match="not finite in 5 optimizer steps in a row"):
         restored.update(bad)
+
+
+def test_checkpointed_layers_give_the_same_gradient(rng, model):
+    """Packed, with images encoded once for several micro-batches."""
+    samples = make_samples(rng, model)
+    plain, metrics = gradient(samples, micro_batch_tokens=30)
+    other = build_model()
+    prepare_training(other, ModelConfig(gradient_checkpointing=True), base="tiny")
+    forwards = []
+    other.model.language_model.layers[1].mlp.gate.register_forward_hook(lambda *_: forwards.append(1))
+    towers = []
+    other.model.vision_tower.layers[0].attn.register_forward_hook(lambda *_: towers.append(1))
+    again, same = gradient(samples, model=other, micro_batch_tokens=30)
+    assert distance(again, plain) == 0
+    assert same == metrics
+    parts = len(split_by_tokens(samples, budget=30))
+    assert parts > 2
+    assert len(forwards) == 2 * parts, "each layer ran again for the backward pass"
+    assert len(towers) == 2, "the tower once, and once again"
