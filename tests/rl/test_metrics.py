@@ -2,8 +2,10 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rl_helpers import make_learner, make_prompt, make_scored
 
@@ -143,6 +145,9 @@ def test_the_page_lists_what_the_rl_stage_writes(rng, model):
     for file in ("rollouts/success.py", "rollouts/samplers.py", "rollouts/pool.py", "rl/sync.py"):
         code = (DOCS.parents[1] / file).read_text(encoding="utf-8")
         written |= set(re.findall(r'"((?:sampler|workers)/\w+|parity_gap)":', code))
+    code = (DOCS.parents[1] / "rl" / "partial.py").read_text(encoding="utf-8")
+    written |= set(re.findall(r'"(partial/\w+)"', code))
+    written |= set(sample_metrics([replace(s, mask=np.arange(len(s.token_ids)) > 0) for s in samples]))
     written |= {f"workers/{kind}s" for kind in ("death", "exception", "hang")}
     names = documented()["Stage `rl`, one line a step"]
     assert sorted(names) == sorted(written | {"skipped/REASON", "version"})
