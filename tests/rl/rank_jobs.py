@@ -225,3 +225,19 @@ def saved(mesh, kind, folder):
     learner.save(folder / "model")
     learner.save_adapters(folder / "adapter")
     return learner.weights()
+
+
+def held(mesh):
+    """How many numbers of weights, gradients and optimizer state lie on this rank."""
+    learner = make(mesh, "fp32", config())
+    counts = {}
+
+    def count(*_):
+        counts["gradients"] = sum(p.grad.to_local().numel() for p in learner.model.parameters())
+
+    learner.optimizer.register_step_pre_hook(count)
+    learner.update(draw(learner, "uneven"))
+    counts["weights"] = sum(p.to_local().numel() for p in learner.model.parameters())
+    state = [value for values in learner.optimizer.state.values() for value in values.values() if value.ndim]
+    counts["moments"] = sum(value.to_local().numel() for value in state)
+    return counts
