@@ -134,6 +134,7 @@ def sample(rng, prompt, length):
     )
 
 
+PPO_COLUMNS = ("token_advantages", "old_values", "returns")
 BATCHES = {"uneven": uneven, "one_image": one_image, "text_only": text_only, "single": single}
 
 
@@ -241,3 +242,14 @@ def held(mesh):
     state = [value for values in learner.optimizer.state.values() for value in values.values() if value.ndim]
     counts["moments"] = sum(value.to_local().numel() for value in state)
     return counts
+
+
+def critic_updates(mesh, settings):
+    """Metrics of two updates of PPO: the second sees what the critic learnt in the first."""
+    learner = make(mesh, "fp64", settings)
+    rng = np.random.default_rng(1)
+    samples = [
+        replace(s, columns={n: rng.normal(size=len(s.token_ids)).astype(np.float32) for n in PPO_COLUMNS})
+        for s in draw(learner, "one_image")
+    ]
+    return [learner.update(samples) for _ in range(2)]

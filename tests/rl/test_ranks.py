@@ -122,3 +122,13 @@ def test_every_parameter_lies_on_one_rank():
     assert sum(counts["gradients"] for counts in every) == total
     assert sum(counts["moments"] for counts in every) == 2 * total
     assert max(counts["weights"] for counts in every) < 0.52 * total
+
+
+@pytest.mark.parametrize("backbone", ["shared", "own"])
+def test_the_critic_learns_the_same_on_two_ranks(backbone):
+    settings = jobs.config(LossConfig(algorithm="ppo", critic=CriticConfig(backbone=backbone)))
+    every = jobs.critic_updates(None, settings)
+    assert every[0]["critic_grad_norm"] > 0
+    for own in jobs.on_ranks(2, jobs.critic_updates, settings):
+        for metrics, expected in zip(own, every, strict=True):
+            assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
