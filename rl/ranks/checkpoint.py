@@ -77,7 +77,7 @@ def cut_optimizer(state: Mapping[str, Any], mesh: DeviceMesh) -> dict[str, Any]:
     return {"state": inner, "param_groups": state["param_groups"]}
 
 
-def _cut(tensor: torch.Tensor, mesh: DeviceMesh) -> DTensor:
+def _cut(tensor: torch.Tensor, mesh: DeviceMesh) -> torch.Tensor:
     """This rank's shard, in memory of its own: as a view it would keep the whole."""
     return distribute_tensor(tensor.to(mesh.device_type), mesh, [Shard(0)], src_data_rank=None).clone()
 
