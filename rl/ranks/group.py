@@ -156,7 +156,8 @@ class LearnerGroup:
         while left:
             done, left = ray.wait(left, num_returns=1)
             if _error(done[0]) is not None:
-                ray.wait(left, num_returns=len(left), timeout=BLAME_SECONDS) if left else None
+                if left:
+                    ray.wait(left, num_returns=len(left), timeout=BLAME_SECONDS)
                 late, _ = ray.wait(futures, num_returns=len(futures), timeout=0)
                 errors = {futures.index(f): e for f in late if (e := _error(f)) is not None}
                 self.close()

@@ -134,6 +134,7 @@ def sample(rng, prompt, length):
     )
 
 
+PPO_COLUMNS = ("token_advantages", "old_values", "returns")
 BATCHES = {"uneven": uneven, "one_image": one_image, "text_only": text_only, "single": single}
 
 
@@ -225,3 +226,30 @@ def saved(mesh, kind, folder):
     learner.save(folder / "model")
     learner.save_adapters(folder / "adapter")
     return learner.weights()
+
+
+def held(mesh):
+    """How many numbers of weights, gradients and optimizer state lie on this rank."""
+    learner = make(mesh, "fp32", config())
+    counts = {}
+
+    def count(*_):
+        counts["gradients"] = sum(p.grad.to_local().numel() for p in learner.model.parameters())
+
+    learner.optimizer.register_step_pre_hook(count)
+    learner.update(draw(learner, "uneven"))
+    counts["weights"] = sum(p.to_local().numel() for p in learner.model.parameters())
+    state = [value for values in learner.optimizer.state.values() for value in values.values() if value.ndim]
+    counts["moments"] = sum(value.to_local().numel() for value in state)
+    return counts
+
+
+def critic_updates(mesh, settings):
+    """Metrics of two updates of PPO: the second sees what the critic learnt in the first."""
+    learner = make(mesh, "fp64", settings)
+    rng = np.random.default_rng(1)
+    samples = [
+        replace(s, columns={n: rng.normal(size=len(s.token_ids)).astype(np.float32) for n in PPO_COLUMNS})
+        for s in draw(learner, "one_image")
+    ]
+    return [learner.update(samples) for _ in range(2)]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import rank_jobs as jobs
 import torch
+from rl_helpers import build_model
 
 from configs.algorithms import CriticConfig, KLConfig, LossConfig
 from configs.optimizer import OptimizerConfig
@@ -55,7 +56,6 @@ def test_ranks_have_one_gradient_and_make_one_update(world, kind, batch):
     assert any("vision_tower" in name for name in gradient) == (batch != "text_only")
 
 
-PPO = LossConfig(algorithm="ppo")
 RECIPES = {
     "muon": {"optimizer": MUON},
     "clipped": {"optimizer": OptimizerConfig(learning_rate=1e-3, grad_clip=0.01)},
@@ -113,3 +113,22 @@ def test_a_gathered_model_is_the_model(kind, tmp_path):
     names = [sorted(p.name for p in (tmp_path / n / "adapter").glob("*")) for n in ("one", "two")]
     assert names[0] == names[1]
     assert bool(names[0]) == (kind == "lora")
+
+
+def test_every_parameter_lies_on_one_rank():
+    total = sum(p.numel() for p in build_model().parameters())
+    every = jobs.on_ranks(2, jobs.held)
+    assert sum(counts["weights"] for counts in every) == total
+    assert sum(counts["gradients"] for counts in every) == total
+    assert sum(counts["moments"] for counts in every) == 2 * total
+    assert max(counts["weights"] for counts in every) < 0.52 * total
+
+
+@pytest.mark.parametrize("backbone", ["shared", "own"])
+def test_the_critic_learns_the_same_on_two_ranks(backbone):
+    settings = jobs.config(LossConfig(algorithm="ppo", critic=CriticConfig(backbone=backbone)))
+    every = jobs.critic_updates(None, settings)
+    assert every[0]["critic_grad_norm"] > 0
+    for own in jobs.on_ranks(2, jobs.critic_updates, settings):
+        for metrics, expected in zip(own, every, strict=True):
+            assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
