@@ -82,6 +82,19 @@ class SamplerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AsyncConfig:
+    """Rollouts run ahead of the learner, and weights are replaced while they run; see docs/async.md."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    max_staleness: int = 1  # versions by which an answer's oldest token may be behind when it is learnt from
+    stale: Literal["wait", "drop"] = "wait"  # for slow groups, or go on with those that are complete
+
+    def __post_init__(self) -> None:
+        _check(self.max_staleness >= 0, "max_staleness", self.max_staleness, "0 (as a synchronous run) or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RLConfig:
     """The reinforcement-learning stage."""
 
@@ -98,6 +111,7 @@ class RLConfig:
     parity_threshold: float | None = None  # largest log-prob gap of engine and learner; 1e-3, 0.1 in bfloat16; 0: off
     eval_every: int = 10
     save_every: int = 10
+    asynchronous: AsyncConfig | None = None  # null: a step's rollouts end before its update begins
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossConfig = field(default_factory=LossConfig)

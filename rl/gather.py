@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from configs.rl import RLConfig
 from rewards.scorer import Scorer
@@ -15,7 +15,7 @@ from rollouts.prompts import PromptRenderer
 from rollouts.samplers import Sampler
 from rollouts.types import Group, ScoredRollout
 
-_REFILL = 1 << 32  # requests of later rounds draw from streams of their own
+REFILL = 1 << 32  # requests of later rounds draw from streams of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +26,14 @@ class Gathered:
     scored: tuple[tuple[ScoredRollout, ...], ...]
     skipped: Mapping[str, int]  # tasks that could not be asked, by reason
     unanswered: int  # tasks in quarantine
+    dropped: Mapping[str, int] = field(default_factory=dict)  # tokens of answers that did not reach a step, by cause
+    extra: Mapping[str, float] = field(default_factory=dict)  # metrics of how it was gathered
 
     def metrics(self) -> dict[str, float]:
         """See docs/metrics.md."""
         left_out = {**self.skipped, **({"quarantine": self.unanswered} if self.unanswered else {})}
-        return group_metrics(self.groups) | {f"skipped/{reason}": float(n) for reason, n in left_out.items()}
+        skipped = {f"skipped/{reason}": float(n) for reason, n in left_out.items()}
+        return {**group_metrics(self.groups), **skipped, **self.extra}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +65,10 @@ class Gatherer:
                 prompts,
                 sampling=self.config.sampling,
                 n=self.config.samples_per_prompt,
-                seed=seed if not groups else request_seed(seed, _REFILL + len(groups)),
+                seed=seed if not groups else request_seed(seed, REFILL + len(groups)),
             )
             new = [shape(g, self.config, step=step) for g in make_groups(prompts, answers)]
-            self.sampler.observe([(g.prompt.task, _correct(g)) for g in new])
+            self.sampler.observe([(g.prompt.task, correct(g)) for g in new])
             groups, scored = groups + new, scored + answers
             missing = wanted - len(learnable(groups, self.config))
             tasks = self.sampler.refill(missing) if missing > 0 else []
@@ -76,6 +79,10 @@ class Gatherer:
             unanswered=sum(not rollouts for rollouts in scored),
         )
 
+    def close(self) -> None:
+        """Nothing runs between two steps."""
 
-def _correct(group: Group) -> list[bool]:
+
+def correct(group: Group) -> list[bool]:
+    """Which of a group's answers are."""
     return [m.score.verdict.kind is VerdictKind.CORRECT for m in group.members]

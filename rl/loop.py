@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from configs.rl import RLConfig
+from rl.ahead import Ahead
 from rl.collect import learnable, make_samples, permute_rewards, sample_metrics
 from rl.evaluate import request_seed
 from rl.gather import Gatherer
 from rl.learner import Learner
 from rl.rollout_log import RolloutLog
 from rl.sync import WeightSync
+from rl.waste import waste_metrics
 from rollouts.pool import RolloutPool
 
 
@@ -36,7 +38,7 @@ class Loop:
     """The parts that a step moves things between."""
 
     config: RLConfig
-    gatherer: Gatherer
+    gatherer: Gatherer | Ahead  # Ahead: the asynchronous run
     pool: RolloutPool
     learner: Learner
     log: RolloutLog
@@ -60,7 +62,8 @@ class Loop:
         with watch.phase("record"):
             self.log.write(step + 1, gathered.scored, groups, samples)
         with watch.phase("update"):
-            metrics = gathered.metrics() | sample_metrics(samples) | self.learner.update(samples)
+            metrics = gathered.metrics() | waste_metrics(gathered.scored, samples, gathered.dropped)
+            metrics |= sample_metrics(samples) | self.learner.update(samples)
         with watch.phase("publish"):
             metrics |= self.sync.publish()
         metrics |= self.gatherer.sampler.metrics() | self.pool.metrics()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from configs.rl import RLConfig
 from kimi_vl import (
     KimiVLForConditionalGeneration,
 )
+from rl.ahead import Ahead
 from rl.console import StageProgress
 from rl.evaluate import VALIDATION_SEED, request_seed
 from rl.folder import STAGES
@@ -48,7 +51,7 @@ def reinforce(
         say=parts.console.print,
     )
     start = stage_run.restore()
-    with StageProgress(parts.console, "rl", total=stage.steps, done=start) as bar:
+    with closing(loop.gatherer), StageProgress(parts.console, "rl", total=stage.steps, done=start) as bar:
 
         def on_step(step: int, values: dict[str, float]) -> None:
             shown = ("accuracy", "thinking_share", "tokens_mean")
@@ -64,15 +67,7 @@ def _loop(parts: Parts, stage: RLConfig, learner: Learner) -> Loop:
     threshold = stage.parity_threshold
     return Loop(
         config=stage,
-        gatherer=Gatherer(
-            config=stage,
-            sampler=build_sampler(stage.sampler, parts.mixture(STAGES.index("rl")), seed=seed, steps=stage.steps),
-            renderer=parts.renderer,
-            generate=parts.pool.generate,
-            scorer=parts.scorer,
-            decode=parts.decode,
-            seed=seed,
-        ),
+        gatherer=_gatherer(parts, stage, seed),
         pool=parts.pool,
         learner=learner,
         log=RolloutLog(parts.folder.stage("rl") / "rollouts"),
@@ -84,6 +79,30 @@ def _loop(parts: Parts, stage: RLConfig, learner: Learner) -> Loop:
             threshold=USUAL_THRESHOLD[parts.config.model.dtype] if threshold is None else threshold,
             say=parts.console.print,
         ),
+        seed=seed,
+    )
+
+
+def _gatherer(parts: Parts, stage: RLConfig, seed: int) -> Gatherer | Ahead:
+    sampler = build_sampler(stage.sampler, parts.mixture(STAGES.index("rl")), seed=seed, steps=stage.steps)
+    if stage.asynchronous is not None:
+        return Ahead(
+            stage,
+            stage.asynchronous,
+            sampler=sampler,
+            renderer=parts.renderer,
+            pool=parts.pool,
+            scorer=parts.scorer,
+            decode=parts.decode,
+            seed=seed,
+        )
+    return Gatherer(
+        config=stage,
+        sampler=sampler,
+        renderer=parts.renderer,
+        generate=parts.pool.generate,
+        scorer=parts.scorer,
+        decode=parts.decode,
         seed=seed,
     )
 

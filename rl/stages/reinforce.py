@@ -9,6 +9,7 @@ from pathlib import Path
 
 from configs.schema import EvaluationConfig
 from rl.adapters import save_adapters
+from rl.ahead import Ahead
 from rl.checkpoint import load_checkpoint, random_state, replace_folder, restore_random_state, save_checkpoint
 from rl.evaluate import evaluate
 from rl.folder import write_json
@@ -49,6 +50,8 @@ class ReinforceStage:
             self.loop.learner.load_state_dict(state["learner"])
             restore_random_state(state["random"])
             self.loop.gatherer.sampler.load_state_dict(state["sampler"])
+            if isinstance(self.loop.gatherer, Ahead):
+                self.loop.gatherer.load_state_dict(state["ahead"])
             self._best = state["best"]
             self._say(f"resuming RL after step {state['step']}")
         start = 0 if state is None else int(state["step"])
@@ -106,4 +109,6 @@ class ReinforceStage:
             "sampler": self.loop.gatherer.sampler.state_dict(),
             "best": self._best,
         }
+        if isinstance(self.loop.gatherer, Ahead):
+            state["ahead"] = self.loop.gatherer.state_dict()
         save_checkpoint(self.folder / "checkpoints", step, state)
