@@ -41,7 +41,9 @@ def _cause(completion: Completion, *, taught: bool) -> str:
 
 
 def staleness_metrics(scored: Sequence[Sequence[ScoredRollout]], *, version: int) -> dict[str, float]:
-    """How many versions ago each answer's first token was written: mean, largest, share of each. See docs/metrics.md."""
+    """How many versions ago each answer's first token was written: mean, largest, share of each lag. See
+    docs/metrics.md.
+    """
     segments = [member.rollout.completion.segments for group in scored for member in group]
     if not segments:
         return {}

@@ -123,8 +123,12 @@ class Mini:
 
     def learner(self):
         """The learner's state after the last RL step."""
+        return self.checkpoint()["learner"]
+
+    def checkpoint(self):
+        """All of the newest checkpoint of RL."""
         [*_, last] = sorted((self.run_folder / "rl" / "checkpoints").glob("*.pt"))
-        return torch.load(last, weights_only=False)["learner"]
+        return torch.load(last, weights_only=False)
 
 
 @pytest.fixture(scope="session")
