@@ -29,7 +29,7 @@ def before_rl(mini, whole):
 
 
 def rows(mini):
-    return [row for step in read_rollouts(mini.run_folder / "rl" / "rollouts") for row in step]
+    return list(read_rollouts(mini.run_folder / "rl" / "rollouts"))
 
 
 def test_staleness_zero_is_the_synchronous_run(whole_run, make_mini):
@@ -49,30 +49,32 @@ def test_staleness_zero_is_the_synchronous_run(whole_run, make_mini):
 
 
 def test_killed_and_resumed_no_task_is_lost_and_none_counts_twice(whole_run, make_mini):
-    mini = make_mini("rl.asynchronous.max_staleness=2", f"rl.steps={STEPS}")
+    steps = 5
+    mini = make_mini("rl.asynchronous.max_staleness=2", f"rl.steps={steps}", "rl.save_every=1")
     config = before_rl(mini, whole_run[0])
-    code, output, seen = mini.stop_at("rl", 3, signal.SIGKILL)
+    code, output, seen = mini.stop_at("rl", 2, signal.SIGKILL)
     assert code == -signal.SIGKILL, output
-    assert 3 <= seen < STEPS, "the signal came too late"
+    assert 2 <= seen < steps, "the signal came too late"
     kept = mini.checkpoint()
-    assert kept["ahead"]["drawn"] == kept["step"] + 2
-    assert Counter(g["step"] for g in kept["ahead"]["groups"]) == {kept["step"]: PROMPTS, kept["step"] + 1: PROMPTS}
+    ahead = range(kept["step"], min(kept["step"] + 2, steps))
+    assert kept["ahead"]["drawn"] == ahead.stop
+    assert Counter(g["step"] for g in kept["ahead"]["groups"]) == dict.fromkeys(ahead, PROMPTS)
     finished = [g for g in kept["ahead"]["groups"] if g["answers"] is not None]
 
     printed = mini.here()
     assert f"resuming RL after step {kept['step']}" in printed
     logged = rows(mini)
     places = [(row["step"], row["group"], row["sample"]) for row in logged]
-    assert places == [(s + 1, g, i) for s in range(STEPS) for g in range(PROMPTS) for i in range(SAMPLES)]
+    assert places == [(s + 1, g, i) for s in range(steps) for g in range(PROMPTS) for i in range(SAMPLES)]
     mixture = TaskMixture(config.data.train, seed=request_seed(config.seed, STAGES.index("rl")), base=mini.folder)
-    drawn = [task.id for step in range(STEPS) for task in mixture.draw(step, PROMPTS)]
+    drawn = [task.id for step in range(steps) for task in mixture.draw(step, PROMPTS)]
     assert [row["task"] for row in logged[::SAMPLES]] == drawn
     for group in finished:  # what was answered before the kill was not asked again
         own = [row["token_ids"] for row in logged if row["step"] == group["step"] + 1]
         assert all(completion.token_ids.tolist() in own for completion, _, _ in group["answers"])
 
     metrics = read_metrics(mini.run_folder / "metrics.jsonl", stage="rl")
-    assert [r["version"] for r in metrics] == list(range(1, STEPS + 1))
+    assert [r["version"] for r in metrics] == list(range(1, steps + 1))
     assert max(r["staleness_max"] for r in metrics) in (1.0, 2.0)
     for row in logged:
         versions = [segment["version"] for segment in row["segments"]]
@@ -102,6 +104,7 @@ class Killer(threading.Thread):
             return False
 
 
+@pytest.mark.slow
 def test_killed_workers_lose_nothing(whole_run, make_mini):
     mini = make_mini("rl.asynchronous.max_staleness=1")
     before_rl(mini, whole_run[0])
