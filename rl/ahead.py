@@ -93,7 +93,7 @@ class Ahead:
         self._feed = Feed(pool, config.sampling, on_answer=self._take_in, room=room)
 
     def gather(self, step: int) -> Gathered:
-        """Ask ahead, wait for the groups of `step`, then for more while groups lack signal and the sampler gives any."""
+        """Ask ahead, wait for the groups of `step`, then for more while groups lack signal and the sampler has any."""
         self._resume()
         self.sampler.draw(step, 0)  # the step begins: its refills are counted anew
         for ahead in range(self._drawn, min(step + self._options.max_staleness + 1, self.config.steps)):

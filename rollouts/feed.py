@@ -23,7 +23,7 @@ from rollouts.types import Completion, Request
 from rollouts.watch import Watch, diagnose
 
 ROOM = 512  # samples that a worker holds: twice what decodes at once, so that a row that ends is filled from its queue
-_LATE = 10 * POLL_SECONDS  # without a look at the pulses (an evaluation had the workers), silence proves nothing
+_LATE = 5 * POLL_SECONDS  # without a look at a pulse (the turn was somebody else's), silence proves nothing
 
 
 @dataclass(slots=True)
@@ -34,6 +34,7 @@ class Line:
     actor: Any
     answers: Any  # Ray's generator of (number, completions)
     watch: Watch
+    looked: float = 0.0  # when its pulse was last asked for
     asked: int = 0
     keys: dict[int, int] = field(default_factory=dict)  # of the requests that it owes, by number
     owed: dict[int, Request] = field(default_factory=dict)  # by key
@@ -66,7 +67,6 @@ class Feed:
         self._lines: dict[int, Line] = {}  # by slot
         self._failed: Counter[int] = Counter()  # by key: failures of workers that owed it
         self._cancelled: set[int] = set()  # keys that a worker still owes
-        self._looked = time.monotonic()
         self._closed = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="feed", daemon=True)
@@ -110,9 +110,11 @@ class Feed:
             return len(self._waiting), sum(len(line.owed) for line in self._lines.values())
 
     def close(self) -> None:
-        """End the thread; what is owed is forgotten. The workers belong to the pool."""
+        """End the thread and the streams; what is owed is forgotten. The workers belong to the pool."""
         with self.turn:
             self._closed = True
+            for line in self._lines.values():
+                line.actor.end.remote(line.asked)
             self.turn.notify_all()
         if self._thread.ident is not None:
             self._thread.join(timeout=20)
@@ -143,14 +145,10 @@ class Feed:
 
     def _look(self, ready: list[Any]) -> None:
         """Take in one answer, look after the other workers, and hand out what there is room for."""
-        late = time.monotonic() - self._looked > _LATE
-        self._looked = time.monotonic()
         for line in list(self._lines.values()):
             if line.actor is not self._pool.crew.actors[line.slot]:  # a call of the run's thread met its end first
                 self._ask_again(line)
                 continue
-            if late:
-                line.watch = Watch(line.actor)
             failure = self._receive(line) if any(line.answers is stream for stream in ready) else self._silent(line)
             if failure is not None:
                 self._pool.replace(line.slot, failure)
@@ -178,6 +176,9 @@ class Feed:
         """How a worker hangs that owes something and makes no progress."""
         if not line.owed:
             return None
+        if time.monotonic() - line.looked > _LATE:
+            line.watch = Watch(line.actor)
+        line.looked = time.monotonic()
         line.watch.look()
         if line.watch.silent_for < self._pool.deadline:
             return None
@@ -221,8 +222,6 @@ class Feed:
                 self._on_answer(key, [])
                 continue
             line = self._lines[slot]
-            if not line.owed:
-                line.watch = Watch(line.actor)
             line.keys[line.asked], line.owed[key] = key, request
             line.asked += 1
             loads[slot] += request.n

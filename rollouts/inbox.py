@@ -52,7 +52,7 @@ class Inbox:
         with self._changed:
             while wait and not (self._requests or self._cancelled or self._closed):
                 self._changed.wait()
-            if self._closed and not self._requests:
+            if self._closed and not (self._requests or self._cancelled):
                 return None
             news = News(requests=tuple(self._requests), cancelled=tuple(self._cancelled))
             self._requests, self._cancelled = [], []

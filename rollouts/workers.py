@@ -98,7 +98,7 @@ class RolloutActor:
 
     @ray.method(concurrency_group="feed", num_returns="streaming")
     def serve(self, sampling: SamplingConfig) -> Iterator[tuple[int, list[Completion]]]:
-        """(number, completions) of each request that is asked, as they finish; it never ends by itself."""
+        """(number, completions) of each request that is asked, as they finish, until `end`."""
         torch.set_num_threads(self.threads)
         yield from self.engine.stream(self.inbox, sampling)
 
@@ -111,6 +111,13 @@ class RolloutActor:
     def cancel(self, numbers: Sequence[int]) -> None:
         """End these with what they have."""
         self.inbox.cancel(numbers)
+
+    @ray.method(concurrency_group="watch")
+    def end(self, asked: int) -> None:
+        """Call all `asked` requests off and end `serve`; a later one begins anew."""
+        inbox, self.inbox = self.inbox, Inbox()
+        inbox.cancel(range(asked))
+        inbox.close()
 
     def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> Served:
         """Take new weights; answer with the version now served and the checksums of what the model now holds."""

@@ -92,19 +92,19 @@ class TransformersEngine:
         while (news := inbox.take(wait=True)) is not None:
             batch = self._new_batch(sampling)  # a fresh one each time that all is answered: nothing of it is left over
             while True:
-                if news is not None:
-                    batch.add((next(numbers), request) for request in news.requests)
-                    batch.cancel(news.cancelled)
-                if not batch.busy:
-                    break
                 groups: list[Group]
                 aborted = aborts != self._aborts
                 with self._turn.taken(), torch.inference_mode():
+                    if news is not None:
+                        batch.add((next(numbers), request) for request in news.requests)
+                        batch.cancel(news.cancelled)
                     groups = batch.abort() if aborted else batch.step()
                 for group in groups:
                     yield group.index, group.completions()
                 if aborted:
                     return
+                if not batch.busy:
+                    break
                 news = inbox.take(wait=False)
 
     def _new_batch(self, sampling: SamplingConfig) -> RunningBatch:

@@ -61,7 +61,7 @@ def feed(pool):
     """A feed, and what it answered: key -> completions; each key once."""
     made = []
 
-    def begin(**options):
+    def begin(sampling=SAMPLED, **options):
         found = {}
 
         def take_in(key, completions):
@@ -69,14 +69,12 @@ def feed(pool):
             assert threading.current_thread().name == "feed" or not completions
             found[key] = completions
 
-        made.append(Feed(pool, SAMPLED, on_answer=take_in, **options))
+        made.append(Feed(pool, sampling, on_answer=take_in, **options))
         return made[-1], found
 
     yield begin
     for one in made:
         one.close()
-        pool.crew.fresh(0)  # its streams end with the workers
-        pool.crew.fresh(1)
 
 
 @pytest.fixture
@@ -111,20 +109,21 @@ def test_answers_of_workers_that_fail(pool, feed, orders, prompts, expected):
 
 
 def test_weights_come_while_the_workers_write(pool, feed, tiny_folder, prompts):
-    """Nothing is interrupted: what is written before and after are two segments, and calls beside the stream work."""
+    """Nothing is interrupted: what is written before and after are two segments, and calls beside the stream work.
+
+    The workers of this test serve another feed before and after.
+    """
     weights = {name: (t * 1.5).numpy().copy() for name, t in load_model(tiny_folder).state_dict().items()}
     long = SamplingConfig(temperature=1.0, max_new_tokens=400)
-    found = {}
-    feeding = Feed(pool, long, on_answer=found.__setitem__, room=2)
+    feeding, found = feed(long, room=2)
     feeding.ask(dict(enumerate(requests_for(prompts * 2))))
     assert feeding.depths() == (6, 2), "a worker with room for two samples holds one group of two"
     pool.publish(weights, version=7)
     beside = pool.generate(requests_for(prompts[:2], n=1), SAMPLED)
     feeding.wait_until(lambda: len(found) == 8)
-    feeding.close()
     assert {s.version for group in beside for c in group for s in c.segments} == {7}
     versions = [[s.version for s in c.segments] for group in found.values() for c in group]
-    assert versions.count([7]) >= 12, "those that were begun afterwards"
+    assert versions.count([7]) >= 8, "those that were begun afterwards"
     assert [0, 7] in versions, "those that were under way"
     pool.publish(weights, version=0)
 
