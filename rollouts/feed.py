@@ -17,12 +17,13 @@ import ray
 from ray.exceptions import RayError
 
 from configs.rl import SamplingConfig
-from rollouts.pool import POLL_SECONDS, TRIES, RolloutPool
+from rollouts.pool import POLL_SECONDS, RolloutPool
 from rollouts.quarantine import Failure
 from rollouts.types import Completion, Request
 from rollouts.watch import Watch, diagnose
 
 ROOM = 512  # samples that a worker holds: twice what decodes at once, so that a row that ends is filled from its queue
+SUSPICIOUS = 2  # failures of workers that owed a request, after which it is asked apart from the others
 _LATE = 5 * POLL_SECONDS  # without a look at a pulse (the turn was somebody else's), silence proves nothing
 
 
@@ -49,8 +50,8 @@ class Feed:
     """Hands requests to the workers of `pool`, each to the one that owes least, and calls `on_answer(key, completions)`
     from its own thread, under `pool.turn`. A request of a task in quarantine is answered without completions.
 
-    A worker that fails is replaced, and what it owed is asked again; a request that was owed in three failures is
-    suspected, and goes through the pool's search for culprits. `room` bounds the samples that a worker holds.
+    A worker that fails is replaced, and what it owed is asked again; requests that were owed in two failures are
+    asked by the pool, apart from all others, as a synchronous run would. `room` bounds the samples of a worker.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class Feed:
             failure = self._receive(line) if any(line.answers is stream for stream in ready) else self._silent(line)
             if failure is not None:
                 self._pool.replace(line.slot, failure)
-                self._settle_suspects(line, failure)
+                self._settle_suspects(line)
                 self._ask_again(line)
         self._hand_out()
         self.turn.notify_all()
@@ -185,14 +186,12 @@ class Feed:
         address = self._pool.crew.addresses[line.slot]
         return Failure("hang", diagnose(line.slot, address, line.actor, line.watch, list(line.owed.values())))
 
-    def _settle_suspects(self, line: Line, failure: Failure) -> None:
-        """Requests that were owed at failure after failure: find the culprits, and have the others answered."""
+    def _settle_suspects(self, line: Line) -> None:
+        """Have those answered by themselves that were owed at failure after failure: the pool finds the culprits."""
         self._failed.update(list(line.owed))
-        suspects = [key for key in line.owed if self._failed[key] >= TRIES]
+        suspects = [key for key in line.owed if self._failed[key] >= SUSPICIOUS]
         if suspects:
-            share = [line.owed[key] for key in suspects]
-            most = 1 + len(share) // 16
-            answers = self._pool.without_culprits(line.slot, share, self._sampling, failure, most)
+            answers = self._pool.generate([line.owed[key] for key in suspects], self._sampling)
             for key, completions in zip(suspects, answers, strict=True):
                 self._answer(line, key, completions)
 

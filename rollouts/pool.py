@@ -81,7 +81,7 @@ class RolloutPool:
         for slot, share in shares.items():
             outcome = outcomes[slot]
             if isinstance(outcome, Failure):
-                outcome = self.without_culprits(slot, [requests[i] for i in share], sampling, outcome, most)
+                outcome = self._without_culprits(slot, [requests[i] for i in share], sampling, outcome, most)
             for i, completions in zip(share, outcome, strict=True):
                 results[i] = completions
         return results
@@ -155,7 +155,7 @@ class RolloutPool:
             return Failure("exception", f"{type(cause).__name__}: {one_line(cause)}\n{_COLOUR.sub('', str(error))}")
         return Failure("death", f"process {self.crew.addresses[slot].pid}: {exit_of(error)}\n{error}")
 
-    def without_culprits(
+    def _without_culprits(
         self, slot: int, share: Sequence[Request], sampling: SamplingConfig, failure: Failure, most: int
     ) -> Answers:
         """Answers to a share that fails as a whole: its culprits go to quarantine, the rest is asked again together.
