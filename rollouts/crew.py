@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ class Crew:
         self._options: dict[str, Any] = {"num_cpus": 1, "num_gpus": _gpu_share(workers), "max_restarts": 0}
         self._weights: tuple[ray.ObjectRef[Any], int] | None = None
         self._expected: Mapping[str, int] = {}
+        self._tally: Counter[str] = Counter()  # what the workers computed up to the last publish
         self.addresses: dict[int, Address] = {}  # of the workers that have started
         self.actors: list[Any] = [self._new_actor() for _ in range(workers)]  # they start side by side
 
@@ -79,6 +81,10 @@ class Crew:
         self.addresses.pop(slot, None)
         self.actors[slot] = self._new_actor()
 
+    def padded_share(self) -> float:
+        """Share of the places computed up to the last publish, of prompts and answers, that held no token."""
+        return self._tally["padded"] / max(1, self._tally["computed"])
+
     def held(self) -> list[dict[str, int]]:
         """Which tensors each worker holds now, as checksums."""
         return [dict(tensors) for tensors in ray.get([actor.held.remote() for actor in self.actors])]
@@ -107,6 +113,7 @@ class Crew:
                 self.start([slot])
                 wrong[slot] = f"worker {slot} died"
                 continue
+            self._tally.update(served.tally)
             names = differing(self._expected, served.tensors)
             if served.version != version:
                 wrong[slot] = f"worker {slot} serves version {served.version}"

@@ -96,9 +96,13 @@ class RolloutPool:
         return [answers for _, answers in sorted(outcomes.items()) if not isinstance(answers, Failure)]
 
     def metrics(self) -> dict[str, float]:
-        """What went wrong so far; see docs/metrics.md."""
+        """What went wrong, and what was padded, so far; see docs/metrics.md."""
         counts = {f"workers/{kind}s": float(self.failures[kind]) for kind in ("death", "exception", "hang")}
-        return {**counts, "workers/quarantined": float(len(self.quarantine))}
+        return {
+            **counts,
+            "workers/quarantined": float(len(self.quarantine)),
+            "workers/padding": self.crew.padded_share(),
+        }
 
     def close(self) -> None:
         """End the workers."""

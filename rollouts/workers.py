@@ -122,7 +122,9 @@ class RolloutActor:
     def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> Served:
         """Take new weights; answer with the version now served and the checksums of what the model now holds."""
         self.engine.load_weights(weights, version=version)
-        return Served(version=self.engine.version, tensors=self.held())
+        tally = dict(self.engine.tally)
+        self.engine.tally.subtract(tally)  # the stream may be counting just now
+        return Served(version=self.engine.version, tensors=self.held(), tally=tally)
 
     def held(self) -> dict[str, int]:
         """The checksum of every tensor that the model holds."""

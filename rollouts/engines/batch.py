@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -50,9 +50,11 @@ class RunningBatch:
         barred: torch.Tensor,
         record_experts: bool,
         version: Callable[[], int],
+        tally: Counter[str],
     ) -> None:
         self._model, self._sampling, self._limits = model, sampling, limits
         self._stop_ids, self._barred, self._version = stop_ids, barred, version
+        self._tally = tally  # places that went through the model, and those of them that held no token
         self._decoder = LatentDecoder(model.model.language_model)
         experts = model.config.text_config.n_routed_experts
         self._route_dtype = (np.uint8 if experts < 255 else np.uint16) if record_experts else None
@@ -153,6 +155,7 @@ class RunningBatch:
             used += need
         embeds, lengths = self._embed_prompts([g.request.prompt for g in batch])
         hidden, latents, experts = self._decoder.prefill(embeds, lengths)
+        self._count(embeds.shape[0] * embeds.shape[1], lengths)
         for i, group in enumerate(batch):
             group.latents = latents[:, i, : group.length].clone()  # a view would keep the whole batch's padding
             group.hidden, group.experts = hidden[i], experts[i]
@@ -205,8 +208,13 @@ class RunningBatch:
                 for i, row in enumerate(part):
                     ids[i, : row.length - 1] = torch.tensor(row.tokens[:-1], dtype=torch.long)
                 latents = self._decoder.extend(self._prompts.latents(group, group.length), ids, lengths)
+                self._count(ids.numel(), lengths)
             for i, row in enumerate(part):
                 self._own.add(row, latents[:, i, : row.length - 1], tokens=row.length)
+
+    def _count(self, places: int, lengths: torch.Tensor) -> None:
+        self._tally["computed"] += places
+        self._tally["padded"] += places - int(lengths.sum())
 
     def _grow(self) -> None:
         """Move rows that outgrew their places; where memory is over, the youngest go back into the queue."""
@@ -251,6 +259,7 @@ class RunningBatch:
         tokens = torch.tensor([row.tokens[-1] for row in rows], device=device)
         positions = torch.tensor([row.group.length + row.length - 1 for row in rows], device=device)
         hidden, experts = self._decoder.step(tokens, positions, plan)
+        self._tally["computed"] += len(rows)
         self._choose(rows, hidden, experts)
 
     def _choose(self, rows: list[Row], hidden: torch.Tensor, experts: torch.Tensor) -> None:

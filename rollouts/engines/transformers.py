@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -42,6 +43,7 @@ class TransformersEngine:
         self._version, self._record_experts = version, record_experts
         self._limits = limits or BatchLimits()
         self._aborts = 0
+        self.tally: Counter[str] = Counter()  # `computed` places of prompts and answers, `padded` among them
         self._turn = _Turn()
 
     @property
@@ -116,6 +118,7 @@ class TransformersEngine:
             barred=self._barred,
             record_experts=self._record_experts,
             version=lambda: self._version,
+            tally=self.tally,
         )
 
 
