@@ -103,3 +103,13 @@ def test_an_idle_stream_sleeps_until_something_comes(ending, prompts):
     reader.join(timeout=60)
     assert not reader.is_alive()
     assert [number for number, _ in sorted(found, key=lambda item: item[0])] == [0, 1]
+
+
+def test_padding_is_counted(engine, prompts):
+    """Prompts are read together, each padded to the longest; each later token is one more place, without padding."""
+    engine.generate(requests_for(prompts, n=1), SAMPLED)
+    lengths = [len(p.input_ids) for p in prompts]
+    padded = len(lengths) * max(lengths) - sum(lengths)
+    later = len(lengths) * (SAMPLED.max_new_tokens - 1)
+    assert padded > 0
+    assert engine.tally == {"padded": padded, "computed": sum(lengths) + padded + later}
