@@ -117,6 +117,19 @@ class RanksConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AsyncConfig:
+    """Rollouts run ahead of the learner, and weights are replaced while they run; see docs/async.md."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    max_staleness: int = 1  # versions by which an answer's oldest token may be behind when it is learnt from
+    stale: Literal["wait", "drop"] = "wait"  # for slow groups, or go on with those that are complete
+
+    def __post_init__(self) -> None:
+        _check(self.max_staleness >= 0, "max_staleness", self.max_staleness, "0 (as a synchronous run) or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RLConfig:
     """The reinforcement-learning stage."""
 
@@ -136,6 +149,7 @@ class RLConfig:
     spike_threshold: float = 20.0  # a gradient norm of more than so many usual ones is skipped; 0: never
     eval_every: int = 10
     save_every: int = 10
+    asynchronous: AsyncConfig | None = None  # null: a step's rollouts end before its update begins
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     partial: PartialConfig | None = None
@@ -164,6 +178,12 @@ class RLConfig:
             "spike_threshold",
             self.spike_threshold,
             "0 (never), or greater than 1",
+        )
+        _check(
+            self.partial is None or self.asynchronous is None,
+            "partial",
+            self.partial,
+            "null where asynchronous is set: rollouts that run ahead need no budget, long answers hold up nobody",
         )
         _check(len(self.rewards) > 0, "rewards", self.rewards, "at least one term")
         least = 1 if self.loss.resolved().advantage in GROUP_FREE else 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from configs.rl import RLConfig
 from rewards.scorer import Scorer
@@ -16,7 +17,7 @@ from rollouts.prompts import PromptRenderer
 from rollouts.samplers import Sampler
 from rollouts.types import Completion, Group, Request, ScoredRollout
 
-_REFILL = 1 << 32  # requests of later rounds draw from streams of their own
+REFILL = 1 << 32  # requests of later rounds draw from streams of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +28,14 @@ class Gathered:
     scored: tuple[tuple[ScoredRollout, ...], ...]
     skipped: Mapping[str, int]  # tasks that could not be asked, by reason
     unanswered: int  # tasks in quarantine
-    partial: Mapping[str, float] = field(default_factory=dict)  # metrics of partial rollouts
+    dropped: Mapping[str, int] = field(default_factory=dict)  # tokens of answers that did not reach a step, by cause
+    extra: Mapping[str, float] = field(default_factory=dict)  # metrics of how it was gathered
 
     def metrics(self) -> dict[str, float]:
         """See docs/metrics.md."""
         left_out = {**self.skipped, **({"quarantine": self.unanswered} if self.unanswered else {})}
         skipped = {f"skipped/{reason}": float(n) for reason, n in left_out.items()}
-        return group_metrics(self.groups) | skipped | dict(self.partial)
+        return {**group_metrics(self.groups), **skipped, **self.extra}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +65,12 @@ class Gatherer:
         while tasks:
             prompts, left_out = self.renderer.render_all(tasks)
             skipped.update(left_out)
-            own = seed if not asked else request_seed(seed, _REFILL + asked)
+            own = seed if not asked else request_seed(seed, REFILL + asked)
             asked += len(prompts)
             requests, answers = self._ask(make_requests(prompts, n=self.config.samples_per_prompt, seed=own), step)
             rollouts = score_answers(self.decode, self.scorer, requests, answers)
             new = [shape(g, self.config, step=step) for g in make_groups([r.prompt for r in requests], rollouts)]
-            self.sampler.observe([(g.prompt.task, _correct(g)) for g in new])
+            self.sampler.observe([(g.prompt.task, correct(g)) for g in new])
             groups, scored = groups + new, scored + rollouts
             pending = 0 if self.partial is None else len(self.partial)
             missing = wanted - len(learnable(groups, self.config)) - pending
@@ -78,7 +80,7 @@ class Gatherer:
             scored=tuple(map(tuple, scored)),
             skipped=dict(skipped),
             unanswered=sum(not rollouts for rollouts in scored),
-            partial={} if self.partial is None else self.partial.metrics(),
+            extra={} if self.partial is None else self.partial.metrics(),
         )
 
     def _ask(self, requests: list[Request], step: int) -> tuple[list[Request], list[list[Completion]]]:
@@ -87,6 +89,19 @@ class Gatherer:
             return self.partial.ask(requests, self.config.sampling, step=step)
         return requests, self.generate(requests, self.config.sampling)
 
+    def close(self) -> None:
+        """Nothing runs between two steps."""
 
-def _correct(group: Group) -> list[bool]:
+    def state_dict(self) -> dict[str, Any]:
+        """What is not done between two steps; the sampler's state is its own."""
+        return {} if self.partial is None else self.partial.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict()`."""
+        if self.partial is not None:
+            self.partial.load_state_dict(state, self.renderer)
+
+
+def correct(group: Group) -> list[bool]:
+    """Which of a group's answers are."""
     return [m.score.verdict.kind is VerdictKind.CORRECT for m in group.members]

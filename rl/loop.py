@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from configs.rl import RLConfig
+from rl.ahead import Ahead
 from rl.collect import learnable, make_samples, permute_rewards, sample_metrics
 from rl.evaluate import request_seed
 from rl.gather import Gatherer
@@ -16,6 +17,7 @@ from rl.partial import oldest_learnt
 from rl.ranks.group import LearnerGroup
 from rl.rollout_log import RolloutLog
 from rl.sync import WeightSync
+from rl.waste import waste_metrics
 from rollouts.pool import RolloutPool
 
 
@@ -38,7 +40,7 @@ class Loop:
     """The parts that a step moves things between."""
 
     config: RLConfig
-    gatherer: Gatherer
+    gatherer: Gatherer | Ahead  # Ahead: the asynchronous run
     pool: RolloutPool
     learner: Learner | LearnerGroup
     log: RolloutLog
@@ -63,7 +65,8 @@ class Loop:
         with watch.phase("record"):
             self.log.write(step + 1, gathered.scored, groups, samples)
         with watch.phase("update"):
-            metrics = gathered.metrics() | sample_metrics(samples) | self.learner.update(samples)
+            metrics = gathered.metrics() | waste_metrics(gathered.scored, samples, gathered.dropped)
+            metrics |= sample_metrics(samples) | self.learner.update(samples)
         with watch.phase("publish"):
             metrics |= self.sync.publish()
         metrics |= self.gatherer.sampler.metrics() | self.pool.metrics()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ class Crew:
         self._weights: tuple[ray.ObjectRef[Any], int] | None = None
         self._expected: Mapping[str, int] = {}
         self._unsummed: Mapping[str, np.ndarray] | None = None  # published, and its checksums are not taken yet
+        self._tally: Counter[str] = Counter()  # what the workers computed up to the last publish
         self.addresses: dict[int, Address] = {}  # of the workers that have started
         self.actors: list[Any] = [self._new_actor() for _ in range(workers)]  # they start side by side
 
@@ -79,6 +81,10 @@ class Crew:
         self.addresses.pop(slot, None)
         self.actors[slot] = self._new_actor()
 
+    def padded_share(self) -> float:
+        """Share of the places computed up to the last publish, of prompts and answers, that held no token."""
+        return self._tally["padded"] / max(1, self._tally["computed"])
+
     def held(self) -> list[dict[str, int]]:
         """Which tensors each worker holds now, as checksums."""
         return [dict(tensors) for tensors in ray.get([actor.held.remote() for actor in self.actors])]
@@ -108,6 +114,7 @@ class Crew:
                 self.start([slot])
                 wrong[slot] = f"worker {slot} died"
                 continue
+            self._tally.update(served.tally)
             names = differing(expected, served.tensors)
             if served.version != version:
                 wrong[slot] = f"worker {slot} serves version {served.version}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,8 @@ class RolloutPool:
         self.version = 0
         self.quarantine = quarantine if quarantine is not None else Quarantine()
         self.failures: Counter[str] = Counter()  # by kind, since the pool was made
-        self._deadline, self._folder, self._say = deadline, folder, say
+        self.deadline, self._folder, self._say = deadline, folder, say
+        self.turn = threading.Condition(threading.RLock())  # who holds it may use and replace the workers
         self.crew = Crew(spec, workers=workers, on_death=lambda slot, text: self._tell(slot, Failure("death", text)))
 
     def publish(self, weights: Mapping[str, np.ndarray], *, version: int) -> None:
@@ -57,11 +59,16 @@ class RolloutPool:
         of it once more. Raises StaleWorker with the names of the tensors if it differs again, ValueError for
         weights that do not fit the model.
         """
-        self.crew.publish(weights, version=version)
-        self.version = version
+        with self.turn:
+            self.crew.publish(weights, version=version)
+            self.version = version
 
     def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Answers:
         """Completions of each request, in order, and none for a task in quarantine; i goes to worker i mod workers."""
+        with self.turn:
+            return self._generate(requests, sampling)
+
+    def _generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Answers:
         count = len(self.crew.actors)
         shares = {
             slot: [i for i in range(slot, len(requests), count) if requests[i].prompt.task.id not in self.quarantine]
@@ -81,16 +88,21 @@ class RolloutPool:
 
     def generate_on_each(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Answers]:
         """The answers of every worker to all the requests."""
-        outcomes = self._run(dict.fromkeys(range(len(self.crew.actors)), requests), sampling)
+        with self.turn:
+            outcomes = self._run(dict.fromkeys(range(len(self.crew.actors)), requests), sampling)
         for slot, outcome in outcomes.items():
             if isinstance(outcome, Failure):
                 raise WorkerError(f"worker {slot} failed {TRIES} times on the parity check: {outcome.headline}")
         return [answers for _, answers in sorted(outcomes.items()) if not isinstance(answers, Failure)]
 
     def metrics(self) -> dict[str, float]:
-        """What went wrong so far; see docs/metrics.md."""
+        """What went wrong, and what was padded, so far; see docs/metrics.md."""
         counts = {f"workers/{kind}s": float(self.failures[kind]) for kind in ("death", "exception", "hang")}
-        return {**counts, "workers/quarantined": float(len(self.quarantine))}
+        return {
+            **counts,
+            "workers/quarantined": float(len(self.quarantine)),
+            "workers/padding": self.crew.padded_share(),
+        }
 
     def close(self) -> None:
         """End the workers."""
@@ -114,7 +126,7 @@ class RolloutPool:
                     continue
                 del jobs[slot]
                 if isinstance(outcome, Failure):
-                    self._replace(slot, outcome)
+                    self.replace(slot, outcome)
                     left[slot] -= 1
                     if left[slot]:
                         jobs[slot] = self._issue(slot, shares[slot], sampling)
@@ -133,15 +145,19 @@ class RolloutPool:
         if done:
             try:
                 return ray.get(future)
-            except RayTaskError as error:
-                cause = error.cause
-                return Failure("exception", f"{type(cause).__name__}: {one_line(cause)}\n{_COLOUR.sub('', str(error))}")
             except RayError as error:
-                return Failure("death", f"process {self.crew.addresses[slot].pid}: {exit_of(error)}\n{error}")
+                return self.failure_of(slot, error)
         watch.look()
-        if watch.silent_for < self._deadline:
+        if watch.silent_for < self.deadline:
             return None
         return Failure("hang", diagnose(slot, self.crew.addresses[slot], self.crew.actors[slot], watch, share))
+
+    def failure_of(self, slot: int, error: RayError) -> Failure:
+        """What Ray's error says of the worker in `slot`."""
+        if isinstance(error, RayTaskError):
+            cause = error.cause
+            return Failure("exception", f"{type(cause).__name__}: {one_line(cause)}\n{_COLOUR.sub('', str(error))}")
+        return Failure("death", f"process {self.crew.addresses[slot].pid}: {exit_of(error)}\n{error}")
 
     def _without_culprits(
         self, slot: int, share: Sequence[Request], sampling: SamplingConfig, failure: Failure, most: int
@@ -179,7 +195,7 @@ class RolloutPool:
                 answers[i] = completions
         return answers
 
-    def _replace(self, slot: int, failure: Failure) -> None:
+    def replace(self, slot: int, failure: Failure) -> None:
         """A fresh worker with the current weights in place of one that failed."""
         self._tell(slot, failure)
         self.crew.fresh(slot)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from configs.rl import SamplingConfig
 from rewards.types import Score, Task
+
+if TYPE_CHECKING:
+    from rollouts.inbox import Inbox
 
 FinishReason = Literal["stop", "length", "abort", "repeat"]
 
@@ -160,8 +163,10 @@ class Engine(Protocol):
         """Return `request.n` completions for each request, in order."""
         ...
 
-    def stream(self, requests: Sequence[Request], sampling: SamplingConfig) -> Iterator[tuple[int, list[Completion]]]:
-        """Yield (index of the request, its completions) as requests finish."""
+    def stream(
+        self, requests: Sequence[Request] | Inbox, sampling: SamplingConfig
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Yield (index of the request, its completions) as requests finish; what is put into an inbox joins them."""
         ...
 
     def abort(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,10 +13,14 @@ import xxhash
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """An engine's answer to new weights: the version it serves, and the checksum of every tensor that it holds."""
+    """An engine's answer to new weights: the version it serves, and the checksum of every tensor that it holds.
+
+    `tally` counts since the last answer: places `computed` by the model, and those of them that were `padded`.
+    """
 
     version: int
     tensors: Mapping[str, int]
+    tally: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def checksum(self) -> int:

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch import nn
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
 from rollouts.engines.transformers import TransformersEngine
+from rollouts.inbox import Inbox
 from rollouts.types import Completion, Request
 from rollouts.weights import Served, checksums
 
@@ -72,13 +73,17 @@ class Address:
     stacks: Path
 
 
-@ray.remote(concurrency_groups={"watch": 1})  # pyright: ignore[reportCallIssue]
+@ray.remote(concurrency_groups={"watch": 1, "feed": 1})  # pyright: ignore[reportCallIssue]
 class RolloutActor:
-    """One engine in one process. All the work is the engine's; `pulse` and `stacks` answer while it works."""
+    """One engine in one process. All the work is the engine's; `pulse` and `stacks` answer while it works.
+
+    Answers are asked for in a call (`generate`), or beside such calls in a stream without end (`serve` and `ask`).
+    """
 
     def __init__(self, spec: EngineSpec) -> None:
         self.threads = spec.threads
         self.engine = spec.build()
+        self.inbox = Inbox()
         self.life = Pulse(self.engine.model)
         path = Path(tempfile.gettempdir()) / f"thinkvl-stacks-{os.getpid()}.txt"
         self.file = path.open("w", encoding="utf-8")
@@ -94,10 +99,35 @@ class RolloutActor:
         torch.set_num_threads(self.threads)  # a setting of the thread, and actors work in a thread of their own
         return self.engine.generate(requests, sampling)
 
+    @ray.method(concurrency_group="feed", num_returns="streaming")
+    def serve(self, sampling: SamplingConfig) -> Iterator[tuple[int, list[Completion]]]:
+        """(number, completions) of each request that is asked, as they finish, until `end`."""
+        torch.set_num_threads(self.threads)
+        yield from self.engine.stream(self.inbox, sampling)
+
+    @ray.method(concurrency_group="watch")
+    def ask(self, requests: Sequence[Request]) -> None:
+        """Give more requests to `serve`; they are numbered in the order of asking, from 0."""
+        self.inbox.put(requests)
+
+    @ray.method(concurrency_group="watch")
+    def cancel(self, numbers: Sequence[int]) -> None:
+        """End these with what they have."""
+        self.inbox.cancel(numbers)
+
+    @ray.method(concurrency_group="watch")
+    def end(self, asked: int) -> None:
+        """Call all `asked` requests off and end `serve`; a later one begins anew."""
+        inbox, self.inbox = self.inbox, Inbox()
+        inbox.cancel(range(asked))
+        inbox.close()
+
     def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> Served:
         """Take new weights; answer with the version now served and the checksums of what the model now holds."""
         self.engine.load_weights(weights, version=version)
-        return Served(version=self.engine.version, tensors=self.held())
+        tally = dict(self.engine.tally)
+        self.engine.tally.subtract(tally)  # the stream may be counting just now
+        return Served(version=self.engine.version, tensors=self.held(), tally=tally)
 
     def held(self) -> dict[str, int]:
         """The checksum of every tensor that the model holds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from configs.load import dump_recipe
 from configs.rl import RLConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from rl.adapters import prepare_training
+from rl.ahead import Ahead
 from rl.console import StageProgress
 from rl.evaluate import VALIDATION_SEED, request_seed
 from rl.folder import STAGES
@@ -88,7 +90,7 @@ def _run(parts: Parts, stage: RLConfig, learner: Learner | LearnerGroup, skipped
         skipped=skipped,
     )
     start = stage_run.restore()
-    with StageProgress(parts.console, "rl", total=stage.steps, done=start) as bar:
+    with closing(loop.gatherer), StageProgress(parts.console, "rl", total=stage.steps, done=start) as bar:
 
         def on_step(step: int, values: dict[str, float]) -> None:
             shown = ("accuracy", "thinking_share", "tokens_mean")
@@ -105,16 +107,7 @@ def _loop(parts: Parts, stage: RLConfig, learner: Learner | LearnerGroup) -> Loo
     dtype = stage.ranks.compute_dtype or parts.config.model.dtype
     return Loop(
         config=stage,
-        gatherer=Gatherer(
-            config=stage,
-            sampler=build_sampler(stage.sampler, parts.mixture(STAGES.index("rl")), seed=seed, steps=stage.steps),
-            renderer=parts.renderer,
-            generate=parts.pool.generate,
-            scorer=parts.scorer,
-            decode=parts.decode,
-            seed=seed,
-            partial=PartialRollouts(stage.partial, parts.pool.generate, steps=stage.steps) if stage.partial else None,
-        ),
+        gatherer=_gatherer(parts, stage, seed),
         pool=parts.pool,
         learner=learner,
         log=RolloutLog(parts.folder.stage("rl") / "rollouts"),
@@ -127,6 +120,31 @@ def _loop(parts: Parts, stage: RLConfig, learner: Learner | LearnerGroup) -> Loo
             say=parts.console.print,
         ),
         seed=seed,
+    )
+
+
+def _gatherer(parts: Parts, stage: RLConfig, seed: int) -> Gatherer | Ahead:
+    sampler = build_sampler(stage.sampler, parts.mixture(STAGES.index("rl")), seed=seed, steps=stage.steps)
+    if stage.asynchronous is not None:
+        return Ahead(
+            stage,
+            stage.asynchronous,
+            sampler=sampler,
+            renderer=parts.renderer,
+            pool=parts.pool,
+            scorer=parts.scorer,
+            decode=parts.decode,
+            seed=seed,
+        )
+    return Gatherer(
+        config=stage,
+        sampler=sampler,
+        renderer=parts.renderer,
+        generate=parts.pool.generate,
+        scorer=parts.scorer,
+        decode=parts.decode,
+        seed=seed,
+        partial=PartialRollouts(stage.partial, parts.pool.generate, steps=stage.steps) if stage.partial else None,
     )
 
 

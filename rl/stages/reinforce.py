@@ -59,8 +59,7 @@ class ReinforceStage:
             self.loop.learner.read_checkpoint(shards_of(self.folder / "checkpoints", state["step"]), state["learner"])
             restore_random_state(state["random"])
             self.loop.gatherer.sampler.load_state_dict(state["sampler"])
-            if (partial := self.loop.gatherer.partial) is not None:
-                partial.load_state_dict(state["partial"], self.loop.gatherer.renderer)
+            self.loop.gatherer.load_state_dict(state["gatherer"])
             self._best = state["best"]
             self._say(f"resuming RL after step {state['step']}")
         start = 0 if state is None else int(state["step"])
@@ -114,14 +113,13 @@ class ReinforceStage:
             self.loop.learner.save_adapters(self.folder / "adapter")
 
     def _save(self, step: int) -> None:
-        partial = self.loop.gatherer.partial
         folder = self.folder / "checkpoints"
         shards = fresh_shards(folder, step)
         state = {
             "learner": self.loop.learner.write_checkpoint(shards),
             "random": random_state(),
             "sampler": self.loop.gatherer.sampler.state_dict(),
-            "partial": None if partial is None else partial.state_dict(),
+            "gatherer": self.loop.gatherer.state_dict(),
             "best": self._best,
         }
         save_checkpoint(folder, step, state, shards=shards if state["learner"] is None else None)

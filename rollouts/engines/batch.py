@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,13 +36,13 @@ class BatchLimits:
 class RunningBatch:
     """The samples of one call. `step` advances all that run by one token and returns the groups that it finished.
 
-    Which samples share a step depends on the requests and the lengths of their answers alone, never on time.
+    Which samples share a step depends on the requests, between which steps they were added, and the lengths of their
+    answers alone, never on time.
     """
 
     def __init__(
         self,
         model: KimiVLForConditionalGeneration,
-        requests: Sequence[Request],
         sampling: SamplingConfig,
         *,
         limits: BatchLimits,
@@ -50,24 +50,36 @@ class RunningBatch:
         barred: torch.Tensor,
         record_experts: bool,
         version: Callable[[], int],
+        tally: Counter[str],
     ) -> None:
         self._model, self._sampling, self._limits = model, sampling, limits
         self._stop_ids, self._barred, self._version = stop_ids, barred, version
+        self._tally = tally  # places that went through the model, and those of them that held no token
         self._decoder = LatentDecoder(model.model.language_model)
         experts = model.config.text_config.n_routed_experts
         self._route_dtype = (np.uint8 if experts < 255 else np.uint16) if record_experts else None
         like = self._decoder.new_latents()
         self._own, self._prompts = Shelves(like), Shelves(like)
         self._held: list[Group] = []  # prompts that are read and whose first row has not entered yet
-        self.groups = [Group(i, r, sampling) for i, r in enumerate(requests)]
-        self._queue = deque(row for g in self.groups for row in g.rows if row.reason is None)
+        self._running: dict[int, Group] = {}  # by index
+        self._queue: deque[Row] = deque()
         self._live: list[Row] = []  # in the order in which they entered
-        self._finished = [g for g in self.groups if not g.unfinished]
+        self._finished: list[Group] = []
 
     @property
     def busy(self) -> bool:
         """True while there is anything to return."""
         return bool(self._queue or self._live or self._finished)
+
+    def add(self, requests: Iterable[tuple[int, Request]]) -> None:
+        """Queue requests, each under the index that its group will have."""
+        for index, request in requests:
+            group = Group(index, request, self._sampling)
+            if group.unfinished:
+                self._running[index] = group
+                self._queue.extend(row for row in group.rows if row.reason is None)
+            else:
+                self._finished.append(group)
 
     def step(self) -> list[Group]:
         """Let samples in, then decode one token of each."""
@@ -80,13 +92,25 @@ class RunningBatch:
 
     def abort(self) -> list[Group]:
         """End everything; return the groups that were not returned yet."""
-        finished = [*self._finished, *(g for g in self.groups if g.unfinished)]
+        finished = [*self._finished, *self._running.values()]
         for group in finished:
             for row in group.rows:
                 row.abort()
         self._queue.clear()
+        self._running.clear()
         self._live, self._finished = [], []
         return finished
+
+    def cancel(self, indices: Iterable[int]) -> None:
+        """End these groups, as `abort` does, and no others; the next step returns them."""
+        for group in [self._running[i] for i in indices if i in self._running]:
+            for row in group.rows:
+                row.abort()
+            waiting = [row for row in self._queue if row.group is group]
+            self._queue = deque(row for row in self._queue if row.group is not group)
+            for row in waiting:
+                self._end(row)
+            self._leave()
 
     # Entering and leaving
 
@@ -131,6 +155,7 @@ class RunningBatch:
             used += need
         embeds, lengths = self._embed_prompts([g.request.prompt for g in batch])
         hidden, latents, experts = self._decoder.prefill(embeds, lengths)
+        self._count(embeds.shape[0] * embeds.shape[1], lengths)
         for i, group in enumerate(batch):
             group.latents = latents[:, i, : group.length].clone()  # a view would keep the whole batch's padding
             group.hidden, group.experts = hidden[i], experts[i]
@@ -183,8 +208,13 @@ class RunningBatch:
                 for i, row in enumerate(part):
                     ids[i, : row.length - 1] = torch.tensor(row.tokens[:-1], dtype=torch.long)
                 latents = self._decoder.extend(self._prompts.latents(group, group.length), ids, lengths)
+                self._count(ids.numel(), lengths)
             for i, row in enumerate(part):
                 self._own.add(row, latents[:, i, : row.length - 1], tokens=row.length)
+
+    def _count(self, places: int, lengths: torch.Tensor) -> None:
+        self._tally["computed"] += places
+        self._tally["padded"] += places - int(lengths.sum())
 
     def _grow(self) -> None:
         """Move rows that outgrew their places; where memory is over, the youngest go back into the queue."""
@@ -203,12 +233,22 @@ class RunningBatch:
         """Take ended rows out, and the prompts of groups that are finished."""
         for row in [row for row in self._live if row.reason is not None]:
             self._own.remove(row)
-            row.group.unfinished -= 1
-            if not row.group.unfinished:
-                self._prompts.remove(row.group)
-                row.group.hidden = row.group.experts = None
-                self._finished.append(row.group)
+            self._end(row)
         self._live = [row for row in self._live if row.reason is None]
+
+    def _end(self, row: Row) -> None:
+        """Count a row as ended; with the last one its group is finished, and its prompt leaves."""
+        group = row.group
+        group.unfinished -= 1
+        if group.unfinished:
+            return
+        if group in self._prompts:
+            self._prompts.remove(group)
+        elif group in self._held:
+            self._held.remove(group)
+        group.latents = group.hidden = group.experts = None
+        del self._running[group.index]
+        self._finished.append(group)
 
     # Decoding
 
@@ -219,6 +259,7 @@ class RunningBatch:
         tokens = torch.tensor([row.tokens[-1] for row in rows], device=device)
         positions = torch.tensor([row.group.length + row.length - 1 for row in rows], device=device)
         hidden, experts = self._decoder.step(tokens, positions, plan)
+        self._tally["computed"] += len(rows)
         self._choose(rows, hidden, experts)
 
     def _choose(self, rows: list[Row], hidden: torch.Tensor, experts: torch.Tensor) -> None:

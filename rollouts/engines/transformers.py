@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from threading import Lock
 
 import numpy as np
@@ -14,6 +16,7 @@ from kimi_vl import KimiVLForConditionalGeneration
 from rollouts.engines.batch import BatchLimits, RunningBatch
 from rollouts.engines.rows import Group
 from rollouts.engines.sampling import barred_token_mask
+from rollouts.inbox import Inbox
 from rollouts.types import Completion, Request
 
 
@@ -40,6 +43,7 @@ class TransformersEngine:
         self._version, self._record_experts = version, record_experts
         self._limits = limits or BatchLimits()
         self._aborts = 0
+        self.tally: Counter[str] = Counter()  # `computed` places of prompts and answers, `padded` among them
         self._turn = _Turn()
 
     @property
@@ -78,25 +82,44 @@ class TransformersEngine:
         results: dict[int, list[Completion]] = dict(self.stream(requests, sampling))
         return [results[i] for i in range(len(requests))]
 
-    def stream(self, requests: Sequence[Request], sampling: SamplingConfig) -> Iterator[tuple[int, list[Completion]]]:
-        """Yield (index of the request, its completions) as requests finish; work is done while the caller asks."""
-        aborts = self._aborts
-        batch = RunningBatch(
+    def stream(
+        self, requests: Sequence[Request] | Inbox, sampling: SamplingConfig
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Yield (index of the request, its completions) as requests finish; work is done while the caller asks.
+
+        What is put into an inbox meanwhile joins the batch at its next step; the stream ends when that is closed.
+        """
+        inbox = requests if isinstance(requests, Inbox) else Inbox(requests)
+        aborts, numbers = self._aborts, count()
+        while (news := inbox.take(wait=True)) is not None:
+            batch = self._new_batch(sampling)  # a fresh one each time that all is answered: nothing of it is left over
+            while True:
+                groups: list[Group]
+                aborted = aborts != self._aborts
+                with self._turn.taken(), torch.inference_mode():
+                    if news is not None:
+                        batch.add((next(numbers), request) for request in news.requests)
+                        batch.cancel(news.cancelled)
+                    groups = batch.abort() if aborted else batch.step()
+                for group in groups:
+                    yield group.index, group.completions()
+                if aborted:
+                    return
+                if not batch.busy:
+                    break
+                news = inbox.take(wait=False)
+
+    def _new_batch(self, sampling: SamplingConfig) -> RunningBatch:
+        return RunningBatch(
             self.model,
-            requests,
             sampling,
             limits=self._limits,
             stop_ids=self._stop_ids,
             barred=self._barred,
             record_experts=self._record_experts,
             version=lambda: self._version,
+            tally=self.tally,
         )
-        while batch.busy:
-            groups: list[Group]
-            with self._turn.taken(), torch.inference_mode():
-                groups = batch.step() if aborts == self._aborts else batch.abort()
-            for group in groups:
-                yield group.index, group.completions()
 
 
 class _Turn:

@@ -95,7 +95,7 @@ class Mini:
     def stop_at(self, stage, step, how):
         """Start the command, send signal `how` once `step` of `stage` is recorded; (exit code, output, steps seen)."""
         process = self.start()
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400  # a busy machine takes minutes to start Ray
         while time.monotonic() < deadline and process.poll() is None and self.last_step(stage) < step:
             time.sleep(0.002)
         if how == signal.SIGKILL:
@@ -130,8 +130,12 @@ class Mini:
 
     def learner(self):
         """The learner's state after the last RL step."""
+        return self.checkpoint()["learner"]
+
+    def checkpoint(self):
+        """All of the newest checkpoint of RL."""
         [*_, last] = sorted((self.run_folder / "rl" / "checkpoints").glob("*.pt"))
-        return torch.load(last, weights_only=False)["learner"]
+        return torch.load(last, weights_only=False)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,9 @@ class Renderer:
         kept = [p for p in prompts if p.task.answer != "13"]
         return kept, {"unlucky": 1} if len(kept) < len(prompts) else {}
 
+    def render(self, task):
+        return self.render_all([task])[0][0]
+
 
 class Policy:
     """Answers a task in two ways if its number is a multiple of `every`, always right otherwise; `dead` never."""
@@ -51,31 +54,31 @@ class Policy:
         )
 
 
+def made_gatherer(folder, policy, **sampler):
+    rows = [{"id": str(i), "question": f"{i}?", "answer": str(i)} for i in range(60)]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = RLConfig(
+        steps=9,
+        prompts_per_step=6,
+        samples_per_prompt=2,
+        sampling=SamplingConfig(max_new_tokens=4),
+        sampler=SamplerConfig(**sampler),
+    )
+    mixture = TaskMixture([SourceConfig(use="rows.jsonl")], seed=3, base=folder)
+    return Gatherer(
+        config=config,
+        sampler=build_sampler(config.sampler, mixture, seed=1, steps=9),
+        renderer=Renderer(),
+        generate=policy.generate,
+        scorer=Scorer(config.rewards),
+        decode=lambda ids: str(ids[0]),
+        seed=7,
+    )
+
+
 @pytest.fixture
 def gather(tmp_path):
-    rows = [{"id": str(i), "question": f"{i}?", "answer": str(i)} for i in range(60)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-
-    def made(policy, **sampler):
-        config = RLConfig(
-            steps=9,
-            prompts_per_step=6,
-            samples_per_prompt=2,
-            sampling=SamplingConfig(max_new_tokens=4),
-            sampler=SamplerConfig(**sampler),
-        )
-        mixture = TaskMixture([SourceConfig(use="rows.jsonl")], seed=3, base=tmp_path)
-        return Gatherer(
-            config=config,
-            sampler=build_sampler(config.sampler, mixture, seed=1, steps=9),
-            renderer=Renderer(),
-            generate=policy.generate,
-            scorer=Scorer(config.rewards),
-            decode=lambda ids: str(ids[0]),
-            seed=7,
-        )
-
-    return made
+    return lambda policy, **sampler: made_gatherer(tmp_path, policy, **sampler)
 
 
 def test_groups_without_signal_are_refilled(gather):

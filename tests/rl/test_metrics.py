@@ -15,6 +15,7 @@ from rl.collect import group_metrics, make_groups, make_samples, sample_metrics
 from rl.evaluate import EvalResult
 from rl.gather import Gathered
 from rl.metrics import JsonlSink, Metrics, TensorBoardSink, read_metrics
+from rl.waste import staleness_metrics, waste_metrics
 
 
 @pytest.fixture
@@ -149,6 +150,11 @@ def test_the_page_lists_what_the_rl_stage_writes(rng, model):
     written |= set(re.findall(r'"(partial/\w+)"', code))
     written |= set(sample_metrics([replace(s, mask=np.arange(len(s.token_ids)) > 0) for s in samples]))
     written |= {f"workers/{kind}s" for kind in ("death", "exception", "hang")}
+    written |= set(waste_metrics([], [], {"stale": 1}))
+    ages = [[make_scored(prompt, 1.0)]]  # of version 0
+    written |= {re.sub(r"/\d+", "/LAG", name) for name in staleness_metrics(ages, version=0)}
+    ahead = (DOCS.parents[1] / "rl" / "ahead.py").read_text(encoding="utf-8")
+    written |= set(re.findall(r'"(queue/\w+)":', ahead))
     names = documented()["Stage `rl`, one line a step"]
     assert sorted(names) == sorted(written | {"skipped/REASON", "version"})
 

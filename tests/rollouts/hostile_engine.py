@@ -11,6 +11,7 @@ from pathlib import Path
 import ray
 
 from rollouts.engines.transformers import TransformersEngine
+from rollouts.inbox import Inbox
 from rollouts.workers import EngineSpec
 
 
@@ -31,6 +32,15 @@ class HostileEngine(TransformersEngine):
         self.folder = folder
 
     def generate(self, requests, sampling):
+        self.obey(requests)
+        return TransformersEngine.generate(self, requests, sampling)
+
+    def stream(self, requests, sampling):
+        if not isinstance(requests, Inbox):
+            return TransformersEngine.stream(self, requests, sampling)
+        return TransformersEngine.stream(self, ObeyingInbox(requests, self.obey), sampling)
+
+    def obey(self, requests):
         for request in requests:
             for kind, act in ACTS.items():
                 order = self.folder / f"{kind}-{request.prompt.task.id}"
@@ -40,7 +50,6 @@ class HostileEngine(TransformersEngine):
                     act()
                 if order.exists():
                     act()
-        return TransformersEngine.generate(self, requests, sampling)
 
     def load_weights(self, weights, *, version):
         weights = dict(weights)
@@ -53,6 +62,18 @@ class HostileEngine(TransformersEngine):
             a, b = (f"model.language_model.layers.{i}.input_layernorm.weight" for i in (0, 1))
             weights[a], weights[b] = weights[b], weights[a]
         TransformersEngine.load_weights(self, weights, version=version)
+
+
+class ObeyingInbox(Inbox):
+    def __init__(self, inbox, obey):
+        self.__dict__.update(inbox.__dict__)
+        self.inbox, self.obey = inbox, obey
+
+    def take(self, *, wait):
+        news = self.inbox.take(wait=wait)
+        if news is not None:
+            self.obey(news.requests)
+        return news
 
 
 def a_named_place():

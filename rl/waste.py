@@ -1,0 +1,58 @@
+"""Where sampled tokens went that nothing was learnt from, and how old those were that something was learnt from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rl.types import Sample
+from rollouts.types import Completion, ScoredRollout
+
+CAUSES = ("filtered", "truncated", "aborted", "stale")
+
+
+def waste_metrics(
+    scored: Sequence[Sequence[ScoredRollout]], samples: Sequence[Sample], dropped: Mapping[str, int]
+) -> dict[str, float]:
+    """Shares of the step's sampled tokens by cause; `dropped` are tokens that never reached the step. See
+    docs/metrics.md.
+    """
+    learnt = {id(sample.token_ids) for sample in samples}
+    taught = {id(sample.prompt) for sample in samples}
+    tokens: Counter[str] = Counter(dropped)
+    for group in scored:
+        for rollout in (member.rollout for member in group):
+            completion = rollout.completion
+            if id(completion.token_ids) in learnt:
+                tokens["learnt"] += len(completion.token_ids)
+            else:
+                tokens[_cause(completion, taught=id(rollout.prompt) in taught)] += len(completion.token_ids)
+    total = tokens.total()
+    return {f"wasted/{cause}": tokens[cause] / total for cause in CAUSES} if total else {}
+
+
+def _cause(completion: Completion, *, taught: bool) -> str:
+    """Why an answer was left out: it is unfinished, it was cut off in a group that teaches, or its group does not."""
+    if completion.finish_reason == "abort":
+        return "aborted"
+    return "truncated" if taught and completion.finish_reason == "length" else "filtered"
+
+
+def staleness_metrics(scored: Sequence[Sequence[ScoredRollout]], *, version: int) -> dict[str, float]:
+    """How many versions ago each answer's first token was written: mean, largest, share of each lag. See
+    docs/metrics.md.
+    """
+    segments = [member.rollout.completion.segments for group in scored for member in group]
+    if not segments:
+        return {}
+    lags = np.array([version - min((s.version for s in own), default=version) for own in segments])
+    mixed = [len({s.version for s in own}) > 1 for own in segments]
+    shares = {f"staleness/{lag}": float(np.mean(lags == lag)) for lag in range(int(lags.max()) + 1)}
+    return {
+        "staleness_mean": float(lags.mean()),
+        "staleness_max": float(lags.max()),
+        "staleness_mixed": float(np.mean(mixed)),
+        **shares,
+    }
