@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -32,17 +33,20 @@ class ValueHead(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.inner = nn.Linear(hidden_size + _FEATURES, hidden_size)
+        self.of_hidden = nn.Linear(hidden_size, hidden_size)
+        self.of_surprises = nn.Linear(_FEATURES, hidden_size, bias=False)  # apart: three among thousands would drown
         same = torch.Generator().manual_seed(0)  # on every rank, and in every process that goes on
-        nn.init.kaiming_uniform_(self.inner.weight, a=5**0.5, generator=same)
-        nn.init.zeros_(self.inner.bias)
+        for layer in (self.of_hidden, self.of_surprises):
+            nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=same)
+        nn.init.zeros_(self.of_hidden.bias)
         self.outer = nn.Linear(hidden_size, 1)
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, hidden: torch.Tensor, surprises: torch.Tensor) -> torch.Tensor:
         """Values `[N]` of hidden states `[N, H]` and `surprises` `[N, 3]`."""
-        return self.outer(nn.functional.gelu(self.inner(torch.cat([hidden, surprises], dim=1)))).squeeze(-1)
+        inner = self.of_hidden(hidden) + self.of_surprises(surprises)
+        return self.outer(nn.functional.gelu(inner)).squeeze(-1)
 
 
 def surprises(logprobs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -60,8 +64,9 @@ def surprises(logprobs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 class Critic:
     """A value head on the policy's hidden states (`shared`), or on those of a copy of the policy (`own`).
 
-    The head learns ten times as fast as the copy. Both have AdamW at a rate that is constant after ten updates; a shared
-    backbone moves with the policy's own gradient. For its first `pretrain_steps` iterations the critic learns alone.
+    The head learns ten times as fast as the copy. Both have AdamW at a rate that is constant after ten updates; a
+    shared backbone moves with the policy's own gradient. For its first `pretrain_steps` iterations the critic learns
+    alone.
     """
 
     def __init__(
@@ -75,8 +80,13 @@ class Critic:
         groups = [{"params": [*self.head.parameters()], "lr": _HEAD * rate}, {"params": own, "lr": rate}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.95))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda n: min(1.0, (n + 1) / _WARMUP))
-        self.iterations = 0
+        self.iterations = self.updates = 0
         self._images: EncodedImages | None = None
+
+    @property
+    def _weight(self) -> float:
+        """Of the value loss: a backbone that is shared has to serve the policy too."""
+        return self.config.value_coef if self.backbone is None else 1.0
 
     @property
     def learns_alone(self) -> bool:
@@ -105,23 +115,28 @@ class Critic:
             values,
             old_values=micro.columns["old_values"].to(values.device),
             returns=micro.columns["returns"].to(values.device),
-            clip=self.config.value_clip,
+            clip=self.config.value_clip if self.iterations else math.inf,  # the first values come from nothing
             step_tokens=step_tokens,
         )
-        weight = self.config.value_coef if self.backbone is None else 1.0
-        return LossOutput(loss=weight * output.loss, metrics=output.metrics)
+        return LossOutput(loss=self._weight * output.loss, metrics=output.metrics)
 
     def finish_step(self, *, grad_clip: float) -> float:
         """One update of the head, and of the backbone where it is the critic's own. Returns the gradient's norm.
 
-        A gradient that is not finite is dropped.
+        A gradient that is not finite is dropped. The very first update only sets the bias to the mean return.
         """
         if self._images is not None:
             self._images.backward()
+        bias = self.head.outer.bias
+        if self.updates == 0 and bias.grad is not None:
+            with torch.no_grad():  # Newton's step: the loss is a mean of squares / 2, so its curvature here is 1
+                bias -= bias.grad.nan_to_num() / self._weight
         norm = nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], grad_clip)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        self.schedule.step()
+        if self.updates:
+            if torch.isfinite(norm):
+                self.optimizer.step()
+            self.schedule.step()
+        self.updates += 1
         self.optimizer.zero_grad()
         self._images = None
         return float(norm)
@@ -135,6 +150,7 @@ class Critic:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "iterations": self.iterations,
+            "updates": self.updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -144,4 +160,4 @@ class Critic:
             self.backbone.load_state_dict(state["backbone"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.iterations = state["iterations"]
+        self.iterations, self.updates = state["iterations"], state["updates"]
