@@ -287,3 +287,16 @@ def test_the_policy_waits_while_its_critic_learns_alone(groups, critic):
     restored = make_learner(build_model(seed=5), loss=loss, minibatches=2)
     restored.load_state_dict(copy.deepcopy(learner.state_dict()))
     assert [moved(restored), moved(restored)] == [{"head"}, {"policy", "head"}]
+
+
+@pytest.mark.parametrize("critic", [SHARED, OWN], ids=lambda critic: critic.backbone)
+def test_the_critic_starts_from_the_mean_return(groups, critic):
+    """After the first update every value is the mean over tokens of the returns, however the step is cut."""
+    loss = LossConfig(algorithm="ppo", critic=critic)
+    for budget in (40, 10_000):
+        learner = make_learner(build_model(), loss=loss, micro_batch_tokens=budget)
+        samples = samples_of(learner, groups, loss)
+        learner.update(samples)
+        mean = np.concatenate([s.columns["returns"] for s in samples]).mean()
+        values = np.concatenate([n.values for notes in learner.annotate(groups) for n in notes])
+        assert values == pytest.approx(np.full(len(values), mean), rel=1e-4)
