@@ -7,8 +7,7 @@ a seed: the same tasks, sampling, optimizer and number of updates, each with its
 asks 64 questions 8 times and makes four updates of the answers, so ratios leave 1 and clips count. Budgets are steps,
 not seconds, so a busy machine makes the same table; processor seconds are counted beside it. Everything is resumable:
 run it again after an interruption. The table (means over seeds) and the curves are renewed after each run, in
-`OUTPUT/algorithms.md` and `OUTPUT/algorithms.png`; the last line is JSON. For PPO it also tells how much of the
-returns' variance the critic explains on held-out questions.
+`OUTPUT/algorithms.md` and `OUTPUT/algorithms.png`; the last line is JSON. For PPO it also tells what `critic.py` does.
 """
 
 from __future__ import annotations
@@ -24,22 +23,13 @@ from pathlib import Path
 import numpy as np
 import psutil  # comes with accelerate
 import torch
+from critic import critic_figures
 from rich.console import Console
 
 from configs.algorithms import ALGORITHMS
 from configs.load import load_recipe
-from kimi_vl import load_model, load_processor
-from rewards.scorer import Scorer
-from rl.checkpoint import load_checkpoint
-from rl.collect import make_groups, make_samples, sample_metrics
-from rl.evaluate import HELD_OUT_SEED, sample_and_score
-from rl.learner import Learner, LearnerConfig
 from rl.metrics import read_metrics
 from rl.run import run
-from rollouts.engines.transformers import TransformersEngine
-from rollouts.prompts import PromptRenderer
-from rollouts.tasks.mixture import held_out
-from rollouts.tokens import stop_and_barred_ids
 from rollouts.workers import start_ray
 
 RECIPE = "configs/recipes/quickstart.yaml"
@@ -61,7 +51,7 @@ MINUTES = 3
 SMOOTH = 3  # steps, of the curves
 QUICK = ["evaluation={tasks: 10, validation_tasks: 5, max_new_tokens: 16}"]
 QUICK_WARM = ["instruct.steps=2", "long_cot.steps=3"]
-QUICK_ALGORITHMS = ["kimi_k15", "gspo", "ppo"]
+QUICK_ALGORITHMS = ["kimi_k15", "ppo"]
 
 Stage = dict[str, float]
 
@@ -123,42 +113,6 @@ def rl_overrides(name: str, seed: int, warm: Path, *, steps: int, quick: bool) -
     given += [f"seed={seed}", *EVALUATION, *SETUP, f"rl.loss={{algorithm: {name}}}", *OVERRIDES.get(name, [])]
     given += [f"rl.steps={steps}"]
     return [*given, *QUICK, "rl.prompts_per_step=12", "rl.eval_every=2"] if quick else given
-
-
-def critic_on_held_out(folder: Path, warm: Path, *, questions: int, samples: int = 4) -> float:
-    """Explained variance of a PPO run's critic on sampled answers of its policy to held-out questions."""
-    config = load_recipe(folder / "recipe.yaml")
-    assert config.rl is not None
-    state, _ = load_checkpoint(folder / "rl" / "checkpoints")
-    assert state is not None
-    path = str(warm / "long_cot" / "model")
-    processor = load_processor(path)
-    stop, barred = stop_and_barred_ids(path, processor)
-    learner_config = LearnerConfig(
-        loss=config.rl.loss,
-        optimizer=config.rl.optimizer,
-        temperature=config.rl.sampling.temperature,
-        total_steps=config.rl.steps,
-        max_new_tokens=config.rl.sampling.max_new_tokens,
-    )
-    learner = Learner(load_model(path), learner_config, barred_ids=barred)
-    learner.load_state_dict(state["learner"])
-    engine = TransformersEngine(load_model(path), stop_ids=stop, barred_ids=barred)
-    engine.load_weights(learner.weights(), version=learner.version)
-    tasks = held_out(config.data.held_out, limit=questions, seed=HELD_OUT_SEED, base=Path.cwd())
-    prompts, _ = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens).render_all(tasks)
-    with Scorer(config.rl.rewards, base=Path.cwd()) as scorer:
-        scored = sample_and_score(
-            engine.generate,
-            lambda ids: processor.tokenizer.decode(ids, skip_special_tokens=True),
-            scorer,
-            prompts,
-            sampling=config.rl.sampling,
-            n=samples,
-            seed=HELD_OUT_SEED,
-        )
-    groups = make_groups(prompts, scored)
-    return sample_metrics(make_samples(groups, config.rl, learner.annotate(groups)))["explained_variance"]
 
 
 def curve(folders: list[Path], stage: str, name: str) -> tuple[list[int], np.ndarray]:
@@ -224,7 +178,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--only", nargs="+", choices=list(ALGORITHMS), help="these alone")
     parser.add_argument("--output", type=Path, default=Path("runs/compare"))
-    parser.add_argument("--quick", action="store_true", help="seconds: three algorithms, two steps")
+    parser.add_argument("--quick", action="store_true", help="seconds: two algorithms, two steps")
     args = parser.parse_args()
     output, seeds, steps = args.output, args.seeds, args.steps
     names = args.only or (QUICK_ALGORITHMS if args.quick else list(ALGORITHMS))
@@ -246,8 +200,12 @@ def main() -> None:
             (output / "algorithms.md").write_text(table(before, after) + "\n", encoding="utf-8")
             plot(folders, output / "algorithms.png")
     print(table(before, after))
-    critic = [critic_on_held_out(f, warm, questions=20 if args.quick else 200) for f in folders.get("ppo", [])]
-    critic = [value for value in critic if math.isfinite(value)]  # of equal rewards, none
+    questions = 20 if args.quick else 200
+    critics = [critic_figures(f, questions=questions, answers=questions // 3) for f in folders.get("ppo", [])]
+    critic = {
+        f"critic/{key}": statistics.median([c[key] for c in critics if math.isfinite(c[key])] or [math.nan])
+        for key in (critics[0] if critics else ())
+    }
     gains = {
         f"{name}/{key}_gain": round(
             statistics.mean([r[f"{key}_accuracy"] - before[f"{key}_accuracy"] for r in runs]), 4
@@ -263,7 +221,7 @@ def main() -> None:
         "algorithms_improved": sum(value > 0 for value in sampled),
         "algorithms": len(sampled),
         "least_sampled_gain": min(sampled),
-        "critic_explained_variance": statistics.median(critic) if critic else None,
+        **{name: value if math.isfinite(value) else None for name, value in critic.items()},
         "most_cpu_seconds": round(most),
         "within_three_minutes_of_cpu": bool(most <= 60 * MINUTES),
     }
