@@ -17,6 +17,7 @@ Advantage = Literal["group_std", "group_mean", "leave_one_out", "global_std", "g
 Normalization = Literal["sequence", "token", "fixed", "sum"]
 Reference = Literal["iteration", "frozen", "ema"]
 
+_HIGHEST_VALUE_RATE = 1e-2
 GROUP_FREE = ("global_std", "gae")  # advantages without a baseline from the group: a group of equals teaches too
 
 
@@ -74,7 +75,8 @@ class CriticConfig:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = CLOSED
 
     backbone: Literal["shared", "own"] = "own"
-    value_learning_rate: float | None = None  # of the copy; five times the policy's when left out
+    pretrain_steps: int = 0  # RL steps at the start in which the critic alone learns (VC-PPO)
+    value_learning_rate: float | None = None  # of the copy; five times the policy's, up to 3e-4, when left out
     value_coef: float = 0.5  # shared: weight of the value loss beside the policy's
     value_clip: float = 0.2
     gamma: float = 1.0
@@ -82,7 +84,13 @@ class CriticConfig:
 
     def __post_init__(self) -> None:
         rate = self.value_learning_rate
-        check(rate is None or rate > 0, "value_learning_rate", rate, "greater than 0")
+        check(self.pretrain_steps >= 0, "pretrain_steps", self.pretrain_steps, "0 or more")
+        check(
+            rate is None or 0 < rate <= _HIGHEST_VALUE_RATE,
+            "value_learning_rate",
+            rate,
+            f"greater than 0 and at most {_HIGHEST_VALUE_RATE}: the head learns ten times as fast, and diverges above",
+        )
         check(self.value_coef > 0, "value_coef", self.value_coef, "greater than 0")
         check(
             self.backbone == "shared" or self.value_coef == 0.5,

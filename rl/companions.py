@@ -80,9 +80,14 @@ class Companions:
     def add_value_loss(
         self, output: LossOutput, micro: MicroBatch, policy_hidden: torch.Tensor, *, step_tokens: int
     ) -> LossOutput:
-        """The policy's loss and the critic's, for one backward pass through both."""
+        """The policy's loss and the critic's, for one backward pass through both.
+
+        While the critic learns alone the policy's loss counts nothing: its gradient is 0.
+        """
         if self.critic is None:
             return output
+        if self.critic.learns_alone:
+            output = LossOutput(loss=0.0 * output.loss, metrics=output.metrics)
         return output + self.critic.loss(micro, policy_hidden, step_tokens=step_tokens)
 
     def finish_step(self, *, grad_clip: float) -> dict[str, float]:
@@ -91,7 +96,9 @@ class Companions:
 
     @torch.no_grad()
     def follow(self, policy: KimiVLForConditionalGeneration) -> None:
-        """After an iteration: an `ema` reference moves towards the policy by `1 - decay`."""
+        """After an iteration: an `ema` reference moves towards the policy by `1 - decay`; the critic counts it."""
+        if self.critic is not None:
+            self.critic.iterations += 1
         if self.reference is None or self._decay is None:
             return
         for mean, new in zip(self.reference.parameters(), policy.parameters(), strict=True):

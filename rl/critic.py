@@ -19,13 +19,55 @@ from rl.optim import clip_gradients
 from rl.types import MicroBatch
 
 _HEAD = 10.0  # the head's learning rate, in those of the copy: it starts from nothing, the copy from the policy
+_HIGHEST_USUAL = 3e-4  # of the copy; five times a toy policy's rate would make it diverge
+_WARMUP = 10  # updates over which both rates rise
+_FEATURES = 3
+
+
+class ValueHead(nn.Module):
+    """A value of each token from its hidden state and from how surprising the tokens before it were.
+
+    The policy's log-probs of what is written are a function of the prefix, as the hidden state is, so the value stays a
+    baseline; but one forward pass can not read them off itself: they are made in its last layer. The last weights start
+    at 0, so the first values are 0 and the first advantages those of no baseline.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.of_hidden = nn.Linear(hidden_size, hidden_size)
+        self.of_surprises = nn.Linear(_FEATURES, hidden_size, bias=False)  # apart: three among thousands would drown
+        same = torch.Generator().manual_seed(0)  # on every rank, and in every process that goes on
+        for layer in (self.of_hidden, self.of_surprises):
+            nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=same)
+        nn.init.zeros_(self.of_hidden.bias)
+        self.outer = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, hidden: torch.Tensor, surprises: torch.Tensor) -> torch.Tensor:
+        """Values `[N]` of hidden states `[N, H]` and `surprises` `[N, 3]`."""
+        inner = self.of_hidden(hidden) + self.of_surprises(surprises)
+        return self.outer(nn.functional.gelu(inner)).squeeze(-1)
+
+
+def surprises(logprobs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """What was surprising before each response token: `log(1 - x)` of three log-probs `x` `[N]`, as `[N, 3]`.
+
+    `x` is that of the token before, the sum of all tokens before and the least of them; 0 at an answer's first token.
+    """
+    rows = []
+    for answer in logprobs.split(lengths.tolist()):
+        before = nn.functional.pad(answer[:-1], (1, 0))
+        rows.append(torch.stack([before, before.cumsum(0), before.cummin(0).values], dim=1))
+    return torch.log1p(-torch.cat(rows).clamp(max=0))
 
 
 class Critic:
     """A value head on the policy's hidden states (`shared`), or on those of a copy of the policy (`own`).
 
-    The head starts at 0, so the first advantages are those of no baseline, and learns ten times as fast as the copy.
-    Both have AdamW at a constant rate; a shared backbone moves with the policy's own gradient.
+    The head learns ten times as fast as the copy. Both have AdamW at a rate that is constant after ten updates; a
+    shared backbone moves with the policy's own gradient. For its first `pretrain_steps` iterations the critic learns
+    alone.
     """
 
     def __init__(
@@ -33,14 +75,24 @@ class Critic:
     ) -> None:
         self.config = config
         self.backbone = copy.deepcopy(policy).train() if config.backbone == "own" else None
-        self.head = nn.Linear(policy.config.text_config.hidden_size, 1).to(policy.device)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-        rate = config.value_learning_rate or 5 * policy_learning_rate
+        self.head = ValueHead(policy.config.text_config.hidden_size).to(policy.device)
+        rate = config.value_learning_rate or min(5 * policy_learning_rate, _HIGHEST_USUAL)
         own = [p for p in self.backbone.parameters() if p.requires_grad] if self.backbone is not None else []
         groups = [{"params": [*self.head.parameters()], "lr": _HEAD * rate}, {"params": own, "lr": rate}]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.95))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda n: min(1.0, (n + 1) / _WARMUP))
+        self.iterations = self.updates = 0
         self._images: EncodedImages | None = None
+
+    @property
+    def _weight(self) -> float:
+        """Of the value loss: a backbone that is shared has to serve the policy too."""
+        return self.config.value_coef if self.backbone is None else 1.0
+
+    @property
+    def learns_alone(self) -> bool:
+        """True while the policy waits for its critic."""
+        return self.iterations < self.config.pretrain_steps
 
     def encode(self, images: ImageSet | None) -> torch.Tensor | None:
         """Image features of the critic's own backbone; None where it reads the policy's hidden states."""
@@ -49,7 +101,9 @@ class Critic:
     def values(self, micro: MicroBatch, policy_hidden: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
         """Values `[N]` before each response token; `policy_hidden` `[N, H]` is read by a shared critic."""
         hidden = policy_hidden if self.backbone is None else response_hidden(self.backbone, micro, features)
-        return self.head(hidden.float()).squeeze(-1)
+        hidden = hidden.detach() if self.backbone is None and self.learns_alone else hidden
+        before = surprises(micro.old_logprobs.to(hidden.device), micro.lengths)
+        return self.head(hidden.float(), before)
 
     def begin_step(self, images: ImageSet | None) -> None:
         """Encode the step's images, where the backbone is the critic's own."""
@@ -62,22 +116,28 @@ class Critic:
             values,
             old_values=micro.columns["old_values"].to(values.device),
             returns=micro.columns["returns"].to(values.device),
-            clip=self.config.value_clip,
+            clip=self.config.value_clip if self.iterations else math.inf,  # the first values come from nothing
             step_tokens=step_tokens,
         )
-        weight = self.config.value_coef if self.backbone is None else 1.0
-        return LossOutput(loss=weight * output.loss, metrics=output.metrics)
+        return LossOutput(loss=self._weight * output.loss, metrics=output.metrics)
 
     def finish_step(self, *, grad_clip: float) -> float:
         """One update of the head, and of the backbone where it is the critic's own. Returns the gradient's norm.
 
-        A gradient that is not finite is dropped.
+        A gradient that is not finite is dropped. The very first update only sets the bias to the mean return.
         """
         if self._images is not None:
             self._images.backward()
+        bias = self.head.outer.bias
+        if self.updates == 0 and bias.grad is not None:
+            with torch.no_grad():  # Newton's step: the loss is a mean of squares / 2, so its curvature here is 1
+                bias -= bias.grad.nan_to_num() / self._weight
         norm = clip_gradients([p for g in self.optimizer.param_groups for p in g["params"]], grad_clip)
-        if math.isfinite(norm):
-            self.optimizer.step()
+        if self.updates:
+            if math.isfinite(norm):
+                self.optimizer.step()
+            self.schedule.step()
+        self.updates += 1
         self.optimizer.zero_grad()
         self._images = None
         return norm
@@ -85,7 +145,14 @@ class Critic:
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on exactly."""
         backbone = self.backbone.state_dict() if self.backbone is not None else None
-        return {"head": self.head.state_dict(), "backbone": backbone, "optimizer": self.optimizer.state_dict()}
+        return {
+            "head": self.head.state_dict(),
+            "backbone": backbone,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "iterations": self.iterations,
+            "updates": self.updates,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict()`."""
@@ -93,3 +160,5 @@ class Critic:
         if self.backbone is not None:
             self.backbone.load_state_dict(state["backbone"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.iterations, self.updates = state["iterations"], state["updates"]

@@ -51,10 +51,11 @@ def evaluate(
     sampling: SamplingConfig,
     samples: int,
     seed: int,
+    on_sampled: Callable[[list[list[ScoredRollout]]], object] | None = None,
 ) -> tuple[EvalResult, list[ScoredRollout]]:
     """Answer every prompt once greedily and `samples` times under `sampling`; return the figures and greedy answers.
 
-    `samples` = 0 leaves out the sampled pass (its accuracy is then NaN).
+    `samples` = 0 leaves out the sampled pass (its accuracy is then NaN). `on_sampled` gets the answers of that pass.
     """
     greedy = sample_and_score(
         generate, decode, scorer, prompts, sampling=replace(sampling, temperature=0.0), n=1, seed=seed
@@ -62,6 +63,8 @@ def evaluate(
     drawn = (
         sample_and_score(generate, decode, scorer, prompts, sampling=sampling, n=samples, seed=seed) if samples else []
     )
+    if on_sampled is not None:
+        on_sampled(drawn)
     answers = [group[0] for group in greedy if group]  # a task in quarantine has no answer, and is not counted
     sampled = [answer for group in drawn for answer in group]
     by_source: dict[str, list[ScoredRollout]] = defaultdict(list)

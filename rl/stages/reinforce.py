@@ -17,12 +17,13 @@ from rl.checkpoint import (
     save_checkpoint,
     shards_of,
 )
+from rl.collect import make_groups, make_samples, sample_metrics
 from rl.evaluate import evaluate
 from rl.folder import write_json
 from rl.loop import Loop, run_steps
 from rl.metrics import Metrics
 from rl.spikes import SkippedUpdates
-from rollouts.types import Prompt
+from rollouts.types import Prompt, ScoredRollout
 
 OnStep = Callable[[int, dict[str, float]], None]
 
@@ -93,6 +94,7 @@ class ReinforceStage:
         Greedy accuracy alone hardly moves once the most likely answer thinks, while the policy still gets surer.
         """
         limits = replace(self.loop.config.sampling, max_new_tokens=self._evaluation.max_new_tokens)
+        drawn: list[list[ScoredRollout]] = []
         result, _ = evaluate(
             self.loop.pool.generate,
             self.loop.gatherer.decode,
@@ -101,8 +103,9 @@ class ReinforceStage:
             sampling=limits,
             samples=1,
             seed=self.loop.seed,
+            on_sampled=drawn.extend,
         )
-        self._metrics.write("validation", step, result.metrics())
+        self._metrics.write("validation", step, result.metrics() | self._critics_knowledge(drawn))
         score = (result.greedy_accuracy + result.sampled_accuracy) / 2
         score = -1.0 if math.isnan(score) else score  # no verdict at all: only better than nothing
         if score >= self._best:  # the later of two equals has seen more
@@ -111,6 +114,15 @@ class ReinforceStage:
             self.loop.learner.save(partial)
             replace_folder(partial, self.folder / "best")
             self.loop.learner.save_adapters(self.folder / "adapter")
+
+    def _critics_knowledge(self, drawn: Sequence[Sequence[ScoredRollout]]) -> dict[str, float]:
+        """How much of the returns of the sampled validation answers PPO's critic explains, over all their tokens."""
+        config, learner = self.loop.config, self.loop.learner
+        if config.loss.resolved().critic is None:
+            return {}
+        groups = [g for g in make_groups(self.validation, drawn) if g.members]
+        known = sample_metrics(make_samples(groups, config, learner.annotate(groups)))
+        return {name: known[name] for name in ("explained_variance",) if name in known}
 
     def _save(self, step: int) -> None:
         folder = self.folder / "checkpoints"

@@ -62,6 +62,12 @@ RULES = [
         "rl.loss.normalization = 'sum': must be sequence or token or fixed with grpo: with sum, long answers drown the "
         "others: that belongs to losses of whole answers",
     ),
+    ("rl.loss={algorithm: ppo, critic: {pretrain_steps: -1}}", "rl.loss.critic.pretrain_steps = -1: must be 0 or more"),
+    (
+        "rl.loss={algorithm: ppo, critic: {value_learning_rate: 0.05}}",
+        "rl.loss.critic.value_learning_rate = 0.05: must be greater than 0 and at most 0.01: the head learns ten times "
+        "as fast, and diverges above",
+    ),
     ("rl.loss={algorithm: grpo, critic: {gamma: 0.9}}", "must be left out: grpo does not read it"),
     (
         "rl.loss={algorithm: kimi_k15, kl: {coef: 0.1}}",

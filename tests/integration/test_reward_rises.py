@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs.algorithms import ALGORITHMS, CriticConfig, LossConfig
+from configs.algorithms import ALGORITHMS, LossConfig
 from configs.optimizer import OptimizerConfig
 from configs.rewards import RewardConfig
 from configs.rl import RLConfig, SamplingConfig
@@ -120,8 +120,6 @@ def rewards_of(checkpoint, pool, tmp_path):
 
 GIVEN = {  # what the toy needs beside an algorithm's own parts
     "kimi_k15": {"tau": 0.05},
-    # The toy policy's rate is a thousand times a real one's; a critic at five times that diverges.
-    "ppo": {"critic": CriticConfig(value_learning_rate=1e-3)},
 }
 LOSSES = [LossConfig(algorithm=name, **GIVEN.get(name, {})) for name in ALGORITHMS]
 

@@ -14,8 +14,9 @@ from configs.optimizer import OptimizerConfig
 from configs.rl import RLConfig, SamplingConfig
 from rewards.types import Score, Verdict, VerdictKind
 from rl.collect import learnable, make_groups, make_samples, sample_metrics
+from rl.critic import surprises
 from rollouts.engines.transformers import TransformersEngine
-from rollouts.types import Request, Rollout, ScoredRollout
+from rollouts.types import Group, Request, Rollout, ScoredRollout
 
 SHARED, OWN = CriticConfig(backbone="shared"), CriticConfig(backbone="own")
 RATE = OptimizerConfig(learning_rate=1e-3, grad_clip=1e9)
@@ -182,12 +183,17 @@ def test_the_mismatch_correction_takes_the_learners_logprobs_as_old(groups):
     assert metrics["logprob_gap_max"] < 1e-5, "the ratio starts at exactly 1"
 
 
-@pytest.mark.parametrize("backbone", ["shared", "own"])
-def test_the_critic_learns_what_answers_earn(rng, backbone):
-    """A reward that the first token decides: after that token, on prompts never seen, V knows the reward."""
+@pytest.mark.parametrize(
+    ("backbone", "rate", "least"), [("shared", 2e-3, 0.4), ("own", 2e-3, 0.5), ("own", None, 0.2), ("own", 1e-2, 0.5)]
+)
+def test_the_critic_learns_what_answers_earn(rng, backbone, rate, least):
+    """A reward that the first token decides: after that token, on prompts never seen, V knows the reward.
+
+    The default rate is safe beside a toy policy's high one, and so is the highest that is allowed.
+    """
     model = build_model()
-    loss = LossConfig(algorithm="ppo", critic=CriticConfig(backbone=backbone, value_learning_rate=2e-3))
-    learner = make_learner(model, loss=loss, optimizer=OptimizerConfig(learning_rate=2e-3), minibatches=4)
+    loss = LossConfig(algorithm="ppo", critic=CriticConfig(backbone=backbone, value_learning_rate=rate))
+    learner = make_learner(model, loss=loss, optimizer=OptimizerConfig(learning_rate=5e-3), minibatches=4)
 
     def draw():
         prompts = [make_prompt(rng, model, text=4) for _ in range(16)]
@@ -209,12 +215,14 @@ def test_the_critic_learns_what_answers_earn(rng, backbone):
             score=rollout.score,
         )
 
-    known = [sample_metrics(samples_of(learner, draw(), loss))["explained_variance"]]
-    for _ in range(12):
-        learner.update(samples_of(learner, draw(), loss))
-    known.append(sample_metrics(samples_of(learner, draw(), loss))["explained_variance"])
+    known = []
+    for _ in range(16):
+        samples = samples_of(learner, draw(), loss)
+        known.append(sample_metrics(samples)["explained_variance"])
+        learner.update(samples)
     assert known[0] == pytest.approx(0, abs=0.01), "the head starts at 0"
-    assert known[1] > 0.5
+    assert np.mean(known[-3:]) > least, known
+    assert min(known) > -0.5, "no rate that is allowed makes a critic worse than none for long"
 
 
 @pytest.mark.parametrize("critic", [SHARED, OWN], ids=lambda critic: critic.backbone)
@@ -222,7 +230,7 @@ def test_only_a_shared_critic_moves_the_policys_backbone(groups, critic):
     """Where no answer has an advantage, all that reaches the policy's layers is a shared critic's gradient."""
     loss = LossConfig(algorithm="ppo", critic=critic)
     learner = make_learner(build_model(), loss=loss)
-    torch.nn.init.constant_(learner.companions.critic.head.weight, 0.1)
+    torch.nn.init.constant_(learner.companions.critic.head.outer.weight, 0.1)
     flat = [
         replace(s, columns={**s.columns, "token_advantages": np.zeros(len(s.token_ids), np.float32)})
         for s in samples_of(learner, groups, loss)
@@ -230,3 +238,65 @@ def test_only_a_shared_critic_moves_the_policys_backbone(groups, critic):
     metrics = learner.update(flat)
     assert metrics["critic_grad_norm"] > 0
     assert (metrics["grad_norm"] > 1e-3) == (critic is SHARED)
+
+
+def test_surprises_by_hand():
+    """Two answers, of three tokens and one: nothing is known at the first token, then the last, the sum, the least."""
+    found = surprises(torch.tensor([-2.0, -1.0, -9.0, -4.0]), torch.tensor([3, 1])).expm1()
+    expected = [[0.0, 0.0, 0.0], [2.0, 2.0, 2.0], [1.0, 3.0, 2.0], [0.0, 0.0, 0.0]]
+    assert torch.allclose(found, torch.tensor(expected), atol=1e-5)
+
+
+def test_a_value_knows_nothing_of_its_own_token_and_those_after(groups):
+    """What is written later changes no value: the value stays a baseline."""
+    loss = LossConfig(algorithm="ppo")
+    learner = make_learner(build_model(), loss=loss)
+    torch.nn.init.normal_(learner.companions.critic.head.outer.weight)
+
+    def values(cut):
+        member = max((m for g in groups for m in g.members), key=lambda m: len(m.rollout.completion.token_ids))
+        c = member.rollout.completion
+        ids, logprobs = c.token_ids.copy(), c.policy_logprobs.copy()
+        ids[cut:], logprobs[cut:] = 3, -5.0
+        changed = replace(c, token_ids=ids, policy_logprobs=logprobs)
+        member = replace(member, rollout=replace(member.rollout, completion=changed))
+        return learner.annotate([Group(prompt=member.rollout.prompt, members=(member,), dropped=0)])[0][0].values
+
+    whole, other = values(10**6), values(2)
+    assert whole[:3] == pytest.approx(other[:3], abs=1e-5)
+    assert np.abs(whole[3:] - other[3:]).max() > 1e-2
+
+
+@pytest.mark.parametrize("critic", [SHARED, OWN], ids=lambda critic: critic.backbone)
+def test_the_policy_waits_while_its_critic_learns_alone(groups, critic):
+    """Not one weight of the policy moves; the critic's do; then both do. A restored learner goes on waiting."""
+    loss = LossConfig(algorithm="ppo", critic=replace(critic, pretrain_steps=2))
+    learner = make_learner(build_model(), loss=loss, minibatches=2)
+
+    def moved(by):
+        parts = {"policy": by.model, "head": by.companions.critic.head}
+        before = {name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()}
+        by.update(samples_of(by, groups, loss))
+        return {
+            name
+            for name, part in parts.items()
+            if any(not torch.equal(a, b) for a, b in zip(before[name], part.parameters(), strict=True))
+        }
+
+    assert moved(learner) == {"head"}
+    restored = make_learner(build_model(seed=5), loss=loss, minibatches=2)
+    restored.load_state_dict(copy.deepcopy(learner.state_dict()))
+    assert [moved(restored), moved(restored)] == [{"head"}, {"policy", "head"}]
+
+
+@pytest.mark.parametrize("critic", [SHARED, OWN], ids=lambda critic: critic.backbone)
+def test_the_critic_starts_from_the_mean_return(groups, critic):
+    """After the first update every value is the mean over tokens of the returns, however the step is cut."""
+    loss = LossConfig(algorithm="ppo", critic=critic)
+    for budget in (40, 10_000):
+        learner = make_learner(build_model(), loss=loss, micro_batch_tokens=budget)
+        samples = samples_of(learner, groups, loss)
+        learner.update(samples)
+        mean = np.concatenate([s.columns["returns"] for s in samples]).mean()
+        values = np.concatenate([n.values for notes in learner.annotate(groups) for n in notes])
+        assert values == pytest.approx(np.full(len(values), mean), rel=1e-4)

@@ -2,13 +2,17 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from rl_helpers import make_learner
+from rl_helpers import make_learner, make_prompt, make_scored
 
+from configs.algorithms import LossConfig
+from configs.rl import RLConfig
 from configs.schema import EvaluationConfig
 from rewards.types import Task
 from rl.checkpoint import list_checkpoints
+from rl.collect import make_groups
 from rl.rollout_log import RolloutLog
 from rl.stages.reinforce import ReinforceStage
 from rollouts.samplers import DynamicSampler
@@ -79,3 +83,30 @@ def test_without_a_checkpoint_the_stage_begins(make_stage):
     assert stage.restore() == 0
     assert (said, published) == ([], [0])
     assert list(loop.log.folder.glob("*.parquet")) == [], "left by a run that was killed before its first checkpoint"
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_what_the_critic_knows_of_validation_answers(rng, model, tmp_path, algorithm):
+    """Explained variance over all tokens of the answers that there are; without a critic nothing is said."""
+    loss = LossConfig(algorithm=algorithm)
+    learner = make_learner(model, loss=loss)
+    prompts = [make_prompt(rng, model) for _ in range(3)]
+    drawn = [[make_scored(prompts[0], 1.0, length=2)], [make_scored(prompts[1], 0.0, length=3)], []]  # in quarantine
+    stage = ReinforceStage(
+        SimpleNamespace(config=RLConfig(steps=1, loss=loss), learner=learner),
+        folder=tmp_path,
+        validation=prompts,
+        evaluation=EvaluationConfig(),
+        metrics=None,
+        say=print,
+    )
+    if algorithm == "grpo":
+        assert stage._critics_knowledge(drawn) == {}
+        return
+    torch.nn.init.normal_(learner.companions.critic.head.outer.weight)
+    groups = make_groups(prompts, drawn)[:2]
+    values = np.concatenate([notes[0].values for notes in learner.annotate(groups)]).astype(np.float64)
+    returns = np.array([1.0, 1.0, 0.0, 0.0, 0.0])
+    expected = 1 - np.var(returns - values) / np.var(returns)
+    assert stage._critics_knowledge(drawn) == {"explained_variance": pytest.approx(expected, rel=1e-4)}
+    assert abs(expected) > 1e-3

@@ -1,0 +1,154 @@
+"""What PPO's critic knows of answers to questions that it never learnt from, and what there is to know.
+
+    python benchmarks/critic.py [RUN] [--questions 200] [--quick]
+
+RUN is a finished run of `compare_algorithms.py`. Its last policy answers held-out questions, and new questions in the
+handwriting of training, four times each. Told for both: the explained variance `1 - Var(R - V) / Var(R)` of the critic
+over all tokens, and the share that a perfect critic would explain. The latter comes from going on four times from every
+second token of some answers: what differs between those endings cannot be known. Ends with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from configs.load import load_recipe
+from configs.rl import RLConfig
+from configs.schema import RunConfig
+from kimi_vl import load_model, load_processor
+from rewards.scorer import Scorer
+from rl.checkpoint import load_checkpoint
+from rl.collect import make_groups, make_samples, sample_metrics
+from rl.evaluate import HELD_OUT_SEED, VALIDATION_SEED, sample_and_score
+from rl.learner import Learner, LearnerConfig
+from rollouts.engines.transformers import TransformersEngine
+from rollouts.prompts import PromptRenderer
+from rollouts.tasks.mixture import held_out
+from rollouts.tokens import stop_and_barred_ids
+from rollouts.types import Completion, Group, Prompt, Request, Segment
+
+SAMPLES = 4
+EVERY = 2  # tokens, from which answers are gone on with
+
+
+class Judge:
+    """The last policy and critic of a PPO run, with what scores its answers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = load_recipe(folder / "recipe.yaml")
+        self.rl = _rl(self.config)
+        path = self.config.model.path
+        self.processor = load_processor(path)
+        stop, barred = stop_and_barred_ids(path, self.processor)
+        config = LearnerConfig(
+            loss=self.rl.loss,
+            optimizer=self.rl.optimizer,
+            temperature=self.rl.sampling.temperature,
+            total_steps=self.rl.steps,
+            max_new_tokens=self.rl.sampling.max_new_tokens,
+        )
+        self.learner = Learner(load_model(path), config, barred_ids=barred)
+        state, _ = load_checkpoint(folder / "rl" / "checkpoints")
+        if state is None:
+            raise SystemExit(f"{folder}: no checkpoint of an RL stage; run benchmarks/compare_algorithms.py --only ppo")
+        self.learner.load_state_dict(state["learner"])
+        self.engine = TransformersEngine(load_model(path), stop_ids=stop, barred_ids=barred)
+        self.engine.load_weights(self.learner.weights(), version=self.learner.version)
+
+    def decode(self, ids: np.ndarray) -> str:
+        """The text of some tokens."""
+        return self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def prompts(self, source: str, count: int) -> list[Prompt]:
+        """Held-out or validation questions."""
+        sources = {"held_out": self.config.data.held_out, "validation": self.config.data.validation}[source]
+        seed = {"held_out": HELD_OUT_SEED, "validation": VALIDATION_SEED}[source]
+        tasks = held_out(sources, limit=count, seed=seed, base=Path.cwd())
+        return PromptRenderer(self.processor, max_prompt_tokens=self.config.data.max_prompt_tokens).render_all(tasks)[0]
+
+    def answers(self, prompts: Sequence[Prompt], scorer: Scorer) -> list[Group]:
+        """Four scored answers to each question."""
+        scored = sample_and_score(
+            self.engine.generate, self.decode, scorer, prompts, sampling=self.rl.sampling, n=SAMPLES, seed=HELD_OUT_SEED
+        )
+        return [group for group in make_groups(prompts, scored) if group.members]
+
+    def explained(self, groups: Sequence[Group]) -> float:
+        """The critic's explained variance over all tokens of these answers."""
+        return sample_metrics(make_samples(groups, self.rl, self.learner.annotate(groups)))["explained_variance"]
+
+    def knowable(self, groups: Sequence[Group], scorer: Scorer, *, answers: int) -> float:
+        """What the true value explains: 1 less the mean variance of endings from a prefix over that of returns."""
+        requests = [_go_on(group, at) for group in groups[:answers] for at in _places(group)]
+        spread = [np.var(rewards, ddof=1) for rewards in self._endings(requests, scorer)]
+        returns = np.repeat(
+            [r for g in groups for r in g.rewards],
+            [len(m.rollout.completion.token_ids) for g in groups for m in g.members],
+        )
+        return 1 - float(np.mean(spread)) / float(np.var(returns)) if np.var(returns) else float("nan")
+
+    def _endings(self, requests: Sequence[Request], scorer: Scorer) -> list[np.ndarray]:
+        found = self.engine.generate(requests, self.rl.sampling)
+        texts = [self.decode(c.token_ids) for completions in found for c in completions]
+        scores = scorer.score(texts, [r.prompt.task for r in requests for _ in range(SAMPLES)])
+        return [*np.array([float(s.reward or 0.0) for s in scores]).reshape(-1, SAMPLES)]
+
+
+def _rl(config: RunConfig) -> RLConfig:
+    if config.rl is None or config.rl.loss.resolved().critic is None:
+        raise SystemExit("the run has no critic: it needs rl.loss.algorithm = ppo")
+    return config.rl
+
+
+def _places(group: Group) -> range:
+    return range(0, len(group.members[0].rollout.completion.token_ids), EVERY)
+
+
+def _go_on(group: Group, at: int) -> Request:
+    """Four endings of the group's first answer from token `at` on."""
+    seed = int(np.random.SeedSequence([len(group.prompt.input_ids), at]).generate_state(1, np.uint64)[0])
+    if at == 0:
+        return Request(prompt=group.prompt, n=SAMPLES, seed=seed)
+    c = group.members[0].rollout.completion
+    written = Completion(
+        token_ids=c.token_ids[:at],
+        policy_logprobs=c.policy_logprobs[:at],
+        sampler_logprobs=c.sampler_logprobs[:at],
+        finish_reason="abort",
+        segments=(Segment(start=0, stop=at, version=c.segments[0].version),),
+    )
+    return Request(prompt=group.prompt, n=SAMPLES, seed=seed, written=(written,) * SAMPLES)
+
+
+def critic_figures(folder: Path, *, questions: int, answers: int) -> dict[str, float]:
+    """Explained and knowable shares for held-out and validation questions; `answers` of each are gone on with."""
+    judge, found = Judge(folder), {}
+    with Scorer(judge.rl.rewards, base=Path.cwd()) as scorer:
+        for source in ("held_out", "validation"):
+            groups = judge.answers(judge.prompts(source, questions), scorer)
+            found[f"{source}/accuracy"] = float(np.mean([r for g in groups for r in g.rewards]))
+            found[f"{source}/explained"] = judge.explained(groups)
+            found[f"{source}/knowable"] = judge.knowable(groups, scorer, answers=answers)
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def main() -> None:
+    """Measure one run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, nargs="?", default=Path("runs/compare/steps-24/ppo-seed-0"))
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--quick", action="store_true", help="seconds: twenty questions")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    questions = 20 if args.quick else args.questions
+    print(json.dumps({"runs": 1, **critic_figures(args.run, questions=questions, answers=max(5, questions // 3))}))
+
+
+if __name__ == "__main__":
+    main()
