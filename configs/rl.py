@@ -93,6 +93,7 @@ class RLConfig:
     epochs: int = 1  # passes over each step's rollouts
     minibatches: int = 1  # optimizer steps in each pass
     micro_batch_tokens: int = 16_384  # packed into one forward pass
+    engine: Literal["transformers", "vllm"] = "transformers"  # what a worker generates with; for vllm: make vllm-env
     workers: int = 2  # rollout actors
     worker_deadline: float = 120.0  # seconds without any progress after which a worker hangs, and is replaced
     parity_threshold: float | None = None  # largest log-prob gap of engine and learner; 1e-3, 0.1 in bfloat16; 0: off

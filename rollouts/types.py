@@ -164,6 +164,15 @@ class Engine(Protocol):
         """The policy version that the next token will come from."""
         ...
 
+    def held(self) -> dict[str, int]:
+        """The checksum of every tensor that is served, by state-dict name (`rollouts.weights.checksums`)."""
+        ...
+
+    @property
+    def pulse(self) -> int:
+        """A number that grows while the engine works; where it stands still for long, the engine hangs."""
+        ...
+
     def close(self) -> None:
         """Free what the engine holds."""
         ...
