@@ -102,9 +102,13 @@ class VllmEngine:
         return [results[i] for i in range(len(requests))]
 
     def stream(self, requests: Sequence[Request], sampling: SamplingConfig) -> Iterator[tuple[int, list[Completion]]]:
-        """Yield (index of the request, its completions) as requests finish; work is done while the caller asks."""
+        """Yield (index of the request, its completions) as requests finish; work is done while the caller asks.
+
+        An answer that fills the context ends with `length`. Raises ValueError where a prompt alone does.
+        """
         aborts = self._aborts
         groups = [Group(i, r, sampling) for i, r in enumerate(requests)]
+        self._check_lengths(groups)
         prompts = {
             g.index: VllmPrompt(g.request.prompt, placeholder=self._placeholder, dtype=self._dtype) for g in groups
         }
@@ -124,6 +128,15 @@ class VllmEngine:
         finally:  # a caller may stop asking
             with self._turn.taken():
                 self._withdraw(groups)
+
+    def _check_lengths(self, groups: Sequence[Group]) -> None:
+        context = self._vllm.model_config.max_model_len
+        for group in groups:
+            if group.length >= context:
+                raise ValueError(
+                    f"task {group.request.prompt.task.id}: a prompt of {group.length} tokens leaves no room for an "
+                    f"answer in a context of {context}; lower data.max_prompt_tokens"
+                )
 
     def _admit(self, queue: deque[Row], prompts: Mapping[int, VllmPrompt]) -> None:
         """Hand samples to vLLM as others end: those that wait there would be begun with an older version's image."""

