@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from rl.metrics import read_metrics
 from rl.rollout_log import read_rollouts
 
+ROOT = Path(__file__).parents[2]
 RECIPE = """
 name: with_vllm
 output_dir: run
@@ -31,7 +33,7 @@ rl:
   sampling: {max_new_tokens: 16}
   loss: {algorithm: grpo}
   optimizer: {name: adamw, learning_rate: 1e-3}
-  rewards: [{use: verifier}, {use: format, weight: 0.2}]
+  rewards: [{use: verifier}, {use: brevity.py:brevity}]
 evaluation: {tasks: 6, validation_tasks: 4, samples: 1, max_new_tokens: 16}
 """
 
@@ -49,11 +51,12 @@ def run(checkpoint, tmp_path_factory):
     """(the run's folder, its output, whether a process below it had vLLM's kernels)."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "recipe.yaml").write_text(RECIPE.replace("CHECKPOINT", str(checkpoint)))
+    shutil.copy(ROOT / "examples" / "reward_file" / "brevity.py", folder)  # random weights answer nothing right
     log = (folder / "log").open("w")
     process = subprocess.Popen(
         [sys.executable, "-m", "rl.cli", "run", "recipe.yaml"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=log,
         stderr=subprocess.STDOUT,
     )
@@ -87,4 +90,4 @@ def test_rollouts_carry_their_versions(run):
     folder, _, _ = run
     rows = list(read_rollouts(folder / "rl" / "rollouts"))
     assert len(rows) == 48
-    assert {version for row in rows for version in row["segment_versions"]} == {0, 1, 2}
+    assert {segment["version"] for row in rows for segment in row["segments"]} == {0, 1, 2}
