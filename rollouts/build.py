@@ -33,8 +33,8 @@ class EngineSpec:
     barred_ids: tuple[int, ...]
     threads: int = 1
     engine: str = "transformers"  # a key of `ENGINES`
-    context: int | None = None  # the most tokens of a prompt and its answer; None: the model's own limit
-    gpu_share: float = 1.0  # of a GPU that is this worker's
+    context: int | None = None  # vLLM: the most tokens of a prompt and its answer; None: the model's own limit
+    gpu_share: float = 1.0  # vLLM: of a GPU that is this worker's
 
     def build(self) -> Engine:
         """Start the engine with the weights of the checkpoint."""

@@ -14,6 +14,7 @@ import pytest
 from rl.metrics import read_metrics
 from rl.rollout_log import read_rollouts
 
+pytestmark = pytest.mark.timeout(900)  # two processes that import vLLM, on a machine that may be busy
 ROOT = Path(__file__).parents[2]
 RECIPE = """
 name: with_vllm

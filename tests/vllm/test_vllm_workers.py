@@ -17,6 +17,7 @@ from rollouts.build import EngineSpec
 from rollouts.pool import RolloutPool
 from rollouts.workers import start_ray
 
+pytestmark = pytest.mark.timeout(900)  # each worker imports vLLM, on a machine that may be busy
 SAMPLING = SamplingConfig(max_new_tokens=30)
 
 
