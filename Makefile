@@ -4,14 +4,22 @@ PYTHON ?= python3
 RECIPE ?= configs/recipes/quickstart.yaml
 ARGS ?=
 
+# Which vLLM `make vllm-env` installs: gpu or cpu.
+VLLM ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
+# uv reads none of pip's settings. Where pip is told of a folder with wheels, PyTorch's CPU build is looked for there;
+# elsewhere uv knows PyTorch's own index.
+WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
+
 BIN := .venv/bin
 QUICK_BENCHMARKS := gpu learner verifiers publish engines reward_pool quickstart compare_algorithms
+VLLM_BIN := .vllm-env/bin
+VLLM_INSTALLED := .vllm-env/.installed-$(VLLM)
 INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart compare-algorithms benchmarks-quick setup test test-slow test-chaos lint format clean
+.PHONY: help quickstart compare-algorithms benchmarks-quick setup test test-slow test-chaos vllm-env test-vllm lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +45,16 @@ test-slow: $(INSTALLED_DEV)  ## run the tests that take minutes
 test-chaos: $(INSTALLED_DEV)  ## kill a run at many moments and compare what it ends in (about 15 minutes)
 	$(BIN)/python -m pytest -m chaos $(ARGS)
 
+vllm-env: $(VLLM_INSTALLED)  ## install vLLM beside ThinkVL, in .vllm-env (2 GB; VLLM=cpu or VLLM=gpu)
+
+# Where the installation fails there is nothing to test: that, and nothing else, is no failure here.
+test-vllm:  ## set up .vllm-env, then run the tests of the vLLM engine
+	@if $(MAKE) --no-print-directory vllm-env >.vllm-env.log 2>&1; then \
+	  rm -f .vllm-env.log; PATH="$(CURDIR)/$(VLLM_BIN):$$PATH" $(VLLM_BIN)/python -m pytest tests/vllm $(ARGS); \
+	else \
+	  tail -n 30 .vllm-env.log; echo "vLLM could not be installed (above): its tests are skipped"; \
+	fi
+
 lint: $(INSTALLED_DEV)  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,8 +64,8 @@ format: $(INSTALLED_DEV)  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove .venv and caches; runs/ stays
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+clean:  ## remove .venv, .vllm-env and caches; runs/ stays
+	rm -rf .venv .vllm-env .vllm-env.log .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps live in .venv and are written last: a set-up that was cut short runs again, and so does an outdated one.
@@ -58,6 +76,16 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 $(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $(INSTALLED) $@
+
+# uv and not pip: only uv can leave out what a package asks for.
+$(VLLM_INSTALLED): pyproject.toml $(wildcard requirements/vllm-$(VLLM)*.txt)
+	$(PYTHON) -m venv --clear .vllm-env
+	$(VLLM_BIN)/python -m pip install --quiet uv==0.13.9
+	UV_FIND_LINKS="$(WHEELS)" $(VLLM_BIN)/uv pip install --python $(VLLM_BIN)/python --no-progress \
+	  $(if $(filter cpu,$(VLLM)),$(if $(WHEELS),,--torch-backend cpu)) \
+	  --override requirements/vllm-$(VLLM)-overrides.txt -c requirements/vllm-$(VLLM)-constraints.txt \
+	  -r requirements/vllm-$(VLLM).txt -e '.[dev]'
+	@touch $@
 
 # --clear: where python is missing from an existing .venv, that folder is of no use.
 $(BIN)/python:

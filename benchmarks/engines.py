@@ -1,6 +1,6 @@
 """Tokens a second of the rollout engines on one thread, and of the pool with one and with two workers.
 
-    python benchmarks/engines.py [--quick] [--columns embedded generate pool1 pool2] [--python NAME=INTERPRETER]
+    python benchmarks/engines.py [--quick] [--columns embedded generate vllm pool1 pool2] [--python NAME=INTERPRETER]
 
 A Kimi-VL of about 7M parameters with random weights answers image prompts, 8 samples each, at temperature 1. About one
 token in 60 ends an answer, so lengths are long-tailed (geometric, cut at the limit). `generate` is `model.generate` in
@@ -158,9 +158,26 @@ def pool(folder: Path, work: dict, *, workers: int) -> Answer:
     return lambda seed, count: _count(actors.generate(_requests(folder, work, seed, count), sampling))
 
 
+def vllm(folder: Path, work: dict) -> Answer:
+    """vLLM, eager on a CPU; `--python vllm=.vllm-env/bin/python`."""
+    from configs.rl import SamplingConfig
+    from rollouts.engines.vllm import VllmEngine, VllmLimits
+
+    engine = VllmEngine(
+        str(folder / "model"),
+        dtype="float32",
+        stop_ids=work["stop"],
+        barred_ids=work["barred"],
+        limits=VllmLimits(rows=work["rows"]),
+    )
+    sampling = SamplingConfig(max_new_tokens=work["limit"])
+    return lambda seed, count: _count(engine.generate(_requests(folder, work, seed, count), sampling))
+
+
 COLUMNS: dict[str, Callable[[Path, dict], Answer]] = {
     "embedded": embedded,
     "generate": generate,
+    "vllm": vllm,
     "pool1": lambda folder, work: pool(folder, work, workers=1),
     "pool2": lambda folder, work: pool(folder, work, workers=2),
 }
@@ -244,7 +261,7 @@ def _version(name: str) -> str:
 def main() -> None:
     """Measure, print a table, and end with one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--columns", nargs="+", default=list(COLUMNS), choices=list(COLUMNS))
+    parser.add_argument("--columns", nargs="+", default=[c for c in COLUMNS if c != "vllm"], choices=list(COLUMNS))
     parser.add_argument("--python", nargs="*", default=[], metavar="COLUMN=INTERPRETER")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--groups", type=int, default=16, help="prompts in a round")
@@ -276,8 +293,11 @@ def main() -> None:
     versions = {name: _version(name) for name in ("torch", "transformers", "ray")}
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}")
     ratios = {name: medians[a] / medians[b] for name, (a, b) in RATIOS.items() if a in medians and b in medians}
-    if {"embedded", "generate"} <= cpu.keys():
-        ratios["embedded/generate, CPU time"] = cpu["embedded"] / cpu["generate"]
+    ratios |= {
+        f"embedded/{other}, CPU time": cpu["embedded"] / cpu[other]
+        for other in ("generate", "vllm")
+        if {"embedded", other} <= cpu.keys()
+    }
     runs = len(next(iter(results.values())))
     print(json.dumps({**ratios, "runs": runs, "median_tokens_per_second": medians}))
     return None

@@ -142,6 +142,7 @@ class RLConfig:
     minibatches: int = 1  # optimizer steps in each pass
     micro_batch_tokens: int = 16_384  # packed into one forward pass
     ranks: RanksConfig = field(default_factory=RanksConfig)
+    engine: Literal["transformers", "vllm"] = "transformers"  # what a worker generates with; for vllm: make vllm-env
     workers: int = 2  # rollout actors
     worker_deadline: float = 120.0  # seconds without any progress after which a worker hangs, and is replaced
     router_replay: bool = False  # the update takes the experts that the engine recorded (arXiv:2510.11370)
@@ -184,6 +185,12 @@ class RLConfig:
             "partial",
             self.partial,
             "null where asynchronous is set: rollouts that run ahead need no budget, long answers hold up nobody",
+        )
+        _check(
+            not (self.router_replay and self.engine == "vllm"),
+            "router_replay",
+            self.router_replay,
+            "false where engine is vllm, which does not tell the experts",
         )
         _check(len(self.rewards) > 0, "rewards", self.rewards, "at least one term")
         least = 1 if self.loss.resolved().advantage in GROUP_FREE else 2

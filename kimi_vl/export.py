@@ -7,6 +7,7 @@ and Pillow are installed.
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,12 @@ def save_checkpoint(
 
 def hub_state_dict(model: KimiVLForConditionalGeneration) -> dict[str, torch.Tensor]:
     """The model's tensors under the hub's names and in its layout, as other engines take them; nothing is written."""
-    return revert_weight_conversion(model, model.state_dict())
+    return hub_names(model, model.state_dict())
+
+
+def hub_names(model: KimiVLForConditionalGeneration, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`tensors`, named as in `model`'s state dict, under the hub's names; the model may be on the meta device."""
+    return revert_weight_conversion(model, dict(tensors))
 
 
 def save_with_code(

@@ -29,6 +29,7 @@ from rl.evaluate import HELD_OUT_SEED, request_seed
 from rl.folder import RunFolder
 from rl.metrics import JsonlSink, Metrics, TensorBoardSink
 from rl.stages.sft import answer_text
+from rollouts.build import VLLM_CPU_LATENTS, EngineSpec, check_engine, check_sizes
 from rollouts.pool import RolloutPool
 from rollouts.prompts import PromptRenderer
 from rollouts.quarantine import Quarantine
@@ -36,7 +37,7 @@ from rollouts.samplers import build_sampler
 from rollouts.tasks.mixture import TaskMixture, held_out
 from rollouts.tokens import stop_and_barred_ids
 from rollouts.types import Prompt
-from rollouts.workers import EngineSpec, start_ray
+from rollouts.workers import start_ray
 
 _TINY_CORPUS_TASKS = 2000
 
@@ -73,12 +74,15 @@ class Parts:
 @contextmanager
 def open_parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> Iterator[Parts]:
     """Check everything that can fail before any training, then start Ray and the workers."""
+    engine = config.rl.engine if config.rl else RLConfig(steps=1).engine
+    check_engine(engine)
     scorer = Scorer(config.rl.rewards if config.rl else (), base=base, judge=config.rl.judge if config.rl else None)
     metrics = Metrics([JsonlSink(folder.path / "metrics.jsonl"), TensorBoardSink(folder.path / "tensorboard")])
     started = False
     pool = None
     try:
         checkpoint = _base_model(config, folder, base, console)
+        check_sizes(engine, checkpoint)
         processor = load_processor(checkpoint)
         renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
         _check_sampler(config, base)
@@ -96,6 +100,8 @@ def open_parts(config: RunConfig, folder: RunFolder, base: Path, console: Consol
             stop_ids=tuple(stop),
             barred_ids=tuple(barred),
             record_experts=bool(config.rl and config.rl.router_replay),
+            engine=engine,
+            context=_context(config),
         )
         pool = RolloutPool(
             spec,
@@ -128,6 +134,12 @@ def open_parts(config: RunConfig, folder: RunFolder, base: Path, console: Consol
         metrics.close()
 
 
+def _context(config: RunConfig) -> int:
+    """The most tokens that a prompt and its answer can have in this run."""
+    answer = config.evaluation.max_new_tokens
+    return config.data.max_prompt_tokens + max(answer, config.rl.sampling.max_new_tokens if config.rl else 0)
+
+
 def _check_sampler(config: RunConfig, base: Path) -> None:
     """Raise DataSetError now, not after the supervised stages, where the data cannot serve the sampler."""
     if config.rl is not None and config.rl.sampler.name not in ("uniform", "dynamic"):
@@ -156,6 +168,7 @@ def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Conso
             moe_intermediate_size=tiny.moe_intermediate_size,
             vision_hidden_size=tiny.vision_hidden_size,
             vision_num_hidden_layers=tiny.vision_num_hidden_layers,
+            **(VLLM_CPU_LATENTS if config.rl is not None and config.rl.engine == "vllm" else {}),
         )
         partial = path.with_name("base.partial")
         create_tiny_checkpoint(partial, corpus=corpus, sizes=sizes, seed=config.seed)

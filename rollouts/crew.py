@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
+from rollouts.build import EngineSpec
 from rollouts.weights import Served, checksums, differing
-from rollouts.workers import Address, EngineSpec, RolloutActor, WorkerError
+from rollouts.workers import Address, RolloutActor, WorkerError
 
 START_TRIES = 2
 START_SECONDS = 600.0  # for a worker to load its model, or its weights
@@ -26,8 +28,9 @@ class Crew:
     """`workers` actors with an engine each, all with the weights that were published last."""
 
     def __init__(self, spec: EngineSpec, *, workers: int, on_death: Callable[[int, str], None]) -> None:
-        self._spec, self._on_death = spec, on_death
-        self._options: dict[str, Any] = {"num_cpus": 1, "num_gpus": _gpu_share(workers), "max_restarts": 0}
+        share = _gpu_share(workers)
+        self._spec, self._on_death = replace(spec, gpu_share=share or 1.0), on_death
+        self._options: dict[str, Any] = {"num_cpus": 1, "num_gpus": share, "max_restarts": 0}
         self._weights: tuple[ray.ObjectRef[Any], int] | None = None
         self._expected: Mapping[str, int] = {}
         self._unsummed: Mapping[str, np.ndarray] | None = None  # published, and its checksums are not taken yet

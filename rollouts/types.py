@@ -5,6 +5,7 @@ Shapes: T response tokens, L prompt tokens, P image patches, N images.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -156,8 +157,11 @@ class Group:
 class Engine(Protocol):
     """Turns requests into completions. Runs without Ray.
 
-    `abort` and `load_weights` may be called between two results of `stream`, or from another thread.
+    `abort` and `load_weights` may be called between two results of `stream`, or from another thread. `tally` counts the
+    places of prompts and answers that were `computed`, and those `padded` among them.
     """
+
+    tally: Counter[str]
 
     def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
         """Return `request.n` completions for each request, in order."""
@@ -180,6 +184,15 @@ class Engine(Protocol):
     @property
     def version(self) -> int:
         """The policy version that the next token will come from."""
+        ...
+
+    def held(self) -> dict[str, int]:
+        """The checksum of every tensor that is served, by state-dict name (`rollouts.weights.checksums`)."""
+        ...
+
+    @property
+    def pulse(self) -> int:
+        """A number that grows while the engine works; where it stands still for long, the engine hangs."""
         ...
 
     def close(self) -> None:

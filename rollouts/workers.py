@@ -15,53 +15,16 @@ from pathlib import Path
 import numpy as np
 import ray
 import torch
-from torch import nn
 
 from configs.rl import SamplingConfig
-from kimi_vl import load_model
-from rollouts.engines.transformers import TransformersEngine
+from rollouts.build import EngineSpec
 from rollouts.inbox import Inbox
 from rollouts.types import Completion, Request
-from rollouts.weights import Served, checksums
+from rollouts.weights import Served
 
 
 class WorkerError(RuntimeError):
     """Workers cannot start, or cannot do their work; the message says which, why, and what to do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSpec:
-    """What an actor needs to build its engine: sent once, weights follow by `publish`."""
-
-    model_path: str
-    dtype: str
-    stop_ids: tuple[int, ...]
-    barred_ids: tuple[int, ...]
-    threads: int = 1
-    record_experts: bool = False  # completions then say which experts each token went to
-
-    def build(self) -> TransformersEngine:
-        """Load the model and wrap it."""
-        torch.set_num_threads(self.threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_model(self.model_path, dtype=getattr(torch, self.dtype))
-        torch.nn.Module.to(model, device)
-        return TransformersEngine(
-            model, stop_ids=self.stop_ids, barred_ids=self.barred_ids, record_experts=self.record_experts
-        )
-
-
-class Pulse:
-    """Counts an engine's signs of life: each time a normalisation layer has run, in prefill and in every step."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.count = 0
-        for module in model.modules():
-            if "Norm" in type(module).__name__:
-                module.register_forward_hook(self._beat)
-
-    def _beat(self, *_: object) -> None:
-        self.count += 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +47,6 @@ class RolloutActor:
         self.threads = spec.threads
         self.engine = spec.build()
         self.inbox = Inbox()
-        self.life = Pulse(self.engine.model)
         path = Path(tempfile.gettempdir()) / f"thinkvl-stacks-{os.getpid()}.txt"
         self.file = path.open("w", encoding="utf-8")
         faulthandler.register(signal.SIGUSR1, file=self.file, all_threads=True)
@@ -130,13 +92,13 @@ class RolloutActor:
         return Served(version=self.engine.version, tensors=self.held(), tally=tally)
 
     def held(self) -> dict[str, int]:
-        """The checksum of every tensor that the model holds."""
-        return checksums(self.engine.model.state_dict())
+        """The checksum of every tensor that the engine serves."""
+        return self.engine.held()
 
     @ray.method(concurrency_group="watch")
     def pulse(self) -> int:
         """A number that grows while the engine works."""
-        return self.life.count
+        return self.engine.pulse
 
     @ray.method(concurrency_group="watch")
     def stacks(self) -> str:

@@ -1,5 +1,6 @@
 """Tests are offline, on one thread, and each draws its random numbers from a seed of its own."""
 
+import importlib.util
 import ipaddress
 import os
 import signal
@@ -18,6 +19,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# tests/vllm needs another environment: `make test-vllm`. A folder of that name on the path has no origin.
+_VLLM = importlib.util.find_spec("vllm")
+collect_ignore = ["vllm"] if _VLLM is None or _VLLM.origin is None else []
 
 # Started in the background by a script, Ctrl-C is ignored, and so it would be in every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

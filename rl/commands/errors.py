@@ -17,6 +17,7 @@ _TOLD_AS_IS = {
     "rewards.plugins.PluginError",
     "rollouts.tasks.dataset.DataSetError",
     "rl.checkpoint.CheckpointError",
+    "rollouts.build.EngineError",
     "rollouts.crew.StaleWorker",
     "rollouts.workers.WorkerError",
 }

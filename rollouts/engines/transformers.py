@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import count
-from threading import Lock
 
 import numpy as np
 import torch
@@ -14,10 +12,13 @@ import torch
 from configs.rl import SamplingConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from rollouts.engines.batch import BatchLimits, RunningBatch
+from rollouts.engines.pulse import Pulse
 from rollouts.engines.rows import Group
 from rollouts.engines.sampling import barred_token_mask
+from rollouts.engines.turn import Turn
 from rollouts.inbox import Inbox
 from rollouts.types import Completion, Request
+from rollouts.weights import checksums
 
 
 class TransformersEngine:
@@ -44,7 +45,8 @@ class TransformersEngine:
         self._limits = limits or BatchLimits()
         self._aborts = 0
         self.tally: Counter[str] = Counter()  # `computed` places of prompts and answers, `padded` among them
-        self._turn = _Turn()
+        self._turn = Turn()
+        self._life = Pulse(self.model)
 
     @property
     def version(self) -> int:
@@ -68,6 +70,15 @@ class TransformersEngine:
             for name, tensor in own.items():
                 tensor.copy_(torch.as_tensor(weights[name]))
             self._version = version
+
+    def held(self) -> dict[str, int]:
+        """The checksum of every tensor of the model."""
+        return checksums(self.model.state_dict())
+
+    @property
+    def pulse(self) -> int:
+        """A number that grows while the engine works."""
+        return self._life.count
 
     def abort(self) -> None:
         """End every stream that runs; its unfinished samples come back with what they have."""
@@ -120,20 +131,3 @@ class TransformersEngine:
             version=lambda: self._version,
             tally=self.tally,
         )
-
-
-class _Turn:
-    """A lock that goes from hand to hand: a thread that waits gets it before the one that had it last."""
-
-    def __init__(self) -> None:
-        self._next, self._lock = Lock(), Lock()
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Hold the turn."""
-        with self._next:
-            self._lock.acquire()
-        try:
-            yield
-        finally:
-            self._lock.release()

