@@ -180,6 +180,14 @@ class RLConfig:
             self.spike_threshold,
             "0 (never), or greater than 1",
         )
+        _check(len(self.rewards) > 0, "rewards", self.rewards, "at least one term")
+        _check(self.eval_every > 0, "eval_every", self.eval_every, "1 or more")
+        _check(self.save_every > 0, "save_every", self.save_every, "1 or more")
+        _check(self.repeat_penalty >= 0, "repeat_penalty", self.repeat_penalty, "0 or more")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """The rules between keys."""
         _check(
             self.partial is None or self.asynchronous is None,
             "partial",
@@ -192,7 +200,6 @@ class RLConfig:
             self.router_replay,
             "false where engine is vllm, which does not tell the experts",
         )
-        _check(len(self.rewards) > 0, "rewards", self.rewards, "at least one term")
         least = 1 if self.loss.resolved().advantage in GROUP_FREE else 2
         _check(
             self.samples_per_prompt >= least,
@@ -219,9 +226,6 @@ class RLConfig:
             self.partial.budget if self.partial else None,
             f"below sampling.max_new_tokens = {self.sampling.max_new_tokens} (partial: null for whole answers)",
         )
-        _check(self.eval_every > 0, "eval_every", self.eval_every, "1 or more")
-        _check(self.save_every > 0, "save_every", self.save_every, "1 or more")
-        _check(self.repeat_penalty >= 0, "repeat_penalty", self.repeat_penalty, "0 or more")
         _check(
             self.repeat_penalty == 0 or self.sampling.repeat_window > 0,
             "repeat_penalty",

@@ -74,15 +74,15 @@ class Parts:
 @contextmanager
 def open_parts(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> Iterator[Parts]:
     """Check everything that can fail before any training, then start Ray and the workers."""
-    engine = config.rl.engine if config.rl else RLConfig(steps=1).engine
-    check_engine(engine)
+    stage = config.rl or RLConfig(steps=1)
+    check_engine(stage.engine)
     scorer = Scorer(config.rl.rewards if config.rl else (), base=base, judge=config.rl.judge if config.rl else None)
     metrics = Metrics([JsonlSink(folder.path / "metrics.jsonl"), TensorBoardSink(folder.path / "tensorboard")])
     started = False
     pool = None
     try:
         checkpoint = _base_model(config, folder, base, console)
-        check_sizes(engine, checkpoint)
+        check_sizes(stage.engine, checkpoint)
         processor = load_processor(checkpoint)
         renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
         _check_sampler(config, base)
@@ -92,21 +92,21 @@ def open_parts(config: RunConfig, folder: RunFolder, base: Path, console: Consol
         for reason, count in skipped.items():
             console.print(f"held-out: {count} tasks left out ({reason})")
         stop, barred = stop_and_barred_ids(checkpoint, processor)
-        workers = config.rl.workers if config.rl else 1
-        started = start_ray(workers + (config.rl.ranks.count if config.rl else 1) - 1)
+        workers = stage.workers if config.rl else 1
+        started = start_ray(workers + stage.ranks.count - 1)
         spec = EngineSpec(
             model_path=checkpoint,
             dtype=config.model.dtype,
             stop_ids=tuple(stop),
             barred_ids=tuple(barred),
-            record_experts=bool(config.rl and config.rl.router_replay),
-            engine=engine,
+            record_experts=stage.router_replay,
+            engine=stage.engine,
             context=_context(config),
         )
         pool = RolloutPool(
             spec,
             workers=workers,
-            deadline=config.rl.worker_deadline if config.rl else RLConfig(steps=1).worker_deadline,
+            deadline=stage.worker_deadline,
             quarantine=Quarantine(folder.path / "quarantine.json"),
             folder=folder.path / "failures",
             say=functools.partial(console.print, markup=False, highlight=False, soft_wrap=True),

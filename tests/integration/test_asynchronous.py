@@ -57,9 +57,9 @@ def test_killed_and_resumed_no_task_is_lost_and_none_counts_twice(whole_run, mak
     assert 2 <= seen < steps, "the signal came too late"
     kept = mini.checkpoint()
     ahead = range(kept["step"], min(kept["step"] + 2, steps))
-    assert kept["ahead"]["drawn"] == ahead.stop
-    assert Counter(g["step"] for g in kept["ahead"]["groups"]) == dict.fromkeys(ahead, PROMPTS)
-    finished = [g for g in kept["ahead"]["groups"] if g["answers"] is not None]
+    assert kept["gatherer"]["drawn"] == ahead.stop
+    assert Counter(g["step"] for g in kept["gatherer"]["groups"]) == dict.fromkeys(ahead, PROMPTS)
+    finished = [g for g in kept["gatherer"]["groups"] if g["answers"] is not None]
 
     printed = mini.here()
     assert f"resuming RL after step {kept['step']}" in printed

@@ -88,7 +88,7 @@ def end_of(mini):
     rl = mini.run_folder / "rl"
     state = mini.learner()
     rows = read_metrics(mini.run_folder / "metrics.jsonl")
-    clock = ("time", "seconds/")
+    clock = ("time", "seconds/", "workers/")  # the last count from the start of the process
     return {
         "files": {
             str(path.relative_to(rl)): path.read_bytes()

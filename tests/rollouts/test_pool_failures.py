@@ -113,12 +113,8 @@ def test_a_task_that_no_worker_survives(made, orders, tmp_path, weights, prompts
     assert (row["task"], row["kind"], row["source"], row["version"]) == ("t9", "death", "made", 3)
     assert row["failures"] == pool.failures["death"] == 5, "three with both, two alone"
     assert any("task t9 goes to quarantine" in line for line in said)
-    assert pool.metrics() == {
-        "workers/deaths": 5.0,
-        "workers/exceptions": 0.0,
-        "workers/hangs": 0.0,
-        "workers/quarantined": 1.0,
-    }
+    wanted = {"workers/deaths": 5.0, "workers/exceptions": 0.0, "workers/hangs": 0.0, "workers/quarantined": 1.0}
+    assert pool.metrics().items() >= wanted.items()
     assert Quarantine(tmp_path / "run" / "quarantine.json").entries == pool.quarantine.entries
     again = pool.generate(requests, SAMPLED)
     assert again[1] == []
