@@ -78,8 +78,7 @@ def open_parts(config: RunConfig, folder: RunFolder, base: Path, console: Consol
     check_engine(stage.engine)
     scorer = Scorer(config.rl.rewards if config.rl else (), base=base, judge=config.rl.judge if config.rl else None)
     metrics = Metrics([JsonlSink(folder.path / "metrics.jsonl"), TensorBoardSink(folder.path / "tensorboard")])
-    started = False
-    pool = None
+    started, pool = False, None
     try:
         checkpoint = _base_model(config, folder, base, console)
         check_sizes(stage.engine, checkpoint)
