@@ -50,7 +50,7 @@ vllm-env: $(VLLM_INSTALLED)  ## install vLLM beside ThinkVL, in .vllm-env (2 GB;
 # Where the installation fails there is nothing to test: that, and nothing else, is no failure here.
 test-vllm:  ## set up .vllm-env, then run the tests of the vLLM engine
 	@if $(MAKE) --no-print-directory vllm-env >.vllm-env.log 2>&1; then \
-	  rm -f .vllm-env.log; PATH="$(CURDIR)/$(VLLM_BIN):$$PATH" $(VLLM_BIN)/python -m pytest tests/vllm $(ARGS); \
+	  rm -f .vllm-env.log; PATH="$(CURDIR)/$(VLLM_BIN):$$PATH" $(VLLM_BIN)/python -m pytest tests/vllm_engine $(ARGS); \
 	else \
 	  tail -n 30 .vllm-env.log; echo "vLLM could not be installed (above): its tests are skipped"; \
 	fi

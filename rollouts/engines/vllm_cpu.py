@@ -1,6 +1,6 @@
 """Two errors of vLLM's CPU build that give wrong answers in silence, and the way round each; on a GPU nothing is done.
 
-Found in vLLM 0.32 and confirmed by tests/vllm, which take each way round out and watch the parity check fail.
+Found in vLLM 0.32 and confirmed by tests/vllm_engine, which take each way round out and watch the parity check fail.
 """
 
 from __future__ import annotations

