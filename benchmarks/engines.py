@@ -144,7 +144,9 @@ def generate(folder: Path, work: dict) -> Answer:
 def pool(folder: Path, work: dict, *, workers: int) -> Answer:
     """Ray actors, each with an embedded engine."""
     from configs.rl import SamplingConfig
-    from rollouts.workers import EngineSpec, RolloutPool, start_ray
+    from rollouts.build import EngineSpec
+    from rollouts.pool import RolloutPool
+    from rollouts.workers import start_ray
 
     start_ray(workers)
     spec = EngineSpec(

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-QUICK = ("gpu", "learner", "verifiers", "publish", "engines", "reward_pool", "quickstart", "compare_algorithms")
+QUICK = (
+    *("gpu", "learner", "experts", "verifiers", "publish", "engines", "asynchronous", "reward_pool"),
+    *("quickstart", "compare_algorithms", "critic"),
+)
 OTHERS = ("errors", "fuzz_extraction")  # they ask for a trained model, and for a fuzzer that is no dependency
 HELP = """
 import contextlib, io, json, runpy, sys

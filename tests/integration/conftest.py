@@ -102,7 +102,7 @@ class Mini:
             process.kill()
         else:
             os.killpg(process.pid, how)  # as a terminal does: to the command and its children
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=240)
         return process.returncode, output, self.last_step(stage)
 
     def last_step(self, stage):

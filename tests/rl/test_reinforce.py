@@ -33,7 +33,7 @@ def make_stage(tmp_path, model):
         published = []
         loop = SimpleNamespace(
             learner=learner,
-            gatherer=SimpleNamespace(sampler=sampler, partial=None),
+            gatherer=SimpleNamespace(sampler=sampler, state_dict=dict, load_state_dict=lambda state: None),
             log=RolloutLog(tmp_path / "rollouts"),
             sync=SimpleNamespace(publish=lambda: published.append(learner.version)),
         )
