@@ -42,7 +42,7 @@ test: $(INSTALLED_DEV)  ## set up, then run the tests
 test-slow: $(INSTALLED_DEV)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-test-chaos: $(INSTALLED_DEV)  ## kill a run at many moments and compare what it ends in (about 15 minutes)
+test-chaos: $(INSTALLED_DEV)  ## kill runs, workers and ranks, and compare what they end in (about 20 minutes)
 	$(BIN)/python -m pytest -m chaos $(ARGS)
 
 vllm-env: $(VLLM_INSTALLED)  ## install vLLM beside ThinkVL, in .vllm-env (2 GB; VLLM=cpu or VLLM=gpu)

@@ -13,6 +13,7 @@ STEPS = 6
 SAME = ("reward", "accuracy", "tokens_mean", "loss", "grad_norm", "entropy", "learning_rate", "version")
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(900)  # five runs, each with a Ray of its own
 def test_a_killed_run_ends_in_the_same_weights(whole_run, make_mini):
     undisturbed, _ = whole_run

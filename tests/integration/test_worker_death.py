@@ -12,7 +12,7 @@ from test_resume import SAME, different
 
 from rl.metrics import read_metrics
 
-pytestmark = pytest.mark.timeout(900)  # three fresh workers: minutes on a busy machine
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]  # three fresh workers: minutes on a busy machine
 
 
 class Killer(threading.Thread):
