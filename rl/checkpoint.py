@@ -7,7 +7,7 @@ import random
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ def save_checkpoint(
     partial = path.with_suffix(".partial")
     try:
         with partial.open("wb") as file:
-            torch.save({"step": step, **state}, file)
+            _save({"step": step, **state}, file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -45,6 +45,16 @@ def save_checkpoint(
         old.unlink()
     _remove_left_over_shards(folder)
     return path
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    """`torch.save`, whose writer hides the system's error behind one of its own when it closes the file."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 def shards_of(folder: Path, step: int) -> Path:
