@@ -150,7 +150,7 @@ class RankLearner(Learner):
         """The state of a learner in one process, sharded as this one's."""
         companions = state["companions"]
         if (critic := companions["critic"]) is not None:
-            critic = {
+            critic = critic | {
                 "head": cut_model(critic["head"], self.mesh),
                 "backbone": cut_model(critic["backbone"], self.mesh),
                 "optimizer": cut_optimizer(critic["optimizer"], self.mesh),

@@ -17,7 +17,7 @@ from configs.optimizer import OptimizerConfig
 from rl.adapters import prepare_training
 from rl.learner import Learner, LearnerConfig
 from rl.ranks.learner import RankLearner
-from rl.ranks.parallel import whole
+from rl.ranks.parallel import whole, whole_tree
 from rl.types import Sample
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -246,10 +246,37 @@ def held(mesh):
 
 def critic_updates(mesh, settings):
     """Metrics of two updates of PPO: the second sees what the critic learnt in the first."""
+    return _teach_critic(make(mesh, "fp64", settings))
+
+
+def critic_goes_on(mesh, settings, read, write):
+    """Restore the checkpoint `read`, if any, update twice, and write one; the critic's (weights, counters)."""
     learner = make(mesh, "fp64", settings)
+    if read is not None:
+        learner.read_checkpoint(read, torch.load(read, weights_only=False) if read.suffix == ".pt" else None)
+    _teach_critic(learner)
+    if write is not None:
+        learner.write_checkpoint(write)
+    state = whole_tree(learner.companions.critic.state_dict())
+    weights = {f"{part}.{n}": t.numpy() for part in ("head", "backbone") for n, t in state[part].items()}
+    return weights, (state["iterations"], state["updates"], state["schedule"]["last_epoch"])
+
+
+def _teach_critic(learner):
     rng = np.random.default_rng(1)
     samples = [
         replace(s, columns={n: rng.normal(size=len(s.token_ids)).astype(np.float32) for n in PPO_COLUMNS})
         for s in draw(learner, "one_image")
     ]
     return [learner.update(samples) for _ in range(2)]
+
+
+def skipped_step(mesh, settings):
+    """What a rank keeps of an update that is not finite, and the weights before it."""
+    kept = []
+    learner = make(mesh, "fp32", settings, on_skip=kept.append)
+    before, samples = learner.weights(), draw(learner, "uneven")
+    learner.update([replace(samples[0], advantage=float("nan")), *samples[1:]])
+    (skipped,) = kept
+    weights = {name: tensor.numpy() for name, tensor in skipped.weights.items()}
+    return before, weights, (skipped.reason, len(skipped.samples), len(samples))

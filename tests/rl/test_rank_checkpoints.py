@@ -6,7 +6,7 @@ import rank_jobs as jobs
 import torch
 from test_ranks import MUON, distance
 
-from configs.algorithms import KLConfig, LossConfig
+from configs.algorithms import CriticConfig, KLConfig, LossConfig
 from configs.optimizer import OptimizerConfig
 
 SETTINGS = {
@@ -46,10 +46,37 @@ def test_what_one_process_wrote_goes_on_on_two_ranks(optimizer, tmp_path):
     assert distance(results[0][0], plain.weights()) < 1e-5
 
 
-def test_a_critic_and_a_reference_are_in_the_checkpoint(tmp_path):
+def test_a_reference_is_in_the_checkpoint(tmp_path):
     settings = jobs.config(LossConfig(algorithm="grpo", kl=KLConfig(coef=0.1), reference="ema", reference_decay=0.5))
     jobs.on_ranks(2, jobs.go_on, "fp32", settings, None, tmp_path / "shards")
     ((weights, _), _) = jobs.on_ranks(2, jobs.go_on, "fp32", settings, tmp_path / "shards", None)
     ((again, _),) = jobs.on_ranks(1, jobs.go_on, "fp32", settings, tmp_path / "shards", None)
     assert all(np.isfinite(value).all() for value in weights.values())
     assert distance(again, weights) < 1e-5
+
+
+def test_a_critic_goes_on_from_one_process_to_ranks_and_back_to_one(tmp_path):
+    settings = jobs.config(LossConfig(algorithm="ppo", critic=CriticConfig(backbone="own")))
+    plain = jobs.make(None, "fp64", settings)
+    jobs._teach_critic(plain)
+    torch.save(plain.write_checkpoint(tmp_path / "unused"), tmp_path / "plain.pt")
+    start, _ = jobs.critic_goes_on(None, settings, None, None)
+    expected, counters = jobs.critic_goes_on(None, settings, tmp_path / "plain.pt", None)
+    ((on_two, counted), _) = jobs.on_ranks(2, jobs.critic_goes_on, settings, tmp_path / "plain.pt", tmp_path / "shards")
+    assert counted == counters
+    assert distance(on_two, expected) < 1e-4
+    assert distance(expected, start) > 1e-3
+    ((on_one, counted_on),) = jobs.on_ranks(1, jobs.critic_goes_on, settings, tmp_path / "shards", None)
+    assert counted_on > counted
+    assert distance(on_one, on_two) > 1e-5
+
+
+def test_a_step_that_ranks_skip_is_kept_whole():
+    """As one process would replay it: whole tensors on every rank, all samples of the step."""
+    for before, kept, (reason, there, asked) in jobs.on_ranks(2, jobs.skipped_step, jobs.config()):
+        assert reason == "not finite"
+        assert there == asked
+        assert {name: kept[name].shape for name in kept} == {
+            n: p.shape for n, p in jobs.MODELS["fp32"]().state_dict().items()
+        }
+        assert all(np.array_equal(kept[name], before[name]) for name in before)
