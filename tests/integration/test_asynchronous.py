@@ -48,6 +48,7 @@ def test_staleness_zero_is_the_synchronous_run(whole_run, make_mini):
     assert [r["wasted/filtered"] for r in own] == [r["wasted/filtered"] for r in wanted]
 
 
+@pytest.mark.chaos
 def test_killed_and_resumed_no_task_is_lost_and_none_counts_twice(whole_run, make_mini):
     steps = 5
     mini = make_mini("rl.asynchronous.max_staleness=2", f"rl.steps={steps}", "rl.save_every=1")

@@ -39,7 +39,11 @@ def checkout(tmp_path, root):
             (tmp_path / "fakepython").chmod(0o755)
 
         def run(self, *command):
-            env = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+            env = {
+                key: value
+                for key, value in os.environ.items()
+                if not key.startswith(("MAKE", "ARGS", "RECIPE", "VLLM"))
+            }
             env["PYTHON"] = "./fakepython"
             done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
             return done.returncode, done.stdout + done.stderr

@@ -88,6 +88,7 @@ def same(a, b):
         assert (one.finish_reason, one.segments) == (other.finish_reason, other.segments)
 
 
+@pytest.mark.chaos
 def test_a_worker_that_dies_and_then_raises_gives_the_same_answers(made, orders, weights, prompts, undisturbed):
     pool, said = made
     pool.publish(weights, version=3)
@@ -101,6 +102,7 @@ def test_a_worker_that_dies_and_then_raises_gives_the_same_answers(made, orders,
     assert said[1].startswith("worker 0: exception: MemoryError: no room for this image (all of it in ")
 
 
+@pytest.mark.chaos
 def test_a_task_that_no_worker_survives(made, orders, tmp_path, weights, prompts, undisturbed):
     """Found among others, left out with its evidence; the rest is answered, now and by a pool that knows of it."""
     pool, said = made

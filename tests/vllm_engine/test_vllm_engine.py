@@ -7,6 +7,7 @@ import pytest
 from vllm_helpers import build_prompt, embedded, flat, gaps, move, requests_for, tokens_of
 
 from configs.rl import SamplingConfig
+from rollouts.inbox import Inbox
 from rollouts.types import Request, Segment
 from rollouts.weights import checksums
 
@@ -125,6 +126,27 @@ def test_abort_from_another_thread(engine, prompts):
     assert "abort" in {c.finish_reason for c in found}
     assert len(found) == 24
     assert tokens_of(engine.generate(requests_for(prompts), PLAIN)), "the engine goes on"
+
+
+def test_requests_join_while_it_works_and_are_called_off(engine, prompts):
+    """From an open inbox: those that come later give the samples of one call; one that is called off ends early."""
+    requests = requests_for(prompts)
+    expected = engine.generate(requests, PLAIN)
+    inbox, left, found = Inbox(), [*requests[1:], requests[0]], {}
+    inbox.put(requests[:1])
+    for number, completions in engine.stream(inbox, PLAIN):
+        found[number] = completions
+        if len(left) > 1:
+            inbox.put([left.pop(0)])
+        elif left:
+            inbox.put([left.pop(0)])
+            inbox.cancel([len(requests)])
+            inbox.close()
+    assert sorted(found) == list(range(len(requests) + 1))
+    (called_off,) = [found.pop(len(requests))]
+    assert {c.finish_reason for c in called_off} == {"abort"}
+    assert max(gaps([found[i] for i in range(len(requests))], expected)) < THRESHOLD
+    assert not engine._running
 
 
 def test_a_caller_that_stops_asking_leaves_nothing_behind(engine, prompts):
