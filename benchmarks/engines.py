@@ -5,6 +5,7 @@
 A Kimi-VL of about 7M parameters with random weights answers image prompts, 8 samples each, at temperature 1. About one
 token in 60 ends an answer, so lengths are long-tailed (geometric, cut at the limit). `generate` is `model.generate` in
 static batches of the same number of rows, each sample with its own copy of prompt and image, as TRL calls it.
+The pools answer 16 times as many prompts, so that what is measured is work, not the wait for the last long answers.
 Every column is a process of its own, which may run in another environment (`--python`); they take turns, round by
 round, and never run at once. Prints a table and ends with one line of JSON: ratios of medians.
 """
@@ -21,14 +22,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 
 SAMPLES, WORDS, GRID = 8, 30, (8, 8)  # samples a prompt, text tokens, patches down and across
+POOLED = 16  # times the prompts, for the pools
 RATIOS = {
     "embedded/generate": ("embedded", "generate"),
     "embedded/vllm": ("embedded", "vllm"),
@@ -81,11 +85,11 @@ def _requests(folder: Path, work: dict, seed: int, count: int) -> list:
     prompts = [
         Prompt(
             task=Task(id=str(i), source="made", question="?", answer="1"),
-            input_ids=np.array(ids),
-            pixel_values=pixels[i],
+            input_ids=np.array(work["prompts"][i % len(pixels)]),
+            pixel_values=pixels[i % len(pixels)],
             image_grid_hws=np.array([GRID]),
         )
-        for i, ids in enumerate(work["prompts"][:count])
+        for i in range(count)
     ]
     return [Request(prompt=p, n=SAMPLES, seed=seed * 1000 + i) for i, p in enumerate(prompts)]
 
@@ -93,18 +97,27 @@ def _requests(folder: Path, work: dict, seed: int, count: int) -> list:
 def embedded(folder: Path, work: dict) -> Answer:
     """The embedded engine."""
     from configs.rl import SamplingConfig
+
+    engine = embedded_engine(folder / "model", work)
+    sampling = SamplingConfig(max_new_tokens=work["limit"])
+    return lambda seed, count: _count(engine.generate(_requests(folder, work, seed, count), sampling))
+
+
+def embedded_engine(model: Path, work: dict) -> Any:
+    """The embedded engine on one thread, with the columns' rows."""
+    import torch
+
     from kimi_vl import load_model
     from rollouts.engines.batch import BatchLimits
     from rollouts.engines.transformers import TransformersEngine
 
-    engine = TransformersEngine(
-        load_model(folder / "model"),
+    torch.set_num_threads(1)
+    return TransformersEngine(
+        load_model(model),
         stop_ids=work["stop"],
         barred_ids=work["barred"],
         limits=BatchLimits(rows=work["rows"]),
     )
-    sampling = SamplingConfig(max_new_tokens=work["limit"])
-    return lambda seed, count: _count(engine.generate(_requests(folder, work, seed, count), sampling))
 
 
 def generate(folder: Path, work: dict) -> Answer:
@@ -142,22 +155,26 @@ def generate(folder: Path, work: dict) -> Answer:
 
 
 def pool(folder: Path, work: dict, *, workers: int) -> Answer:
-    """Ray actors, each with an embedded engine."""
+    """Ray actors, each with the embedded engine of the first column."""
     from configs.rl import SamplingConfig
     from rollouts.build import EngineSpec
     from rollouts.pool import RolloutPool
     from rollouts.workers import start_ray
 
+    @dataclass(frozen=True, kw_only=True)
+    class ColumnSpec(EngineSpec):
+        """Builds the engine with the rows that all columns have."""
+
+        work: Work
+
+        def build(self) -> Any:
+            return embedded_engine(Path(self.model_path), self.work)
+
     start_ray(workers)
-    spec = EngineSpec(
-        model_path=str(folder / "model"),
-        dtype="float32",
-        stop_ids=tuple(work["stop"]),
-        barred_ids=tuple(work["barred"]),
-    )
+    spec = ColumnSpec(model_path=str(folder / "model"), dtype="float32", stop_ids=(), barred_ids=(), work=work)
     actors = RolloutPool(spec, workers=workers)
     sampling = SamplingConfig(max_new_tokens=work["limit"])
-    return lambda seed, count: _count(actors.generate(_requests(folder, work, seed, count), sampling))
+    return lambda seed, count: _count(actors.generate(_requests(folder, work, seed, POOLED * count), sampling))
 
 
 def vllm(folder: Path, work: dict) -> Answer:
