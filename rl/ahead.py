@@ -88,6 +88,7 @@ class Ahead:
         self._answered: dict[int, Answered] = {}
         self._skipped: dict[int, Counter[str]] = {}  # by step
         self._dropped: Counter[str] = Counter()  # tokens since the last step, by cause
+        self._stale: list[Answered] = []  # dropped for this step
         # As a synchronous run deals: nothing is held back where nothing else waits.
         room = ROOM if options.max_staleness else None
         self._feed = Feed(pool, config.sampling, on_answer=self._take_in, room=room)
@@ -113,12 +114,14 @@ class Ahead:
             missing = self.config.prompts_per_step - len(learnable(groups, self.config))
             taken = self._refill(missing, step=step, known=len(groups)) if missing > 0 else []
         dropped, self._dropped = self._dropped, Counter()
+        stale, self._stale = self._stale, []
         return Gathered(
             groups=tuple(groups),
             scored=tuple(map(tuple, scored)),
             skipped=dict(self._skipped.pop(step, {})),
             unanswered=sum(not rollouts for rollouts in scored),
             dropped=dict(dropped),
+            stale=tuple(tuple(answered.scored()) for answered in stale),
             extra=staleness_metrics(scored, version=self._pool.version) | self._depths(),
         )
 
@@ -189,8 +192,9 @@ class Ahead:
             oldest = self._pool.version - self._options.max_staleness
             complete = [key for key, answered in self._answered.items() if answered.oldest < oldest]
             running = [key for key, ticket in self._running.items() if ticket.version < oldest]
-            self._dropped["stale"] += sum(self._answered[key].tokens for key in complete)
-            tickets = {key: self._answered.pop(key).ticket for key in complete}
+            self._stale = [self._answered.pop(key) for key in complete]
+            self._dropped["stale"] += sum(answered.tokens for answered in self._stale)
+            tickets = {key: answered.ticket for key, answered in zip(complete, self._stale, strict=True)}
             tickets |= {key: self._running.pop(key) for key in running}
             self._feed.cancel(running)
             self._queue([self._anew(ticket) for _, ticket in sorted(tickets.items())])

@@ -29,6 +29,7 @@ class Gathered:
     skipped: Mapping[str, int]  # tasks that could not be asked, by reason
     unanswered: int  # tasks in quarantine
     dropped: Mapping[str, int] = field(default_factory=dict)  # tokens of answers that did not reach a step, by cause
+    stale: tuple[tuple[ScoredRollout, ...], ...] = ()  # groups that grew too old: in the log, and nowhere else
     extra: Mapping[str, float] = field(default_factory=dict)  # metrics of how it was gathered
 
     def metrics(self) -> dict[str, float]:

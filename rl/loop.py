@@ -63,7 +63,7 @@ class Loop:
             oldest = oldest_learnt(config.partial, self.learner.version)
             samples = make_samples(taught, config, self.learner.annotate(taught), oldest=oldest)
         with watch.phase("record"):
-            self.log.write(step + 1, gathered.scored, groups, samples)
+            self.log.write(step + 1, (*gathered.scored, *gathered.stale), groups, samples)
         with watch.phase("update"):
             metrics = gathered.metrics() | waste_metrics(gathered.scored, samples, gathered.dropped)
             metrics |= sample_metrics(samples) | self.learner.update(samples)

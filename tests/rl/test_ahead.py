@@ -12,6 +12,9 @@ from configs.rl import AsyncConfig
 from rl import ahead
 from rl.ahead import Ahead
 from rl.collect import learnable
+from rl.loop import Loop
+from rl.rollout_log import RolloutLog, read_rollouts
+from rl.types import Annotation
 from rollouts.types import Completion, Segment
 
 STEPS, PROMPTS = 9, 6
@@ -164,14 +167,32 @@ def test_slow_groups_are_dropped_and_asked_anew(build, monkeypatch):
     assert len({r.seed for r in again}) == len(again) > len({r.prompt.task.id for r in again})
 
 
-def test_complete_groups_that_grew_too_old_are_counted(build, monkeypatch):
+def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_path):
     gatherer, pool = build(Policy(every=2), staleness=1, stale="drop")
     taken = len(gatherer.gather(0).groups)
     FakeFeed.last.wait_until(lambda: not FakeFeed.last.owed)
     complete = len(FakeFeed.asked) - taken
-    pool.version = 5
-    assert gatherer.gather(1).dropped == {"stale": 2 * complete}
+    pool.version, pool.metrics = 5, dict
+    learner = SimpleNamespace(annotate=lambda groups: [[Annotation()] * len(g.members) for g in groups])
+    learner.update, learner.version = lambda samples: {}, 5
+    log = RolloutLog(tmp_path / "log")
+    loop = Loop(
+        config=gatherer.config,
+        gatherer=gatherer,
+        pool=pool,
+        learner=learner,
+        log=log,
+        sync=SimpleNamespace(publish=dict),
+        seed=0,
+    )
+    metrics = loop.step(1)
+    rows = [*read_rollouts(tmp_path / "log")]
+    stale = [row for row in rows if row["shaped_reward"] is None]
+    assert len(stale) == 2 * complete
     assert complete >= PROMPTS - 1
+    assert all(row["verdict"] is not None and row["advantage"] is None for row in stale)
+    assert len(rows) - len(stale) == metrics["rollouts"] > 0
+    assert metrics["wasted/stale"] == pytest.approx(len(stale) / len(rows)), "an answer of this policy is one token"
 
 
 def test_a_checkpoint_holds_what_was_drawn_and_not_learnt_from(build, monkeypatch):
