@@ -138,7 +138,7 @@ class SleepingLearner:
     def __init__(self, seconds: float) -> None:
         self.seconds, self.version = seconds, 0
 
-    def annotate(self, groups: Sequence[Any]) -> list[list[Annotation]]:
+    def annotate(self, groups: Sequence[Any], oldest: int) -> list[list[Annotation]]:
         """Nothing is asked for."""
         return [[Annotation() for _ in group.members] for group in groups]
 

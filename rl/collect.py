@@ -15,7 +15,7 @@ from rl import advantages
 from rl.credit import Response, assign
 from rl.evaluate import thinks
 from rl.routing import recorded_experts
-from rl.types import Annotation, Sample
+from rl.types import Annotation, Sample, spread
 from rollouts.types import Completion, Group, Prompt, ScoredRollout
 
 
@@ -126,11 +126,11 @@ def make_samples(
                     prompt=group.prompt,
                     token_ids=completion.token_ids,
                     mask=None if mask.all() else mask,
-                    old_logprobs=_spread(response.old_logprobs, mask),
+                    old_logprobs=spread(response.old_logprobs, mask),
                     advantage=credit.advantage,
                     imitated=member.score.verdict.kind is VerdictKind.CORRECT,
                     experts=recorded_experts(completion) if config.router_replay else None,
-                    columns={name: _spread(column, mask) for name, column in columns.items()},
+                    columns={name: spread(column, mask) for name, column in columns.items()},
                 )
             )
     return samples
@@ -146,21 +146,12 @@ def _response(completion: Completion, reward: float, note: Annotation, oldest: i
     found = {f.name: getattr(note, f.name) for f in fields(note)}
     kept = (
         {k: v[mask] if v is not None else None for k, v in found.items()}
-        if len(mask)
+        if mask.any()
         else dict.fromkeys(found, nothing)
     )
     own = kept["policy_logprobs"]
     old = completion.policy_logprobs[mask] if own is None else own
     return Response(reward=reward, old_logprobs=old, annotation=Annotation(**kept))
-
-
-def _spread(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Numbers of the learnt tokens in their places `[T]`; 0 at the masked ones."""
-    if len(values) == len(mask):
-        return values
-    column = np.zeros(len(mask), values.dtype)
-    column[mask] = values
-    return column
 
 
 def sample_metrics(samples: Sequence[Sample]) -> dict[str, float]:

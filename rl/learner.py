@@ -83,27 +83,29 @@ class Learner:
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             set_learning_rate(group, rate)
 
-    def annotate(self, groups: Sequence[Group]) -> list[list[Annotation]]:
-        """What the algorithm asks of every member of every group before advantages: see `Companions`."""
+    def annotate(self, groups: Sequence[Group], oldest: int = 0) -> list[list[Annotation]]:
+        """What the algorithm asks of every member of every group before advantages: see `Companions`.
+
+        Tokens that are not learnt from (inserted, or older than version `oldest`) are context here as in the update.
+        """
+        completions = [(group.prompt, m.rollout.completion) for group in groups for m in group.members]
+        masks = [completion.mask_from(oldest) for _, completion in completions]
         blank = [
             Sample(
-                prompt=group.prompt,
-                token_ids=member.rollout.completion.token_ids,
-                old_logprobs=member.rollout.completion.policy_logprobs,
+                prompt=prompt,
+                token_ids=c.token_ids,
+                mask=None if mask.all() else mask,
+                old_logprobs=c.policy_logprobs,
                 advantage=0.0,
-                experts=member.rollout.completion.routed_experts,
+                experts=c.routed_experts,
             )
-            for group in groups
-            for member in group.members
-            if len(member.rollout.completion.token_ids)
+            for (prompt, c), mask in zip(completions, masks, strict=True)
+            if mask.any()
         ]
-        plan = self._plan(blank)
-        by_sample = self.companions.annotate(self.model, blank, plan, lambda *args: self._head(*args)[0])
+        by_sample = self.companions.annotate(self.model, blank, self._plan(blank), lambda *args: self._head(*args)[0])
         found = iter(self._in_order(blank, by_sample))
-        return [
-            [next(found) if len(member.rollout.completion.token_ids) else Annotation() for member in group.members]
-            for group in groups
-        ]
+        notes = (next(found).spread(mask) if mask.any() else Annotation() for mask in masks)
+        return [[next(notes) for _ in group.members] for group in groups]
 
     def _plan(self, samples: Sequence[Sample]) -> tuple[list[list[Sample]], ImageSet | None]:
         """The micro-batches that this process runs of some samples, and their images."""

@@ -61,7 +61,7 @@ class Loop:
         with watch.phase("update"):
             taught = learnable(groups, config)
             oldest = oldest_learnt(config.partial, self.learner.version)
-            samples = make_samples(taught, config, self.learner.annotate(taught), oldest=oldest)
+            samples = make_samples(taught, config, self.learner.annotate(taught, oldest), oldest=oldest)
         with watch.phase("record"):
             self.log.write(step + 1, (*gathered.scored, *gathered.stale), groups, samples)
         with watch.phase("update"):

@@ -7,7 +7,7 @@ the micro-batch that are learnt from.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -28,6 +28,20 @@ class Annotation:
     policy_logprobs: np.ndarray | None = None  # the learner's own, for the mismatch correction
     reference_logprobs: np.ndarray | None = None
     values: np.ndarray | None = None  # the critic's, before each token
+
+    def spread(self, mask: np.ndarray) -> Annotation:
+        """The same of a response whose tokens in `mask` `[T]` these are; the others have 0."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Annotation(**{name: c if c is None else spread(c, mask) for name, c in columns.items()})
+
+
+def spread(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Numbers of the tokens in `mask` at their places `[T]`; 0 at the others."""
+    if len(values) == len(mask):
+        return values
+    column = np.zeros(len(mask), values.dtype)
+    column[mask] = values
+    return column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

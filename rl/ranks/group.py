@@ -104,9 +104,9 @@ class LearnerGroup:
         address = ray.get(waiting[0])
         self._wait([actor.join.remote(address, i, ranks, spec) for i, actor in enumerate(self._actors)])
 
-    def annotate(self, groups: Sequence[Group]) -> list[list[Annotation]]:
+    def annotate(self, groups: Sequence[Group], oldest: int = 0) -> list[list[Annotation]]:
         """See `Learner.annotate`."""
-        return self._call("annotate", list(groups))
+        return self._call("annotate", list(groups), oldest)
 
     def logprobs(self, samples: Sequence[Sample]) -> list[np.ndarray]:
         """See `Learner.logprobs`."""

@@ -173,7 +173,7 @@ def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_pat
     FakeFeed.last.wait_until(lambda: not FakeFeed.last.owed)
     complete = len(FakeFeed.asked) - taken
     pool.version, pool.metrics = 5, dict
-    learner = SimpleNamespace(annotate=lambda groups: [[Annotation()] * len(g.members) for g in groups])
+    learner = SimpleNamespace(annotate=lambda groups, oldest: [[Annotation()] * len(g.members) for g in groups])
     learner.update, learner.version = lambda samples: {}, 5
     log = RolloutLog(tmp_path / "log")
     loop = Loop(

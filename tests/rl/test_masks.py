@@ -10,7 +10,7 @@ from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_
 from configs.algorithms import KLConfig, LossConfig
 from configs.rl import RLConfig
 from rewards.types import VerdictKind
-from rl.batch import make_micro_batch
+from rl.batch import collect_images, make_micro_batch
 from rl.collect import group_metrics, make_groups, sample_metrics
 from rl.collect import make_samples as samples_of
 from rl.losses import LossInputs, policy_loss
@@ -265,6 +265,22 @@ def test_every_algorithm_survives_empty_and_masked_answers(group, algorithm):
     metrics = learner.update(samples) | sample_metrics(samples)
     assert metrics["skipped_updates"] == 0
     assert np.isfinite(list(metrics.values())).all(), metrics
+
+
+def test_the_critic_says_the_same_before_the_update_and_in_it(group):
+    learner = make_learner(build_model(), loss=LossConfig(algorithm="ppo"))
+    critic = learner.companions.critic
+    torch.nn.init.normal_(critic.head.outer.weight)
+    notes = learner.annotate([group], 3)
+    config = RLConfig(steps=1, loss=LossConfig(algorithm="ppo"))
+    samples = samples_of([group], config, notes, oldest=3)
+    assert not samples[0].learnt.all()
+    images = collect_images(samples)
+    micro = make_micro_batch(samples, images)
+    with torch.no_grad():
+        values = critic.values(micro, torch.empty(0), critic.encode(images))
+    assert micro.columns["old_values"].std() > 0.1
+    assert values.tolist() == pytest.approx(micro.columns["old_values"].tolist(), abs=1e-5)
 
 
 def test_credit_passes_over_masked_tokens(rng, model):
