@@ -19,7 +19,7 @@ INSTALLED_DEV := .venv/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart compare-algorithms benchmarks-quick setup test test-slow test-chaos vllm-env test-vllm lint format clean
+.PHONY: help quickstart compare-algorithms benchmarks-quick setup test test-slow test-lean test-chaos vllm-env test-vllm lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ test: $(INSTALLED_DEV)  ## set up, then run the tests
 
 test-slow: $(INSTALLED_DEV)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-lean: $(INSTALLED_DEV)  ## install torchao into .venv, then run the tests of `optimizer.state`
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[lean]'
+	$(BIN)/python -m pytest tests/rl/test_lean_adamw.py $(ARGS)
 
 test-chaos: $(INSTALLED_DEV)  ## kill runs, workers and ranks, and compare what they end in (about 20 minutes)
 	$(BIN)/python -m pytest -m chaos $(ARGS)
