@@ -35,6 +35,7 @@ from rollouts.types import Completion, Group, Prompt, Request, Segment
 
 SAMPLES = 4
 EVERY = 2  # tokens, from which answers are gone on with
+UNLIKELY = -1.2  # a log-prob: seven in ten say otherwise
 
 
 class Judge:
@@ -82,6 +83,13 @@ class Judge:
     def explained(self, groups: Sequence[Group]) -> float:
         """The critic's explained variance over all tokens of these answers."""
         return sample_metrics(make_samples(groups, self.rl, self.learner.annotate(groups)))["explained_variance"]
+
+    def slips(self, groups: Sequence[Group]) -> float:
+        """How far wrong answers are written, as a share of their tokens, when the first unlikely token comes."""
+        wrong = [m.rollout.completion.policy_logprobs for g in groups for m in g.members if not m.score.reward]
+        wrong = [values for values in wrong if len(values)]
+        places = [np.argmax(np.append(values < UNLIKELY, True)) / len(values) for values in wrong]
+        return float(np.mean(places)) if places else float("nan")
 
     def knowable(self, groups: Sequence[Group], scorer: Scorer, *, answers: int) -> float:
         """What the true value explains: 1 less the mean variance of endings from a prefix over that of returns."""
@@ -134,6 +142,7 @@ def critic_figures(folder: Path, *, questions: int, answers: int) -> dict[str, f
             groups = judge.answers(judge.prompts(source, questions), scorer)
             found[f"{source}/accuracy"] = float(np.mean([r for g in groups for r in g.rewards]))
             found[f"{source}/explained"] = judge.explained(groups)
+            found[f"{source}/slip"] = judge.slips(groups)
             found[f"{source}/knowable"] = judge.knowable(groups, scorer, answers=answers)
     return {name: round(value, 3) for name, value in found.items()}
 

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import ray
 import torch
 from engine_helpers import build_prompt, build_tiny_folder, engine_of
+from hostile_engine import HostileSpec
 
 from kimi_vl import load_model, load_processor
 from rollouts.tokens import stop_and_barred_ids
+from rollouts.workers import start_ray
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +42,33 @@ def prompts(tiny_folder):
     rng = np.random.default_rng(7)
     shapes = [(5, ()), (9, ((4, 6),)), (60, ((2, 2), (6, 4))), (14, ((4, 4),))]
     return [build_prompt(rng, config, text=text, grids=grids) for text, grids in shapes]
+
+
+@pytest.fixture(scope="module")
+def orders(tmp_path_factory):
+    """A folder whose files say what a hostile engine does."""
+    return tmp_path_factory.mktemp("orders")
+
+
+@pytest.fixture(scope="module")
+def hostile_spec(orders, tiny_folder, tiny_ids):
+    stop, barred = tiny_ids
+    return HostileSpec(
+        model_path=str(tiny_folder),
+        dtype="float32",
+        stop_ids=tuple(stop),
+        barred_ids=tuple(barred),
+        folder=str(orders),
+    )
+
+
+@pytest.fixture(scope="module")
+def two_cpus():
+    """A local Ray."""
+    started = start_ray(2)
+    yield
+    if started:
+        ray.shutdown()
 
 
 @pytest.fixture(autouse=True)

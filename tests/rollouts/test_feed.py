@@ -4,45 +4,21 @@ import threading
 from collections import Counter
 
 import pytest
-import ray
 from engine_helpers import requests_for, tokens_of
-from hostile_engine import HostileSpec
 
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
 from rollouts.feed import Feed
 from rollouts.pool import RolloutPool
 from rollouts.quarantine import Quarantine
-from rollouts.workers import start_ray
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("two_cpus")]
 SAMPLED = SamplingConfig(temperature=1.0, max_new_tokens=12)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    started = start_ray(2)
-    yield
-    if started:
-        ray.shutdown()
-
-
 @pytest.fixture(scope="module")
-def orders(tmp_path_factory):
-    return tmp_path_factory.mktemp("orders")
-
-
-@pytest.fixture(scope="module")
-def two_workers(orders, tiny_folder, tiny_ids):
-    stop, barred = tiny_ids
-    spec = HostileSpec(
-        model_path=str(tiny_folder),
-        dtype="float32",
-        stop_ids=tuple(stop),
-        barred_ids=tuple(barred),
-        folder=str(orders),
-    )
-    pool = RolloutPool(spec, workers=2, deadline=15.0)
+def two_workers(hostile_spec):
+    pool = RolloutPool(hostile_spec, workers=2, deadline=15.0)
     yield pool
     pool.close()
 

@@ -5,46 +5,24 @@ import re
 from collections import Counter
 
 import pytest
-import ray
 from engine_helpers import requests_for, tokens_of
-from hostile_engine import HostileSpec
 
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
 from rollouts.crew import StaleWorker
 from rollouts.pool import RolloutPool
 from rollouts.quarantine import Failure, Quarantine
-from rollouts.workers import EngineSpec, WorkerError, start_ray
+from rollouts.workers import EngineSpec, WorkerError
 
-pytestmark = pytest.mark.timeout(900)  # a fresh worker imports torch and Ray: seconds, but minutes on a busy machine
+# A fresh worker imports torch and Ray: seconds, but minutes on a busy machine.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("two_cpus")]
 SAMPLED = SamplingConfig(temperature=1.0, max_new_tokens=6)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    started = start_ray(2)
-    yield
-    if started:
-        ray.shutdown()
-
-
 @pytest.fixture(scope="module")
-def orders(tmp_path_factory):
-    return tmp_path_factory.mktemp("orders")
-
-
-@pytest.fixture(scope="module")
-def one_pool(orders, tiny_folder, tiny_ids):
+def one_pool(hostile_spec):
     """One worker for all tests, since starting one takes seconds; its engine does what the files in `orders` say."""
-    stop, barred = tiny_ids
-    spec = HostileSpec(
-        model_path=str(tiny_folder),
-        dtype="float32",
-        stop_ids=tuple(stop),
-        barred_ids=tuple(barred),
-        folder=str(orders),
-    )
-    pool = RolloutPool(spec, workers=1, deadline=4.0)
+    pool = RolloutPool(hostile_spec, workers=1, deadline=4.0)
     yield pool
     pool.close()
 
