@@ -29,6 +29,11 @@ def rank_processes():
     return found
 
 
+def left_over():
+    """Those that do not end soon: Ray's kill does not wait for the process."""
+    return psutil.wait_procs(rank_processes(), timeout=20)[1]
+
+
 class Killer(threading.Thread):
     """Kills one rank once a step is recorded."""
 
@@ -69,14 +74,14 @@ def test_two_ranks_learn_what_one_process_learns_and_a_death_loses_nothing(whole
     killer.over.set()
     killer.join()
     assert len(killer.killed) == 1
-    assert not rank_processes(), "the other rank is left over"
+    assert not left_over(), "the other rank was not ended"
     checkpoints = mini.run_folder / "rl" / "checkpoints"
     assert (checkpoints / "step-000002.shards").is_dir()
     assert 3 <= mini.last_step("rl") < 6, "it was killed too late"
 
     printed = mini.here()
     assert "resuming RL after step" in printed
-    assert not rank_processes()
+    assert not left_over()
     assert not list(checkpoints.glob("*.partial"))
     assert sorted(p.stem for p in checkpoints.glob("*.shards")) == sorted(p.stem for p in checkpoints.glob("*.pt"))
 
