@@ -44,8 +44,8 @@ SETUP = [
 # What an algorithm needs beside its own defaults, and why.
 OVERRIDES: dict[str, list[str]] = {
     # A critic that knows nothing only adds noise, so the policy waits for it a sixth of the steps. Rewards are 0 or 1:
-    # a clip of 1 is none, and one of 0.2 would hold the critic back while the policy improves fast. A copy of the
-    # backbone explains as much as the policy's own does, and takes half as long again.
+    # a clip of 1 is none, and one of 0.2 would hold the critic back while the policy improves fast. The policy's own
+    # backbone explains as much as a copy of it, which would have to be trained beside it.
     "ppo": [
         "rl.loss={algorithm: ppo, critic: {backbone: shared, pretrain_steps: 4, value_clip: 1.0}}",
         "rl.eval_every=4",

@@ -13,7 +13,15 @@ from kimi_vl import KimiVLConfig
 
 # What a bare GPU machine has not: importing one of these fails, as it does where they are not installed.
 ABSENT = (
-    *("ray", "trl", "datasets", "pydantic", "rapidfuzz", "math_verify", "latex2sympy2_extended", "dill", "torchao"),
+    "ray",
+    "trl",
+    "datasets",
+    "pydantic",
+    "rapidfuzz",
+    "math_verify",
+    "latex2sympy2_extended",
+    "dill",
+    "torchao",
     "xxhash",
 )
 

@@ -63,8 +63,8 @@ def hostile_spec(orders, tiny_folder, tiny_ids):
 
 
 @pytest.fixture(scope="module")
-def two_cpus():
-    """A local Ray."""
+def local_ray():
+    """Ray on this machine, for actors that take two CPUs."""
     started = start_ray(2)
     yield
     if started:

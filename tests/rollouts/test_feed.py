@@ -12,7 +12,7 @@ from rollouts.feed import Feed
 from rollouts.pool import RolloutPool
 from rollouts.quarantine import Quarantine
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("two_cpus")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("local_ray")]
 SAMPLED = SamplingConfig(temperature=1.0, max_new_tokens=12)
 
 

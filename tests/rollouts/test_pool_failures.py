@@ -15,7 +15,7 @@ from rollouts.quarantine import Failure, Quarantine
 from rollouts.workers import EngineSpec, WorkerError
 
 # A fresh worker imports torch and Ray: seconds, but minutes on a busy machine.
-pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("two_cpus")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("local_ray")]
 SAMPLED = SamplingConfig(temperature=1.0, max_new_tokens=6)
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import ray
 import torch
 from engine_helpers import requests_for, tokens_of
 
@@ -28,13 +27,10 @@ def spec(tiny_folder, tiny_ids):
 
 
 @pytest.fixture(scope="module")
-def pool(spec):
-    started = start_ray(2)
+def pool(local_ray, spec):
     pool = RolloutPool(spec, workers=2)
     yield pool
     pool.close()
-    if started:
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
