@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from configs.algorithms import LossConfig
+from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from rl.batch import ImageSet, make_micro_batch
 from rl.critic import Critic
@@ -33,7 +34,8 @@ class Companions:
         policy: KimiVLForConditionalGeneration,
         loss: LossConfig,
         *,
-        learning_rate: float,
+        optimizer: OptimizerConfig,
+        total_steps: int,
     ) -> None:
         parts = loss.resolved()
         compares = parts.kl is not None or loss.algorithm == "kimi_k15"
@@ -44,7 +46,7 @@ class Companions:
             self.reference = copy.deepcopy(policy).eval().requires_grad_(False)
         self.critic: Critic | None = None
         if parts.critic is not None:
-            self.critic = Critic(policy, parts.critic, policy_learning_rate=learning_rate)
+            self.critic = Critic(policy, parts.critic, optimizer=optimizer, total_steps=total_steps)
 
     @torch.no_grad()
     def annotate(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from configs.algorithms import CriticConfig
+from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from rl.batch import ImageSet
 from rl.forward import EncodedImages, encode, response_hidden
 from rl.losses.inputs import LossOutput
 from rl.losses.terms import value_loss
-from rl.optim import clip_gradients
+from rl.optim import build_schedule, clip_gradients
 from rl.types import MicroBatch
 
 _HEAD = 10.0  # the head's learning rate, in those of the copy: it starts from nothing, the copy from the policy
@@ -65,22 +67,27 @@ def surprises(logprobs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 class Critic:
     """A value head on the policy's hidden states (`shared`), or on those of a copy of the policy (`own`).
 
-    The head learns ten times as fast as the copy. Both have AdamW at a rate that is constant after ten updates; a
-    shared backbone moves with the policy's own gradient. For its first `pretrain_steps` iterations the critic learns
-    alone.
+    The head learns ten times as fast as the copy. Both have AdamW at a rate that rises over ten updates and then
+    follows the policy's schedule; a shared backbone moves with the policy's own gradient. For its first
+    `pretrain_steps` iterations the critic learns alone.
     """
 
     def __init__(
-        self, policy: KimiVLForConditionalGeneration, config: CriticConfig, *, policy_learning_rate: float
+        self,
+        policy: KimiVLForConditionalGeneration,
+        config: CriticConfig,
+        *,
+        optimizer: OptimizerConfig,
+        total_steps: int,
     ) -> None:
         self.config = config
         self.backbone = copy.deepcopy(policy).train() if config.backbone == "own" else None
         self.head = ValueHead(policy.config.text_config.hidden_size).to(policy.device)
-        rate = config.value_learning_rate or min(5 * policy_learning_rate, _HIGHEST_USUAL)
+        rate = config.value_learning_rate or min(5 * optimizer.learning_rate, _HIGHEST_USUAL)
         own = [p for p in self.backbone.parameters() if p.requires_grad] if self.backbone is not None else []
         groups = [{"params": [*self.head.parameters()], "lr": _HEAD * rate}, {"params": own, "lr": rate}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.95))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda n: min(1.0, (n + 1) / _WARMUP))
+        self.schedule = build_schedule(self.optimizer, replace(optimizer, warmup_steps=_WARMUP), total=total_steps)
         self.iterations = self.updates = 0
         self._images: EncodedImages | None = None
 
@@ -101,7 +108,6 @@ class Critic:
     def values(self, micro: MicroBatch, policy_hidden: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
         """Values `[N]` before each response token; `policy_hidden` `[N, H]` is read by a shared critic."""
         hidden = policy_hidden if self.backbone is None else response_hidden(self.backbone, micro, features)
-        hidden = hidden.detach() if self.backbone is None and self.learns_alone else hidden
         before = surprises(micro.old_logprobs.to(hidden.device), micro.lengths)
         return self.head(hidden.float(), before)
 

@@ -68,7 +68,9 @@ class Learner:
         self._barred_ids = tuple(barred_ids)
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         self.optimizer, self.schedule = self._new_optimizer()
-        self.companions = Companions(self.model, config.loss, learning_rate=config.optimizer.learning_rate)
+        self.companions = Companions(
+            self.model, config.loss, optimizer=config.optimizer, total_steps=config.total_steps
+        )
 
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """A fresh optimizer and its schedule."""
