@@ -74,6 +74,11 @@ class Companions:
                 found[id(sample)] = Annotation(**{name: piece[row] for name, piece in pieces.items()})
         return found
 
+    @property
+    def policy_waits(self) -> bool:
+        """True while the critic learns alone."""
+        return self.critic is not None and self.critic.learns_alone
+
     def begin_step(self, images: ImageSet | None) -> None:
         """Before the micro-batches of an optimizer step."""
         if self.critic is not None:
@@ -84,11 +89,11 @@ class Companions:
     ) -> LossOutput:
         """The policy's loss and the critic's, for one backward pass through both.
 
-        While the critic learns alone the policy's loss counts nothing: its gradient is 0.
+        While the policy waits its loss has no graph, and counts nothing.
         """
         if self.critic is None:
             return output
-        if self.critic.learns_alone:
+        if self.policy_waits:
             output = LossOutput(loss=0.0 * output.loss, metrics=output.metrics)
         return output + self.critic.loss(micro, policy_hidden, step_tokens=step_tokens)
 

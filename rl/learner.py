@@ -153,12 +153,13 @@ class Learner:
         """The gradient of one step, clipped and applied, or refused; `number` counts from 1 within the iteration."""
         random = random_state()
         values = self.accumulate(batch)
-        norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
-        limit = self._guard.limit
-        reason = self._guard.refuse(norm)
-        if reason is None:
-            self.optimizer.step()
-        elif self._on_skip is not None:
+        limit, norm, reason = self._guard.limit, 0.0, None
+        if not self.companions.policy_waits:  # else it has no gradient: no norm to remember, no weight to decay
+            norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
+            reason = self._guard.refuse(norm)
+            if reason is None:
+                self.optimizer.step()
+        if reason is not None and self._on_skip is not None:
             figures = {"reason": reason, "loss": values["loss"], "norm": norm, "limit": limit}
             self._on_skip(self._skipped(batch, number, random, figures))
         self._guard.stop_after_many()
@@ -179,7 +180,8 @@ class Learner:
         Denominators are the step's, so the gradients of its samples add up to the step's.
         """
         parts, images = self._plan(batch.samples if samples is None else samples)
-        encoded = EncodedImages(self.model, images)
+        with torch.set_grad_enabled(not self.companions.policy_waits):
+            encoded = EncodedImages(self.model, images)
         self.companions.begin_step(images)
         sums: dict[str, float] = defaultdict(float)
         routers = RouterStatistics()
@@ -205,8 +207,9 @@ class Learner:
         """Forward and backward of one micro-batch; its statistics go into `sums` and `routers`."""
         micro, coef = make_micro_batch(part, images), self.config.loss.balance_coef
         routing = routing_of(micro, self.model.device, keep_scores=coef > 0)
-        hidden = response_hidden(self.model, micro, encoded.features, routing=routing)
-        logprobs, entropy = self._head(self.model, hidden, micro)
+        with torch.set_grad_enabled(not self.companions.policy_waits):
+            hidden = response_hidden(self.model, micro, encoded.features, routing=routing)
+            logprobs, entropy = self._head(self.model, hidden, micro)
         output = policy_loss(
             _loss_inputs(micro, logprobs, entropy, batch, max_tokens=self.config.max_new_tokens), self.config.loss
         )

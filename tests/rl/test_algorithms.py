@@ -269,9 +269,13 @@ def test_a_value_knows_nothing_of_its_own_token_and_those_after(groups):
 
 @pytest.mark.parametrize("critic", [SHARED, OWN], ids=lambda critic: critic.backbone)
 def test_the_policy_waits_while_its_critic_learns_alone(groups, critic):
-    """Not one weight of the policy moves; the critic's do; then both do. A restored learner goes on waiting."""
+    """No weight of the policy moves or decays; the critic's do; then both do. A restored learner goes on waiting.
+
+    Meanwhile there is no norm that later gradients are held against.
+    """
     loss = LossConfig(algorithm="ppo", critic=replace(critic, pretrain_steps=2))
-    learner = make_learner(build_model(), loss=loss, minibatches=2)
+    decay = {"optimizer": replace(RATE, weight_decay=0.1), "minibatches": 2}
+    learner = make_learner(build_model(), loss=loss, **decay)
 
     def moved(by):
         parts = {"policy": by.model, "head": by.companions.critic.head}
@@ -284,9 +288,26 @@ def test_the_policy_waits_while_its_critic_learns_alone(groups, critic):
         }
 
     assert moved(learner) == {"head"}
-    restored = make_learner(build_model(seed=5), loss=loss, minibatches=2)
+    assert learner.state_dict()["guard"]["accepted"] == []
+    restored = make_learner(build_model(seed=5), loss=loss, **decay)
     restored.load_state_dict(copy.deepcopy(learner.state_dict()))
     assert [moved(restored), moved(restored)] == [{"head"}, {"policy", "head"}]
+
+
+def test_the_critics_rates_fall_as_the_policys_do(groups):
+    """Ten updates of warm-up, then the recipe's schedule: linear from 1 to 0.2 over the other twenty of thirty."""
+    rate = OptimizerConfig(learning_rate=1e-3, schedule="linear", final_fraction=0.2)
+    loss = LossConfig(algorithm="ppo", critic=replace(OWN, value_learning_rate=1e-4))
+    learner = make_learner(build_model(), loss=loss, optimizer=rate, total_steps=30)
+    head, backbone = [], []
+    for _ in range(31):
+        found = learner.companions.critic.schedule.get_last_lr()
+        head.append(found[0])
+        backbone.append(found[1])
+        learner.update(samples_of(learner, groups, loss))
+    assert head == pytest.approx([10 * r for r in backbone]), "the head learns ten times as fast"
+    assert backbone[1] < backbone[5] < backbone[9] < 1e-4
+    assert [backbone[11], backbone[21], backbone[-1]] == pytest.approx([1e-4, 0.6e-4, 0.24e-4], rel=1e-3)
 
 
 @pytest.mark.parametrize("critic", [SHARED, OWN], ids=lambda critic: critic.backbone)
