@@ -1,6 +1,6 @@
 """What PPO's critic knows of answers to questions that it never learnt from, and what there is to know.
 
-    python benchmarks/critic.py [RUN] [--questions 200] [--quick]
+    python benchmarks/critic.py [RUN] [--questions 800] [--quick]
 
 RUN is a finished run of `compare_algorithms.py`. Its last policy answers held-out questions, and new questions in the
 handwriting of training, four times each. Told for both: the explained variance `1 - Var(R - V) / Var(R)` of the critic
@@ -134,9 +134,9 @@ def _go_on(group: Group, at: int) -> Request:
     return Request(prompt=group.prompt, n=SAMPLES, seed=seed, written=(written,) * SAMPLES)
 
 
-def critic_figures(folder: Path, *, questions: int, answers: int) -> dict[str, float]:
-    """Explained and knowable shares for held-out and validation questions; `answers` of each are gone on with."""
-    judge, found = Judge(folder), {}
+def critic_figures(folder: Path, *, questions: int) -> dict[str, float]:
+    """Explained and knowable shares for held-out and validation questions; one answer in fifty is gone on with."""
+    judge, found, answers = Judge(folder), {}, max(5, questions * SAMPLES // 50)
     with Scorer(judge.rl.rewards, base=Path.cwd()) as scorer:
         for source in ("held_out", "validation"):
             groups = judge.answers(judge.prompts(source, questions), scorer)
@@ -151,12 +151,12 @@ def main() -> None:
     """Measure one run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?", default=Path("runs/compare/steps-24/ppo-seed-0"))
-    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--questions", type=int, default=800)
     parser.add_argument("--quick", action="store_true", help="seconds: twenty questions")
     args = parser.parse_args()
     torch.set_num_threads(1)
     questions = 20 if args.quick else args.questions
-    print(json.dumps({"runs": 1, **critic_figures(args.run, questions=questions, answers=max(5, questions // 3))}))
+    print(json.dumps({"runs": 1, **critic_figures(args.run, questions=questions)}))
 
 
 if __name__ == "__main__":
