@@ -40,13 +40,20 @@ class LearnerConfig:
     loss: LossConfig
     optimizer: OptimizerConfig
     temperature: float  # the rollouts' temperature: log-probs are of the same distribution
-    total_steps: int  # optimizer steps of the run, for the schedule
+    total_steps: int  # optimizer steps of the run, for the schedules
     max_new_tokens: int  # the rollouts' limit, which Dr.GRPO divides by
     epochs: int = 1
     minibatches: int = 1
     micro_batch_tokens: int = 16_384  # packed tokens of one forward pass
     spike_threshold: float = 0.0  # times the usual gradient norm; 0: no step is skipped for its size
     seed: int = 0
+
+    @property
+    def policy_steps(self) -> int:
+        """The optimizer steps that the policy makes: all but those in which it waits for its critic."""
+        critic = self.loss.resolved().critic
+        waits = critic.pretrain_steps * self.epochs * self.minibatches if critic is not None else 0
+        return max(1, self.total_steps - waits)
 
 
 class Learner:
@@ -75,7 +82,7 @@ class Learner:
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """A fresh optimizer and its schedule."""
         optimizer = build_optimizer(self.model, self.config.optimizer)
-        return optimizer, build_schedule(optimizer, self.config.optimizer, total=self.config.total_steps)
+        return optimizer, build_schedule(optimizer, self.config.optimizer, total=self.config.policy_steps)
 
     def _forget_moments(self) -> None:
         """Start a fresh optimizer where the schedule stands."""
@@ -154,17 +161,17 @@ class Learner:
         random = random_state()
         values = self.accumulate(batch)
         limit, norm, reason = self._guard.limit, 0.0, None
+        learning_rate = self.schedule.get_last_lr()[0]
         if not self.companions.policy_waits:  # else it has no gradient: no norm to remember, no weight to decay
             norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
             reason = self._guard.refuse(norm)
             if reason is None:
                 self.optimizer.step()
+            self.schedule.step()
         if reason is not None and self._on_skip is not None:
             figures = {"reason": reason, "loss": values["loss"], "norm": norm, "limit": limit}
             self._on_skip(self._skipped(batch, number, random, figures))
         self._guard.stop_after_many()
-        learning_rate = self.schedule.get_last_lr()[0]
-        self.schedule.step()
         self.optimizer.zero_grad()
         return {
             "grad_norm": norm,

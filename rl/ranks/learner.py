@@ -77,7 +77,7 @@ class RankLearner(Learner):
         if self.config.optimizer.name != "muon" or not hasattr(self, "mesh"):
             return super()._new_optimizer()
         optimizer = ShardedMuonWithAdamW(self.model.named_parameters(), self.config.optimizer)
-        return optimizer, build_schedule(optimizer, self.config.optimizer, total=self.config.total_steps)
+        return optimizer, build_schedule(optimizer, self.config.optimizer, total=self.config.policy_steps)
 
     # This rank's share
 

@@ -294,6 +294,15 @@ def test_the_policy_waits_while_its_critic_learns_alone(groups, critic):
     assert [moved(restored), moved(restored)] == [{"head"}, {"policy", "head"}]
 
 
+def test_the_policys_schedule_starts_when_it_does(groups):
+    """Six steps, of which the policy waits two: its rate is whole at the third, and a quarter is left at the last."""
+    rate = OptimizerConfig(learning_rate=1e-3, schedule="linear", final_fraction=0.0)
+    loss = LossConfig(algorithm="ppo", critic=replace(OWN, pretrain_steps=2))
+    learner = make_learner(build_model(), loss=loss, optimizer=rate, total_steps=6)
+    found = [learner.update(samples_of(learner, groups, loss))["learning_rate"] for _ in range(6)]
+    assert found[2:] == pytest.approx([1e-3, 0.75e-3, 0.5e-3, 0.25e-3])
+
+
 def test_the_critics_rates_fall_as_the_policys_do(groups):
     """Ten updates of warm-up, then the recipe's schedule: linear from 1 to 0.2 over the other twenty of thirty."""
     rate = OptimizerConfig(learning_rate=1e-3, schedule="linear", final_fraction=0.2)
