@@ -124,9 +124,9 @@ def test_every_parameter_lies_on_one_rank():
     assert max(counts["weights"] for counts in every) < 0.52 * total
 
 
-@pytest.mark.parametrize("backbone", ["shared", "own"])
-def test_the_critic_learns_the_same_on_two_ranks(backbone):
-    settings = jobs.config(LossConfig(algorithm="ppo", critic=CriticConfig(backbone=backbone)))
+@pytest.mark.parametrize(("backbone", "alone"), [("shared", 0), ("own", 0), ("shared", 1), ("own", 1)])
+def test_the_critic_learns_the_same_on_two_ranks(backbone, alone):
+    settings = jobs.config(LossConfig(algorithm="ppo", critic=CriticConfig(backbone=backbone, pretrain_steps=alone)))
     every = jobs.critic_updates(None, settings)
     assert every[0]["critic_grad_norm"] > 0
     for own in jobs.on_ranks(2, jobs.critic_updates, settings):
