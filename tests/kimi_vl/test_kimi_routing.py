@@ -53,7 +53,7 @@ def test_kernels_agree_forward_and_backward(folder, embeds):
         model = load_model(folder, experts=kernel)
         if kernel is None:
             assert model.config.text_config._experts_implementation == "grouped_mm", "what a run trains with"
-        assert apart(passed(model, embeds), exact) < 3e-6, kernel
+        assert apart(passed(model, embeds), exact) < 1e-5, kernel
 
 
 @pytest.mark.parametrize("autocast", [False, True])

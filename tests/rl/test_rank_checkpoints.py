@@ -65,7 +65,7 @@ def test_a_critic_goes_on_from_one_process_to_ranks_and_back_to_one(tmp_path):
     ((on_two, counted), _) = jobs.on_ranks(2, jobs.critic_goes_on, settings, tmp_path / "plain.pt", tmp_path / "shards")
     assert counted == counters
     assert distance(on_two, expected) < 1e-4
-    assert distance(expected, start) > 1e-3
+    assert distance(expected, start) > 5e-4  # five times what is allowed between them
     ((on_one, counted_on),) = jobs.on_ranks(1, jobs.critic_goes_on, settings, tmp_path / "shards", None)
     assert counted_on > counted
     assert distance(on_one, on_two) > 1e-5
