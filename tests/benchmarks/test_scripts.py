@@ -64,3 +64,15 @@ def test_quick_runs_end_with_a_line_of_json(folder, name):
     assert finished.returncode == 0, finished.stderr[-2000:]
     last = json.loads(finished.stdout.splitlines()[-1])
     assert any(isinstance(value, int | float) for value in last.values())
+
+
+@pytest.mark.slow
+def test_the_comparison_runs_and_critic_py_reads_its_runs(folder, tmp_path):
+    finished = run([folder / "compare_algorithms.py", "--quick", "--output", tmp_path], timeout=280)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    found = json.loads(finished.stdout.splitlines()[-1])
+    assert found["algorithms"] == 2
+    finished = run([folder / "critic.py", tmp_path / "quick" / "steps-2" / "ppo-seed-0", "--quick"], timeout=280)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    again = json.loads(finished.stdout.splitlines()[-1])
+    assert again["validation/accuracy"] == found["critic/validation/accuracy"]
