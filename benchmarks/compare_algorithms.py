@@ -205,12 +205,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--only", nargs="+", choices=list(ALGORITHMS), help="these alone")
     parser.add_argument("--output", type=Path, default=Path("runs/compare"))
-    parser.add_argument("--quick", action="store_true", help="seconds: two algorithms, two steps")
+    parser.add_argument("--quick", action="store_true", help="a minute: two algorithms, five steps")
     args = parser.parse_args()
     output, seeds, steps = args.output, args.seeds, args.steps
     names = args.only or (QUICK_ALGORITHMS if args.quick else list(ALGORITHMS))
     if args.quick:
-        output, seeds, steps = output / "quick", seeds[:1], 2
+        output, seeds, steps = output / "quick", seeds[:1], 5
     torch.set_num_threads(1)
     start_ray(2)  # once for all runs
     warm = (output / "warm-start").resolve()

@@ -185,6 +185,7 @@ class RLConfig:
         _check(self.save_every > 0, "save_every", self.save_every, "1 or more")
         _check(self.repeat_penalty >= 0, "repeat_penalty", self.repeat_penalty, "0 or more")
         self._check_together()
+        self._check_loss()
 
     def _check_together(self) -> None:
         """The rules between keys."""
@@ -199,20 +200,6 @@ class RLConfig:
             "router_replay",
             self.router_replay,
             "false where engine is vllm, which does not tell the experts",
-        )
-        least = 1 if self.loss.resolved().advantage in GROUP_FREE else 2
-        _check(
-            self.samples_per_prompt >= least,
-            "samples_per_prompt",
-            self.samples_per_prompt,
-            f"{least} or more (a group)",
-        )
-        copies = self.loss.sft_coef > 0
-        _check(
-            not (self.shuffle_rewards and copies),
-            "shuffle_rewards",
-            self.shuffle_rewards,
-            "false where loss.sft_coef is above 0: the supervised term would show the control what is correct",
         )
         _check(
             self.overlong_buffer is None or 0 <= self.overlong_buffer < self.sampling.max_new_tokens,
@@ -238,4 +225,28 @@ class RLConfig:
             "minibatches",
             self.minibatches,
             f"at most prompts_per_step = {self.prompts_per_step}",
+        )
+
+    def _check_loss(self) -> None:
+        """The rules between the loss and the step."""
+        parts = self.loss.resolved()
+        least = 1 if parts.advantage in GROUP_FREE else 2
+        _check(
+            self.samples_per_prompt >= least,
+            "samples_per_prompt",
+            self.samples_per_prompt,
+            f"{least} or more (a group)",
+        )
+        copies = self.loss.sft_coef > 0
+        _check(
+            not (self.shuffle_rewards and copies),
+            "shuffle_rewards",
+            self.shuffle_rewards,
+            "false where loss.sft_coef is above 0: the supervised term would show the control what is correct",
+        )
+        _check(
+            parts.critic is None or parts.critic.pretrain_steps < self.steps,
+            "loss.critic.pretrain_steps",
+            parts.critic.pretrain_steps if parts.critic else None,
+            f"below steps = {self.steps}: until then the policy waits for its critic",
         )

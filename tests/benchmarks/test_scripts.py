@@ -72,7 +72,7 @@ def test_the_comparison_runs_and_critic_py_reads_its_runs(folder, tmp_path):
     assert finished.returncode == 0, finished.stderr[-2000:]
     found = json.loads(finished.stdout.splitlines()[-1])
     assert found["algorithms"] == 2
-    finished = run([folder / "critic.py", tmp_path / "quick" / "steps-2" / "ppo-seed-0", "--quick"], timeout=280)
+    finished = run([folder / "critic.py", tmp_path / "quick" / "steps-5" / "ppo-seed-0", "--quick"], timeout=280)
     assert finished.returncode == 0, finished.stderr[-2000:]
     again = json.loads(finished.stdout.splitlines()[-1])
     assert again["validation/accuracy"] == found["critic/validation/accuracy"]

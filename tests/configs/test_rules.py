@@ -64,6 +64,10 @@ RULES = [
     ),
     ("rl.loss={algorithm: ppo, critic: {pretrain_steps: -1}}", "rl.loss.critic.pretrain_steps = -1: must be 0 or more"),
     (
+        "rl={steps: 4, loss: {algorithm: ppo, critic: {pretrain_steps: 4}}}",
+        "rl.loss.critic.pretrain_steps = 4: must be below steps = 4: until then the policy waits for its critic",
+    ),
+    (
         "rl.loss={algorithm: ppo, critic: {value_learning_rate: 0.05}}",
         "rl.loss.critic.value_learning_rate = 0.05: must be greater than 0 and at most 0.01: the head learns ten times "
         "as fast, and diverges above",
