@@ -53,7 +53,7 @@ def scored(prompt, completion):
 
 
 def samples_of(learner, groups, loss):
-    config = RLConfig(steps=1, loss=loss, sampling=SamplingConfig(max_new_tokens=16))
+    config = RLConfig(steps=10, loss=loss, sampling=SamplingConfig(max_new_tokens=16))
     kept = learnable(groups, config)
     return make_samples(kept, config, learner.annotate(kept))
 
