@@ -48,12 +48,16 @@ def moe_layers(model):
 
 
 def test_kernels_agree_forward_and_backward(folder, embeds):
+    """Either kernel is at most twice as far from the loop in float64 as the loop in float32: processors differ."""
     exact = passed(load_model(folder, experts="eager").double(), embeds.double())
-    for kernel in ("eager", None, "batched_mm"):
+    plain = apart(passed(load_model(folder, experts="eager"), embeds), exact)
+    assert plain < 1e-5
+    for kernel in (None, "batched_mm"):
         model = load_model(folder, experts=kernel)
         if kernel is None:
             assert model.config.text_config._experts_implementation == "grouped_mm", "what a run trains with"
-        assert apart(passed(model, embeds), exact) < 1e-5, kernel
+        assert apart(passed(model, embeds), exact) < 2 * plain, kernel
+    assert apart(passed(model.double(), embeds.double()), exact) < 1e-12, "batched_mm; grouped_mm takes no float64"
 
 
 @pytest.mark.parametrize("autocast", [False, True])

@@ -56,7 +56,7 @@ def test_a_reference_is_in_the_checkpoint(tmp_path):
 
 
 def test_a_critic_goes_on_from_one_process_to_ranks_and_back_to_one(tmp_path):
-    settings = jobs.config(LossConfig(algorithm="ppo", critic=CriticConfig(backbone="own")))
+    settings = jobs.config(LossConfig(algorithm="ppo", critic=CriticConfig(backbone="own", value_learning_rate=4e-4)))
     plain = jobs.make(None, "fp64", settings)
     jobs._teach_critic(plain)
     torch.save(plain.write_checkpoint(tmp_path / "unused"), tmp_path / "plain.pt")
@@ -65,7 +65,7 @@ def test_a_critic_goes_on_from_one_process_to_ranks_and_back_to_one(tmp_path):
     ((on_two, counted), _) = jobs.on_ranks(2, jobs.critic_goes_on, settings, tmp_path / "plain.pt", tmp_path / "shards")
     assert counted == counters
     assert distance(on_two, expected) < 1e-4
-    assert distance(expected, start) > 5e-4  # five times what is allowed between them
+    assert distance(expected, start) > 1e-3
     ((on_one, counted_on),) = jobs.on_ranks(1, jobs.critic_goes_on, settings, tmp_path / "shards", None)
     assert counted_on > counted
     assert distance(on_one, on_two) > 1e-5
