@@ -202,7 +202,7 @@ def main() -> None:
     """Run, print the table, write table and picture, and end with one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=24, help="5 or more with ppo, whose critic learns alone for 4")
     parser.add_argument("--only", nargs="+", choices=list(ALGORITHMS), help="these alone")
     parser.add_argument("--output", type=Path, default=Path("runs/compare"))
     parser.add_argument("--quick", action="store_true", help="a minute: two algorithms, five steps")

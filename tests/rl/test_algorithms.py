@@ -287,7 +287,10 @@ def test_the_policy_waits_while_its_critic_learns_alone(groups, critic):
             if any(not torch.equal(a, b) for a, b in zip(before[name], part.parameters(), strict=True))
         }
 
+    gradients = []
+    learner.model.lm_head.weight.register_hook(gradients.append)
     assert moved(learner) == {"head"}
+    assert not gradients, "no backward pass goes through the policy"
     assert learner.state_dict()["guard"]["accepted"] == []
     restored = make_learner(build_model(seed=5), loss=loss, **decay)
     restored.load_state_dict(copy.deepcopy(learner.state_dict()))
