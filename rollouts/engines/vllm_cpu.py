@@ -1,6 +1,7 @@
-"""Two errors of vLLM's CPU build that give wrong answers in silence, and the way round each; on a GPU nothing is done.
+"""Three errors of vLLM's CPU build and the way round each; on a GPU nothing is done.
 
-Found in vLLM 0.32 and confirmed by tests/vllm_engine, which take each way round out and watch the parity check fail.
+Found in vLLM 0.32 and confirmed by tests/vllm_engine, which take each way round out: two give wrong answers in silence,
+and the parity check fails; one ends the worker, on processors with AMX alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from typing import Any
 
 from torch import nn
 from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
+
+# The kernel of latent attention. On a processor with AMX vLLM would take AMX_MLA, which refuses float32, and any new
+# weights in bfloat16: it packs them again while their layer is empty.
+ATTENTION: str | None = "CPU_MLA"
 
 
 def compilation_config() -> dict[str, Any]:

@@ -81,5 +81,6 @@ def _memory(text: Any, dtype: str, context: int, limits: VllmLimits) -> dict[str
         "max_num_batched_tokens": max(context, 8192),  # prompts are read in one piece there
         "enable_prefix_caching": False,  # not with latent attention there
         "enforce_eager": True,
+        "attention_backend": vllm_cpu.ATTENTION,
         "compilation_config": vllm_cpu.compilation_config(),
     }

@@ -1,4 +1,4 @@
-"""A spec whose engine lacks the way round vLLM's rotary kernel; sent by value, as workers cannot import it."""
+"""Specs whose engines lack one way round an error of vLLM's; sent by value, as workers cannot import them."""
 
 import sys
 from dataclasses import dataclass
@@ -14,6 +14,15 @@ class BrokenRotary(EngineSpec):
         from rollouts.engines import vllm_cpu
 
         vllm_cpu.compilation_config = dict
+        return EngineSpec.build(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyAttention(EngineSpec):
+    def build(self):
+        from rollouts.engines import vllm_cpu
+
+        vllm_cpu.ATTENTION = None
         return EngineSpec.build(self)
 
 
