@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +20,7 @@ from rollouts.workers import Address, RolloutActor, WorkerError
 
 START_TRIES = 2
 START_SECONDS = 600.0  # for a worker to load its model, or its weights
+_RAISED = re.compile(r"^(?=[\w.]+(?:Error|Exception|Exit|Interrupt)\b)", re.MULTILINE)  # where a traceback says what
 
 
 class StaleWorker(RuntimeError):
@@ -72,8 +75,9 @@ class Crew:
                 except RayError as error:
                     tries -= 1
                     if not tries:
+                        why = last_error(error).rstrip(".")
                         raise WorkerError(
-                            f"worker {slot} cannot start: {one_line(error)}. If that is memory, lower rl.workers"
+                            f"worker {slot} cannot start: {why}. If that is memory, lower rl.workers"
                         ) from error
                     self.fresh(slot)
 
@@ -145,6 +149,12 @@ def one_line(error: BaseException) -> str:
     """A library's message as one line, cut short at the front: the cause stands last."""
     text = " ".join(str(error).split())
     return text if len(text) <= 400 else "..." + text[-397:]
+
+
+def last_error(error: BaseException) -> str:
+    """What the process raised in the end, out of Ray's text, which carries its whole traceback."""
+    *_, raised = _RAISED.split(str(error))
+    return textwrap.shorten(raised, 400, placeholder=" ...")
 
 
 def exit_of(error: BaseException) -> str:
