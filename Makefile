@@ -28,7 +28,7 @@ help:  ## list the targets
 quickstart: $(INSTALLED)  ## set up, then train, evaluate and export a tiny thinking Kimi-VL (minutes, CPU)
 	$(BIN)/thinkvl run $(RECIPE) $(ARGS)
 
-compare-algorithms: $(INSTALLED)  ## every RL algorithm on the quickstart's task, over seeds (about an hour, resumable)
+compare-algorithms: $(INSTALLED)  ## every RL algorithm on the quickstart's task, over seeds (about 45 minutes, resumable)
 	$(BIN)/python benchmarks/compare_algorithms.py $(ARGS)
 
 benchmarks-quick: $(INSTALLED_DEV)  ## every benchmark at its smallest, to see that it runs (minutes)

@@ -27,6 +27,7 @@ from critic import critic_figures
 from rich.console import Console
 
 from configs.algorithms import ALGORITHMS
+from configs.errors import ConfigError
 from configs.load import load_recipe
 from rl.metrics import read_metrics
 from rl.run import run
@@ -202,7 +203,7 @@ def main() -> None:
     """Run, print the table, write table and picture, and end with one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=24, help="5 or more with ppo, whose critic learns alone for 4")
+    parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--only", nargs="+", choices=list(ALGORITHMS), help="these alone")
     parser.add_argument("--output", type=Path, default=Path("runs/compare"))
     parser.add_argument("--quick", action="store_true", help="a minute: two algorithms, five steps")
@@ -211,9 +212,14 @@ def main() -> None:
     names = args.only or (QUICK_ALGORITHMS if args.quick else list(ALGORITHMS))
     if args.quick:
         output, seeds, steps = output / "quick", seeds[:1], 5
+    warm = (output / "warm-start").resolve()
+    try:
+        for name in names:  # before the first hour, not after it
+            load_recipe(RECIPE, rl_overrides(name, seeds[0], warm, steps=steps, quick=args.quick))
+    except ConfigError as error:
+        parser.error(str(error))
     torch.set_num_threads(1)
     start_ray(2)  # once for all runs
-    warm = (output / "warm-start").resolve()
     tiny = [*QUICK, *QUICK_WARM] if args.quick else []
     before = stages(warm, ["rl=null", "export=false", *EVALUATION, *tiny])["long_cot"]
     after: dict[str, list[Stage]] = {}

@@ -57,6 +57,13 @@ def test_imports_and_options_of_every_script(folder):
         assert "--quick" in text, path
 
 
+def test_the_comparison_refuses_what_an_algorithm_cannot_do_before_it_trains(folder, tmp_path):
+    finished = run([folder / "compare_algorithms.py", "--steps", "4", "--output", tmp_path], timeout=100)
+    assert finished.returncode == 2
+    assert "pretrain_steps = 4: must be below steps = 4" in finished.stderr
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["learner", "verifiers", "publish", "engines", "reward_pool"])
 def test_quick_runs_end_with_a_line_of_json(folder, name):
