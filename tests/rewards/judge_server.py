@@ -37,11 +37,12 @@ class JudgeServer:
                     outer.at_once += 1
                     outer.most = max(outer.most, outer.at_once)
                 try:
-                    with contextlib.suppress(OSError):
-                        outer.reply(self, answer, json.loads(body))
-                finally:
+                    made = answer(json.loads(body))
+                finally:  # before the reply: a client that has read it may call again at once
                     with outer._lock:
                         outer.at_once -= 1
+                with contextlib.suppress(OSError):
+                    outer.reply(self, made)
 
             def log_message(self, *_):
                 pass
@@ -50,8 +51,7 @@ class JudgeServer:
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
-    def reply(self, handler, answer, request):
-        made = answer(request)
+    def reply(self, handler, made):
         status, body = made if isinstance(made, tuple) else (200, made)
         handler.send_response(status)
         if isinstance(body, bytes):
