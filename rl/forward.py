@@ -51,11 +51,18 @@ def response_hidden(
     """
     device = model.device
     images = features[row.feature_index.to(device)] if features is not None and len(row.feature_index) else None
+    embeds = model.embed(row.input_ids[None].to(device), images)
+    if torch.is_grad_enabled() and not embeds.requires_grad and not _language_learns(model):
+        embeds = embeds.detach().requires_grad_()  # so that a row without images has a backward pass, on every rank
     hidden = model.model.language_model(
-        inputs_embeds=model.embed(row.input_ids[None].to(device), images),
+        inputs_embeds=embeds,
         position_ids=row.position_ids[None].to(device),
         layout=PackedLayout.of(row.segments, device),
         routing=routing,
         use_cache=False,
     )
     return hidden.last_hidden_state[0, row.predictors.to(device)]
+
+
+def _language_learns(model: KimiVLForConditionalGeneration) -> bool:
+    return any(p.requires_grad for p in (*model.model.language_model.parameters(), *model.lm_head.parameters()))

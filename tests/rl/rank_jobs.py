@@ -83,6 +83,13 @@ def adapted_model():
     return model.double()
 
 
+def tower_model():
+    """The language model is frozen: a row without an image has nothing to learn."""
+    model = exact_model()
+    prepare_training(model, ModelConfig(freeze=("language_model", "lm_head")), base="made")
+    return model
+
+
 def checkpointed_model():
     """Activations are computed again in the backward pass."""
     model = exact_model()
@@ -95,6 +102,7 @@ MODELS = {
     "fp64": exact_model,
     "tied": tied_model,
     "lora": adapted_model,
+    "tower": tower_model,
     "checkpointing": checkpointed_model,
 }
 

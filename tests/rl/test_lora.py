@@ -108,6 +108,27 @@ def test_what_is_frozen_stays(rng):
 
 
 @pytest.mark.parametrize(
+    "config",
+    [ModelConfig(lora=LoraConfig(rank=2, targets=("vision",))), ModelConfig(freeze=("language_model", "lm_head"))],
+    ids=["adapters", "frozen"],
+)
+def test_the_tower_learns_alone_though_some_micro_batches_have_no_image(rng, config):
+    def moved(budget):
+        model = build_model()
+        torch.manual_seed(0)
+        prepare_training(model, config, base="")
+        before = copy.deepcopy(model.state_dict())
+        make_learner(model, micro_batch_tokens=budget).update(samples)
+        return {n: t - before[n] for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
+
+    samples = make_samples(rng, build_model())
+    cut, whole = moved(20), moved(10_000)
+    assert cut.keys() == whole.keys()
+    assert all("vision_tower" in name or "mm_projector" in name for name in cut)
+    assert max((cut[name] - whole[name]).abs().max() for name in cut) < 1e-4
+
+
+@pytest.mark.parametrize(
     ("freeze", "message"),
     [
         (("vision_towr",), "no parameter's name holds 'vision_towr'; names are made of .*vision_tower"),

@@ -38,6 +38,7 @@ def moved(before, after):
         (2, "tied", "one_image"),
         (2, "checkpointing", "one_image"),
         (2, "lora", "one_image"),
+        (2, "tower", "one_image"),
     ],
 )
 def test_ranks_have_one_gradient_and_make_one_update(world, kind, batch):
