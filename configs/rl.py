@@ -237,6 +237,14 @@ class RLConfig:
             self.samples_per_prompt,
             f"{least} or more (a group)",
         )
+        in_reward = parts.kl is not None and parts.kl.placement == "reward"
+        _check(
+            self.sampler.name != "dynamic" or not (parts.advantage in GROUP_FREE or in_reward),
+            "sampler.name",
+            self.sampler.name,
+            f"another with {self.loss.algorithm}{' and a KL in the reward' if in_reward else ''}: groups of equal "
+            "rewards teach something there, so none is replaced",
+        )
         copies = self.loss.sft_coef > 0
         _check(
             not (self.shuffle_rewards and copies),

@@ -126,6 +126,21 @@ class RunConfig:
         _check(bool(self.output_dir), "output_dir", self.output_dir, "a folder's name")
         _check(self.threads is None or self.threads > 0, "threads", self.threads, "1 or more, or left out")
         _check(self.seed >= 0, "seed", self.seed, "0 or more")
+        if self.rl is not None and self.model.dtype == "bfloat16":
+            ranks, state = self.rl.ranks, self.rl.optimizer.state
+            _check(
+                ranks.compute_dtype is None,
+                "rl.ranks.compute_dtype",
+                ranks.compute_dtype,
+                "left out where model.dtype is bfloat16 already",
+            )
+            _check(
+                state != "8bit" or ranks.count == 1,
+                "rl.optimizer.state",
+                state,
+                "bfloat16 or float32 where rl.ranks.count is above 1 and model.dtype is bfloat16: torchao's 8-bit "
+                "moments of such weights cannot be sharded",
+            )
         _check(
             any((self.instruct, self.long_cot, self.rl)), "instruct, long_cot, rl", None, "set in at least one of them"
         )

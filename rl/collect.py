@@ -88,9 +88,15 @@ def permute_rewards(groups: Sequence[Group], *, seed: int) -> list[Group]:
 
 
 def learnable(groups: Sequence[Group], config: RLConfig) -> list[Group]:
-    """The groups that teach something: where the baseline is the group's, one whose rewards are all equal does not."""
-    if config.loss.resolved().advantage in GROUP_FREE:
+    """The groups that teach something: where the baseline is the group's, one whose rewards are all equal does not.
+
+    A KL in the reward is taken off later, answer by answer, so that no two rewards stay equal.
+    """
+    parts = config.loss.resolved()
+    if parts.advantage in GROUP_FREE:
         return [g for g in groups if g.members]
+    if parts.kl is not None and parts.kl.placement == "reward":
+        return [g for g in groups if len(g.members) > 1]
     return [g for g in groups if advantages.has_signal(g.rewards)]
 
 

@@ -7,7 +7,8 @@ from configs.load import ConfigError, load_recipe
 from configs.model import ModelConfig, TinyConfig
 from configs.optimizer import OptimizerConfig
 from configs.rewards import RewardConfig
-from configs.rl import LengthRewardConfig, RLConfig
+from configs.rl import LengthRewardConfig, RanksConfig, RLConfig
+from configs.schema import RunConfig
 
 RULES = [
     ("model.tiny.hidden_size=0", "model.tiny.hidden_size = 0: must be 1 or more"),
@@ -71,6 +72,16 @@ RULES = [
         "rl.loss={algorithm: ppo, critic: {value_learning_rate: 0.05}}",
         "rl.loss.critic.value_learning_rate = 0.05: must be greater than 0 and at most 0.01: the head learns ten times "
         "as fast, and diverges above",
+    ),
+    (
+        "rl={steps: 4, sampler: {name: dynamic}, loss: {algorithm: reinforce_pp, kl: {coef: 0}}}",
+        "rl.sampler.name = 'dynamic': must be another with reinforce_pp: groups of equal rewards teach something there, "
+        "so none is replaced",
+    ),
+    (
+        "rl={steps: 4, sampler: {name: dynamic}, loss: {algorithm: rloo, kl: {coef: 0.1, placement: reward}}}",
+        "rl.sampler.name = 'dynamic': must be another with rloo and a KL in the reward: groups of equal rewards teach "
+        "something there, so none is replaced",
     ),
     ("rl.loss={algorithm: grpo, critic: {gamma: 0.9}}", "must be left out: grpo does not read it"),
     (
@@ -142,6 +153,30 @@ def test_a_rule(tmp_path, override, expected):
         load_recipe(path, [override])
     assert str(caught.value).startswith("command line: rl" if expected.startswith("must") else "command line: ")
     assert str(caught.value).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "state", "expected"),
+    [
+        (
+            RanksConfig(count=2, compute_dtype="bfloat16"),
+            None,
+            "rl.ranks.compute_dtype = 'bfloat16': must be left out where model.dtype is bfloat16 already",
+        ),
+        (
+            RanksConfig(count=2),
+            "8bit",
+            "rl.optimizer.state = '8bit': must be bfloat16 or float32 where rl.ranks.count is above 1 and model.dtype "
+            "is bfloat16: torchao's 8-bit moments of such weights cannot be sharded",
+        ),
+    ],
+)
+def test_rules_between_the_model_and_the_ranks(ranks, state, expected):
+    stage = RLConfig(steps=1, ranks=ranks, optimizer=OptimizerConfig(state=state))
+    RunConfig(name="q", output_dir="x", rl=stage)
+    with pytest.raises(ValueError, match="must be") as caught:
+        RunConfig(name="q", output_dir="x", rl=stage, model=ModelConfig(dtype="bfloat16"))
+    assert str(caught.value) == expected
 
 
 def test_what_is_meant_passes():

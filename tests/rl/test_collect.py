@@ -209,6 +209,15 @@ def test_groups_of_equals_teach_where_the_baseline_is_not_the_groups(prompt, alg
     assert len(learnable(groups, RLConfig(steps=1, loss=LossConfig(algorithm=algorithm)))) == kept
 
 
+@pytest.mark.parametrize(("placement", "kept"), [("reward", 2), ("loss", 1)])
+def test_a_kl_in_the_reward_tells_equals_apart(prompt, placement, kept):
+    """Groups of one answer still have no baseline."""
+    loss = LossConfig(algorithm="rloo", kl=KLConfig(coef=0.1, estimator="k3", placement=placement))
+    groups = [group_of(prompt, *[make_scored(prompt, 1.0)] * 3), group_of(prompt, make_scored(prompt, 1.0))]
+    groups.append(group_of(prompt, make_scored(prompt, 1.0), make_scored(prompt, 0.0)))
+    assert len(learnable(groups, RLConfig(steps=1, loss=loss))) == kept
+
+
 def test_what_samples_carry(prompt):
     """The learner's log-probs become the ratio's denominator where it was asked for them; the rest are columns."""
     group = group_of(prompt, make_scored(prompt, 1.0), make_scored(prompt, 0.0, kind=WRONG))
