@@ -111,6 +111,11 @@ class Companions:
         for mean, new in zip(self.reference.parameters(), policy.parameters(), strict=True):
             mean.lerp_(new.detach(), 1 - self._decay)
 
+    def keep_pace(self, steps: int) -> None:
+        """The run has made `steps` optimizer steps: the critic's rates are theirs."""
+        if self.critic is not None:
+            self.critic.keep_pace(steps)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on exactly."""
         return {

@@ -17,7 +17,7 @@ from rl.batch import ImageSet
 from rl.forward import EncodedImages, encode, response_hidden
 from rl.losses.inputs import LossOutput
 from rl.losses.terms import value_loss
-from rl.optim import build_schedule, clip_gradients
+from rl.optim import advance, build_schedule, clip_gradients
 from rl.types import MicroBatch
 
 _HEAD = 10.0  # the head's learning rate, in those of the copy: it starts from nothing, the copy from the policy
@@ -142,11 +142,15 @@ class Critic:
         if self.updates:
             if math.isfinite(norm):
                 self.optimizer.step()
-            self.schedule.step()
+            advance(self.schedule)
         self.updates += 1
         self.optimizer.zero_grad()
         self._images = None
         return norm
+
+    def keep_pace(self, steps: int) -> None:
+        """Move the rates to where they stand after `steps` optimizer steps, the first of which has no rate."""
+        advance(self.schedule, to=steps - 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on exactly."""

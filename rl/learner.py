@@ -23,7 +23,7 @@ from rl.companions import Companions
 from rl.forward import EncodedImages, encode, response_hidden
 from rl.logprobs import token_logprobs
 from rl.losses import LossInputs, LossOutput, policy_loss
-from rl.optim import build_optimizer, build_schedule, clip_gradients, set_learning_rate
+from rl.optim import advance, build_optimizer, build_schedule, clip_gradients, set_learning_rate
 from rl.routing import RouterStatistics, balance_term, routing_of
 from rl.spikes import OnSkip, SkippedUpdate, SpikeGuard
 from rl.types import Annotation, MicroBatch, Sample, StepBatch
@@ -49,11 +49,20 @@ class LearnerConfig:
     seed: int = 0
 
     @property
-    def policy_steps(self) -> int:
-        """The optimizer steps that the policy makes: all but those in which it waits for its critic."""
+    def steps_per_iteration(self) -> int:
+        """Optimizer steps of one `Learner.update` that has enough samples."""
+        return self.epochs * self.minibatches
+
+    @property
+    def waiting_steps(self) -> int:
+        """The optimizer steps in which the policy waits for its critic."""
         critic = self.loss.resolved().critic
-        waits = critic.pretrain_steps * self.epochs * self.minibatches if critic is not None else 0
-        return max(1, self.total_steps - waits)
+        return critic.pretrain_steps * self.steps_per_iteration if critic is not None else 0
+
+    @property
+    def policy_steps(self) -> int:
+        """The optimizer steps that the policy makes."""
+        return max(1, self.total_steps - self.waiting_steps)
 
 
 class Learner:
@@ -141,7 +150,8 @@ class Learner:
     def update(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One iteration over `samples`: epochs x minibatches optimizer steps. Returns metrics by name.
 
-        Samples of one prompt stay in one minibatch. With no samples nothing changes but the version.
+        Samples of one prompt stay in one minibatch. With no samples nothing is learnt. Whatever there was to learn,
+        learning rates move on as in every iteration: they are scheduled over the run.
         """
         metrics: dict[str, list[float]] = defaultdict(list)
         if self.config.loss.reset_optimizer:
@@ -154,6 +164,9 @@ class Learner:
                     metrics[name].append(value)
         self.companions.follow(self.model)
         self.version += 1
+        done = self.version * self.config.steps_per_iteration
+        advance(self.schedule, to=done - self.config.waiting_steps)
+        self.companions.keep_pace(done)
         return {name: float(np.mean(values)) for name, values in metrics.items()}
 
     def _optimizer_step(self, batch: StepBatch, *, number: int) -> dict[str, float]:
@@ -167,7 +180,7 @@ class Learner:
             reason = self._guard.refuse(norm)
             if reason is None:
                 self.optimizer.step()
-            self.schedule.step()
+            advance(self.schedule)
         if reason is not None and self._on_skip is not None:
             figures = {"reason": reason, "loss": values["loss"], "norm": norm, "limit": limit}
             self._on_skip(self._skipped(batch, number, random, figures))

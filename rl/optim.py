@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -141,3 +142,12 @@ def build_schedule(
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, total=total, config=config)
     )
+
+
+def advance(schedule: torch.optim.lr_scheduler.LambdaLR, *, to: int | None = None) -> None:
+    """Move a schedule on by one optimizer step, or up to step `to`; it never goes back."""
+    with warnings.catch_warnings():
+        # It may well move before the optimizer has: the first update can be refused, or a step have no samples.
+        warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
+        for _ in range(1 if to is None else to - schedule.last_epoch):
+            schedule.step()

@@ -236,15 +236,43 @@ def test_epochs_and_minibatches_are_optimizer_steps(rng, model):
     assert learner.version == 1
 
 
-def test_without_samples_only_the_version_moves(model):
+def test_without_samples_nothing_is_learnt(model):
     learner = make_learner(model)
     before = copy.deepcopy(learner.state_dict())
     assert learner.update([]) == {}
     after = learner.state_dict()
     assert (after.pop("version"), before.pop("version")) == (1, 0)
     assert not [n for n, t in after["model"].items() if not torch.equal(t, before["model"][n])]
-    assert after["schedule"] == before["schedule"]
-    assert after["optimizer"] == before["optimizer"]
+    assert after["optimizer"]["state"] == before["optimizer"]["state"]
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_learning_rates_fall_over_the_run_whatever_there_is_to_learn(rng, model, algorithm):
+    """Of four minibatches a step: four groups, then two, then none, and four again. A restored learner does the same."""
+    optimizer = OptimizerConfig(learning_rate=1e-3, schedule="linear")
+    options = {"loss": LossConfig(algorithm=algorithm), "optimizer": optimizer, "minibatches": 4, "total_steps": 16}
+    learner = make_learner(model, **options)
+    samples = make_samples(rng, model)
+    if algorithm == "ppo":
+        zeros = {id(s): np.zeros(len(s.token_ids), np.float32) for s in samples}
+        samples = [replace(s, columns=dict.fromkeys(PPO_COLUMNS, zeros[id(s)])) for s in samples]
+    two = [s for s in samples if s.prompt in (samples[0].prompt, samples[-1].prompt)]
+    rates, critics = [], []
+    for step in (two, [], samples):
+        learner.update(step)
+        rates.append(learner.schedule.get_last_lr()[0])
+        critics.append(learner.companions.critic.schedule.last_epoch if algorithm == "ppo" else 4 * len(rates) - 1)
+    assert rates == pytest.approx([0.75e-3, 0.5e-3, 0.25e-3])
+    assert critics == [3, 7, 11]
+    restored = make_learner(build_model(seed=3), **options)
+    restored.load_state_dict(learner.state_dict())
+    assert restored.update(samples)["learning_rate"] == pytest.approx(1e-3 * (4 + 3 + 2 + 1) / 4 / 16)
+
+
+def test_a_first_update_that_is_refused_says_nothing_of_schedules(rng, model, recwarn):
+    learner = make_learner(model)
+    learner.update([replace(s, advantage=float("nan")) for s in make_samples(rng, model)])
+    assert not [str(w.message) for w in recwarn if "lr_scheduler" in str(w.message)]
 
 
 @pytest.mark.parametrize(
