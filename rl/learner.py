@@ -157,6 +157,8 @@ class Learner:
         if self.config.loss.reset_optimizer:
             self._forget_moments()
         rng = np.random.default_rng([self.config.seed, self.version])
+        # Stochastic rounding draws from generators that no checkpoint holds: a GPU's, and those of other ranks.
+        torch.manual_seed(int(np.random.default_rng([self.config.seed, self.version, 1]).integers(2**62)))
         for _ in range(self.config.epochs if samples else 0):
             for part in _minibatches(samples, self.config.minibatches, rng):
                 done = len(metrics["grad_norm"])

@@ -16,7 +16,7 @@ from kimi_vl import (
 )
 from rl.adapters import merged_weights, prepare_training, save_adapters
 from rl.console import StageProgress
-from rl.evaluate import EvalResult, evaluate
+from rl.evaluate import EvalResult, evaluate, request_seed
 from rl.export import known_licence, write_export
 from rl.folder import STAGES, RunFolder, StageRecord
 from rl.learner import numpy_weights
@@ -77,6 +77,7 @@ def run(config: RunConfig, *, base: Path, console: Console) -> Path:
 def _run_stage(parts: Parts, name: str, stage: SFTConfig | RLConfig, model_path: str) -> list[ScoredRollout]:
     """Train one stage, save its model, evaluate it on held-out tasks, record it; return the greedy answers."""
     began = time.monotonic()
+    torch.manual_seed(request_seed(parts.config.seed, STAGES.index(name)))  # whatever ran before in this process
     if isinstance(stage, SFTConfig):
         model = load_policy(parts, model_path)
         prepare_training(model, parts.config.model, base=model_path)

@@ -52,6 +52,21 @@ def test_a_killed_run_ends_in_the_same_weights(whole_run, make_mini):
     assert different(state["model"], begun), "RL changed nothing, so the test shows nothing"
 
 
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_a_run_that_was_stopped_between_stages_draws_the_same_adapters(make_mini, tmp_path):
+    """They are random, and the stage before has drawn from the generator, or not, in this process."""
+    small = ("model.lora={rank: 2}", "instruct.steps=2", "long_cot=null", "rl.steps=2", "evaluation.tasks=2")
+    whole = make_mini(*small)
+    whole.here()
+    again = type(whole)(tmp_path / "again", small)
+    again.begin_before_rl(whole)
+    assert "instruct: already done" in again.here()
+    expected, state = whole.learner()["model"], again.learner()["model"]
+    assert any("lora_A" in name for name in state)
+    assert different(state, expected) == []
+
+
 def different(a, b):
     assert a.keys() == b.keys()
     return [name for name in a if not torch.equal(a[name], b[name])]

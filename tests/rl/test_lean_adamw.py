@@ -100,13 +100,12 @@ def test_a_restored_learner_goes_on_bit_for_bit(torchao, rng, state, dtype):
     learner = make_learner(model, **options)
     learner.update(steps[0])
     buffer = io.BytesIO()
-    torch.save((learner.state_dict(), torch.get_rng_state()), buffer)
+    torch.save(learner.state_dict(), buffer)
     values = [learner.update(s) for s in steps[1:]]
     buffer.seek(0)
-    saved, random = torch.load(buffer, weights_only=False)
     restored = make_learner(build_model(seed=5, dtype=dtype), **options)
-    restored.load_state_dict(saved)
-    torch.set_rng_state(random)
+    restored.load_state_dict(torch.load(buffer, weights_only=False))
+    torch.manual_seed(99)  # another process has drawn other numbers
     assert [restored.update(s) for s in steps[1:]] == values
     theirs = restored.model.state_dict()
     assert not [n for n, t in learner.model.state_dict().items() if not torch.equal(t, theirs[n])]
