@@ -67,7 +67,7 @@ def adapter_delta(layer: Any) -> torch.Tensor:
 def merge(state: Mapping[str, torch.Tensor], deltas: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A state dict under the names that the model had before adapters, with `deltas` added by name."""
     merged = {_plain(name): tensor for name, tensor in state.items() if "lora_" not in name}
-    return merged | {name: merged[name] + delta.to(merged[name].dtype) for name, delta in deltas.items()}
+    return merged | {name: (merged[name] + delta).to(merged[name].dtype) for name, delta in deltas.items()}
 
 
 def save_adapters(model: nn.Module, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
@@ -95,6 +95,9 @@ def _add_adapters(model: nn.Module, lora: LoraConfig, base: str) -> None:
         target_parameters=list(_EXPERTS) if "experts" in lora.targets else None,
     )
     inject_adapter_in_model(settings, model, adapter_name=_NAME)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:  # in bfloat16 most of a small update would be rounded away
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
 
 
 def _freeze(model: nn.Module, patterns: Sequence[str]) -> None:

@@ -26,7 +26,8 @@ class Companions:
     """Reference and critic, each only where the recipe's algorithm asks for it.
 
     The reference is the policy as RL found it (`frozen`), or the mean of its weights with exponential decay (`ema`);
-    for `iteration` no model is kept: it is the policy that sampled, whose log-probs come with the rollouts.
+    for `iteration` no model is kept: it is the policy that sampled, whose log-probs come with the rollouts. With LoRA
+    the mean is of the adapters' matrices.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Companions:
         self.reference: KimiVLForConditionalGeneration | None = None
         if compares and parts.reference != "iteration":
             self.reference = copy.deepcopy(policy).eval().requires_grad_(False)
+        self._means: dict[str, torch.Tensor] = {}  # of an `ema` reference, in float32, once it has moved
         self.critic: Critic | None = None
         if parts.critic is not None:
             self.critic = Critic(policy, parts.critic, optimizer=optimizer, total_steps=total_steps)
@@ -108,8 +110,14 @@ class Companions:
             self.critic.iterations += 1
         if self.reference is None or self._decay is None:
             return
-        for mean, new in zip(self.reference.parameters(), policy.parameters(), strict=True):
-            mean.lerp_(new.detach(), 1 - self._decay)
+        learnt = {name: p.detach() for name, p in policy.named_parameters() if p.requires_grad}
+        for name, own in self.reference.named_parameters():
+            if name not in learnt:
+                continue
+            # In bfloat16 a hundredth of a small distance is rounded away: the mean would stand still.
+            mean = own.detach() if own.dtype != torch.bfloat16 else self._means.setdefault(name, own.detach().float())
+            mean.lerp_(learnt[name].to(mean.dtype), 1 - self._decay)
+            own.copy_(mean)
 
     def keep_pace(self, steps: int) -> None:
         """The run has made `steps` optimizer steps: the critic's rates are theirs."""
@@ -120,6 +128,7 @@ class Companions:
         """Everything that `load_state_dict` needs to go on exactly."""
         return {
             "reference": self.reference.state_dict() if self.reference is not None else None,
+            "means": self._means,
             "critic": self.critic.state_dict() if self.critic is not None else None,
         }
 
@@ -127,6 +136,7 @@ class Companions:
         """Restore `state_dict()`."""
         if self.reference is not None:
             self.reference.load_state_dict(state["reference"])
+        self._means = dict(state["means"])
         if self.critic is not None:
             self.critic.load_state_dict(state["critic"])
 

@@ -17,7 +17,7 @@ from rl.batch import ImageSet
 from rl.forward import EncodedImages, encode, response_hidden
 from rl.losses.inputs import LossOutput
 from rl.losses.terms import value_loss
-from rl.optim import advance, build_schedule, clip_gradients
+from rl.optim import advance, build_adamw, build_schedule, clip_gradients
 from rl.types import MicroBatch
 
 _HEAD = 10.0  # the head's learning rate, in those of the copy: it starts from nothing, the copy from the policy
@@ -67,9 +67,9 @@ def surprises(logprobs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 class Critic:
     """A value head on the policy's hidden states (`shared`), or on those of a copy of the policy (`own`).
 
-    The head learns ten times as fast as the copy. Both have AdamW at a rate that rises over ten updates and then
-    follows the policy's schedule; a shared backbone moves with the policy's own gradient. For its first
-    `pretrain_steps` iterations the critic learns alone.
+    The head learns ten times as fast as the copy. Both have AdamW, with moments of the policy's `optimizer.state`, at
+    a rate that rises over ten updates and then follows the policy's schedule; a shared backbone moves with the policy's
+    own gradient. For its first `pretrain_steps` iterations the critic learns alone.
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class Critic:
         rate = config.value_learning_rate or min(5 * optimizer.learning_rate, _HIGHEST_USUAL)
         own = [p for p in self.backbone.parameters() if p.requires_grad] if self.backbone is not None else []
         groups = [{"params": [*self.head.parameters()], "lr": _HEAD * rate}, {"params": own, "lr": rate}]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.95))
+        adamw = OptimizerConfig(learning_rate=rate, state=optimizer.state)
+        self.optimizer = build_adamw([g for g in groups if g["params"]], adamw)
         self.schedule = build_schedule(self.optimizer, replace(optimizer, warmup_steps=_WARMUP), total=total_steps)
         self.iterations = self.updates = 0
         self._images: EncodedImages | None = None

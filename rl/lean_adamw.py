@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,7 +23,7 @@ class LeanAdamW(AdamW8bit):
     not divide, keep moments in the weights' type.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], config: OptimizerConfig) -> None:
+    def __init__(self, params: Sequence[nn.Parameter] | Sequence[dict[str, Any]], config: OptimizerConfig) -> None:
         self._moments = _FLOATS.get(config.state or "")
         super().__init__(
             params,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -93,19 +93,24 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     """The optimizer that a recipe names, over the model's trainable parameters."""
     if config.name == "muon":
         return MuonWithAdamW(model.named_parameters(), config)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if config.state is not None:
-        return _lean_adamw(parameters, config)
-    return torch.optim.AdamW(
-        parameters,
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    return build_adamw([p for p in model.parameters() if p.requires_grad], config)
 
 
-def _lean_adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_adamw(
+    parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]], config: OptimizerConfig
+) -> torch.optim.Optimizer:
+    """AdamW over parameters, or over groups of them that may have a rate of their own, with moments of `config.state`.
+
+    Raises UserError where torchao is asked for and cannot be imported.
+    """
+    if config.state is None:
+        return torch.optim.AdamW(
+            parameters,
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
     try:
         from rl.lean_adamw import LeanAdamW
     except ImportError as error:

@@ -19,6 +19,8 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, zeros
 
+from rl.errors import UserError
+
 _REST = "rest.pkl"  # what is no tensor: positions of schedules, counters, an optimizer's settings
 _BUFFERS = ("e_score_correction_bias", "inv_freq")
 
@@ -69,7 +71,15 @@ def cut_model(state: Mapping[str, torch.Tensor] | None, mesh: DeviceMesh) -> dic
 
 
 def cut_optimizer(state: Mapping[str, Any], mesh: DeviceMesh) -> dict[str, Any]:
-    """A plain optimizer's state dict with everything sharded that has a dimension: what is as large as a weight."""
+    """A plain optimizer's state dict with everything sharded that has a dimension: what is as large as a weight.
+
+    Raises UserError for 8-bit moments: their blocks go across rows.
+    """
+    if any(hasattr(value, "tensor_attrs") for values in state["state"].values() for value in values.values()):
+        raise UserError(
+            "rl.optimizer.state = '8bit': the 8-bit moments of a checkpoint that one process wrote cannot be cut for "
+            "ranks. Go on with rl.ranks.count = 1, or begin anew in another output_dir"
+        )
     inner = {
         index: {name: _cut(value, mesh) if value.ndim else value for name, value in values.items()}
         for index, values in state["state"].items()

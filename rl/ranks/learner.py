@@ -165,7 +165,11 @@ class RankLearner(Learner):
         return state | {
             "model": cut_model(state["model"], self.mesh),
             "optimizer": optimizer,
-            "companions": {"reference": reference, "critic": critic},
+            "companions": {
+                "reference": reference,
+                "means": cut_model(companions["means"], self.mesh),
+                "critic": critic,
+            },
         }
 
     # Whole weights, on the first rank

@@ -75,8 +75,8 @@ RULES = [
     ),
     (
         "rl={steps: 4, sampler: {name: dynamic}, loss: {algorithm: reinforce_pp, kl: {coef: 0}}}",
-        "rl.sampler.name = 'dynamic': must be another with reinforce_pp: groups of equal rewards teach something there, "
-        "so none is replaced",
+        "rl.sampler.name = 'dynamic': must be another with reinforce_pp: groups of equal rewards teach something "
+        "there, so none is replaced",
     ),
     (
         "rl={steps: 4, sampler: {name: dynamic}, loss: {algorithm: rloo, kl: {coef: 0.1, placement: reward}}}",

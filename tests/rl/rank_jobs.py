@@ -83,6 +83,14 @@ def adapted_model():
     return model.double()
 
 
+def half_model():
+    """Frozen weights in bfloat16, adapters in float32."""
+    model = build_model(dtype=torch.bfloat16)
+    torch.manual_seed(3)
+    prepare_training(model, ModelConfig(dtype="bfloat16", lora=LoraConfig(rank=2)), base="made")
+    return model
+
+
 def tower_model():
     """The language model is frozen: a row without an image has nothing to learn."""
     model = exact_model()
@@ -103,6 +111,7 @@ MODELS = {
     "tied": tied_model,
     "lora": adapted_model,
     "tower": tower_model,
+    "half": half_model,
     "checkpointing": checkpointed_model,
 }
 
@@ -192,6 +201,20 @@ def two_updates(mesh, kind, settings, options):
     learner = make(mesh, kind, settings, **options)
     every = [learner.update(draw(learner, "one_image")), learner.update(draw(learner, "text_only"))]
     return learner.weights(), every
+
+
+def adapters(mesh, settings):
+    """The adapters before and after two updates, whole, and the dtype of what moves in the reference."""
+    learner = make(mesh, "half", settings)
+
+    def look():
+        return {n: whole(p.detach()).clone().numpy() for n, p in learner.model.named_parameters() if p.requires_grad}
+
+    before = look()
+    for batch in ("one_image", "text_only"):
+        learner.update(draw(learner, batch))
+    means = learner.companions.reference.named_parameters()
+    return before, look(), {n: whole(p).numpy() for n, p in means if "lora_" in n}
 
 
 def go_on(mesh, kind, settings, read, write):

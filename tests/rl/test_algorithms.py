@@ -267,6 +267,28 @@ def test_a_value_knows_nothing_of_its_own_token_and_those_after(groups):
     assert np.abs(whole[3:] - other[3:]).max() > 1e-2
 
 
+def test_a_moving_reference_moves_in_bfloat16_too():
+    """A hundredth of the way is below bfloat16's resolution wherever the two are near; a restored one goes on."""
+    loss = LossConfig(algorithm="grpo", kl=KLConfig(coef=0.1), reference="ema", reference_decay=0.99)
+    learner = make_learner(build_model(dtype=torch.bfloat16), loss=loss)
+    name, far = "language_model.layers.0.self_attn.o_proj.weight", 1.05
+    policy, mean = (m.model.get_parameter(name) for m in (learner.model, learner.companions.reference))
+    start = mean.detach().float().clone()
+    with torch.no_grad():
+        policy.mul_(far)
+    for _ in range(50):
+        learner.companions.follow(learner.model)
+    restored = make_learner(build_model(seed=4, dtype=torch.bfloat16), loss=loss)
+    restored.load_state_dict(copy.deepcopy(learner.state_dict()))
+    for one in (learner, restored):
+        for _ in range(50):
+            one.companions.follow(one.model)
+        moved = one.companions.reference.model.get_parameter(name).float() / start - 1
+        assert float(moved[start != 0].median()) == pytest.approx(0.05 * (1 - 0.99**100), rel=0.15)
+    again = restored.companions.reference.model.get_parameter(name)
+    assert torch.equal(again, mean)
+
+
 @pytest.mark.parametrize("critic", [SHARED, OWN], ids=lambda critic: critic.backbone)
 def test_the_policy_waits_while_its_critic_learns_alone(groups, critic):
     """No weight of the policy moves or decays; the critic's do; then both do. A restored learner goes on waiting.

@@ -8,12 +8,13 @@ import pytest
 import torch
 from rl_helpers import build_model, make_learner, make_samples
 
-from configs.algorithms import LossConfig
+from configs.algorithms import CriticConfig, LossConfig
 from configs.errors import ConfigError
 from configs.load import load_recipe
 from configs.optimizer import OptimizerConfig
 from rl.errors import UserError
 from rl.optim import build_optimizer, build_schedule
+from rl.ranks.checkpoint import cut_optimizer
 
 STATES = ("float32", "bfloat16", "8bit")
 
@@ -144,3 +145,29 @@ def test_muon_has_no_such_key(tmp_path):
     recipe.write_text("name: a\noutput_dir: b\nrl: {steps: 1, optimizer: {name: muon, state: 8bit}}\n")
     with pytest.raises(ConfigError, match="state = '8bit': must be left out with muon"):
         load_recipe(recipe)
+
+
+def test_the_critics_copy_of_a_bfloat16_policy_learns_too(torchao):
+    """Its moments are of the recipe's type, and no small step is lost."""
+    loss = LossConfig(algorithm="ppo", critic=CriticConfig(backbone="own", value_learning_rate=1e-5))
+    still = {}
+    for state in (None, "bfloat16"):
+        options = {"loss": loss, "optimizer": OptimizerConfig(learning_rate=1e-6, state=state), "total_steps": 100}
+        critic = make_learner(build_model(dtype=torch.bfloat16), **options).companions.critic
+        weight = critic.backbone.model.get_parameter("language_model.layers.0.self_attn.o_proj.weight")
+        before = weight.detach().clone()
+        for _ in range(40):
+            weight.grad = torch.ones_like(weight)
+            critic.finish_step(grad_clip=1e9)
+        still[state] = float((weight == before).float().mean())
+        assert critic.optimizer.state[weight]["exp_avg"].dtype == torch.bfloat16
+    assert still[None] > 0.8
+    assert still["bfloat16"] < 0.5
+
+
+def test_8_bit_moments_of_one_process_are_refused_by_ranks(torchao, rng):
+    sizes = {"optimizer": OptimizerConfig(learning_rate=1e-3, state="8bit")}
+    learner = make_learner(build_model(), **sizes)
+    learner.update(make_samples(rng, learner.model))
+    with pytest.raises(UserError, match=r"cannot be cut for ranks. Go on with rl.ranks.count = 1"):
+        cut_optimizer(learner.state_dict()["optimizer"], mesh=None)

@@ -248,7 +248,7 @@ def test_without_samples_nothing_is_learnt(model):
 
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
 def test_learning_rates_fall_over_the_run_whatever_there_is_to_learn(rng, model, algorithm):
-    """Of four minibatches a step: four groups, then two, then none, and four again. A restored learner does the same."""
+    """Of four minibatches a step two groups fill two, no group none, and four all. A restored learner does the same."""
     optimizer = OptimizerConfig(learning_rate=1e-3, schedule="linear")
     options = {"loss": LossConfig(algorithm=algorithm), "optimizer": optimizer, "minibatches": 4, "total_steps": 16}
     learner = make_learner(model, **options)

@@ -104,6 +104,16 @@ def test_bfloat16_passes_over_fp32_weights_are_near():
     assert own[0]["grad_norm"] == pytest.approx(every[0]["grad_norm"], rel=0.2)
 
 
+def test_float32_adapters_of_bfloat16_weights_and_their_mean():
+    loss = LossConfig(algorithm="grpo", kl=KLConfig(coef=0.1), reference="ema", reference_decay=0.5)
+    before, after, mean = jobs.adapters(None, jobs.config(loss))
+    assert {a.dtype for a in after.values()} == {np.dtype(np.float32)}
+    for own in jobs.on_ranks(2, jobs.adapters, jobs.config(loss)):
+        assert distance(own[0], before) == 0
+        assert distance(moved(before, own[1]), moved(before, after)) < 0.3, "AdamW's first steps are signs"
+        assert distance(moved(before, own[2]), moved(before, mean)) < 0.3
+
+
 @pytest.mark.parametrize("kind", ["fp32", "lora"])
 def test_a_gathered_model_is_the_model(kind, tmp_path):
     expected = jobs.saved(None, kind, tmp_path / "one")
