@@ -11,8 +11,11 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
 from rl.errors import UserError
+
+_FAST = 1e-4  # a rate at which updates of usual weights (0.02) reach bfloat16's resolution, 1/256 of a weight
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -119,6 +122,19 @@ def build_adamw(
             "pip install 'thinkvl[lean]', or leave optimizer.state out"
         ) from error
     return LeanAdamW(parameters, config)
+
+
+def rounding_note(model: ModelConfig, optimizer: OptimizerConfig, *, stage: str) -> str | None:
+    """What to tell a user whose bfloat16 weights would swallow most updates; None where they do not."""
+    rate = optimizer.learning_rate
+    if model.dtype != "bfloat16" or model.lora is not None or optimizer.state is not None or rate > _FAST:
+        return None
+    cure = "{0}.optimizer.name: adamw with {0}.optimizer.state" if optimizer.name == "muon" else "{0}.optimizer.state"
+    return (
+        f"note: weights in bfloat16 hold three digits, and {optimizer.name} rounds to the nearest: at "
+        f"{stage}.optimizer.learning_rate = {rate:g} most of its updates are lost. {cure.format(stage)} rounds "
+        "stochastically; model.dtype: float32 and LoRA lose nothing"
+    )
 
 
 def set_learning_rate(group: dict[str, Any], rate: float | torch.Tensor) -> None:

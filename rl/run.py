@@ -20,6 +20,7 @@ from rl.evaluate import EvalResult, evaluate, request_seed
 from rl.export import known_licence, write_export
 from rl.folder import STAGES, RunFolder, StageRecord
 from rl.learner import numpy_weights
+from rl.optim import rounding_note
 from rl.parts import Parts, load_policy, open_parts
 from rl.report import finish_run, print_end
 from rl.stages.assemble import reinforce
@@ -78,6 +79,8 @@ def _run_stage(parts: Parts, name: str, stage: SFTConfig | RLConfig, model_path:
     """Train one stage, save its model, evaluate it on held-out tasks, record it; return the greedy answers."""
     began = time.monotonic()
     torch.manual_seed(request_seed(parts.config.seed, STAGES.index(name)))  # whatever ran before in this process
+    if (note := rounding_note(parts.config.model, stage.optimizer, stage=name)) is not None:
+        parts.console.print(note, highlight=False)
     if isinstance(stage, SFTConfig):
         model = load_policy(parts, model_path)
         prepare_training(model, parts.config.model, base=model_path)

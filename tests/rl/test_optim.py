@@ -2,13 +2,23 @@
 
 import copy
 import io
+from dataclasses import replace
 
 import pytest
 import torch
 from rl_helpers import build_model
 
+from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
-from rl.optim import MuonWithAdamW, build_optimizer, build_schedule, is_matrix, learning_rate_factor, matrix_views
+from rl.optim import (
+    MuonWithAdamW,
+    build_optimizer,
+    build_schedule,
+    is_matrix,
+    learning_rate_factor,
+    matrix_views,
+    rounding_note,
+)
 
 MUON = OptimizerConfig(name="muon", learning_rate=0.02, adamw_learning_rate=0.003, weight_decay=0.1)
 
@@ -147,6 +157,29 @@ def test_a_restored_optimizer_goes_on_exactly(config):
             s.step()
     pairs = zip(model.named_parameters(), other.parameters(), strict=True)
     assert [name for (name, a), b in pairs if not torch.equal(a, b)] == []
+
+
+def test_updates_that_bfloat16_would_swallow_are_told():
+    """And they are swallowed: at this rate, 20 equal gradients leave nearly all weights as they were."""
+    half, config = ModelConfig(dtype="bfloat16"), OptimizerConfig(learning_rate=1e-6)
+    assert "rl.optimizer.state rounds stochastically" in rounding_note(half, config, stage="rl")
+    muon = replace(config, name="muon")
+    assert "long_cot.optimizer.name: adamw with" in rounding_note(half, muon, stage="long_cot")
+    for model, optimizer in (
+        (ModelConfig(), config),
+        (replace(half, lora=LoraConfig()), config),
+        (half, replace(config, state="8bit")),
+        (half, replace(config, learning_rate=1e-3)),
+    ):
+        assert rounding_note(model, optimizer, stage="rl") is None
+    for chosen in (config, muon):
+        layer = torch.nn.Linear(64, 64, bias=False, dtype=torch.bfloat16)
+        torch.nn.init.normal_(layer.weight, std=0.02, generator=torch.Generator().manual_seed(0))
+        before, step = layer.weight.detach().clone(), build_optimizer(layer, chosen)
+        for _ in range(20):
+            layer.weight.grad = torch.ones_like(layer.weight)
+            step.step()
+        assert float((layer.weight == before).float().mean()) > 0.9
 
 
 def test_the_schedule_steers_both_parts(model):
