@@ -6,9 +6,10 @@ engines, checkpoints of stages and exports get merged weights under the model's 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft import LoraConfig as PeftConfig
@@ -20,6 +21,7 @@ from torch import nn
 from configs.model import LoraConfig, ModelConfig
 from rl.errors import UserError
 
+ModelT = TypeVar("ModelT", bound=nn.Module)
 _NAME = "default"
 _MODULES: Mapping[str, str] = {  # a recipe's target -> the modules, as a regular expression over full names
     "attention": r".*language_model.*\.self_attn\.(q_proj|q_a_proj|q_b_proj|kv_a_proj_with_mqa|kv_b_proj|o_proj)",
@@ -44,12 +46,20 @@ def prepare_training(model: nn.Module, config: ModelConfig, *, base: str) -> Non
     _freeze(model, config.freeze)
 
 
-def merged_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The model's state dict under its own names, with `W + scale B A` for every adapted weight.
+def merged_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The model's state dict under its own names, with `W + scale B A` for every adapted weight, one after the other.
 
-    Without adapters it is the state dict itself, not a copy.
+    What is not adapted comes as it is, not as a copy. Merged weights are new: routed experts would be a second model,
+    so take each off the device before the next.
     """
-    return merge(model.state_dict(), {name: adapter_delta(layer) for name, layer in adapted_layers(model)})
+    layers = dict(adapted_layers(model))
+    for name, tensor in _without_adapters(model.state_dict()).items():
+        yield name, _add(tensor, adapter_delta(layers[name])) if name in layers else tensor
+
+
+def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """`merged_weights` on the CPU, for `save_pretrained`."""
+    return {name: tensor.detach().cpu() for name, tensor in merged_weights(model)}
 
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
@@ -66,8 +76,16 @@ def adapter_delta(layer: Any) -> torch.Tensor:
 
 def merge(state: Mapping[str, torch.Tensor], deltas: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A state dict under the names that the model had before adapters, with `deltas` added by name."""
-    merged = {_plain(name): tensor for name, tensor in state.items() if "lora_" not in name}
-    return merged | {name: (merged[name] + delta).to(merged[name].dtype) for name, delta in deltas.items()}
+    merged = _without_adapters(state)
+    return merged | {name: _add(merged[name], delta) for name, delta in deltas.items()}
+
+
+def copy_model(model: ModelT) -> ModelT:
+    """A deep copy, but for frozen parameters, which stay the model's own: nothing ever changes them.
+
+    With adapters, or frozen parts, a second model so takes little memory, and little room in a checkpoint.
+    """
+    return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
 
 
 def save_adapters(model: nn.Module, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
@@ -113,6 +131,15 @@ def _freeze(model: nn.Module, patterns: Sequence[str]) -> None:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"model.freeze = {list(patterns)}: nothing is left to train; freeze less")
+
+
+def _without_adapters(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {_plain(name): tensor for name, tensor in state.items() if "lora_" not in name}
+
+
+def _add(weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """Their sum, in the finer of both types, as the weight's."""
+    return (weight + delta).to(weight.dtype)
 
 
 def _plain(name: str) -> str:

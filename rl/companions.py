@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
+from rl.adapters import copy_model
 from rl.batch import ImageSet, make_micro_batch
 from rl.critic import Critic
 from rl.forward import encode, response_hidden
@@ -44,7 +44,7 @@ class Companions:
         self._asks_policy = loss.correction is not None
         self.reference: KimiVLForConditionalGeneration | None = None
         if compares and parts.reference != "iteration":
-            self.reference = copy.deepcopy(policy).eval().requires_grad_(False)
+            self.reference = copy_model(policy).eval().requires_grad_(False)
         self._means: dict[str, torch.Tensor] = {}  # of an `ema` reference, in float32, once it has moved
         self.critic: Critic | None = None
         if parts.critic is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 from configs.algorithms import CriticConfig
 from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
+from rl.adapters import copy_model
 from rl.batch import ImageSet
 from rl.forward import EncodedImages, encode, response_hidden
 from rl.losses.inputs import LossOutput
@@ -81,7 +81,7 @@ class Critic:
         total_steps: int,
     ) -> None:
         self.config = config
-        self.backbone = copy.deepcopy(policy).train() if config.backbone == "own" else None
+        self.backbone = copy_model(policy).train() if config.backbone == "own" else None
         self.head = ValueHead(policy.config.text_config.hidden_size).to(policy.device)
         rate = config.value_learning_rate or min(5 * optimizer.learning_rate, _HIGHEST_USUAL)
         own = [p for p in self.backbone.parameters() if p.requires_grad] if self.backbone is not None else []

@@ -16,7 +16,7 @@ from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from kimi_vl.packing import use_packed_attention
-from rl.adapters import merged_weights, save_adapters
+from rl.adapters import merged_state, merged_weights, save_adapters
 from rl.batch import ImageSet, collect_images, make_micro_batch, split_by_tokens
 from rl.checkpoint import random_state
 from rl.companions import Companions
@@ -310,7 +310,7 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Write the policy, adapters merged, as a model's folder."""
-        self.model.save_pretrained(folder, state_dict=merged_weights(self.model))
+        self.model.save_pretrained(folder, state_dict=merged_state(self.model))
 
     def save_adapters(self, folder: Path) -> None:
         """Write the adapters alone, if there are any."""
@@ -324,7 +324,7 @@ def numpy_weights(model: nn.Module) -> dict[str, np.ndarray]:
     """A copy of a model's merged weights as arrays. numpy has no bfloat16: they go as float32, which is exact."""
     return {
         name: (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy().copy()
-        for name, t in merged_weights(model).items()
+        for name, t in merged_weights(model)
     }
 
 

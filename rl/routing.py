@@ -58,7 +58,12 @@ def balance_term(routing: Routing, micro: MicroBatch, *, coef: float, step_seque
         torch.arange(len(micro.segments)), torch.tensor([s.length for s in micro.segments])
     )
     members = torch.zeros(len(micro.lengths), len(micro.segments))
-    members[micro.sequence_ids, segments[micro.predictors]] = 1  # a response belongs to its prompt and to itself
+    members[micro.sequence_ids, segments[micro.predictors]] = 1
+    at = {segment.start: index for index, segment in enumerate(micro.segments)}
+    for index, segment in enumerate(micro.segments):
+        if segment.prefix_length:  # the prompt belongs to its answer, also where its last token predicts a masked one
+            members[:, at[segment.prefix_start]] += members[:, index]
+    members.clamp_(max=1)
     total = torch.zeros(())
     for routes in routing.seen.values():
         assert routes.scores is not None, "the routers were not asked for their scores"

@@ -14,7 +14,7 @@ from configs.schema import RunConfig, SFTConfig
 from kimi_vl import (
     KimiVLForConditionalGeneration,
 )
-from rl.adapters import merged_weights, prepare_training, save_adapters
+from rl.adapters import merged_state, prepare_training, save_adapters
 from rl.console import StageProgress
 from rl.evaluate import EvalResult, evaluate, request_seed
 from rl.export import known_licence, write_export
@@ -91,7 +91,7 @@ def _run_stage(parts: Parts, name: str, stage: SFTConfig | RLConfig, model_path:
         resumed, final = reinforce(parts, stage, model_path)
     seconds = time.monotonic() - began
     target = parts.folder.stage(name) / "model"
-    final.save_pretrained(target, state_dict=merged_weights(final))
+    final.save_pretrained(target, state_dict=merged_state(final))
     parts.processor.save_pretrained(target)
     result, answers = evaluate_model(parts, final)
     parts.metrics.write(f"held_out/{name}", 0, result.metrics())

@@ -180,7 +180,7 @@ def _build(spec: RankSpec, mesh: Any) -> RankLearner:
 
 
 def _leave_to_the_first(skipped: SkippedUpdate) -> None:
-    """Every rank holds the same; one writes it."""
+    """The first rank holds the weights, and writes them."""
 
 
 def _options(ranks: int) -> dict[str, Any]:

@@ -132,9 +132,12 @@ class RankLearner(Learner):
         return sharded_logprobs(model, hidden, targets, temperature=self.config.temperature, barred=self._barred)
 
     def _skipped(self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]) -> SkippedUpdate:
-        """With whole tensors, which one process can replay; all ranks must ask."""
+        """With whole tensors on the first rank, which one process can replay; all ranks must ask."""
         shards = super()._skipped(batch, number, random, figures)
-        return replace(shards, weights=whole_tree(shards.weights), critic=whole_tree(shards.critic))
+        first = self._first
+        return replace(
+            shards, weights=whole_tree(shards.weights, keep=first), critic=whole_tree(shards.critic, keep=first)
+        )
 
     # Checkpoints
 

@@ -86,13 +86,19 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_tree(value: Any) -> Any:
-    """A nested state with every tensor whole and on the CPU; all ranks must ask together."""
+def whole_tree(value: Any, *, keep: bool = True) -> Any:
+    """A nested state with every tensor whole and on the CPU where `keep`, else None; all ranks must ask together.
+
+    One tensor after the other is made whole on the device.
+    """
     if isinstance(value, dict):
-        return {key: whole_tree(inner) for key, inner in value.items()}
+        return {key: whole_tree(inner, keep=keep) for key, inner in value.items()}
     if isinstance(value, list):
-        return [whole_tree(inner) for inner in value]
-    return whole(value).detach().cpu() if isinstance(value, torch.Tensor) else value
+        return [whole_tree(inner, keep=keep) for inner in value]
+    if not isinstance(value, torch.Tensor):
+        return value
+    made = whole(value)
+    return made.detach().cpu() if keep else None
 
 
 @torch.no_grad()

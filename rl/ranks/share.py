@@ -20,6 +20,7 @@ from rl.types import Sample
 from rollouts.types import Prompt
 
 Parts = list[list[Sample]]  # micro-batches
+_IMPOSSIBLE = np.float32(-1e4)  # a log-prob
 
 
 def share_out(samples: Sequence[Sample], *, ranks: int, budget: int) -> list[Parts]:
@@ -45,7 +46,11 @@ def has_images(samples: Iterable[Sample]) -> bool:
 
 
 def filler(token_id: int, columns: Iterable[str]) -> Sample:
-    """One token after a prompt of one token, with the named columns: for a forward pass that only keeps step."""
+    """One token after a prompt of one token, with the named columns: for a forward pass that only keeps step.
+
+    Its loss gets no weight, but must be finite: the reference finds the token all but impossible, since a KL of an
+    unlikely token that the reference finds likely overflows.
+    """
     prompt = Prompt(
         task=Task(id="filler", source="filler", question="", answer=""),
         input_ids=np.array([token_id]),
@@ -58,7 +63,7 @@ def filler(token_id: int, columns: Iterable[str]) -> Sample:
         token_ids=np.array([token_id]),
         old_logprobs=nothing,
         advantage=0.0,
-        columns=dict.fromkeys(columns, nothing),
+        columns={name: nothing + _IMPOSSIBLE if name == "reference_logprobs" else nothing for name in columns},
     )
 
 

@@ -309,5 +309,5 @@ def skipped_step(mesh, settings):
     before, samples = learner.weights(), draw(learner, "uneven")
     learner.update([replace(samples[0], advantage=float("nan")), *samples[1:]])
     (skipped,) = kept
-    weights = {name: tensor.numpy() for name, tensor in skipped.weights.items()}
+    weights = {name: t if t is None else t.numpy() for name, t in skipped.weights.items()}
     return before, weights, (skipped.reason, len(skipped.samples), len(samples))

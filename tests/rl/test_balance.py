@@ -1,5 +1,8 @@
 """The sequence-wise balance loss: hand-computed, by autograd, over packed prompts, and in the learner."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from rl_helpers import build_model, make_learner, make_samples
@@ -76,3 +79,10 @@ def test_the_learner_adds_it_whatever_the_micro_batches(rng, model):
         assert same["balance_loss"] == pytest.approx(metrics["balance_loss"], rel=1e-5)
     double, _ = gates(samples, 1.0)
     assert torch.allclose(double - without, 2 * (whole - without), atol=1e-6)
+
+
+def test_a_masked_first_token_leaves_the_sequence_whole(rng, model):
+    """A sequence is its prompt and its answer, also where a part of the answer is not learnt from."""
+    samples = [s for s in make_samples(rng, model) if len(s.token_ids) > 2]
+    masked = [replace(s, mask=np.arange(len(s.token_ids)) > 0) for s in samples]
+    assert gates(masked, 0.5)[1]["balance_loss"] == pytest.approx(gates(samples, 0.5)[1]["balance_loss"], rel=1e-5)

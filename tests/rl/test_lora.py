@@ -1,6 +1,8 @@
 """LoRA: only adapters learn, merged weights compute what the adapted model computes, and peft reads what is saved."""
 
 import copy
+import io
+import weakref
 
 import numpy as np
 import pytest
@@ -8,11 +10,12 @@ import torch
 from peft import PeftModel
 from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples
 
+from configs.algorithms import CriticConfig, KLConfig, LossConfig
 from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
-from rl.adapters import merged_weights, prepare_training, save_adapters
+from rl.adapters import adapted_layers, merged_weights, prepare_training, save_adapters
 from rl.errors import UserError
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Request
@@ -39,7 +42,7 @@ def logits(model):
 @pytest.mark.parametrize("targets", [("attention",), ("mlp",), ("experts",), ("attention", "experts"), ALL.targets])
 def test_merged_weights_compute_the_same(targets):
     model, plain = adapted(LoraConfig(rank=3, alpha=7.5, targets=targets)), build_model()
-    merged = merged_weights(model)
+    merged = dict(merged_weights(model))
     assert merged.keys() == plain.state_dict().keys()
     if targets != ("vision",):
         assert not torch.allclose(logits(plain), logits(model), atol=1e-4), "the adapters change something"
@@ -95,16 +98,50 @@ def test_adapters_of_bfloat16_weights_are_float32(rng, targets):
     learner.update(samples)
     still = [float((trained[n] == before[n]).float().mean()) for n in trained if "lora_A" in n]
     assert max(still) < 0.2
-    assert {t.dtype for t in merged_weights(model).values()} == {
+    assert {t.dtype for t in dict(merged_weights(model)).values()} == {
         t.dtype for t in build_model(dtype=torch.bfloat16).state_dict().values()
     }
+
+
+def test_merged_weights_come_one_by_one():
+    """Routed experts are nine weights in ten: all of them merged at once would be a second model on the device."""
+    model, alive = adapted(), []
+    for name, tensor in merged_weights(model):
+        new = tensor.data_ptr() not in {t.data_ptr() for t in model.state_dict().values()}
+        assert new == (name in dict(adapted_layers(model)))
+        alive = [ref for ref in alive if ref() is not None]
+        assert len(alive) <= 1, "the one before is still being given away"
+        alive += [weakref.ref(tensor)] if new else []
+
+
+def test_reference_and_critic_share_what_is_frozen(rng):
+    """With adapters they are small beside the model, in memory and in a checkpoint; what learns is their own."""
+    loss = LossConfig(algorithm="ppo", kl=KLConfig(coef=0.1), critic=CriticConfig(backbone="own"))
+    learner = make_learner(adapted(), loss=loss)
+    policy = dict(learner.model.named_parameters())
+    for other in (learner.companions.reference, learner.companions.critic.backbone):
+        for name, parameter in other.named_parameters():
+            assert (parameter.data_ptr() == policy[name].data_ptr()) == ("lora_" not in name), name
+    size = len(pickled(learner.state_dict()))
+    assert size < 1.9 * len(pickled(learner.model.state_dict())), "three whole models would be above 3"
+    restored = make_learner(adapted(), loss=loss)
+    restored.load_state_dict(torch.load(io.BytesIO(pickled(learner.state_dict())), weights_only=False))
+    assert {n: p.data_ptr() for n, p in restored.companions.reference.named_parameters() if "lora_" not in n} == {
+        n: p.data_ptr() for n, p in restored.model.named_parameters() if "lora_" not in n
+    }
+
+
+def pickled(state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 def test_a_saved_policy_is_a_plain_model(rng, tmp_path):
     model = adapted()
     make_learner(model).save(tmp_path)
     loaded = load_model(str(tmp_path))
-    merged = merged_weights(model)
+    merged = dict(merged_weights(model))
     assert not [name for name, tensor in loaded.state_dict().items() if not torch.equal(tensor, merged[name])]
 
 

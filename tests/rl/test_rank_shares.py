@@ -4,11 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.types import Task
-from rl.ranks.share import share_out
+from rl.losses.terms import kl_estimate
+from rl.ranks.share import filler, share_out
 from rl.types import Sample
 from rollouts.types import Prompt
 
@@ -69,3 +71,12 @@ def test_a_lone_group_is_cut_so_that_no_rank_waits(ranks, most):
 
 def test_nothing_is_dealt_of_nothing():
     assert share_out([], ranks=3, budget=10) == [[], [], []]
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_a_fillers_divergence_is_finite_however_unlikely_its_token(estimator):
+    """0 times infinity would be NaN on that rank, and so in everybody's gradient."""
+    [reference] = filler(3, ["reference_logprobs"]).columns["reference_logprobs"]
+    policy = torch.tensor(-900.0, requires_grad=True)
+    (0.0 * kl_estimate(policy - reference, estimator)).backward()
+    assert policy.grad == 0
