@@ -1,17 +1,18 @@
-"""Samples to micro-batches: packed without padding under a budget of tokens, each prompt once for its samples."""
+"""Samples to minibatches, and to micro-batches packed under a budget of tokens, each prompt once for its samples."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 
 from kimi_vl.packing import Segment
+from rl.losses.inputs import LossInputs
 from rl.routing import place_experts
-from rl.types import Answer, MicroBatch, PackedRow, Sample
+from rl.types import Answer, MicroBatch, PackedRow, Sample, StepBatch
 from rollouts.types import Prompt
 
 
@@ -22,11 +23,41 @@ class ImageSet:
     pixel_values: torch.Tensor  # [P, 3, 14, 14]
     grids: torch.Tensor  # [N, 2]
     offsets: dict[int, torch.Tensor]  # id(prompt) -> rows of the features that fill its placeholders
+    parts: tuple[slice, ...]  # of the images: those that pass the tower together; an empty one keeps step with others
+
+    def part(self, images: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches and grids of some images, or of a grey one in place of none."""
+        if images.start == images.stop:
+            return torch.zeros(4, *self.pixel_values.shape[1:]), torch.tensor([[2, 2]])
+        ends = [0, *self.grids.prod(-1).cumsum(0).tolist()]
+        return self.pixel_values[ends[images.start] : ends[images.stop]], self.grids[images]
 
 
-def collect_images(answers: Sequence[Answer], *, merged: int = 4) -> ImageSet | None:
-    """Gather each distinct prompt's patches once; None if no prompt has an image. `merged` patches make a token."""
-    prompts: dict[int, Prompt] = {id(a.prompt): a.prompt for a in answers if len(a.prompt.image_grid_hws)}
+def images_of(answers: Sequence[Answer]) -> dict[int, Prompt]:
+    """The distinct prompts that have images, by id."""
+    return {id(a.prompt): a.prompt for a in answers if len(a.prompt.image_grid_hws)}
+
+
+def image_parts(prompts: Iterable[Prompt], *, budget: int | None) -> tuple[slice, ...]:
+    """Runs of the prompts' images of at most `budget` patches (one image at least); all in one without a budget."""
+    parts: list[slice] = []
+    left = 0
+    patches = [int(count) for prompt in prompts for count in prompt.image_grid_hws.prod(-1)]
+    for at, count in enumerate(patches):
+        if not parts or (budget is not None and count > left):
+            parts.append(slice(at, at))
+            left = budget or 0
+        parts[-1] = slice(parts[-1].start, at + 1)
+        left -= count
+    return tuple(parts)
+
+
+def collect_images(answers: Sequence[Answer], *, budget: int | None = None, merged: int = 4) -> ImageSet | None:
+    """Gather each distinct prompt's patches once; None if no prompt has an image. `merged` patches make a token.
+
+    `budget`: patches that pass the tower together where gradients are kept, see `rl.forward.EncodedImages`.
+    """
+    prompts = images_of(answers)
     if not prompts:
         return None
     offsets, start = {}, 0
@@ -38,7 +69,21 @@ def collect_images(answers: Sequence[Answer], *, merged: int = 4) -> ImageSet | 
         pixel_values=torch.from_numpy(np.concatenate([p.pixel_values for p in prompts.values()])),
         grids=torch.from_numpy(np.concatenate([p.image_grid_hws for p in prompts.values()])),
         offsets=offsets,
+        parts=image_parts(prompts.values(), budget=budget),
     )
+
+
+def deal(samples: Sequence[Sample], count: int, rng: np.random.Generator) -> list[list[Sample]]:
+    """Deal whole groups into `count` minibatches in a seeded order; empty ones are left out."""
+    groups: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[id(sample.prompt)].append(sample)
+    ordered = list(groups.values())
+    order = rng.permutation(len(ordered)) if count > 1 else range(len(ordered))
+    parts: list[list[Sample]] = [[] for _ in range(count)]
+    for position, index in enumerate(order):
+        parts[position % count].extend(ordered[index])
+    return [part for part in parts if part]
 
 
 def split_by_tokens(samples: Sequence[Sample], *, budget: int) -> list[list[Sample]]:
@@ -129,6 +174,28 @@ def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> Micr
         imitated=torch.tensor([s.imitated for s in samples]),
         columns={name: _flat([s.columns[name][s.learnt] for s in samples]) for name in samples[0].columns},
         experts=place_experts(samples, predictor_positions(samples), len(row.input_ids)),
+    )
+
+
+def loss_inputs(
+    micro: MicroBatch, logprobs: torch.Tensor, entropy: torch.Tensor, batch: StepBatch, *, max_tokens: int
+) -> LossInputs:
+    """A micro-batch as the losses read it, beside the step's counts."""
+    device = logprobs.device
+    columns = {name: c.to(device) for name, c in micro.columns.items() if name not in ("old_values", "returns")}
+    return LossInputs(
+        logprobs=logprobs,
+        old_logprobs=micro.old_logprobs.to(device),
+        advantages=micro.advantages.to(device),
+        sequence_ids=micro.sequence_ids.to(device),
+        lengths=micro.lengths.to(device),
+        step_sequences=batch.sequences,
+        step_tokens=batch.tokens,
+        max_tokens=max_tokens,
+        entropy=entropy,
+        imitated=micro.imitated.to(device),
+        step_imitated_tokens=batch.imitated_tokens,
+        **columns,
     )
 
 

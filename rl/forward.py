@@ -14,11 +14,15 @@ from rl.types import PackedRow
 class EncodedImages:
     """The images of a step through one model's vision tower, once, whatever the micro-batches.
 
-    Micro-batches read `features`, a leaf; `backward` sends the gradient that they left there through the tower.
+    Micro-batches read `features`, a leaf; `backward` sends the gradient that they left there through the tower. Where
+    the images are in several parts, no activations are kept: each part passes again in `backward`.
     """
 
     def __init__(self, model: KimiVLForConditionalGeneration, images: ImageSet | None) -> None:
-        self._encoded = encode(model, images)
+        self._model, self._images = model, images
+        self._learns = torch.is_grad_enabled() and _tower_learns(model)
+        with torch.set_grad_enabled(self._learns and images is not None and len(images.parts) == 1):
+            self._encoded = encode(model, images)
         self.features = self._encoded.detach().requires_grad_() if self._encoded is not None else None
 
     def backward(self) -> None:
@@ -26,16 +30,31 @@ class EncodedImages:
 
         Features that no micro-batch read have a gradient of 0: on several ranks the tower takes part all the same.
         """
-        if self._encoded is None or self.features is None or not self._encoded.requires_grad:
+        if self._images is None or self._encoded is None or self.features is None or not self._learns:
             return
-        self._encoded.backward(torch.zeros_like(self.features) if self.features.grad is None else self.features.grad)
+        gradient = torch.zeros_like(self.features) if self.features.grad is None else self.features.grad
+        if self._encoded.requires_grad:
+            self._encoded.backward(gradient)
+            return
+        start = 0
+        for part in self._images.parts:
+            again = _encode_part(self._model, self._images, part)
+            again.backward(gradient[start : start + len(again)])
+            start += len(again)
 
 
 def encode(model: KimiVLForConditionalGeneration, images: ImageSet | None) -> torch.Tensor | None:
     """Features of all images of the step, with their graph."""
     if images is None:
         return None
-    return model.encode_images(images.pixel_values.to(model.device, model.dtype), images.grids.to(model.device))
+    return torch.cat([_encode_part(model, images, part) for part in images.parts])
+
+
+def _encode_part(model: KimiVLForConditionalGeneration, images: ImageSet, part: slice) -> torch.Tensor:
+    """Features of a part; of an empty one none, for which a grey image passes."""
+    patches, grids = images.part(part)
+    features = model.encode_images(patches.to(model.device, model.dtype), grids.to(model.device))
+    return features if part.start < part.stop else features[:0]
 
 
 def response_hidden(
@@ -66,3 +85,8 @@ def response_hidden(
 
 def _language_learns(model: KimiVLForConditionalGeneration) -> bool:
     return any(p.requires_grad for p in (*model.model.language_model.parameters(), *model.lm_head.parameters()))
+
+
+def _tower_learns(model: KimiVLForConditionalGeneration) -> bool:
+    parts = (model.model.vision_tower, model.model.mm_projector)
+    return any(p.requires_grad for part in parts for p in part.parameters())

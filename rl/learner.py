@@ -17,12 +17,12 @@ from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration
 from kimi_vl.packing import use_packed_attention
 from rl.adapters import merged_state, merged_weights, save_adapters
-from rl.batch import ImageSet, collect_images, make_micro_batch, split_by_tokens
+from rl.batch import ImageSet, collect_images, deal, loss_inputs, make_micro_batch, split_by_tokens
 from rl.checkpoint import random_state
 from rl.companions import Companions
 from rl.forward import EncodedImages, encode, response_hidden
 from rl.logprobs import token_logprobs
-from rl.losses import LossInputs, LossOutput, policy_loss
+from rl.losses import LossOutput, policy_loss
 from rl.optim import advance, build_optimizer, build_schedule, clip_gradients, set_learning_rate
 from rl.routing import RouterStatistics, balance_term, routing_of
 from rl.spikes import OnSkip, SkippedUpdate, SpikeGuard
@@ -44,7 +44,7 @@ class LearnerConfig:
     max_new_tokens: int  # the rollouts' limit, which Dr.GRPO divides by
     epochs: int = 1
     minibatches: int = 1
-    micro_batch_tokens: int = 16_384  # packed tokens of one forward pass
+    micro_batch_tokens: int = 16_384  # packed tokens of one forward pass, and patches of one pass of the tower
     spike_threshold: float = 0.0  # times the usual gradient norm; 0: no step is skipped for its size
     seed: int = 0
 
@@ -106,20 +106,7 @@ class Learner:
 
         Tokens that are not learnt from (inserted, or older than version `oldest`) are context here as in the update.
         """
-        completions = [(group.prompt, m.rollout.completion) for group in groups for m in group.members]
-        masks = [completion.mask_from(oldest) for _, completion in completions]
-        blank = [
-            Sample(
-                prompt=prompt,
-                token_ids=c.token_ids,
-                mask=None if mask.all() else mask,
-                old_logprobs=c.policy_logprobs,
-                advantage=0.0,
-                experts=c.routed_experts,
-            )
-            for (prompt, c), mask in zip(completions, masks, strict=True)
-            if mask.any()
-        ]
+        masks, blank = _without_advantages(groups, oldest)
         by_sample = self.companions.annotate(self.model, blank, self._plan(blank), lambda *args: self._head(*args)[0])
         found = iter(self._in_order(blank, by_sample))
         notes = (next(found).spread(mask) if mask.any() else Annotation() for mask in masks)
@@ -127,7 +114,8 @@ class Learner:
 
     def _plan(self, samples: Sequence[Sample]) -> tuple[list[list[Sample]], ImageSet | None]:
         """The micro-batches that this process runs of some samples, and their images."""
-        return split_by_tokens(samples, budget=self.config.micro_batch_tokens), collect_images(samples)
+        budget = self.config.micro_batch_tokens
+        return split_by_tokens(samples, budget=budget), collect_images(samples, budget=budget)
 
     def _in_order(self, samples: Sequence[Sample], found: Mapping[int, T]) -> list[T]:
         """What was found for each sample, by `id(sample)`, as a list."""
@@ -160,7 +148,7 @@ class Learner:
         # Stochastic rounding draws from generators that no checkpoint holds: a GPU's, and those of other ranks.
         torch.manual_seed(int(np.random.default_rng([self.config.seed, self.version, 1]).integers(2**62)))
         for _ in range(self.config.epochs if samples else 0):
-            for part in _minibatches(samples, self.config.minibatches, rng):
+            for part in deal(samples, self.config.minibatches, rng):
                 done = len(metrics["grad_norm"])
                 for name, value in self._optimizer_step(StepBatch(samples=tuple(part)), number=done + 1).items():
                     metrics[name].append(value)
@@ -233,7 +221,7 @@ class Learner:
             hidden = response_hidden(self.model, micro, encoded.features, routing=routing)
             logprobs, entropy = self._head(self.model, hidden, micro)
         output = policy_loss(
-            _loss_inputs(micro, logprobs, entropy, batch, max_tokens=self.config.max_new_tokens), self.config.loss
+            loss_inputs(micro, logprobs, entropy, batch, max_tokens=self.config.max_new_tokens), self.config.loss
         )
         if coef:
             output += balance_term(routing, micro, coef=coef, step_sequences=batch.sequences)
@@ -328,39 +316,23 @@ def numpy_weights(model: nn.Module) -> dict[str, np.ndarray]:
     }
 
 
-def _minibatches(samples: Sequence[Sample], count: int, rng: np.random.Generator) -> list[list[Sample]]:
-    """Deal whole groups into `count` parts in a seeded order; empty parts are left out."""
-    groups: dict[int, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[id(sample.prompt)].append(sample)
-    ordered = list(groups.values())
-    order = rng.permutation(len(ordered)) if count > 1 else range(len(ordered))
-    parts: list[list[Sample]] = [[] for _ in range(count)]
-    for position, index in enumerate(order):
-        parts[position % count].extend(ordered[index])
-    return [part for part in parts if part]
-
-
-def _loss_inputs(
-    micro: MicroBatch, logprobs: torch.Tensor, entropy: torch.Tensor, batch: StepBatch, *, max_tokens: int
-) -> LossInputs:
-    """A micro-batch as the losses read it, beside the step's counts."""
-    device = logprobs.device
-    columns = {name: c.to(device) for name, c in micro.columns.items() if name not in ("old_values", "returns")}
-    return LossInputs(
-        logprobs=logprobs,
-        old_logprobs=micro.old_logprobs.to(device),
-        advantages=micro.advantages.to(device),
-        sequence_ids=micro.sequence_ids.to(device),
-        lengths=micro.lengths.to(device),
-        step_sequences=batch.sequences,
-        step_tokens=batch.tokens,
-        max_tokens=max_tokens,
-        entropy=entropy,
-        imitated=micro.imitated.to(device),
-        step_imitated_tokens=batch.imitated_tokens,
-        **columns,
-    )
+def _without_advantages(groups: Sequence[Group], oldest: int) -> tuple[list[np.ndarray], list[Sample]]:
+    """Which tokens of every member are learnt from, and samples of those members that have any."""
+    completions = [(group.prompt, m.rollout.completion) for group in groups for m in group.members]
+    masks = [completion.mask_from(oldest) for _, completion in completions]
+    samples = [
+        Sample(
+            prompt=prompt,
+            token_ids=c.token_ids,
+            mask=None if mask.all() else mask,
+            old_logprobs=c.policy_logprobs,
+            advantage=0.0,
+            experts=c.routed_experts,
+        )
+        for (prompt, c), mask in zip(completions, masks, strict=True)
+        if mask.any()
+    ]
+    return masks, samples
 
 
 def _add_statistics(

@@ -19,14 +19,14 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from kimi_vl import KimiVLForConditionalGeneration
 from rl.adapters import save_adapters
-from rl.batch import ImageSet, collect_images
+from rl.batch import ImageSet
 from rl.forward import EncodedImages
 from rl.learner import Learner, LearnerConfig
 from rl.optim import build_schedule
 from rl.ranks.checkpoint import cut_model, cut_optimizer, read_shards, write_shards
 from rl.ranks.muon import ShardedMuonWithAdamW
 from rl.ranks.parallel import gather, gather_adapters, rebind, shard, shard_whole, sharded_logprobs, whole_tree
-from rl.ranks.share import filler, grey_image, has_images, share_out
+from rl.ranks.share import filler, share_of_images, share_out
 from rl.routing import RouterStatistics
 from rl.spikes import OnSkip, SkippedUpdate
 from rl.types import MicroBatch, Sample, StepBatch
@@ -82,12 +82,11 @@ class RankLearner(Learner):
     # This rank's share
 
     def _plan(self, samples: Sequence[Sample]) -> tuple[list[list[Sample]], ImageSet | None]:
-        """This rank's micro-batches, as many as any rank has; and its images, a grey one where only others have any."""
-        shares = share_out(samples, ranks=self.mesh.size(), budget=self.config.micro_batch_tokens)
+        """This rank's micro-batches, as many as any rank has; and its images, in as many parts as any rank's."""
+        budget = self.config.micro_batch_tokens
+        shares = share_out(samples, ranks=self.mesh.size(), budget=budget)
         own = shares[self.mesh.get_local_rank()]
-        images = collect_images([sample for part in own for sample in part])
-        if images is None and has_images(samples):
-            images = grey_image()
+        images = share_of_images(shares, self.mesh.get_local_rank(), budget=budget)
         if samples:
             self._filler = filler(int(self._filler.token_ids[0]), samples[0].columns)
         missing = max(len(share) for share in shares) - len(own)

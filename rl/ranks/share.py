@@ -2,7 +2,7 @@
 
 All ranks must make the same calls in the same order, or their collectives do not meet. So each gets as many
 micro-batches as the rank with the most: those that are missing are filled with one token whose loss has no weight,
-and a rank without images sends a small grey one through the tower.
+and a rank whose images are fewer sends a small grey one through the tower.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from rewards.types import Task
-from rl.batch import ImageSet, split_by_tokens
+from rl.batch import ImageSet, collect_images, image_parts, images_of, split_by_tokens
 from rl.types import Sample
 from rollouts.types import Prompt
 
 Parts = list[list[Sample]]  # micro-batches
 _IMPOSSIBLE = np.float32(-1e4)  # a log-prob
+_NO_IMAGE = ImageSet(
+    pixel_values=torch.zeros(0, 3, 14, 14), grids=torch.zeros(0, 2, dtype=torch.long), offsets={}, parts=()
+)
 
 
 def share_out(samples: Sequence[Sample], *, ranks: int, budget: int) -> list[Parts]:
@@ -40,9 +44,15 @@ def share_out(samples: Sequence[Sample], *, ranks: int, budget: int) -> list[Par
     return [sorted(split_by_tokens(share, budget=budget), key=_packed, reverse=True) for share in shares]
 
 
-def has_images(samples: Iterable[Sample]) -> bool:
-    """Whether any sample asks about an image."""
-    return any(len(sample.prompt.image_grid_hws) for sample in samples)
+def share_of_images(shares: Sequence[Parts], rank: int, *, budget: int) -> ImageSet | None:
+    """A rank's images, in as many parts as those of any rank: where it has fewer, or none, a grey image passes."""
+    every = [[sample for part in share for sample in part] for share in shares]
+    most = max(len(image_parts(images_of(samples).values(), budget=budget)) for samples in every)
+    if not most:
+        return None
+    images = collect_images(every[rank], budget=budget) or _NO_IMAGE
+    missing = most - len(images.parts)
+    return replace(images, parts=images.parts + (slice(0, 0),) * missing)
 
 
 def filler(token_id: int, columns: Iterable[str]) -> Sample:
@@ -65,11 +75,6 @@ def filler(token_id: int, columns: Iterable[str]) -> Sample:
         advantage=0.0,
         columns={name: nothing + _IMPOSSIBLE if name == "reference_logprobs" else nothing for name in columns},
     )
-
-
-def grey_image() -> ImageSet:
-    """The smallest image there is, which fills no placeholder."""
-    return ImageSet(pixel_values=torch.zeros(4, 3, 14, 14), grids=torch.tensor([[2, 2]]), offsets={})
 
 
 def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:

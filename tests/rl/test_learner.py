@@ -14,10 +14,9 @@ from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from rl.adapters import prepare_training
-from rl.batch import collect_images, make_micro_batch, split_by_tokens
+from rl.batch import collect_images, deal, make_micro_batch, split_by_tokens
 from rl.errors import UserError
 from rl.forward import encode, response_hidden
-from rl.learner import _minibatches
 from rl.losses import LossInputs, policy_loss
 from rl.types import Sample
 from rollouts.engines.sampling import barred_token_mask, policy_logprobs
@@ -135,6 +134,24 @@ def test_images_pass_the_tower_once_an_optimizer_step(rng, model):
     assert patches == [sum(len(p.pixel_values) for p in prompts)] * 2
 
 
+@pytest.mark.parametrize(("freeze", "passes"), [((), 2), (("vision_tower", "mm_projector"), 1)])
+def test_images_above_the_budget_pass_in_parts_and_keep_no_activations(rng, freeze, passes):
+    """4, 8, 8 and 16 patches, where 12 may pass together: once for the features, once for their gradient."""
+    model, patches, kept = build_model(), [], []
+    prepare_training(model, ModelConfig(freeze=freeze), base="")
+    samples = make_samples(rng, model)
+    whole, _ = gradient(samples, model=copy.deepcopy(model))
+    model.model.vision_tower.register_forward_pre_hook(
+        lambda _, args, kwargs: patches.append(len(kwargs.get("pixel_values", args[0] if args else None))),
+        with_kwargs=True,
+    )
+    model.model.vision_tower.register_forward_hook(lambda *_: kept.append(torch.is_grad_enabled()))
+    cut, _ = gradient(samples, model=model, micro_batch_tokens=12)
+    assert distance(cut, whole) < 1e-5
+    assert patches == [12, 8, 16] * passes
+    assert kept == [False] * 3 + [True] * 3 * (passes - 1)
+
+
 def test_a_step_of_text_alone_learns_and_leaves_the_tower(rng, model):
     prompt = make_prompt(rng, model, text=6)
     sample = Sample(prompt=prompt, token_ids=np.array([1, 2]), old_logprobs=np.zeros(2, np.float32), advantage=1.0)
@@ -220,7 +237,7 @@ def test_an_update_makes_good_answers_likelier(rng, model):
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
 def test_minibatches_keep_groups_together(rng, model, count):
     samples = make_samples(rng, model)
-    parts = _minibatches(samples, count, np.random.default_rng(0))
+    parts = deal(samples, count, np.random.default_rng(0))
     assert sorted(id(s) for part in parts for s in part) == sorted(map(id, samples))
     assert len(parts) == min(count, 4), "four prompts"
     prompts = [{id(s.prompt) for s in part} for part in parts]
@@ -368,18 +385,18 @@ def test_a_policy_without_finite_gradients_ends_the_run_also_after_a_restart(rng
 
 def test_checkpointed_layers_give_the_same_gradient(rng, model):
     """Packed, with images encoded once for several micro-batches."""
-    samples = make_samples(rng, model)
-    plain, metrics = gradient(samples, micro_batch_tokens=30)
+    samples = make_samples(rng, model, per_prompt=6)
+    plain, metrics = gradient(samples, micro_batch_tokens=40)
     other = build_model()
     prepare_training(other, ModelConfig(gradient_checkpointing=True), base="tiny")
     forwards = []
     other.model.language_model.layers[1].mlp.gate.register_forward_hook(lambda *_: forwards.append(1))
     towers = []
     other.model.vision_tower.layers[0].attn.register_forward_hook(lambda *_: towers.append(1))
-    again, same = gradient(samples, model=other, micro_batch_tokens=30)
+    again, same = gradient(samples, model=other, micro_batch_tokens=40)
     assert distance(again, plain) == 0
     assert same == metrics
-    parts = len(split_by_tokens(samples, budget=30))
+    parts = len(split_by_tokens(samples, budget=40))
     assert parts > 2
     assert len(forwards) == 2 * parts, "each layer ran again for the backward pass"
     assert len(towers) == 2, "the tower once, and once again"

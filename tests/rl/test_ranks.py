@@ -57,6 +57,14 @@ def test_ranks_have_one_gradient_and_make_one_update(world, kind, batch):
     assert any("vision_tower" in name for name in gradient) == (batch != "text_only")
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_images_that_pass_in_parts_have_the_same_gradient(world):
+    """4, 8 and 8, and 16 patches on ranks, where 8 may pass together: ranks have one, two or no parts of their own."""
+    gradient, *_ = jobs.one_update(None, "fp64", "uneven", jobs.config(micro_batch_tokens=10_000))
+    for own, *_ in jobs.on_ranks(world, jobs.one_update, "fp64", "uneven", jobs.config(micro_batch_tokens=8)):
+        assert distance(own, gradient) < 1e-6
+
+
 RECIPES = {
     "muon": {"optimizer": MUON},
     "clipped": {"optimizer": OptimizerConfig(learning_rate=1e-3, grad_clip=0.01)},
