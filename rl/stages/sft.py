@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -32,6 +34,7 @@ from rollouts.prompts import PromptRenderer
 from rollouts.tasks.mixture import TaskMixture
 
 _WEIGHTS = "weights.pt"
+_HOPELESS = 256  # examples of which none can be rendered: then it is not single bad rows
 
 OnStep = Callable[[int, dict[str, float]], None]
 
@@ -46,20 +49,25 @@ class AnswerCollator:
 
     def __init__(self, tasks: Sequence[Task], renderer: PromptRenderer) -> None:
         self._tasks, self._renderer = tasks, renderer
+        self._rendered = 0
         self.skipped: Counter[str] = Counter()
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Rows `{example, input_ids}` to a packed row and its images; `labels` are the answers' tokens, for counting.
 
-        A task that cannot be rendered is left out, and `skipped` counts it by reason.
+        A task that cannot be rendered is left out, and `skipped` counts it by reason; `row` is None where none can.
+        Raises UserError once it is clear that no task at all can be rendered.
         """
         answers = []
         for row in rows:
             rendered, skipped = self._renderer.render_all([self._tasks[row["example"]]])
             self.skipped.update(skipped)
             answers += [Answer(prompt=prompt, token_ids=np.array(row["input_ids"])) for prompt in rendered]
+        self._rendered += len(answers)
         if not answers:
-            raise UserError(f"none of {len(rows)} examples can be rendered: {dict(self.skipped)}")
+            self._stop_if_hopeless()
+            nothing = torch.zeros(0, dtype=torch.long)
+            return {"row": None, "images": None, "labels": nothing, "shift_labels": nothing, "input_ids": nothing}
         images = collect_images(answers)
         packed = pack(answers, images)
         labels = packed.targets
@@ -71,6 +79,11 @@ class AnswerCollator:
             "shift_labels": labels,
             "input_ids": packed.input_ids,
         }
+
+    def _stop_if_hopeless(self) -> None:
+        tried = sum(self.skipped.values())
+        if not self._rendered and tried >= min(_HOPELESS, len(self._tasks)):
+            raise UserError(f"none of the first {tried} examples can be rendered: {dict(self.skipped)}")
 
 
 class _PackedTrainer(SFTTrainer):
@@ -84,12 +97,15 @@ class _PackedTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Negative log-likelihood of the answers' tokens, over all answer tokens of the optimizer step."""
-        row: PackedRow = inputs["row"]
+        row: PackedRow | None = inputs["row"]
+        if row is None:
+            return 0.0 * next(p for p in model.parameters() if p.requires_grad).sum()
         hidden = response_hidden(model, row, encode(model, inputs["images"]))
         head = model.lm_head.weight
         nothing_barred = torch.zeros(len(head), dtype=torch.bool, device=head.device)
         logprobs, _ = token_logprobs(hidden, head, row.targets.to(head.device), temperature=1.0, barred=nothing_barred)
-        return -logprobs.sum() / (num_items_in_batch if num_items_in_batch is not None else len(logprobs))
+        count = num_items_in_batch if num_items_in_batch is not None else len(logprobs)
+        return -logprobs.sum() / count
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # the only seam that Trainer offers
         return SequentialSampler(cast(Sized, self.train_dataset))
@@ -176,6 +192,7 @@ def run_sft(
         router_aux_loss_coef=0.0,  # the router's bias is fixed in post-training, and there is no auxiliary loss
         seed=seed,
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # else Trainer wraps the model for all the GPUs that it sees
     collator = AnswerCollator(tasks, renderer)
     optimizer = build_optimizer(model, config.optimizer)
     use_packed_attention(model.model.language_model)
@@ -189,7 +206,20 @@ def run_sft(
         callbacks=[_ReportSteps(on_step)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
+    trainer.train(resume_from_checkpoint=_newest_checkpoint(folder))
     for reason, count in collator.skipped.items():
         logging.getLogger(__name__).warning("%d examples left out: %s", count, reason)
     return model.eval()
+
+
+def _newest_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end, of which Trainer's own state is; others are deleted."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
+        try:
+            json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logging.getLogger(__name__).warning("%s was not written to its end: the one before it is taken", path)
+            shutil.rmtree(path)
+        else:
+            return str(path)
+    return None

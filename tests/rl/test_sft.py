@@ -1,13 +1,16 @@
 """The supervised stage: what is learnt from, one gradient however a step is cut, and a resume that loses nothing."""
 
+import numpy as np
 import pytest
 import torch
 from rl_helpers import SIZES
 
+from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.schema import SFTConfig, SourceConfig
 from kimi_vl import create_tiny_checkpoint, load_model, load_processor
 from rewards.types import Task
+from rl.adapters import prepare_training
 from rl.errors import UserError
 from rl.stages.sft import AnswerCollator, answer_text, build_examples, run_sft
 from rollouts.prompts import PromptRenderer
@@ -110,8 +113,11 @@ def test_tasks_that_cannot_be_rendered_are_counted(processor, renderer):
     batch = collator([{"example": 0, "input_ids": [5]}, {"example": 1, "input_ids": [6]}])
     assert batch["labels"].tolist() == [5]
     assert sum(collator.skipped.values()) == 1
-    with pytest.raises(UserError, match="none of 1 examples can be rendered"):
-        collator([{"example": 1, "input_ids": [6]}])
+    assert collator([{"example": 1, "input_ids": [6]}])["labels"].tolist() == [], "nothing to learn, and no error"
+    hopeless = AnswerCollator([tasks[1]] * 2, renderer)
+    hopeless([{"example": 0, "input_ids": [6]}])
+    with pytest.raises(UserError, match="none of the first 2 examples can be rendered"):
+        hopeless([{"example": 1, "input_ids": [6]}])
 
 
 class Stopped(Exception):
@@ -166,6 +172,47 @@ def test_every_step_is_reported(train):
     assert [step for step, _ in before[1]] == [1, 2, 3, 4]
     assert all({"loss", "grad_norm", "learning_rate"} <= values.keys() for _, values in before[1])
     assert [v["learning_rate"] for _, v in before[1]] == pytest.approx([2e-3 / 3, 4e-3 / 3, 2e-3, 2e-3])
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_a_micro_batch_in_which_nothing_can_be_rendered_ends_nothing(folder, processor, mixture, tmp_path, adapters):
+    """Every example of two prompts' kinds: those of three scans are longer than the limit, and left out."""
+    config, logged = config_of(steps=3, micro_batches=8), []
+    tasks, _ = build_examples(mixture, processor, config, seed=0)
+    lengths = [len(PromptRenderer(processor, max_prompt_tokens=4096).render(t).input_ids) for t in tasks]
+    limit = int(np.median(lengths))
+    assert min(lengths) <= limit < max(lengths)
+    model = load_model(folder)
+    if adapters:
+        prepare_training(model, ModelConfig(lora=LoraConfig(rank=2)), base="made")
+    renderer = PromptRenderer(processor, max_prompt_tokens=limit)
+    run_sft(
+        model,
+        processor,
+        renderer,
+        mixture,
+        config,
+        folder=tmp_path / "few",
+        seed=0,
+        on_step=lambda *values: logged.append(values),
+    )
+    assert [step for step, _ in logged] == [1, 2, 3]
+    assert all(np.isfinite(values["loss"]) for _, values in logged)
+
+
+@pytest.mark.parametrize("damage", ["cut weights and no state", "an empty folder"])
+def test_a_checkpoint_that_was_being_written_is_passed_over(train, tmp_path, damage):
+    whole, logged = train(config_of(), "whole")
+    train(config_of(), "cut", stop=3)
+    broken = tmp_path / "cut" / "checkpoint-4"
+    broken.mkdir()
+    if damage == "cut weights and no state":
+        weights = (tmp_path / "cut" / "checkpoint-2" / "weights.pt").read_bytes()
+        (broken / "weights.pt").write_bytes(weights[: len(weights) // 2])
+    resumed, rest = train(config_of(), "cut")
+    assert [step for step, _ in rest] == [3, 4, 5, 6], "from the checkpoint of step 2"
+    assert [v["loss"] for _, v in rest] == [v["loss"] for _, v in logged[2:]]
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
 
 
 def test_a_stopped_stage_goes_on_as_if_it_had_not(train):
