@@ -118,6 +118,7 @@ def _loop(parts: Parts, stage: RLConfig, learner: Learner | LearnerGroup) -> Loo
             sampling=stage.sampling,
             threshold=USUAL_THRESHOLD[dtype] if threshold is None else threshold,
             say=parts.console.print,
+            typical=dtype == "bfloat16",
         ),
         seed=seed,
     )
