@@ -66,13 +66,14 @@ def _with_budget(
     requests = [Request(prompt=answers[i].rollout.prompt, n=1, seed=0, written=(start,)) for i, start in cut.items()]
     groups = generate(requests, sampling) if requests else []
     scores = scorer.score([decode(c.token_ids) for (c,) in groups], [r.prompt.task for r in requests])
-    kinds = [a.score.verdict.kind for a in answers]
+    verdicts = [a.score.verdict for a in answers]
     lengths = [len(a.rollout.completion.token_ids) for a in answers]
     for index, (completion,), score in zip(cut, groups, scores, strict=True):
-        kinds[index], lengths[index] = score.verdict.kind, len(completion.token_ids)
+        verdicts[index], lengths[index] = score.verdict, len(completion.token_ids)
+    known = [verdict for verdict in verdicts if verdict.is_reward]  # as in evaluation, a failed verifier says nothing
     return BudgetResult(
         budget=budget,
-        greedy_accuracy=float(np.mean([kind is VerdictKind.CORRECT for kind in kinds])),
+        greedy_accuracy=float(np.mean([v.kind is VerdictKind.CORRECT for v in known])) if known else float("nan"),
         forced_share=len(cut) / len(answers),
         mean_tokens=float(np.mean(lengths)),
     )

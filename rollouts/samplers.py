@@ -6,6 +6,7 @@ What a sampler draws depends on its seed, the step and its state alone; the stat
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ ENDLESS_POOL = 1024  # tasks that stand for an endless source where tasks are to
 START = 0.25  # share of the pool, the easiest, that a curriculum begins with
 LEVELS = 8  # a curriculum by success opens the pool in so many parts
 READY = 0.7  # success rate of the hardest open part at which the next one opens
+PATIENCE = 3  # draws of a task without any verdict, after which it counts as solved
 FLOOR = 0.02  # priority of a task that is always solved: it is asked again now and then
 
 
@@ -131,21 +133,36 @@ class DynamicSampler(UniformSampler):
 class PrioritizedSampler(UniformSampler):
     """k1.5 §2.3.4: tasks of a finite pool with a chance in proportion to 1 - s_i, no task twice in a step.
 
-    A task that was never asked has s_i = 0; one that is always solved keeps a small chance.
+    A task that was never asked has s_i = 0; one that is always solved keeps a small chance. So does one that was drawn
+    three times and never had a verdict: its prompt is too long, its image broken, or its verifier fails.
     """
 
     def __init__(self, config: SamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> None:
         super().__init__(config, mixture, seed=seed, steps=steps)
         self.places = _pool(config, mixture)
         self.ids = [mixture.at(place).id for place in self.places]
+        self._in_vain: Counter[str] = Counter()  # how often a task was drawn that never had a verdict
 
     def draw(self, step: int, n: int) -> list[Task]:
         """`n` different tasks."""
         _check_size(len(self.places), n)
-        rates = [self.success.rate(task_id) or 0.0 for task_id in self.ids]
-        weights = np.maximum(1.0 - np.array(rates), FLOOR)
+        weights = np.maximum(1.0 - np.array([self._success_of(task_id) for task_id in self.ids]), FLOOR)
         chosen = _rng(self.seed, step).choice(len(weights), size=n, replace=False, p=weights / weights.sum())
+        self._in_vain.update(self.ids[i] for i in chosen if self.success.rate(self.ids[i]) is None)
         return [self.mixture.at(self.places[i]) for i in chosen]
+
+    def _success_of(self, task_id: str) -> float:
+        known = self.success.rate(task_id)
+        return float(self._in_vain[task_id] >= PATIENCE) if known is None else known
+
+    def state_dict(self) -> dict[str, Any]:
+        """The draws in vain, too."""
+        return {**super().state_dict(), "in_vain": dict(self._in_vain)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict()`."""
+        super().load_state_dict(state)
+        self._in_vain = Counter(state["in_vain"])
 
 
 class CurriculumSampler(UniformSampler):

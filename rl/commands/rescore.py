@@ -19,6 +19,7 @@ from configs.load import load_recipe
 from configs.rewards import RewardConfig
 from rewards.scorer import Scorer
 from rewards.types import Score
+from rl.commands.score import reward_term, split_terms
 from rl.console import StageProgress
 from rl.errors import UserError
 from rl.rollout_log import read_rollouts, task_of
@@ -30,6 +31,7 @@ _OUTPUT = pa.schema(
         *((name, pa.float64()) for name in ("old_reward", "new_reward")),
     ]
 )
+_KEPT = ("step", "group", "sample", "task", "source", "verdict", "reward")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,26 +59,17 @@ def rescore_command(name: str, *, rewards: Sequence[str], output: Path | None, c
         raise UserError(f"{name}: no run is there (no recipe.yaml); name the folder of a run, its output_dir")
     if not any(folder.glob("step-*.parquet")):
         raise UserError(f"{name}: this run has no rollouts yet ({folder} holds no step-*.parquet)")
-    terms = [_term(text) for item in rewards for text in item.split(",")]
-    if not terms:
-        config = load_recipe(run / "recipe.yaml")
-        terms = list(config.rl.rewards if config.rl else ())
-    with Scorer(terms, base=Path.cwd()) as scorer:
+    stage = load_recipe(run / "recipe.yaml").rl
+    terms = [reward_term(text) for item in rewards for text in split_terms(item)]
+    if not terms and stage is not None:
+        terms = list(stage.rewards)
+    with Scorer(terms, base=Path.cwd(), judge=stage.judge if stage is not None else None) as scorer:
         results = list(_rescore(folder, scorer, console))
     _print(results, terms, console)
     if output is not None:
         pq.write_table(pa.Table.from_pylist([_flat(r) for r in results], schema=_OUTPUT), output)
         console.print(f"new scores in {output}", markup=False, highlight=False, soft_wrap=True)
     return results
-
-
-def _term(text: str) -> RewardConfig:
-    """`verifier`, `rewards.py:brevity` or `format=0.2` as a term of the reward."""
-    use, equals, weight = text.strip().rpartition("=")
-    try:
-        return RewardConfig(use=use, weight=float(weight)) if equals else RewardConfig(use=weight)
-    except ValueError as error:
-        raise UserError(f"--rewards {text}: must be NAME or NAME=WEIGHT, such as verifier or format=0.2") from error
 
 
 def _rescore(folder: Path, scorer: Scorer, console: Console) -> Iterator[Rescored]:
@@ -87,7 +80,8 @@ def _rescore(folder: Path, scorer: Scorer, console: Console) -> Iterator[Rescore
             own = list(rows)
             tasks = {row["task"]: task_of(row, folder) for row in own}
             scores = scorer.score([row["text"] for row in own], [tasks[row["task"]] for row in own])
-            yield from (Rescored(row=row, score=score) for row, score in zip(own, scores, strict=True))
+            kept = ({name: row[name] for name in _KEPT} for row in own)  # tokens and texts would fill the memory
+            yield from (Rescored(row=row, score=score) for row, score in zip(kept, scores, strict=True))
             bar.advance({"rollouts": len(own)})
 
 

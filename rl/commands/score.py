@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -132,13 +133,23 @@ def _terms(options: ScoreOptions) -> tuple[tuple[RewardConfig, ...], JudgeConfig
         rl = load_recipe(options.recipe).rl
         if rl is not None:
             terms, judge = rl.rewards, rl.judge
-    for text in options.rewards:
-        use, equals, weight = text.rpartition("=") if not text.endswith(")") else (text, "", "")
-        try:
-            terms += (RewardConfig(use=use, weight=float(weight)) if equals else RewardConfig(use=text),)
-        except ValueError as error:
-            raise UserError(f"--rewards {text}: must be TERM or TERM=WEIGHT, such as format=0.1 ({error})") from error
+    terms += tuple(reward_term(text) for text in options.rewards)
     return terms, judge
+
+
+def reward_term(text: str) -> RewardConfig:
+    """`verifier`, `rewards.py:brevity`, `repetition(n=6)` or `format=0.2`. Raises UserError for anything else."""
+    text = text.strip()
+    use, equals, weight = text.rpartition("=") if not text.endswith(")") else (text, "", "")
+    try:
+        return RewardConfig(use=use, weight=float(weight)) if equals else RewardConfig(use=text)
+    except ValueError as error:
+        raise UserError(f"--rewards {text}: must be TERM or TERM=WEIGHT, such as format=0.1 ({error})") from error
+
+
+def split_terms(text: str) -> list[str]:
+    """Terms between commas that stand outside of brackets."""
+    return re.split(r",(?![^(]*\))", text)
 
 
 def _count_lines(file: Path) -> int:

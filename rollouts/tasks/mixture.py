@@ -109,6 +109,8 @@ class TaskMixture:
         With the same `n` at every step, a finite source is walked in epochs, every row once in each. No task comes
         twice in one step as long as a step takes at most 7/8 of a source; a smaller source must repeat itself.
         """
+        if n == 0:
+            return []  # and no step back in the walk, which would be counted anew
         before, after = self._shares(step * n), self._shares((step + 1) * n)
         tasks = [self._task(i, at) for i in range(len(before)) for at in range(before[i], after[i])]
         random.Random(f"{self._seed}/{step}").shuffle(tasks)

@@ -1,5 +1,6 @@
 """Accuracy against thinking budget, by hand: who is cut, from where they go on, and what is counted."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,6 +83,21 @@ def test_by_hand(answers):
     assert [r.forced_share for r in rows] == [3 / 4, 2 / 4, 0.0]
     assert [r.mean_tokens for r in rows] == [(4 + 4 + 6 + 4) / 4, (5 + 6 + 6 + 6) / 4, (5 + 7 + 6 + 7) / 4]
     assert fake.asked == [[[1, 2, 3]] * 3, [[1, 2, 2, 2, 3]] * 2]
+
+
+def test_answers_whose_verifier_failed_are_left_out(answers):
+    """As they are in the row without a budget: one of the four is lost, two of the other three are right."""
+    broken = replace(answers[0].score, verdict=Verdict(kind=VerdictKind.TIMEOUT, score=0.0), reward=None)
+    [row] = evaluate_budgets(
+        Fake().generate,
+        decode,
+        SimpleNamespace(score=lambda texts, tasks: [verdict(t) for t in texts]),
+        [replace(answers[0], score=broken), *answers[1:]],
+        budgets=[9],
+        close_ids=CLOSE,
+        sampling=SamplingConfig(temperature=0.7),
+    )
+    assert row.greedy_accuracy == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("text", ["", "16,", "0", "-4", "x", "16 32", "1.5", "²"])

@@ -4,6 +4,7 @@ import itertools
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from configs.rl import SamplerConfig
@@ -95,8 +96,27 @@ def test_a_task_that_was_never_asked_comes_before_one_that_is_half_solved(make):
     sampler = make("prioritized")
     for task in [t for t in map(sampler.mixture.at, sampler.places) if int(t.answer) < 20]:
         sampler.observe([(task, [True] * 9 + [False])])
-    drawn = [n for step in range(300) for n in numbers(sampler.draw(step, 4))]
+    state, drawn = sampler.state_dict(), []
+    for step in range(300):
+        sampler.load_state_dict(state)  # nobody has answered, and nobody was asked
+        drawn += numbers(sampler.draw(step, 4))
     assert sum(n >= 20 for n in drawn) / len(drawn) > 0.8
+
+
+def test_tasks_that_never_get_a_verdict_do_not_fill_the_steps(make):
+    """Of forty tasks four cannot be asked, and the policy solves the others nine times in ten."""
+    sampler = make("prioritized")
+    share = []
+    for step in range(60):
+        tasks = sampler.draw(step, 8)
+        askable = [t for t in tasks if int(t.answer) >= 4]
+        sampler.observe([(t, [True] * 9 + [False]) for t in askable])
+        share.append(1 - len(askable) / len(tasks))
+        if step == 30:
+            restored = make("prioritized")
+            restored.load_state_dict(sampler.state_dict())
+            sampler = restored
+    assert np.mean(share[20:]) < 0.06, "a tenth of the pool at a fifth of the others' chance; it was four in ten"
 
 
 def test_a_curriculum_opens_by_schedule(make):

@@ -6,6 +6,7 @@ import pytest
 from cli_helpers import RECIPE
 
 from rewards.types import Score, Task, Verdict, VerdictKind
+from rl.commands.score import split_terms
 from rl.rollout_log import RolloutLog
 from rollouts.types import Completion, Prompt, Rollout, ScoredRollout, Segment
 
@@ -76,12 +77,32 @@ def test_a_reward_of_ones_own_reads_the_task_and_its_image(thinkvl, run, tmp_pat
     ]
 
 
+def test_terms_with_options_are_read_as_score_reads_them(thinkvl, run):
+    code, output, errors = thinkvl("rescore", run, "--rewards", "verifier, repetition(n=6)=0.5")
+    assert (code, errors) == (0, "")
+    assert "1 verifier + 0.5 repetition(n=6)" in output
+    assert split_terms("a=1,b(n=1,m=2)=3, c(x=1)") == ["a=1", "b(n=1,m=2)=3", " c(x=1)"]
+
+
+def test_the_recipes_judge_is_there(thinkvl, run):
+    """Equal words need no question, so nobody has to listen where the judge is said to be."""
+    recipe = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(
+        recipe.replace("  steps: 2\n", "  steps: 2\n  judge: {url: 'http://127.0.0.1:9/v1', model: m}\n", 1)
+    )
+    task = Task(id="v", source="judged", question="What?", answer="navy", verifier="judge")
+    RolloutLog(run / "rl" / "rollouts").write(3, [[scored(task, "navy", VerdictKind.WRONG, 0.0)]], [], [])
+    code, output, errors = thinkvl("rescore", run)
+    assert (code, errors) == (0, "")
+    assert ["judged", "wrong", "correct *", "1", "0.000", "1.000"] in rows(output)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["nothing"], "nothing: no run is there (no recipe.yaml)"),
-        (["runs/a", "--rewards", "format=much"], "--rewards format=much: must be NAME or NAME=WEIGHT"),
-        (["runs/a", "--rewards", "format=0"], "--rewards format=0: must be NAME or NAME=WEIGHT"),
+        (["runs/a", "--rewards", "format=much"], "--rewards format=much: must be TERM or TERM=WEIGHT"),
+        (["runs/a", "--rewards", "format=0"], "--rewards format=0: must be TERM or TERM=WEIGHT"),
         (["runs/a", "--rewards", "formatt"], "formatt"),
     ],
 )
