@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,9 @@ from kimi_vl import (
     load_processor,
 )
 from rewards.scorer import Scorer
+from rewards.types import Task
 from rl.checkpoint import replace_folder
-from rl.evaluate import HELD_OUT_SEED, request_seed
+from rl.evaluate import HELD_OUT_SEED, VALIDATION_SEED, request_seed
 from rl.folder import RunFolder
 from rl.metrics import JsonlSink, Metrics, TensorBoardSink
 from rl.stages.sft import answer_text
@@ -40,6 +41,7 @@ from rollouts.types import Prompt
 from rollouts.workers import start_ray
 
 _TINY_CORPUS_TASKS = 2000
+_CHECKED_TASKS = 64  # of the training mixture, whose verifiers are loaded before any training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,7 @@ class Parts:
     scorer: Scorer
     metrics: Metrics
     held_out: list[Prompt]
+    validation: list[Prompt]  # they choose RL's best checkpoint: the recipe's own, or the first held-out ones
     console: Console
 
     def decode(self, token_ids: np.ndarray) -> str:
@@ -84,12 +87,15 @@ def open_parts(config: RunConfig, folder: RunFolder, base: Path, console: Consol
         check_sizes(stage.engine, checkpoint)
         processor = load_processor(checkpoint)
         renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
-        _check_sampler(config, base)
+        if config.rl is not None:
+            _check_training_data(config, config.rl, scorer, base)
         tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=base)
-        scorer.check_tasks(tasks)
-        prompts, skipped = renderer.render_all(tasks)
-        for reason, count in skipped.items():
-            console.print(f"held-out: {count} tasks left out ({reason})")
+        prompts = _prompts("held-out", tasks, scorer, renderer, console)
+        validation = prompts[: config.evaluation.validation_tasks]
+        if config.rl is not None and config.data.validation:
+            limit = config.evaluation.validation_tasks
+            tasks = held_out(config.data.validation, limit=limit, seed=VALIDATION_SEED, base=base)
+            validation = _prompts("validation", tasks, scorer, renderer, console)
         stop, barred = stop_and_barred_ids(checkpoint, processor)
         workers = stage.workers if config.rl else 1
         started = start_ray(workers + stage.ranks.count - 1)
@@ -122,6 +128,7 @@ def open_parts(config: RunConfig, folder: RunFolder, base: Path, console: Consol
             scorer=scorer,
             metrics=metrics,
             held_out=prompts,
+            validation=validation,
             console=console,
         )
     finally:
@@ -139,12 +146,25 @@ def _context(config: RunConfig) -> int:
     return config.data.max_prompt_tokens + max(answer, config.rl.sampling.max_new_tokens if config.rl else 0)
 
 
-def _check_sampler(config: RunConfig, base: Path) -> None:
-    """Raise DataSetError now, not after the supervised stages, where the data cannot serve the sampler."""
-    if config.rl is not None and config.rl.sampler.name not in ("uniform", "dynamic"):
-        mixture = TaskMixture(config.data.train, seed=0, base=base)
-        sampler = build_sampler(config.rl.sampler, mixture, seed=0, steps=config.rl.steps)
-        sampler.draw(0, config.rl.prompts_per_step)
+def _prompts(
+    name: str, tasks: Sequence[Task], scorer: Scorer, renderer: PromptRenderer, console: Console
+) -> list[Prompt]:
+    """The prompts of tasks that are evaluated on. Raises PluginError where a verifier cannot be loaded."""
+    scorer.check_tasks(tasks)
+    prompts, skipped = renderer.render_all(tasks)
+    for reason, count in skipped.items():
+        console.print(f"{name}: {count} tasks left out ({reason})")
+    return prompts
+
+
+def _check_training_data(config: RunConfig, stage: RLConfig, scorer: Scorer, base: Path) -> None:
+    """Raise now, not after the supervised stages, where the data cannot serve the sampler, or a verifier is not there.
+
+    Verifiers are those of the first tasks, which come from every source: DataSetError, PluginError.
+    """
+    mixture = TaskMixture(config.data.train, seed=0, base=base)
+    scorer.check_tasks(mixture.draw(0, _CHECKED_TASKS))
+    build_sampler(stage.sampler, mixture, seed=0, steps=stage.steps).draw(0, stage.prompts_per_step)
 
 
 def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> str:
@@ -175,8 +195,12 @@ def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Conso
     return str(path)
 
 
-def load_policy(parts: Parts, path: str) -> KimiVLForConditionalGeneration:
-    """The model in `path`, in the recipe's type, on the GPU where there is one."""
+def load_policy(parts: Parts, path: str, *, train: bool = False) -> KimiVLForConditionalGeneration:
+    """The model in `path`, in the recipe's type; to `train` on the GPU where there is one, else on the CPU.
+
+    Of several GPUs it is the last: Ray gives its workers the first ones, and the driver is none of them.
+    """
     model = load_model(path, dtype=getattr(torch, parts.config.model.dtype))
-    torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
+    if train and torch.cuda.is_available():
+        torch.nn.Module.to(model, f"cuda:{torch.cuda.device_count() - 1}")
     return model

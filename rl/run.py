@@ -82,7 +82,7 @@ def _run_stage(parts: Parts, name: str, stage: SFTConfig | RLConfig, model_path:
     if (note := rounding_note(parts.config.model, stage.optimizer, stage=name)) is not None:
         parts.console.print(note, highlight=False)
     if isinstance(stage, SFTConfig):
-        model = load_policy(parts, model_path)
+        model = load_policy(parts, model_path, train=True)
         prepare_training(model, parts.config.model, base=model_path)
         resumed = _supervised(parts, name, stage, model)
         save_adapters(model, parts.folder.stage(name) / "adapter")

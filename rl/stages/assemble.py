@@ -13,7 +13,7 @@ from kimi_vl import KimiVLForConditionalGeneration
 from rl.adapters import prepare_training
 from rl.ahead import Ahead
 from rl.console import StageProgress
-from rl.evaluate import VALIDATION_SEED, request_seed
+from rl.evaluate import request_seed
 from rl.folder import STAGES
 from rl.gather import Gatherer
 from rl.learner import Learner, LearnerConfig
@@ -26,8 +26,6 @@ from rl.spikes import SkippedUpdates
 from rl.stages.reinforce import ReinforceStage
 from rl.sync import USUAL_THRESHOLD, WeightSync, parity_prompts
 from rollouts.samplers import build_sampler
-from rollouts.tasks.mixture import held_out
-from rollouts.types import Prompt
 
 
 def reinforce(parts: Parts, stage: RLConfig, model_path: str) -> tuple[bool, KimiVLForConditionalGeneration]:
@@ -71,7 +69,7 @@ def _learner(parts: Parts, stage: RLConfig, model_path: str, skipped: SkippedUpd
             threads=config.threads or 1,
         )
         return LearnerGroup(spec)
-    model = load_policy(parts, model_path)
+    model = load_policy(parts, model_path, train=True)
     prepare_training(model, config.model, base=model_path)
     return Learner(model, learner_config, barred_ids=parts.barred_ids, on_skip=skipped.keep)
 
@@ -83,7 +81,7 @@ def _run(parts: Parts, stage: RLConfig, learner: Learner | LearnerGroup, skipped
     stage_run = ReinforceStage(
         loop,
         folder=folder,
-        validation=_validation(parts),
+        validation=parts.validation,
         evaluation=parts.config.evaluation,
         metrics=parts.metrics,
         say=parts.console.print,
@@ -147,12 +145,3 @@ def _gatherer(parts: Parts, stage: RLConfig, seed: int) -> Gatherer | Ahead:
         seed=seed,
         partial=PartialRollouts(stage.partial, parts.pool.generate, steps=stage.steps) if stage.partial else None,
     )
-
-
-def _validation(parts: Parts) -> list[Prompt]:
-    """Prompts that choose the best checkpoint: the recipe's own, or the held-out ones."""
-    data, limit = parts.config.data, parts.config.evaluation.validation_tasks
-    if not data.validation:
-        return parts.held_out[:limit]
-    tasks = held_out(data.validation, limit=limit, seed=VALIDATION_SEED, base=parts.base)
-    return parts.renderer.render_all(tasks)[0]

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 from kimi_vl import load_model, load_processor
+from rewards.plugins import PluginError
 from rl.errors import UserError
 from rl.metrics import read_metrics
+from rollouts.tasks.dataset import DataSetError
 
 
 def test_summary_holds_every_field(whole_run):
@@ -108,3 +110,20 @@ def test_ctrl_c_in_sft(make_mini):
     assert 3 <= seen < 6, "the signal came too late"
     assert list((mini.run_folder / "instruct" / "checkpoints").glob("checkpoint-*"))
     assert not (mini.run_folder / "instruct" / "stage.json").exists()
+
+
+@pytest.mark.parametrize("key", ["train", "validation"])
+def test_a_verifier_that_is_not_there_is_told_before_any_training(make_mini, key):
+    mini = make_mini(f"data.{key}=[{{use: mine.jsonl}}]")
+    row = {"question": "What?", "answer": "1", "solution": "1", "verifier": "judge"}
+    (mini.folder / "mine.jsonl").write_text("".join(json.dumps({**row, "id": str(i)}) + "\n" for i in range(64)))
+    with pytest.raises(PluginError, match="'judge' is off"):
+        mini.here()
+    assert not (mini.run_folder / "instruct").exists()
+
+
+def test_validation_data_that_is_not_there_is_told_before_any_training(make_mini):
+    mini = make_mini("data.validation=[{use: nowhere.jsonl}]")
+    with pytest.raises(DataSetError, match=r"nowhere\.jsonl"):
+        mini.here()
+    assert not (mini.run_folder / "instruct").exists()
