@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from configs.rl import RLConfig
-from configs.schema import RunConfig
+from configs.schema import RunConfig, SourceConfig
 from kimi_vl import (
     KimiVLForConditionalGeneration,
     KimiVLProcessor,
@@ -24,7 +24,6 @@ from kimi_vl import (
     load_processor,
 )
 from rewards.scorer import Scorer
-from rewards.types import Task
 from rl.checkpoint import replace_folder
 from rl.evaluate import HELD_OUT_SEED, VALIDATION_SEED, request_seed
 from rl.folder import RunFolder
@@ -89,13 +88,7 @@ def open_parts(config: RunConfig, folder: RunFolder, base: Path, console: Consol
         renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
         if config.rl is not None:
             _check_training_data(config, config.rl, scorer, base)
-        tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=base)
-        prompts = _prompts("held-out", tasks, scorer, renderer, console)
-        validation = prompts[: config.evaluation.validation_tasks]
-        if config.rl is not None and config.data.validation:
-            limit = config.evaluation.validation_tasks
-            tasks = held_out(config.data.validation, limit=limit, seed=VALIDATION_SEED, base=base)
-            validation = _prompts("validation", tasks, scorer, renderer, console)
+        prompts, validation = _evaluation_prompts(config, scorer, renderer, base, console)
         stop, barred = stop_and_barred_ids(checkpoint, processor)
         workers = stage.workers if config.rl else 1
         started = start_ray(workers + stage.ranks.count - 1)
@@ -146,15 +139,24 @@ def _context(config: RunConfig) -> int:
     return config.data.max_prompt_tokens + max(answer, config.rl.sampling.max_new_tokens if config.rl else 0)
 
 
-def _prompts(
-    name: str, tasks: Sequence[Task], scorer: Scorer, renderer: PromptRenderer, console: Console
-) -> list[Prompt]:
-    """The prompts of tasks that are evaluated on. Raises PluginError where a verifier cannot be loaded."""
-    scorer.check_tasks(tasks)
-    prompts, skipped = renderer.render_all(tasks)
-    for reason, count in skipped.items():
-        console.print(f"{name}: {count} tasks left out ({reason})")
-    return prompts
+def _evaluation_prompts(
+    config: RunConfig, scorer: Scorer, renderer: PromptRenderer, base: Path, console: Console
+) -> tuple[list[Prompt], list[Prompt]]:
+    """The held-out prompts, and those that choose RL's best checkpoint. Raises DataSetError, PluginError."""
+
+    def prompts(name: str, sources: Sequence[SourceConfig], limit: int, seed: int) -> list[Prompt]:
+        tasks = held_out(sources, limit=limit, seed=seed, base=base)
+        scorer.check_tasks(tasks)
+        rendered, skipped = renderer.render_all(tasks)
+        for reason, count in skipped.items():
+            console.print(f"{name}: {count} tasks left out ({reason})")
+        return rendered
+
+    data, few = config.data, config.evaluation.validation_tasks
+    found = prompts("held-out", data.held_out, config.evaluation.tasks, HELD_OUT_SEED)
+    if config.rl is None or not data.validation:
+        return found, found[:few]
+    return found, prompts("validation", data.validation, few, VALIDATION_SEED)
 
 
 def _check_training_data(config: RunConfig, stage: RLConfig, scorer: Scorer, base: Path) -> None:
