@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from configs.rl import SamplingConfig
 from rewards.extraction import split_thinking
 from rewards.scorer import Scorer
-from rewards.types import VerdictKind
+from rewards.types import Verdict, VerdictKind
 from rollouts.types import Completion, Prompt, Request, Rollout, ScoredRollout
 
 Generate = Callable[[Sequence[Request], SamplingConfig], list[list[Completion]]]
@@ -72,13 +72,13 @@ def evaluate(
         by_source[answer.rollout.prompt.task.source].append(answer)
     result = EvalResult(
         tasks=len(answers),
-        greedy_accuracy=_accuracy(answers),
-        sampled_accuracy=_accuracy(sampled),
+        greedy_accuracy=accuracy(a.score.verdict for a in answers),
+        sampled_accuracy=accuracy(a.score.verdict for a in sampled),
         thinking_share=float(np.mean([thinks(a.rollout.text) for a in answers])),
         mean_tokens=float(np.mean([len(a.rollout.completion.token_ids) for a in answers])),
         truncated_share=float(np.mean([a.rollout.completion.finish_reason == "length" for a in answers])),
         verifier_failures=sum(not a.score.verdict.is_reward for a in [*answers, *sampled]),
-        by_source={source: _accuracy(own) for source, own in sorted(by_source.items())},
+        by_source={s: accuracy(a.score.verdict for a in own) for s, own in sorted(by_source.items())},
     )
     return result, answers
 
@@ -130,7 +130,7 @@ def thinks(text: str) -> bool:
     return thinking.closed and bool((thinking.thought or "").strip())
 
 
-def _accuracy(answers: Sequence[ScoredRollout]) -> float:
+def accuracy(verdicts: Iterable[Verdict]) -> float:
     """Share of correct answers among those with a verdict: a verifier that failed says nothing about the answer."""
-    judged = [a.score.verdict.kind is VerdictKind.CORRECT for a in answers if a.score.verdict.is_reward]
+    judged = [verdict.kind is VerdictKind.CORRECT for verdict in verdicts if verdict.is_reward]
     return float(np.mean(judged)) if judged else float("nan")

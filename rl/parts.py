@@ -162,7 +162,8 @@ def _evaluation_prompts(
 def _check_training_data(config: RunConfig, stage: RLConfig, scorer: Scorer, base: Path) -> None:
     """Raise now, not after the supervised stages, where the data cannot serve the sampler, or a verifier is not there.
 
-    Verifiers are those of the first tasks, which come from every source: DataSetError, PluginError.
+    Verifiers are those of the first tasks, to which every source adds whose share is above a hundredth. Raises
+    DataSetError, PluginError.
     """
     mixture = TaskMixture(config.data.train, seed=0, base=base)
     scorer.check_tasks(mixture.draw(0, _CHECKED_TASKS))
@@ -200,7 +201,7 @@ def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Conso
 def load_policy(parts: Parts, path: str, *, train: bool = False) -> KimiVLForConditionalGeneration:
     """The model in `path`, in the recipe's type; to `train` on the GPU where there is one, else on the CPU.
 
-    Of several GPUs it is the last: Ray gives its workers the first ones, and the driver is none of them.
+    Of several GPUs it is the last, since Ray gives its workers the first ones. SFT's Trainer moves it to the first.
     """
     model = load_model(path, dtype=getattr(torch, parts.config.model.dtype))
     if train and torch.cuda.is_available():

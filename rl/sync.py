@@ -86,9 +86,9 @@ class WeightSync:
         if any(s.version != self.learner.version for _, c in pairs for s in c.segments):
             return float("inf")
         expected = self.learner.logprobs([_sample(prompt, completion) for prompt, completion in pairs])
-        far = iter(np.abs(mine - c.policy_logprobs) for mine, (_, c) in zip(expected, pairs, strict=True))
-        of_token = np.median if self.typical else np.max
-        return max(float(of_token(np.concatenate([next(far) for own in worker for _ in own]))) for worker in answers)
+        gaps = [np.abs(mine - c.policy_logprobs) for mine, (_, c) in zip(expected, pairs, strict=True)]
+        of_tokens, each = np.median if self.typical else np.max, len(self.prompts)
+        return max(float(of_tokens(np.concatenate(gaps[at : at + each]))) for at in range(0, len(gaps), each))
 
     def _verdict(self, gap: float) -> str:
         own = checksums(self.learner.weights())

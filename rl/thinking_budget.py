@@ -10,8 +10,7 @@ import numpy as np
 from configs.rl import SamplingConfig
 from rewards.extraction import split_thinking
 from rewards.scorer import Scorer
-from rewards.types import VerdictKind
-from rl.evaluate import Decode, Generate
+from rl.evaluate import Decode, Generate, accuracy
 from rollouts.thinking import close_thinking
 from rollouts.types import Completion, Request, ScoredRollout
 
@@ -70,10 +69,9 @@ def _with_budget(
     lengths = [len(a.rollout.completion.token_ids) for a in answers]
     for index, (completion,), score in zip(cut, groups, scores, strict=True):
         verdicts[index], lengths[index] = score.verdict, len(completion.token_ids)
-    known = [verdict for verdict in verdicts if verdict.is_reward]  # as in evaluation, a failed verifier says nothing
     return BudgetResult(
         budget=budget,
-        greedy_accuracy=float(np.mean([v.kind is VerdictKind.CORRECT for v in known])) if known else float("nan"),
+        greedy_accuracy=accuracy(verdicts),
         forced_share=len(cut) / len(answers),
         mean_tokens=float(np.mean(lengths)),
     )
