@@ -44,7 +44,7 @@ test-slow: $(INSTALLED_DEV)  ## run the tests that take minutes
 
 test-lean: $(INSTALLED_DEV)  ## install torchao into .venv, then run the tests of `optimizer.state`
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[lean]'
-	$(BIN)/python -m pytest tests/rl/test_lean_adamw.py $(ARGS)
+	$(BIN)/python -m pytest tests/rl/learner/test_low_bit_adamw.py $(ARGS)
 
 test-chaos: $(INSTALLED_DEV)  ## kill runs, workers and ranks, and compare what they end in (about 20 minutes)
 	$(BIN)/python -m pytest -m chaos $(ARGS)

@@ -33,19 +33,19 @@ from configs.load import load_recipe
 from configs.rl import AsyncConfig, RLConfig, SamplingConfig
 from rewards.scorer import Scorer
 from rewards.types import Task
-from rl.ahead import Ahead
-from rl.gather import Gatherer
-from rl.loop import Loop
-from rl.metrics import read_metrics
+from rl.pipeline import run
 from rl.rollout_log import RolloutLog
-from rl.run import run
-from rl.sync import WeightSync
-from rl.types import Annotation
-from rollouts.inbox import Inbox
-from rollouts.pool import RolloutPool
-from rollouts.samplers import UniformSampler
+from rl.run.trackers import read_metrics
+from rl.step import Loop
+from rl.types import ModelOutputs
+from rl.weight_sync import WeightSync
+from rollouts.request_queue import RequestQueue
+from rollouts.sources.asynchronous import AsyncSource
+from rollouts.sources.sync import SyncSource
+from rollouts.tasks.curriculum import UniformSampler
 from rollouts.types import Completion, Prompt, Request, Segment
-from rollouts.workers import EngineSpec, start_ray
+from rollouts.workers.actor import EngineSpec, start_ray
+from rollouts.workers.pool import RolloutPool
 
 RECIPE = "configs/recipes/quickstart.yaml"
 LENGTHS = Path(__file__).with_name("lengths.json")
@@ -85,10 +85,10 @@ class ReplayEngine:
         return [found[i] for i in range(len(requests))]
 
     def stream(
-        self, requests: Sequence[Request] | Inbox, sampling: SamplingConfig
+        self, requests: Sequence[Request] | RequestQueue, sampling: SamplingConfig
     ) -> Iterator[tuple[int, list[Completion]]]:
         """Answers as they end."""
-        inbox = requests if isinstance(requests, Inbox) else Inbox(requests)
+        inbox = requests if isinstance(requests, RequestQueue) else RequestQueue(requests)
         queue: list[tuple[int, int, int]] = []  # (request, sample, tokens)
         live: list[list[int]] = []  # [request, tokens, tokens left, version of the first]
         done: dict[int, list[list[int]]] = {}
@@ -138,9 +138,9 @@ class SleepingLearner:
     def __init__(self, seconds: float) -> None:
         self.seconds, self.version = seconds, 0
 
-    def annotate(self, groups: Sequence[Any], oldest: int) -> list[list[Annotation]]:
+    def model_outputs(self, groups: Sequence[Any], oldest: int) -> list[list[ModelOutputs]]:
         """Nothing is asked for."""
-        return [[Annotation() for _ in group.members] for group in groups]
+        return [[ModelOutputs() for _ in group.rollouts] for group in groups]
 
     def update(self, samples: Sequence[Any]) -> dict[str, float]:
         """Sleep."""
@@ -183,9 +183,9 @@ def simulated_side(pool: RolloutPool, config: RLConfig, *, update: float, folder
         "seed": seed,
     }
     gatherer: Any = (
-        Ahead(config, config.asynchronous, pool=pool, **parts)
+        AsyncSource(config, config.asynchronous, pool=pool, **parts)
         if config.asynchronous
-        else Gatherer(config=config, generate=pool.generate, **parts)
+        else SyncSource(config=config, generate=pool.generate, **parts)
     )
     sync = WeightSync(pool=pool, learner=learner, prompts=[], sampling=config.sampling, threshold=0.0, say=print)
     loop = Loop(

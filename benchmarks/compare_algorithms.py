@@ -29,9 +29,9 @@ from rich.console import Console
 from configs.algorithms import ALGORITHMS
 from configs.errors import ConfigError
 from configs.load import load_recipe
-from rl.metrics import read_metrics
-from rl.run import run
-from rollouts.workers import start_ray
+from rl.pipeline import run
+from rl.run.trackers import read_metrics
+from rollouts.workers.actor import start_ray
 
 RECIPE = "configs/recipes/quickstart.yaml"
 EVALUATION = ["evaluation={tasks: 400, validation_tasks: 200, samples: 4, max_new_tokens: 80}"]

@@ -24,13 +24,15 @@ from configs.schema import RunConfig
 from kimi_vl import load_model, load_processor
 from rewards.scorer import Scorer
 from rl.checkpoint import load_checkpoint
-from rl.collect import make_groups, make_samples, sample_metrics
-from rl.evaluate import HELD_OUT_SEED, VALIDATION_SEED, sample_and_score
-from rl.learner import Learner, LearnerConfig
+from rl.learner.learner import Learner, LearnerConfig
+from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
+from rl.samples import make_samples, sample_metrics
+from rollouts.engines.stop_tokens import stop_and_barred_ids
 from rollouts.engines.transformers import TransformersEngine
-from rollouts.prompts import PromptRenderer
+from rollouts.sources.group_building import make_groups
+from rollouts.sources.scoring import sample_and_score
 from rollouts.tasks.mixture import held_out
-from rollouts.tokens import stop_and_barred_ids
+from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Completion, Group, Prompt, Request, Segment
 
 SAMPLES = 4
@@ -78,15 +80,15 @@ class Judge:
         scored = sample_and_score(
             self.engine.generate, self.decode, scorer, prompts, sampling=self.rl.sampling, n=SAMPLES, seed=HELD_OUT_SEED
         )
-        return [group for group in make_groups(prompts, scored) if group.members]
+        return [group for group in make_groups(prompts, scored) if group.rollouts]
 
     def explained(self, groups: Sequence[Group]) -> float:
         """The critic's explained variance over all tokens of these answers."""
-        return sample_metrics(make_samples(groups, self.rl, self.learner.annotate(groups)))["explained_variance"]
+        return sample_metrics(make_samples(groups, self.rl, self.learner.model_outputs(groups)))["explained_variance"]
 
     def slips(self, groups: Sequence[Group]) -> float:
         """How far wrong answers are written, as a share of their tokens, when the first unlikely token comes."""
-        wrong = [m.rollout.completion.policy_logprobs for g in groups for m in g.members if not m.score.reward]
+        wrong = [m.rollout.completion.policy_logprobs for g in groups for m in g.rollouts if not m.score.reward]
         wrong = [values for values in wrong if len(values)]
         places = [np.argmax(np.append(values < UNLIKELY, True)) / len(values) for values in wrong]
         return float(np.mean(places)) if places else float("nan")
@@ -97,7 +99,7 @@ class Judge:
         spread = [np.var(rewards, ddof=1) for rewards in self._endings(requests, scorer)]
         returns = np.repeat(
             [r for g in groups for r in g.rewards],
-            [len(m.rollout.completion.token_ids) for g in groups for m in g.members],
+            [len(m.rollout.completion.token_ids) for g in groups for m in g.rollouts],
         )
         return 1 - float(np.mean(spread)) / float(np.var(returns)) if np.var(returns) else float("nan")
 
@@ -115,7 +117,7 @@ def _rl(config: RunConfig) -> RLConfig:
 
 
 def _places(group: Group) -> range:
-    return range(0, len(group.members[0].rollout.completion.token_ids), EVERY)
+    return range(0, len(group.rollouts[0].rollout.completion.token_ids), EVERY)
 
 
 def _go_on(group: Group, at: int) -> Request:
@@ -123,7 +125,7 @@ def _go_on(group: Group, at: int) -> Request:
     seed = int(np.random.SeedSequence([len(group.prompt.input_ids), at]).generate_state(1, np.uint64)[0])
     if at == 0:
         return Request(prompt=group.prompt, n=SAMPLES, seed=seed)
-    c = group.members[0].rollout.completion
+    c = group.rollouts[0].rollout.completion
     written = Completion(
         token_ids=c.token_ids[:at],
         policy_logprobs=c.policy_logprobs[:at],

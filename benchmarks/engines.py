@@ -45,7 +45,7 @@ Answer = Callable[[int, int], int]  # seed, number of prompts -> tokens generate
 def make_work(folder: Path, *, groups: int, rows: int, limit: int) -> None:
     """Write the checkpoint, the prompts and what to do with them: all that a column needs."""
     from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
-    from rollouts.tokens import stop_and_barred_ids
+    from rollouts.engines.stop_tokens import stop_and_barred_ids
 
     sizes = TinySizes(
         hidden_size=256, num_hidden_layers=4, moe_intermediate_size=128, intermediate_size=1024, num_merges=1536,
@@ -108,7 +108,7 @@ def embedded_engine(model: Path, work: dict) -> Any:
     import torch
 
     from kimi_vl import load_model
-    from rollouts.engines.batch import BatchLimits
+    from rollouts.engines.running_batch import BatchLimits
     from rollouts.engines.transformers import TransformersEngine
 
     torch.set_num_threads(1)
@@ -157,9 +157,9 @@ def generate(folder: Path, work: dict) -> Answer:
 def pool(folder: Path, work: dict, *, workers: int) -> Answer:
     """Ray actors, each with the embedded engine of the first column."""
     from configs.rl import SamplingConfig
-    from rollouts.build import EngineSpec
-    from rollouts.pool import RolloutPool
-    from rollouts.workers import start_ray
+    from rollouts.engines.build import EngineSpec
+    from rollouts.workers.actor import start_ray
+    from rollouts.workers.pool import RolloutPool
 
     @dataclass(frozen=True, kw_only=True)
     class ColumnSpec(EngineSpec):

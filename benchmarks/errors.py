@@ -16,11 +16,11 @@ from configs.load import load_recipe
 from configs.rl import SamplingConfig
 from kimi_vl import load_model, load_processor
 from rewards.extraction import split_thinking
-from rl.evaluate import HELD_OUT_SEED
+from rl.run.evaluate import HELD_OUT_SEED
+from rollouts.engines.stop_tokens import stop_and_barred_ids
 from rollouts.engines.transformers import TransformersEngine
-from rollouts.prompts import PromptRenderer
 from rollouts.tasks.mixture import held_out
-from rollouts.tokens import stop_and_barred_ids
+from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Request
 
 

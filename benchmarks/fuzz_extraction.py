@@ -16,14 +16,14 @@ from typing import Any
 import atheris  # type: ignore[import-not-found]
 
 with atheris.instrument_imports(include=["rewards"], enable_loader_override=True):
-    from rewards.choice import ChoiceVerifier
-    from rewards.comparison import equal
     from rewards.extraction import extract_answer, split_thinking
-    from rewards.limits import refusal
-    from rewards.math import MathVerifier, read_reference
-    from rewards.normalize import to_latex
-    from rewards.prose import from_prose
+    from rewards.math.comparison import equal
+    from rewards.math.limits import refusal
+    from rewards.math.normalize import to_latex
+    from rewards.math.prose import from_prose
     from rewards.types import Task, VerdictKind
+    from rewards.verifiers.choice import ChoiceVerifier
+    from rewards.verifiers.math import MathVerifier, read_reference
 
 _PIECES = (
     "\\boxed{", "}", "{", "\\frac{", "\\sqrt{", "\\begin{pmatrix}", "\\end{pmatrix}", "\\text{ or }", "◁think▷",

@@ -41,11 +41,11 @@ from configs.optimizer import OptimizerConfig  # noqa: E402
 from configs.rl import SamplingConfig  # noqa: E402
 from kimi_vl import KimiVLConfig, KimiVLForConditionalGeneration, TinySizes  # noqa: E402
 from kimi_vl.tiny import tiny_config  # noqa: E402
-from rl.adapters import prepare_training  # noqa: E402
-from rl.learner import Learner, LearnerConfig  # noqa: E402
-from rl.optim import build_schedule  # noqa: E402
+from rl.learner.learner import Learner, LearnerConfig  # noqa: E402
+from rl.learner.lora import prepare_training  # noqa: E402
+from rl.learner.optimizer import build_schedule  # noqa: E402
 from rl.types import Sample  # noqa: E402
-from rollouts.engines.batch import BatchLimits  # noqa: E402
+from rollouts.engines.running_batch import BatchLimits  # noqa: E402
 from rollouts.engines.transformers import TransformersEngine  # noqa: E402
 from rollouts.types import Request  # noqa: E402
 

@@ -11,9 +11,9 @@ from kimi_vl import KimiVLForConditionalGeneration, TinySizes
 from kimi_vl.packing import PackedLayout, Segment, packed_attention, use_packed_attention
 from kimi_vl.tiny import build_tiny_model, tiny_config
 from rewards.types import Task
-from rl.batch import collect_images, pack
-from rl.forward import encode, response_hidden
-from rl.logprobs import token_logprobs
+from rl.learner.batch import collect_images, pack
+from rl.learner.forward import encode, response_hidden
+from rl.learner.logprobs import token_logprobs
 from rl.types import Answer
 from rollouts.types import Prompt
 

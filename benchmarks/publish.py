@@ -24,13 +24,13 @@ from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
-from rl.learner import Learner, LearnerConfig
-from rl.sync import WeightSync, parity_prompts
-from rollouts.pool import RolloutPool
-from rollouts.prompts import PromptRenderer
-from rollouts.tokens import stop_and_barred_ids
-from rollouts.weights import checksums
-from rollouts.workers import EngineSpec, start_ray
+from rl.learner.learner import Learner, LearnerConfig
+from rl.weight_sync import WeightSync, parity_prompts
+from rollouts.engines.stop_tokens import stop_and_barred_ids
+from rollouts.tasks.prompts import PromptRenderer
+from rollouts.weight_checksums import checksums
+from rollouts.workers.actor import EngineSpec, start_ray
+from rollouts.workers.pool import RolloutPool
 
 SMALL = TinySizes()
 LARGE = TinySizes(hidden_size=512, num_hidden_layers=10, n_routed_experts=16, moe_intermediate_size=384)

@@ -19,7 +19,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from rl.metrics import read_metrics
+from rl.run.trackers import read_metrics
 
 RECIPE = "configs/recipes/quickstart.yaml"
 ARMS = {"quickstart": "rl", "sft": "long_cot", "shuffled": "rl"}  # arm -> the stage that it ends with
@@ -37,7 +37,7 @@ Stages = dict[str, dict[str, float]]
 def run(folder: Path, *overrides: str) -> Stages:
     """Run the recipe into `folder` unless it is done there; return its stages by name."""
     if not (folder / "summary.json").exists():
-        command = [sys.executable, "-m", "rl.cli", "run", RECIPE, f"output_dir={folder}", *overrides]
+        command = [sys.executable, "-m", "rl.cli.main", "run", RECIPE, f"output_dir={folder}", *overrides]
         subprocess.run(command, check=True)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return {stage["name"]: stage for stage in summary["stages"]} | {"": {"seconds": summary["seconds"]}}

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from math_verify import parse, verify
 
 from rewards import Scorer, Task
-from rewards.pool import Flow, cores
+from rewards.sandbox.pool import Flow, cores
 from rewards.types import VerdictKind
 
 

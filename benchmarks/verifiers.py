@@ -24,13 +24,13 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from rewards.choice import ChoiceVerifier
-from rewards.formula import parse_formula
-from rewards.literal import parse_literal
-from rewards.math import MathVerifier
-from rewards.pool import Worker, WorkerPool
+from rewards.math.formula import parse_formula
+from rewards.math.literal import parse_literal
+from rewards.math.units import split_unit
+from rewards.sandbox.pool import Worker, WorkerPool
 from rewards.types import Task, VerdictKind
-from rewards.units import split_unit
+from rewards.verifiers.choice import ChoiceVerifier
+from rewards.verifiers.math import MathVerifier
 
 CASES = Path(__file__).resolve().parent / "cases"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -194,7 +194,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class AlgorithmParts:
     """An algorithm with every part decided: what the recipe gives, else what the table says."""
 
     advantage: Advantage
@@ -295,12 +295,12 @@ class LossConfig:
             "left at 0.99 where reference is not ema",
         )
 
-    def resolved(self) -> Parts:
+    def resolved(self) -> AlgorithmParts:
         """Every part decided."""
         row = ALGORITHMS[self.algorithm]
         low, high = row.clip or (None, 0.0)
         kl = self.kl or row.kl
-        return Parts(
+        return AlgorithmParts(
             advantage=self.advantage or row.advantages[0],
             normalization=self.normalization or row.normalizations[0],
             clip_low=low if self.clip_low is None else self.clip_low,

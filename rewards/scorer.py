@@ -17,16 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from configs.rewards import JudgeConfig, RewardConfig
-from rewards import options
-from rewards.crossing import Crossings
-from rewards.pending import VERIFIER, Pending, part_name
-from rewards.plugins import Outcome, PluginError
-from rewards.pool import Flow, WorkerPool
-from rewards.running import AnyPlugin, make_plugin
+from rewards.pending_score import VERIFIER, Pending, part_name
+from rewards.plugins.interface import Outcome, PluginError
+from rewards.plugins.runner import AnyPlugin, make_plugin
+from rewards.sandbox.crossing import Crossings
+from rewards.sandbox.pool import Flow, WorkerPool
+from rewards.sandbox.threads import Threads
 from rewards.shaping import TERMS, Batch, Term
-from rewards.threads import Threads
 from rewards.types import Score, Task, Verdict, VerdictKind, Verifier
-from rewards.verifiers import VERIFIERS, build_verifier, is_built_in
+from rewards.verifiers.table import VERIFIERS, build_verifier, is_built_in, options
 
 _BLOCKING_THREADS = 32  # for verifiers that wait for a service; such a class says `blocking = True`
 

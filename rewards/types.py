@@ -20,7 +20,7 @@ class Task:
     question: str
     answer: str  # the reference (gold) answer
     images: tuple[bytes, ...] = ()  # encoded files (PNG, JPEG, ...), in the order in which the question shows them
-    verifier: str = "math"  # a key of `rewards.verifiers.VERIFIERS`, `file.py:function` or an entry point
+    verifier: str = "math"  # a key of `rewards.verifiers.table.VERIFIERS`, `file.py:function` or an entry point
     choices: tuple[str, ...] = ()  # option texts of a multiple-choice question, in the order A, B, C, ...
     difficulty: float | None = None  # label in [0, 1], easy to hard; None where unknown
     solution: str | None = None  # step-by-step text that ends before the answer; only SFT reads it

@@ -19,7 +19,7 @@ COLUMNS = ("token_advantages", "reference_logprobs", "sampler_logprobs", "old_va
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Annotation:
+class ModelOutputs:
     """What the learner says of one response before its advantages are known, `[T]` float32 at the iteration's start.
 
     None is what the recipe's algorithm does not ask for.
@@ -29,10 +29,10 @@ class Annotation:
     reference_logprobs: np.ndarray | None = None
     values: np.ndarray | None = None  # the critic's, before each token
 
-    def spread(self, mask: np.ndarray) -> Annotation:
+    def spread(self, mask: np.ndarray) -> ModelOutputs:
         """The same of a response whose tokens in `mask` `[T]` these are; the others have 0."""
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Annotation(**{name: c if c is None else spread(c, mask) for name, c in columns.items()})
+        return ModelOutputs(**{name: c if c is None else spread(c, mask) for name, c in columns.items()})
 
 
 def spread(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -53,14 +53,14 @@ class Answer:
     mask: np.ndarray | None = None  # [T] bool, the tokens that are learnt from; None: all. The others are context
 
     @property
-    def learnt(self) -> np.ndarray:
+    def trainable(self) -> np.ndarray:
         """`[T]` bool, the tokens that are learnt from."""
         return np.ones(len(self.token_ids), dtype=bool) if self.mask is None else self.mask
 
     @property
-    def learnt_tokens(self) -> int:
+    def trainable_tokens(self) -> int:
         """How many tokens are learnt from."""
-        return int(self.learnt.sum())
+        return int(self.trainable.sum())
 
     def __len__(self) -> int:
         """Tokens of prompt and response together."""
@@ -73,16 +73,16 @@ class Sample(Answer):
 
     old_logprobs: np.ndarray  # [T] float32 of the policy at the iteration's start: the ratio's denominator
     advantage: float
-    imitated: bool = False  # the supervised term copies it
+    sft_mask: bool = False  # the supervised term copies it
     experts: np.ndarray | None = None  # [T, M, k] as the engine recorded them, to be taken again: `routed_experts`
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # [T] float32 each; some of COLUMNS, by recipe
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.old_logprobs):
             raise ValueError(f"{len(self.token_ids)} tokens but {len(self.old_logprobs)} log-probs")
-        if len(self.learnt) != len(self.token_ids):
-            raise ValueError(f"a mask of {len(self.learnt)} for {len(self.token_ids)} tokens")
-        if self.learnt_tokens == 0:
+        if len(self.trainable) != len(self.token_ids):
+            raise ValueError(f"a mask of {len(self.trainable)} for {len(self.token_ids)} tokens")
+        if self.trainable_tokens == 0:
             raise ValueError("a sample needs at least one response token to learn from")
         if self.experts is not None and len(self.experts) != len(self.token_ids):
             raise ValueError(f"{len(self.token_ids)} tokens but experts of {len(self.experts)}")
@@ -105,12 +105,12 @@ class StepBatch:
     @property
     def tokens(self) -> int:
         """Number of response tokens in the step that are learnt from."""
-        return sum(s.learnt_tokens for s in self.samples)
+        return sum(s.trainable_tokens for s in self.samples)
 
     @property
-    def imitated_tokens(self) -> int:
+    def sft_tokens(self) -> int:
         """Number of response tokens in the step that the supervised term copies."""
-        return sum(s.learnt_tokens for s in self.samples if s.imitated)
+        return sum(s.trainable_tokens for s in self.samples if s.sft_mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +136,6 @@ class MicroBatch(PackedRow):
 
     old_logprobs: torch.Tensor  # [N]
     advantages: torch.Tensor  # [B]
-    imitated: torch.Tensor  # [B] bool
+    sft_mask: torch.Tensor  # [B] bool
     columns: Mapping[str, torch.Tensor]  # [N] each; those of the samples
     experts: torch.Tensor | None = None  # [P, M, k] to be taken again, -1 where the router chooses

@@ -16,7 +16,7 @@ from configs.rl import SamplingConfig
 from rewards.types import Score, Task
 
 if TYPE_CHECKING:
-    from rollouts.inbox import Inbox
+    from rollouts.request_queue import RequestQueue
 
 FinishReason = Literal["stop", "length", "abort", "repeat"]
 
@@ -85,11 +85,11 @@ class Completion:
             mask[segment.start : segment.stop] = segment.sampled
         return mask
 
-    def mask_from(self, oldest: int) -> np.ndarray:
-        """`[T]` bool, the sampled tokens that a policy of version `oldest` or later wrote."""
+    def mask_from(self, min_version: int) -> np.ndarray:
+        """`[T]` bool, the sampled tokens that a policy of version `min_version` or later wrote."""
         mask = self.sampled_mask
         for segment in self.segments:
-            if segment.version < oldest:
+            if segment.version < min_version:
                 mask[segment.start : segment.stop] = False
         return mask
 
@@ -145,13 +145,13 @@ class Group:
     """All scored rollouts of one prompt whose verdict is a reward; `dropped` counts those that left."""
 
     prompt: Prompt
-    members: tuple[ScoredRollout, ...]
+    rollouts: tuple[ScoredRollout, ...]
     dropped: int = 0
 
     @property
     def rewards(self) -> list[float]:
         """Reward of each member, in order."""
-        return [m.score.reward for m in self.members if m.score.reward is not None]
+        return [m.score.reward for m in self.rollouts if m.score.reward is not None]
 
 
 class Engine(Protocol):
@@ -168,7 +168,7 @@ class Engine(Protocol):
         ...
 
     def stream(
-        self, requests: Sequence[Request] | Inbox, sampling: SamplingConfig
+        self, requests: Sequence[Request] | RequestQueue, sampling: SamplingConfig
     ) -> Iterator[tuple[int, list[Completion]]]:
         """Yield (index of the request, its completions) as requests finish; what is put into an inbox joins them."""
         ...
@@ -187,7 +187,7 @@ class Engine(Protocol):
         ...
 
     def held(self) -> dict[str, int]:
-        """The checksum of every tensor that is served, by state-dict name (`rollouts.weights.checksums`)."""
+        """The checksum of every tensor that is served, by state-dict name (`rollouts.weight_checksums.checksums`)."""
         ...
 
     @property

@@ -24,14 +24,14 @@ from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor
 from kimi_vl.packing import use_packed_attention
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
-from rl.batch import collect_images, pack
 from rl.errors import UserError
-from rl.forward import encode, response_hidden
-from rl.logprobs import token_logprobs
-from rl.optim import build_optimizer, build_schedule
+from rl.learner.batch import collect_images, pack
+from rl.learner.forward import encode, response_hidden
+from rl.learner.logprobs import token_logprobs
+from rl.learner.optimizer import build_optimizer, build_schedule
 from rl.types import Answer, PackedRow
-from rollouts.prompts import PromptRenderer
 from rollouts.tasks.mixture import TaskMixture
+from rollouts.tasks.prompts import PromptRenderer
 
 _WEIGHTS = "weights.pt"
 _HOPELESS = 256  # examples of which none can be rendered: then it is not single bad rows

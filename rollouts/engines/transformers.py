@@ -11,14 +11,14 @@ import torch
 
 from configs.rl import SamplingConfig
 from kimi_vl import KimiVLForConditionalGeneration
-from rollouts.engines.batch import BatchLimits, RunningBatch
-from rollouts.engines.pulse import Pulse
-from rollouts.engines.rows import Group
+from rollouts.engines.fair_lock import FairLock
+from rollouts.engines.heartbeat import Heartbeat
+from rollouts.engines.running_batch import BatchLimits, RunningBatch
+from rollouts.engines.running_samples import Group
 from rollouts.engines.sampling import barred_token_mask
-from rollouts.engines.turn import Turn
-from rollouts.inbox import Inbox
+from rollouts.request_queue import RequestQueue
 from rollouts.types import Completion, Request
-from rollouts.weights import checksums
+from rollouts.weight_checksums import checksums
 
 
 class TransformersEngine:
@@ -45,8 +45,8 @@ class TransformersEngine:
         self._limits = limits or BatchLimits()
         self._aborts = 0
         self.tally: Counter[str] = Counter()  # `computed` places of prompts and answers, `padded` among them
-        self._turn = Turn()
-        self._life = Pulse(self.model)
+        self._turn = FairLock()
+        self._life = Heartbeat(self.model)
 
     @property
     def version(self) -> int:
@@ -94,13 +94,13 @@ class TransformersEngine:
         return [results[i] for i in range(len(requests))]
 
     def stream(
-        self, requests: Sequence[Request] | Inbox, sampling: SamplingConfig
+        self, requests: Sequence[Request] | RequestQueue, sampling: SamplingConfig
     ) -> Iterator[tuple[int, list[Completion]]]:
         """Yield (index of the request, its completions) as requests finish; work is done while the caller asks.
 
         What is put into an inbox meanwhile joins the batch at its next step; the stream ends when that is closed.
         """
-        inbox = requests if isinstance(requests, Inbox) else Inbox(requests)
+        inbox = requests if isinstance(requests, RequestQueue) else RequestQueue(requests)
         aborts, numbers = self._aborts, count()
         while (news := inbox.take(wait=True)) is not None:
             batch = self._new_batch(sampling)  # a fresh one each time that all is answered: nothing of it is left over

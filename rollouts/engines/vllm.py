@@ -15,15 +15,15 @@ import torch
 
 from configs.rl import SamplingConfig
 from kimi_vl import KimiVLConfig
-from rollouts.engines.rows import Group, Row
-from rollouts.engines.turn import Turn
+from rollouts.engines.fair_lock import FairLock
+from rollouts.engines.running_samples import Group, Row
 from rollouts.engines.vllm_draw import read_logprobs, sampling_params
 from rollouts.engines.vllm_prompt import VllmPrompt
 from rollouts.engines.vllm_start import VllmLimits, start_vllm
 from rollouts.engines.vllm_weights import Names, send
-from rollouts.inbox import Inbox
+from rollouts.request_queue import RequestQueue
 from rollouts.types import Completion, Request
-from rollouts.weights import checksums
+from rollouts.weight_checksums import checksums
 
 
 class VllmEngine:
@@ -55,7 +55,7 @@ class VllmEngine:
         self._fresh_names = count()
         self._aborts = self._beats = 0
         self.tally: Counter[str] = Counter()  # stays empty: vLLM pads nothing
-        self._turn = Turn()
+        self._turn = FairLock()
 
     @property
     def version(self) -> int:
@@ -104,14 +104,14 @@ class VllmEngine:
         return [results[i] for i in range(len(requests))]
 
     def stream(
-        self, requests: Sequence[Request] | Inbox, sampling: SamplingConfig
+        self, requests: Sequence[Request] | RequestQueue, sampling: SamplingConfig
     ) -> Iterator[tuple[int, list[Completion]]]:
         """Yield (index of the request, its completions) as requests finish; work is done while the caller asks.
 
         What is put into an inbox meanwhile joins them; the stream ends when that is closed. An answer that fills the
         context ends with `length`. Raises ValueError where a prompt alone does.
         """
-        inbox = requests if isinstance(requests, Inbox) else Inbox(requests)
+        inbox = requests if isinstance(requests, RequestQueue) else RequestQueue(requests)
         aborts, numbers = self._aborts, count()
         groups: dict[int, Group] = {}
         prompts: dict[int, VllmPrompt] = {}

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rewards.types import Task
-
-from .images import BadImage, open_image
-from .report import SkipReport
-from .rows import FIELDS, REQUIRED, BadRow, optional_text, parse_row
+from rollouts.tasks.images import BadImage, open_image
+from rollouts.tasks.rows import FIELDS, REQUIRED, BadRow, optional_text, parse_row
+from rollouts.tasks.skip_report import SkipReport
 
 FORMATS = {".jsonl": "text", ".parquet": "parquet"}  # file suffix -> loader of `datasets`
 BATCH = 64  # rows read at a time while checking

@@ -17,10 +17,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from rewards.types import Task
-
-from .arithmetic import COST, Expression, Step
-from .dataset import DataSetError
-from .report import SkipReport
+from rollouts.tasks.arithmetic import COST, Expression, Step
+from rollouts.tasks.dataset import DataSetError
+from rollouts.tasks.skip_report import SkipReport
 
 Split = Literal["train", "held_out"]
 

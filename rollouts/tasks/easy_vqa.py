@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from rewards.types import Task
-
-from .dataset import DataSetError
-from .digit_sums import Split
-from .report import SkipReport
-from .rows import LETTERS, list_choices
+from rollouts.tasks.dataset import DataSetError
+from rollouts.tasks.digit_sums import Split
+from rollouts.tasks.rows import LETTERS, list_choices
+from rollouts.tasks.skip_report import SkipReport
 
 Form = Literal["open", "choice", "both"]
 

@@ -13,11 +13,10 @@ from typing import Any, Protocol
 
 from configs.schema import SourceConfig
 from rewards.types import Task
-
-from .dataset import FORMATS, DataSetError, DatasetTasks
-from .digit_sums import DigitSums
-from .easy_vqa import EasyVQA
-from .report import SkipReport
+from rollouts.tasks.dataset import FORMATS, DataSetError, DatasetTasks
+from rollouts.tasks.digit_sums import DigitSums
+from rollouts.tasks.easy_vqa import EasyVQA
+from rollouts.tasks.skip_report import SkipReport
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {"digit_sums": DigitSums, "easy_vqa": EasyVQA}
 BUCKETS = 8  # an epoch shuffles within these parts of a source: a row returns after 7/8 of an epoch at the earliest

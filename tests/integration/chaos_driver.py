@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import torch
 
 from rewards.scorer import Scorer
-from rl.cli import main
-from rl.learner import Learner
-from rl.metrics import JsonlSink
-from rollouts.crew import Crew
-from rollouts.pool import RolloutPool
+from rl.cli.main import main
+from rl.learner.learner import Learner
+from rl.run.trackers import JsonlSink
+from rollouts.workers.pool import RolloutPool
+from rollouts.workers.worker_group import WorkerGroup
 
 PLAN = json.loads(os.environ["CHAOS"])
 
@@ -84,7 +84,7 @@ MOMENTS = {
     "scoring": (Scorer, "score", while_it_works),
     "recording": (pq, "write_table", half_a_table),
     "update": (Learner, "update", while_it_works),
-    "publish": (Crew, "publish", while_it_works),
+    "publish": (WorkerGroup, "publish", while_it_works),
     "metrics": (JsonlSink, "write", half_a_line),
     "saving": (torch, "save", half_a_checkpoint),
     "saved": (os, "fsync", at_once),  # before and after the rename of a checkpoint, and of the best model's folder

@@ -16,9 +16,9 @@ import torch
 from rich.console import Console
 
 from configs.load import dump_recipe, load_recipe
-from rl.metrics import read_metrics
-from rl.run import run
-from rollouts.workers import start_ray
+from rl.pipeline import run
+from rl.run.trackers import read_metrics
+from rollouts.workers.actor import start_ray
 
 RECIPE = """
 name: mini
@@ -76,7 +76,7 @@ class Mini:
             os.chdir(before)
         return printed.getvalue()
 
-    def start(self, program=("-m", "rl.cli"), **variables):
+    def start(self, program=("-m", "rl.cli.main"), **variables):
         """Start the command `thinkvl run` in a session of its own, with more environment variables."""
         command = [sys.executable, *program, "run", "mini.yaml", *self.overrides]
         environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}

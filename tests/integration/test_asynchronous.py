@@ -10,10 +10,10 @@ import pytest
 from test_resume import SAME, different
 
 from configs.load import dump_recipe, load_recipe
-from rl.evaluate import request_seed
-from rl.folder import STAGES
-from rl.metrics import read_metrics
 from rl.rollout_log import read_rollouts
+from rl.run.folder import STAGES
+from rl.run.trackers import read_metrics
+from rollouts.sources.requests import request_seed
 from rollouts.tasks.mixture import TaskMixture
 
 pytestmark = pytest.mark.timeout(900)

@@ -11,7 +11,7 @@ from test_resume import SAME
 
 from rl.checkpoint import save_checkpoint
 from rl.errors import UserError
-from rl.metrics import read_metrics
+from rl.run.trackers import read_metrics
 
 SAME_STEPS = 3
 pytestmark = pytest.mark.timeout(900)  # on a busy machine Ray takes minutes to start
@@ -88,7 +88,7 @@ def test_two_ranks_learn_what_one_process_learns_and_a_death_loses_nothing(whole
     compare(mini, undisturbed)
 
 
-@pytest.mark.slow  # three invocations; the conversions themselves are tested in tests/rl/test_rank_checkpoints.py
+@pytest.mark.slow  # three invocations; test_sharded_checkpoint.py tests the conversions themselves
 def test_a_run_goes_on_with_another_number_of_ranks(whole_run, make_mini, monkeypatch):
     """Begun by one process, stopped after step 2; by two ranks to step 4; by one rank to the end."""
     undisturbed, _ = whole_run
@@ -101,7 +101,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(whole_run, make_mini, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("rl.stages.reinforce.save_checkpoint", save_and_stop)
+        patch.setattr("rl.stages.rl.save_checkpoint", save_and_stop)
         for count in (1, 2):
             with pytest.raises(KeyboardInterrupt):
                 mini.here(f"rl.ranks.count={count}")

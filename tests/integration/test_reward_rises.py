@@ -11,17 +11,17 @@ from configs.rl import RLConfig, SamplingConfig
 from configs.schema import SourceConfig
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
 from rewards.scorer import Scorer
-from rl.gather import Gatherer
-from rl.learner import Learner, LearnerConfig
-from rl.loop import Loop, run_steps
+from rl.learner.learner import Learner, LearnerConfig
 from rl.rollout_log import RolloutLog
-from rl.sync import WeightSync, parity_prompts
-from rollouts.pool import RolloutPool
-from rollouts.prompts import PromptRenderer
-from rollouts.samplers import build_sampler
+from rl.step import Loop, run_steps
+from rl.weight_sync import WeightSync, parity_prompts
+from rollouts.engines.stop_tokens import stop_and_barred_ids
+from rollouts.sources.sync import SyncSource
+from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture
-from rollouts.tokens import stop_and_barred_ids
-from rollouts.workers import EngineSpec
+from rollouts.tasks.prompts import PromptRenderer
+from rollouts.workers.actor import EngineSpec
+from rollouts.workers.pool import RolloutPool
 
 SIZES = TinySizes(
     hidden_size=32,
@@ -86,7 +86,7 @@ def rewards_of(checkpoint, pool, tmp_path):
             renderer = PromptRenderer(processor, max_prompt_tokens=200)
             loop = Loop(
                 config=config,
-                gatherer=Gatherer(
+                gatherer=SyncSource(
                     config=config,
                     sampler=build_sampler(config.sampler, mixture, seed=1, steps=STEPS),
                     renderer=renderer,

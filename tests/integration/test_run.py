@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from kimi_vl import load_model, load_processor
-from rewards.plugins import PluginError
+from rewards.plugins.interface import PluginError
 from rl.errors import UserError
-from rl.metrics import read_metrics
+from rl.run.trackers import read_metrics
 from rollouts.tasks.dataset import DataSetError
 
 
@@ -101,7 +101,7 @@ def test_another_recipe_may_not_enter(whole_run):
 
 
 def test_ctrl_c_in_sft(make_mini):
-    """130 and a hint; `tests/rl/test_sft.py` shows how the stage goes on, `test_resume.py` how RL does."""
+    """130 and a hint; `tests/rl/stages/test_sft.py` shows how the stage goes on, `test_resume.py` how RL does."""
     mini = make_mini("long_cot=null", "rl=null", "export=false")
     code, output, seen = mini.stop_at("instruct", 3, signal.SIGINT)
     assert code == 130, output

@@ -143,7 +143,15 @@ class LocalCluster:
         return requests.get(f"{self.address}/api/jobs/{job}", headers=token, timeout=20).json()["status"]
 
     def begin(self, *arguments, address=None, **changes):
-        command = [sys.executable, "-m", "rl.cli", "submit", *map(str, arguments), "--address", address or self.address]
+        command = [
+            sys.executable,
+            "-m",
+            "rl.cli.main",
+            "submit",
+            *map(str, arguments),
+            "--address",
+            address or self.address,
+        ]
         return subprocess.Popen(
             command,
             env={k: v for k, v in (self.environment | changes).items() if v is not None},
@@ -191,7 +199,7 @@ def wait_for(text, process):
 def command(*arguments):
     """Run `thinkvl submit` where no cluster is needed: (exit code, output, seconds)."""
     began = time.monotonic()
-    line = [sys.executable, "-m", "rl.cli", "submit", *map(str, arguments)]
+    line = [sys.executable, "-m", "rl.cli.main", "submit", *map(str, arguments)]
     done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
     return done.returncode, done.stdout, time.monotonic() - began
 

@@ -13,7 +13,7 @@ PACKAGES = ("configs", "kimi_vl", "rewards", "rollouts", "rl")
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    name: str  # such as `rl.losses`
+    name: str  # such as `rl.algorithms.policy_loss`
     path: Path
     text: str
     tree: ast.Module

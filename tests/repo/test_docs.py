@@ -145,7 +145,7 @@ def test_overrides_in_commands_are_keys(tracked, root):
 
 
 def test_every_row_of_the_paper_index_names_a_function_and_a_test(documents):
-    """Functions as `rl/batch.py::make_it`, tests as `tests/rl/test_batch.py::test_it`; both exist (see above)."""
+    """Functions as `rl/samples.py::make_it`, tests as `tests/rl/test_samples.py::test_it`; both exist (see above)."""
     index = documents.get(Path("docs/papers.md"))
     if index is None:
         pytest.skip("docs/papers.md is not there yet")

@@ -10,7 +10,7 @@ ALLOWED = {  # package: what of ours it may import; a dotted name allows that mo
     "configs": {"configs"},
     "kimi_vl": {"kimi_vl"},
     "rewards": {"rewards", "configs"},
-    "rollouts": {"rollouts", "configs", "kimi_vl", "rewards.types"},
+    "rollouts": {"rollouts", "configs", "kimi_vl", "rewards"},
     "rl": {"rl", "rollouts", "configs", "kimi_vl", "rewards"},
 }
 HEAVY = {"ray", "trl", "datasets", "pydantic"}
@@ -22,16 +22,12 @@ LIGHT = {  # a module, or every module under a package: what importing it must n
     "rewards": {"torch", "transformers", *HEAVY},
     "rollouts.types": {"torch", *HEAVY},
     "rollouts.engines": HEAVY,
-    "rollouts.workers": {"vllm"},
+    "rollouts.workers.actor": {"vllm"},
     "rollouts.engines.transformers": {"vllm"},
     "rl": {"vllm"},
-    "rl.advantages": HEAVY,
-    "rl.batch": HEAVY,
+    "rl.algorithms": HEAVY,
     "rl.learner": HEAVY,
-    "rl.logprobs": HEAVY,
-    "rl.losses": HEAVY,
-    "rl.optim": HEAVY,
-    "rl.ranks.learner": HEAVY,
+    "rl.distributed.rank_learner": HEAVY,
     "rl.types": HEAVY,
 }
 
@@ -173,12 +169,6 @@ def invented(modules):
 def test_the_check_sees_an_import_against_the_direction(invented, text):
     with pytest.raises(AssertionError, match=r"rewards\.a imports rl"):
         test_imports_point_one_way(invented(rewards__a=text))
-
-
-def test_the_check_sees_that_only_the_types_of_rewards_are_open_to_rollouts(invented):
-    test_imports_point_one_way(invented(rollouts__a="from rewards.types import Task"))
-    with pytest.raises(AssertionError, match=r"rollouts\.a imports rewards\.pool"):
-        test_imports_point_one_way(invented(rollouts__a="from rewards.pool import Pool"))
 
 
 def test_the_check_sees_a_circle_and_forgives_what_does_not_run_on_import(invented):

@@ -126,7 +126,7 @@ def test_ci_passes_where_everything_passes(checkout):
         "pyright ",
         "python -m pytest -m not slow and not chaos",
         "python -m pytest -m chaos",
-        "python -m pytest tests/rl/test_lean_adamw.py",
+        "python -m pytest tests/rl/learner/test_low_bit_adamw.py",
     ]
 
 

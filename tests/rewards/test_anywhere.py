@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rewards.math import MathVerifier
-from rewards.pool import WorkerPool
+from rewards.sandbox.pool import WorkerPool
 from rewards.types import Task
+from rewards.verifiers.math import MathVerifier
 
 MATRIX = "\\begin{pmatrix}2&1\\\\0&3\\end{pmatrix}"
 IDENTITY = "\\begin{pmatrix}1&0\\\\0&1\\end{pmatrix}"  # only the worker process multiplies matrices

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from configs.rewards import RewardConfig
-from rewards.plugins import PluginError
+from rewards.plugins.interface import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Task, VerdictKind
 
@@ -152,7 +152,11 @@ def test_scores_stream_as_they_end(tmp_path):
         (tmp_path / "first" / "3").touch()
         found = list(found)
         assert [place for place, _ in found] == [2, 1, 0]
-        assert {place: score.verdict.kind.value for place, score in found} == {0: "correct", 1: "correct", 2: "wrong"}
+        assert {place: score.verdict.kind.value for place, score in found} == {
+            0: "correct",
+            1: "correct",
+            2: "wrong",
+        }
 
         async def collect():
             (tmp_path / "second" / "3").touch()
@@ -227,7 +231,7 @@ def test_a_verifier_that_waits_runs_in_threads(monkeypatch):
             together.wait(60)  # opens when all sixteen are here
             return Verdict(kind=VerdictKind.CORRECT, score=1.0, rule=threading.current_thread().name)
 
-    monkeypatch.setattr("rewards.verifiers.VERIFIERS", {"service": lambda worker: Service()})
+    monkeypatch.setattr("rewards.verifiers.table.VERIFIERS", {"service": lambda worker: Service()})
     together = threading.Barrier(16)
     with Scorer(()) as scorer:
         scores = scorer.score(["a"] * 16, [task(verifier="service")] * 16)
@@ -243,7 +247,7 @@ def test_a_mistake_in_a_built_in_verifier_is_a_crash_of_ours(monkeypatch):
             self.worker.call({"gold": "x", "answer": response})
             raise KeyError("ours")
 
-    monkeypatch.setattr("rewards.verifiers.VERIFIERS", {"broken": Broken})
+    monkeypatch.setattr("rewards.verifiers.table.VERIFIERS", {"broken": Broken})
     with Scorer(()) as scorer, pytest.raises(KeyError, match="ours"):
         scorer.score(["x"], [task(verifier="broken")])
 

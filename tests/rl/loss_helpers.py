@@ -2,7 +2,7 @@
 
 import torch
 
-from rl.losses import LossInputs
+from rl.algorithms.policy_loss import LossInputs
 
 
 def inputs(new, old, advantages, *, sequences=None, tokens=None, max_tokens=8, **more):

@@ -14,15 +14,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from configs.algorithms import LossConfig
 from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
-from rl.adapters import prepare_training
-from rl.learner import Learner, LearnerConfig
-from rl.ranks.learner import RankLearner
-from rl.ranks.parallel import whole, whole_tree
+from rl.distributed.fsdp import whole, whole_tree
+from rl.distributed.rank_learner import RankLearner
+from rl.learner.learner import Learner, LearnerConfig
+from rl.learner.lora import prepare_training
 from rl.types import Sample
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Imported once for all ranks of all tests.
-_CONTEXT.set_forkserver_preload(["rl.ranks.learner", "kimi_vl.tiny", "torch.distributed.checkpoint"])
+_CONTEXT.set_forkserver_preload(["rl.distributed.rank_learner", "kimi_vl.tiny", "torch.distributed.checkpoint"])
 
 
 def on_ranks(world, job, *args):
@@ -244,7 +244,7 @@ def columns_of(mesh, settings):
     """Log-probs of samples, and what the companions say of them, in order."""
     learner = make(mesh, "fp64", settings)
     samples = draw(learner, "uneven")
-    found = learner.companions.annotate(
+    found = learner.companions.model_outputs(
         learner.model, samples, learner._plan(samples), lambda *args: learner._head(*args)[0]
     )
     notes = learner._in_order(samples, found)

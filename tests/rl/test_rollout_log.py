@@ -9,9 +9,9 @@ from rl_helpers import make_prompt, make_scored
 
 from rewards.types import Task, VerdictKind
 from rl import rollout_log
-from rl.collect import make_groups
 from rl.rollout_log import SCHEMA, RolloutLog, read_rollouts, routes_of, task_of
 from rl.types import Sample
+from rollouts.sources.group_building import make_groups
 from rollouts.types import Completion, Group, Prompt, Rollout, ScoredRollout, Segment
 
 PNG = b"\x89PNG, as far as a log can tell"
@@ -40,8 +40,8 @@ def step(prompt):
         [],
     ]
     groups = make_groups([prompt, prompt], scored)
-    better = [ScoredRollout(rollout=m.rollout, score=make_scored(prompt, 7.0).score) for m in groups[0].members]
-    groups = [Group(prompt=prompt, members=tuple(better), dropped=1), groups[1]]
+    better = [ScoredRollout(rollout=m.rollout, score=make_scored(prompt, 7.0).score) for m in groups[0].rollouts]
+    groups = [Group(prompt=prompt, rollouts=tuple(better), dropped=1), groups[1]]
     first = scored[0][0].rollout.completion
     samples = [Sample(prompt=prompt, token_ids=first.token_ids, old_logprobs=first.policy_logprobs, advantage=0.25)]
     return scored, groups, samples

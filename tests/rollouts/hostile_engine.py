@@ -11,8 +11,8 @@ from pathlib import Path
 import ray
 
 from rollouts.engines.transformers import TransformersEngine
-from rollouts.inbox import Inbox
-from rollouts.workers import EngineSpec
+from rollouts.request_queue import RequestQueue
+from rollouts.workers.actor import EngineSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class HostileEngine(TransformersEngine):
         return TransformersEngine.generate(self, requests, sampling)
 
     def stream(self, requests, sampling):
-        if not isinstance(requests, Inbox):
+        if not isinstance(requests, RequestQueue):
             return TransformersEngine.stream(self, requests, sampling)
         return TransformersEngine.stream(self, ObeyingInbox(requests, self.obey), sampling)
 
@@ -64,7 +64,7 @@ class HostileEngine(TransformersEngine):
         TransformersEngine.load_weights(self, weights, version=version)
 
 
-class ObeyingInbox(Inbox):
+class ObeyingInbox(RequestQueue):
     def __init__(self, inbox, obey):
         self.__dict__.update(inbox.__dict__)
         self.inbox, self.obey = inbox, obey

@@ -68,4 +68,4 @@ def test_a_group_reads_its_rewards_in_order():
         score = Score(verdict=Verdict(kind=VerdictKind.WRONG, score=0.0), reward=reward)
         return ScoredRollout(rollout=Rollout(prompt=prompt(), completion=completion(), text=""), score=score)
 
-    assert Group(prompt=prompt(), members=(member(0.5), member(0.0), member(-1.0))).rewards == [0.5, 0.0, -1.0]
+    assert Group(prompt=prompt(), rollouts=(member(0.5), member(0.0), member(-1.0))).rewards == [0.5, 0.0, -1.0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import ray
 
-from rollouts.build import EngineSpec
+from rollouts.engines.build import EngineSpec
 
 
 @dataclass(frozen=True, kw_only=True)

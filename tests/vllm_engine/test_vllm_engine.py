@@ -7,9 +7,9 @@ import pytest
 from vllm_helpers import build_prompt, embedded, flat, gaps, move, requests_for, tokens_of
 
 from configs.rl import SamplingConfig
-from rollouts.inbox import Inbox
+from rollouts.request_queue import RequestQueue
 from rollouts.types import Request, Segment
-from rollouts.weights import checksums
+from rollouts.weight_checksums import checksums
 
 THRESHOLD = 1e-3
 PLAIN = SamplingConfig(max_new_tokens=24)
@@ -132,7 +132,7 @@ def test_requests_join_while_it_works_and_are_called_off(engine, prompts):
     """From an open inbox: those that come later give the samples of one call; one that is called off ends early."""
     requests = requests_for(prompts)
     expected = engine.generate(requests, PLAIN)
-    inbox, left, found = Inbox(), [*requests[1:], requests[0]], {}
+    inbox, left, found = RequestQueue(), [*requests[1:], requests[0]], {}
     inbox.put(requests[:1])
     for number, completions in engine.stream(inbox, PLAIN):
         found[number] = completions

@@ -6,8 +6,8 @@ from vllm_helpers import build_prompt, move
 from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
-from rl.learner import Learner, LearnerConfig
-from rl.sync import ParityError, WeightSync
+from rl.learner.learner import Learner, LearnerConfig
+from rl.weight_sync import ParityError, WeightSync
 from rollouts.engines import vllm_cpu
 
 SAMPLING = SamplingConfig(temperature=0.8, top_p=0.9, max_new_tokens=30)

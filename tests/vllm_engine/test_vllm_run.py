@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rl.metrics import read_metrics
 from rl.rollout_log import read_rollouts
+from rl.run.trackers import read_metrics
 
 pytestmark = pytest.mark.timeout(900)  # two processes that import vLLM, on a machine that may be busy
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def run(checkpoint, tmp_path_factory):
     shutil.copy(ROOT / "examples" / "reward_file" / "brevity.py", folder)  # random weights answer nothing right
     log = (folder / "log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "rl.cli", "run", "recipe.yaml"],
+        [sys.executable, "-m", "rl.cli.main", "run", "recipe.yaml"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=log,

@@ -13,12 +13,12 @@ from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
-from rl.learner import Learner, LearnerConfig, numpy_weights
-from rl.sync import ParityError, WeightSync
+from rl.learner.learner import Learner, LearnerConfig, numpy_weights
 from rl.types import Sample
-from rollouts.build import EngineSpec
-from rollouts.pool import RolloutPool
-from rollouts.workers import WorkerError, start_ray
+from rl.weight_sync import ParityError, WeightSync
+from rollouts.engines.build import EngineSpec
+from rollouts.workers.actor import WorkerError, start_ray
+from rollouts.workers.pool import RolloutPool
 
 pytestmark = pytest.mark.timeout(900)  # each worker imports vLLM, on a machine that may be busy
 SAMPLING = SamplingConfig(max_new_tokens=30)

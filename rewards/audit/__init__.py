@@ -1,0 +1,1 @@
+"""Checks of data and verifiers before a run. Start with `check`."""

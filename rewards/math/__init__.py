@@ -1,0 +1,1 @@
+"""Mathematical answers: normalising, parsing and comparing them. Start with `comparison`."""

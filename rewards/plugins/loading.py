@@ -1,0 +1,140 @@
+"""Finds a reward function by `file.py:function`, `module:function` or entry point, in each case after an adapter.
+
+`trl:mine.py:accuracy` is the function `accuracy` of `mine.py`, written for TRL. Mistakes are found here, where that is
+possible; files are run under names that nothing else has, so that a user's `rewards.py` shadows nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+from rewards.plugins.adapters import ADAPTERS
+from rewards.plugins.interface import Plugin, PluginError, native
+
+GROUP = "thinkvl.rewards"
+
+
+def load_plugin(spec: str, *, base: Path | None = None, known: Iterable[str] = ()) -> Plugin:
+    """Find the reward function that `spec` names and check its signature. Runs its code.
+
+    `base`: the folder that a relative file is looked for in first (the recipe's); then the working directory.
+    `known`: further names that a mistyped `spec` may have meant. Raises PluginError.
+    """
+    adapter, place = split_adapter(spec)
+    path, colon, name = place.rpartition(":")
+    if colon and _is_file(path):
+        found = _from_file(spec, path, name, base)
+    elif colon and path and all(part.isidentifier() for part in path.split(".")):
+        found = _from_module(spec, path, name)
+    elif colon or place.endswith(".py"):
+        raise PluginError(
+            f"reward {spec!r}: a file must be written as `file.py:function`, such as `brevity.py:brevity`"
+        )
+    else:
+        found = _from_entry_point(spec, place, known)
+    return native(spec, found) if adapter is None else ADAPTERS[adapter](spec, found)
+
+
+def split_adapter(spec: str) -> tuple[str | None, str]:
+    """The adapter's name, or None, and the rest of a reward's name."""
+    head, colon, rest = spec.partition(":")
+    return (head, rest) if colon and head in ADAPTERS and rest else (None, spec)
+
+
+def plugin_file(spec: str) -> str | None:
+    """The file that `spec` names, as it is written there; None for a module, an entry point or a built-in."""
+    path, colon, _ = split_adapter(spec)[1].rpartition(":")
+    return path if colon and _is_file(path) else None
+
+
+def _is_file(path: str) -> bool:
+    return path.endswith(".py") or "/" in path or "\\" in path
+
+
+def _from_file(spec: str, path: str, name: str, base: Path | None) -> object:
+    given = Path(path).expanduser()
+    folders = [Path()] if given.is_absolute() else [folder for folder in (base, Path.cwd()) if folder is not None]
+    candidates = [(folder / given).resolve() for folder in folders]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        looked = " and ".join(dict.fromkeys(str(candidate) for candidate in candidates))
+        raise PluginError(f"reward {spec!r}: no such file; looked for {looked}. Give a path relative to the recipe")
+    if not name.isidentifier():
+        raise PluginError(f"reward {spec!r}: {name!r} is no function name; write `{path}:function`")
+    return _member(spec, _load_file(spec, file), name, str(file))
+
+
+def _load_file(spec: str, file: Path) -> ModuleType:
+    """Run `file` as a module of a name that no other can have, with its folder last on the import path."""
+    digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]
+    unique = f"_thinkvl_plugin_{file.stem}_{digest}"
+    found = importlib.util.spec_from_file_location(unique, file)
+    if found is None or found.loader is None:
+        raise PluginError(f"reward {spec!r}: {file} is no Python file; it must end in `.py`")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[unique] = module  # dataclasses and pickle look modules up there
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))  # last: its neighbours can be imported and shadow nothing
+    try:
+        found.loader.exec_module(module)
+    except BaseException as error:  # a stranger's import can raise anything
+        del sys.modules[unique]
+        raise PluginError(f"reward {spec!r}: importing {file} failed: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _from_module(spec: str, path: str, name: str) -> object:
+    try:
+        module = importlib.import_module(path)
+    except BaseException as error:
+        raise PluginError(f"reward {spec!r}: importing {path} failed: {type(error).__name__}: {error}") from error
+    try:
+        return getattr(module, name)  # modules may load their members when asked
+    except AttributeError:
+        return _member(spec, module, name, path)
+
+
+def _member(spec: str, module: ModuleType, name: str, where: str) -> object:
+    if name not in vars(module):
+        functions = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
+        functions = functions or [
+            n for n in dir(module) if not n.startswith("_")
+        ]  # a module that loads them when asked
+        near = _nearest(name, functions)
+        raise PluginError(
+            f"reward {spec!r}: {where} has no {name!r}{near}; it defines {', '.join(functions) or 'none'}"
+        )
+    return vars(module)[name]
+
+
+def _from_entry_point(spec: str, name: str, known: Iterable[str]) -> object:
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in points:
+        names = sorted({*points, *known})
+        raise PluginError(
+            f"reward {spec!r}: unknown{_nearest(name, names)}; allowed are {', '.join(names)}, `file.py:function`, "
+            f"`module:function`, the entry points of installed packages in the group {GROUP!r}, and each of these "
+            f"after {', '.join(f'`{adapter}:`' for adapter in ADAPTERS)}"
+        )
+    return _load_entry_point(spec, points[name])
+
+
+def _load_entry_point(spec: str, point: EntryPoint) -> object:
+    try:
+        return point.load()
+    except BaseException as error:  # a stranger's import can raise anything
+        raise PluginError(f"reward {spec!r}: loading {point.value} failed: {type(error).__name__}: {error}") from error
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,43 @@
+"""Jobs on their way from any thread to the one that hands them out, which sleeps in a selector."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+
+from rewards.sandbox.flow_queue import Job
+
+
+class JobQueue:
+    """A list of jobs and a socket that becomes readable when there is something to look at."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job] = deque()
+        self.woken, self._wake = socket.socketpair()
+        for end in (self.woken, self._wake):
+            end.setblocking(False)
+
+    def put(self, job: Job) -> None:
+        """Add a job and wake the reader."""
+        self._jobs.append(job)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the reader look."""
+        with contextlib.suppress(OSError):  # full: it is being woken already; closed: there is nothing to wake
+            self._wake.send(b"x")
+
+    def take(self) -> Job | None:
+        """The oldest job."""
+        return self._jobs.popleft() if self._jobs else None
+
+    def calm(self) -> None:
+        """Make the socket unreadable again."""
+        with contextlib.suppress(BlockingIOError):
+            self.woken.recv(4096)
+
+    def close(self) -> None:
+        """Close both ends of the socket."""
+        self.woken.close()
+        self._wake.close()

@@ -1,0 +1,1 @@
+"""One verifier a file, and `table`, which names them all. Start with `table`."""

@@ -1,0 +1,204 @@
+"""Numbers within a tolerance, and counts: `numeric(rel=0.01)`, `numeric(abs=0.5)`, `count`.
+
+One number is read out of the answer, never more: a sentence with several of them, a range or a hedge is no answer.
+Values are exact fractions, so that a tolerance ends exactly where it says.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import unicodedata
+from dataclasses import dataclass
+from fractions import Fraction
+
+from rewards.extraction import Extraction, extract_answer, first_sentence, last_sentence
+from rewards.math.literal import Literal, Measure, parse_literal, split_unit, units_agree
+from rewards.math.normalize import to_latex
+from rewards.types import Task, Verdict
+from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
+
+_MAX = 400  # characters of an answer or a sentence that holds one number
+_LINE = 20_000  # characters of an answer with prose around its number
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "k": 3, "mn": 6, "bn": 9}
+_SCALED = re.compile(rf"(.*\d)\s{{0,3}}({'|'.join(_SCALES)})\b\.?(.*)", re.IGNORECASE | re.DOTALL)
+_TOKEN = re.compile(
+    r"(?<![\w.^_{\\])[-+−]?\s{0,2}(?:\\?[$€£¥]\s?)?(?:\d[\d,]{0,60}(?:\.\d{1,60})?|\.\d{1,60})(?:[eE][-+]?\d{1,3})?"
+    r"(?:\s?/\s?\d{1,30})?(?:\s?\\?%)?(?:\s(?:thousand|million|billion|trillion)\b)?"
+)
+_HEDGE = re.compile(
+    r"\b(?:or|either|maybe|perhaps|possibly|between|not|isn't|at least|at most|more than|less than|fewer than|over"
+    r"|under|up to)\b|±|\\pm|[<>≤≥~]|或|不是|\d\s*(?:-|–|—|\bto\b|\.\.)\s*\d",
+    re.IGNORECASE,
+)
+_DELIMITER = re.compile(r"\\[()\[\]]|\\(?:text|mathrm|mathbf)\s?\{([^{}]*)\}|\*\*")
+_ARITHMETIC = re.compile(r"[\^*+×÷\\{}_=]")
+_FACTORIAL = re.compile(r"\d\s?!")  # or an exclamation; nobody knows
+_UNITS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]  # fmt: skip
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_WORDS = {word: value for value, word in enumerate(_UNITS)} | {word: 20 + 10 * at for at, word in enumerate(_TENS)}
+_WORDS |= {f"{ten}-{one}": _WORDS[ten] + _WORDS[one] for ten in _TENS for one in _UNITS[1:10]}
+_WORDS |= {"none": 0, "a-hundred": 100, "one-hundred": 100}
+_WORD = re.compile(
+    r"\b(?:" + "|".join(sorted((w.replace("-", "[- ]") for w in _WORDS), key=len, reverse=True)) + r")\b", re.IGNORECASE
+)
+_CHINESE = {char: value for value, char in enumerate("零一二三四五六七八九十")} | {"两": 2, "〇": 0}
+_CHINESE_ALONE = re.compile(r"([零一二三四五六七八九十两〇])\s?[个只张条本件位名辆头匹棵朵]?\w{0,6}[。.]?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """A number as it was written, and its unit."""
+
+    value: Fraction
+    percent: bool = False
+    unit: str = ""
+
+
+class NumericVerifier:
+    """Right within `abs`, or within `rel` times the size of the reference, whichever is more; both ends count.
+
+    Without either the values must be equal. A unit may be missing; two known units that differ are different answers,
+    nothing is converted. Where one side alone has a percent sign, 45 and 0.45 both stand for 45%.
+    """
+
+    def __init__(self, *, rel: float = 0.0, abs: float = 0.0) -> None:
+        if not 0 <= rel < 1:
+            raise ValueError(f"rel = {rel}: must be at least 0 and less than 1, such as 0.01 for one percent")
+        if abs < 0:
+            raise ValueError(f"abs = {abs}: must be 0 or more")
+        self._rel, self._abs = Fraction(str(rel)), Fraction(str(abs))
+
+    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
+        """Judge `response`. Never raises."""
+        start = time.perf_counter()
+        extraction = extract_answer(response)
+        return self._judge(extraction, reference).verdict(start, extraction.answer)
+
+    def _judge(self, extraction: Extraction, reference: str) -> Found:
+        gold = read_number(reference)
+        if gold is None:
+            return bad_reference(f"{reference[:80]!r} is not a number")
+        if extraction.answer is None:
+            return no_answer(extraction.rule)
+        given = number_in(extraction)
+        if isinstance(given, str):
+            return no_answer(f"{extraction.rule}/{given}")
+        if gold.unit != given.unit and _is_known(gold.unit) and _is_known(given.unit):
+            return correct_if(False, f"{extraction.rule}/unit")
+        return correct_if(self._within(gold, given), f"{extraction.rule}/tolerance")
+
+    def _within(self, gold: Number, given: Number) -> bool:
+        values = [given.value]
+        if gold.percent and not given.percent:
+            values.append(given.value * 100)
+        elif given.percent and not gold.percent:
+            values.append(given.value / 100)
+        allowed = max(self._abs, self._rel * abs(gold.value))
+        return any(abs(value - gold.value) <= allowed for value in values)
+
+
+class CountVerifier:
+    """How many: a whole number in digits or words (`3`, `three dogs`, `三个`), and no other number beside it."""
+
+    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
+        """Judge `response`. Never raises."""
+        start = time.perf_counter()
+        extraction = extract_answer(response)
+        return _judge_count(extraction, reference).verdict(start, extraction.answer)
+
+
+def _judge_count(extraction: Extraction, reference: str) -> Found:
+    gold = number_in(Extraction(answer=reference, rule="box"), words=True)
+    if isinstance(gold, str) or gold.value.denominator != 1 or gold.value < 0:
+        return bad_reference(f"{reference[:80]!r} is not a whole number")
+    if extraction.answer is None:
+        return no_answer(extraction.rule)
+    given = number_in(extraction, words=True)
+    if isinstance(given, str):
+        return no_answer(f"{extraction.rule}/{given}")
+    return correct_if(given.value == gold.value and not given.percent, f"{extraction.rule}/count")
+
+
+def read_number(text: str) -> Number | None:
+    """The number that all of `text` is, with unit, percent sign or scale word, or None. Bounded work."""
+    if len(text) > _MAX:
+        return None
+    bare = re.sub(r"^(?:≈|~|\\approx|about|approximately|around|=)\s*", "", text.strip(), flags=re.IGNORECASE)
+    if _HEDGE.search(bare):
+        return None
+    latex = to_latex(bare)
+    scaled = _SCALED.fullmatch(latex)
+    measure, literal = _measure(scaled[1] if scaled is not None else latex)
+    if scaled is None:
+        return Number(value=literal.value, percent=literal.percent, unit=measure.unit) if literal is not None else None
+    after = scaled[3].strip()
+    unit = split_unit(f"1 {after}").unit if after else measure.unit
+    if literal is None or literal.percent or (after and not re.fullmatch(r"[A-Za-z. ]{1,40}", after)):
+        return None
+    return Number(value=literal.value * 10 ** _SCALES[scaled[2].lower()], unit=unit)
+
+
+def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
+    """The one number of an extracted answer, or the reason why there is none: `hedge`, `question` and the like.
+
+    `words`: number words count too.
+    """
+    prose, asked = extraction.rule in ("anchor", "line"), False
+    answer = extraction.answer or ""
+    if len(answer) > _LINE:
+        return "refused"
+    answer = " ".join(unicodedata.normalize("NFKC", answer).replace("−", "-").split())
+    if _FACTORIAL.search(answer):
+        return "arithmetic"
+    if words and (chinese := _CHINESE_ALONE.fullmatch(answer)) is not None:
+        return Number(value=Fraction(_CHINESE[chinese[1]]))
+    whole = read_number(answer)
+    if whole is None and prose:
+        asked = answer.endswith("?")
+        answer = first_sentence(answer) if extraction.rule == "anchor" else last_sentence(answer)
+        whole = read_number(answer)
+    elif whole is None and "=" in answer:
+        whole = read_number(answer.rpartition("=")[2])
+    if whole is not None:
+        return whole
+    if len(answer) > _MAX:
+        return "refused"
+    if asked:
+        return "question"
+    if _HEDGE.search(answer):
+        return "hedge"
+    return _only_number(answer, words=words)
+
+
+def _only_number(sentence: str, *, words: bool) -> Number | str:
+    """The number of a sentence that holds one; of an equation, the one after the last "="."""
+    if words:
+        sentence = _WORD.sub(lambda m: str(_WORDS[re.sub(r"\s", "-", m[0].lower())]), sentence)
+    if "=" in sentence:
+        sentence = sentence.rpartition("=")[2]
+    tokens = list(dict.fromkeys(" ".join(m[0].split()) for m in _TOKEN.finditer(sentence)))
+    if not tokens:
+        return "none"
+    if _ARITHMETIC.search(_DELIMITER.sub(" ", _TOKEN.sub(" ", sentence))):
+        return "arithmetic"
+    if len(tokens) > 1:
+        values = [read_number(token) for token in tokens]
+        if None in values or len({value.value for value in values if value is not None}) > 1:
+            return "several"
+    return read_number(tokens[0]) or "none"
+
+
+def _is_known(unit: str) -> bool:
+    """True for a unit of measurement: it disagrees with a mass or with a time."""
+    return not (units_agree(unit, "kg") and units_agree(unit, "s"))
+
+
+def _measure(latex: str) -> tuple[Measure, Literal | None]:
+    """`latex` without its unit, and the literal that is left; `50\\%` is a literal, not a measure."""
+    whole = parse_literal(latex)
+    measure = Measure(text=latex, unit="") if whole is not None else split_unit(latex)
+    return measure, whole if whole is not None else parse_literal(measure.text)

@@ -1,0 +1,57 @@
+"""Text read from an image, compared by edit distance: `ocr(threshold=0.9)`."""
+
+from __future__ import annotations
+
+import re
+import time
+import unicodedata
+
+from rapidfuzz.distance import Levenshtein
+
+from rewards.extraction import Extraction
+from rewards.types import Task, Verdict, VerdictKind
+from rewards.verifiers.verdicts import Found, bad_reference, no_answer, whole_answer
+
+_LONGEST = 20_000  # characters of a reference
+_MARKS = re.compile(r"[\u200b-\u200d\ufeff\u00ad]")  # invisible characters
+
+
+class OcrVerifier:
+    """Right where `1 - distance / longer length` (Levenshtein, in characters) is at least `threshold`.
+
+    White space is collapsed and full-width forms are folded (NFKC); `case=false` ignores case. With `partial=true` the
+    similarity is the score of a wrong answer too.
+    """
+
+    def __init__(self, *, threshold: float = 0.9, case: bool = True, partial: bool = False) -> None:
+        if not 0.5 <= threshold <= 1:
+            raise ValueError(f"threshold = {threshold}: must be between 0.5 and 1")
+        self._threshold, self._case, self._partial = threshold, case, partial
+
+    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
+        """Judge `response`. Never raises."""
+        start = time.perf_counter()
+        extraction = whole_answer(response)
+        return self._judge(extraction, reference).verdict(start, extraction.answer)
+
+    def similarity(self, left: str, right: str) -> float:
+        """In [0, 1]; 0 where it is below what `partial` or the threshold could use."""
+        cutoff = 0.0 if self._partial else self._threshold
+        return Levenshtein.normalized_similarity(self._fold(left), self._fold(right), score_cutoff=cutoff)
+
+    def _judge(self, extraction: Extraction, reference: str) -> Found:
+        if not reference.strip() or len(reference) > _LONGEST:
+            return bad_reference(f"must have 1 to {_LONGEST} characters, and has {len(reference)}")
+        if extraction.answer is None:
+            return no_answer(extraction.rule)
+        if len(extraction.answer) > 2 * len(reference) + 1_000:
+            return no_answer(f"{extraction.rule}/refused", "more than twice as long as the reference")
+        similarity = self.similarity(reference, extraction.answer)
+        right = similarity >= self._threshold
+        score = similarity if self._partial else float(right)
+        kind = VerdictKind.CORRECT if right else VerdictKind.WRONG
+        return Found(kind=kind, rule=f"{extraction.rule}/edit-distance", detail=f"{similarity:.4f}", score=score)
+
+    def _fold(self, text: str) -> str:
+        text = " ".join(_MARKS.sub("", unicodedata.normalize("NFKC", text)).split())
+        return text if self._case else text.casefold()

@@ -1,0 +1,89 @@
+"""Short free-text answers, as open questions about an image have: "yes", "teal", "a rectangle", "2"; exact ones too."""
+
+from __future__ import annotations
+
+import re
+import time
+import unicodedata
+
+from rewards.extraction import Extraction, extract_answer, first_sentence
+from rewards.math.normalize import plain, unwrap
+from rewards.types import Task, Verdict
+from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
+from rewards.verifiers.yesno import judge_yes_no
+
+_ARTICLE = re.compile(r"^(?:a|an|the)\s+")
+_COPULA = re.compile(r"\b(?:is|are|was|were|it's|that's|shows?|says?|reads?)\b\s*:?\s*")
+_HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly)\b|/")
+_NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_DIGITS = {word: str(value) for value, word in enumerate(_NUMBERS.split())}
+_MAX_ANSWER = 500  # characters
+
+
+class TextVerifier:
+    """Equality of words: no case, no article, no punctuation at the ends, number words as digits."""
+
+    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
+        """Judge `response`. A hedge ("yes or no") is no answer unless the reference holds it too. Never raises."""
+        start = time.perf_counter()
+        extraction = extract_answer(response)
+        return _judge_words(response, extraction, reference).verdict(start, extraction.answer)
+
+
+class ExactVerifier:
+    """Equality to the character, case and spaces included; only wrapping (`**x**`, `$x$`) and a final stop go."""
+
+    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
+        """Judge `response`. Never raises."""
+        start = time.perf_counter()
+        extraction = extract_answer(response)
+        return _judge_exactly(extraction, reference).verdict(start, extraction.answer)
+
+
+def normalize_words(text: str) -> str:
+    """`text` as it is compared: see `TextVerifier`."""
+    words = _ARTICLE.sub("", plain(text))
+    return " ".join(_DIGITS.get(word, word) for word in words.split())
+
+
+def _judge_words(response: str, extraction: Extraction, reference: str) -> Found:
+    gold, answer = normalize_words(reference), extraction.answer
+    if not gold:
+        return bad_reference("has no letter or digit")
+    if answer is None:
+        return no_answer(extraction.rule)
+    if len(answer) > max(_MAX_ANSWER, 2 * len(reference)):
+        return no_answer(f"{extraction.rule}/refused", "too long")
+    if gold in ("yes", "no"):
+        return judge_yes_no(response, extraction, gold)
+    given = normalize_words(answer)
+    if given == gold or (extraction.rule in ("anchor", "line") and _sentence_says(answer, gold)):
+        return correct_if(True, f"{extraction.rule}/words")
+    if not given:
+        return no_answer(f"{extraction.rule}/empty")
+    if _HEDGE.search(given) and not _HEDGE.search(gold):
+        return no_answer(f"{extraction.rule}/hedge")
+    return correct_if(False, f"{extraction.rule}/words")
+
+
+def _judge_exactly(extraction: Extraction, reference: str) -> Found:
+    gold = unicodedata.normalize("NFC", reference).strip()
+    if not gold:
+        return bad_reference("is empty")
+    if extraction.answer is None:
+        return no_answer(extraction.rule)
+    if len(extraction.answer) > len(gold) + _MAX_ANSWER:
+        return no_answer(f"{extraction.rule}/refused", "too long")
+    given = unicodedata.normalize("NFC", extraction.answer).strip()
+    same = gold in (given, given.removesuffix("."), unwrap(given)) or unwrap(gold) == unwrap(given)
+    return correct_if(same, f"{extraction.rule}/exact")
+
+
+def _sentence_says(answer: str, gold: str) -> bool:
+    """True where the first sentence ends in "is <gold>"."""
+    sentence = plain(first_sentence(answer))
+    tail = _COPULA.split(sentence)[-1]
+    return tail != sentence and normalize_words(tail) == gold

@@ -1,0 +1,85 @@
+"""Yes or no, in 18 languages. A response must say one of them and not the other; explanations may follow."""
+
+from __future__ import annotations
+
+import re
+import time
+import unicodedata
+from collections.abc import Mapping
+
+from rewards.extraction import Extraction, extract_answer, split_thinking
+from rewards.types import Task, Verdict
+from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
+
+_YES = (
+    "yes|yeah|yep|y|true|correct|sí|si|sim|oui|ja|да|是|是的|对|對|有|はい|ええ|예|네|نعم|हाँ|हां|evet|tak|ano|có|ya|ναι"
+)
+_NO = (
+    "no|nope|n|false|incorrect|não|nao|non|nein|nee|нет|否|不|不是|不对|不對|没有|沒有|いいえ|아니요|아니오|아니|لا|नहीं"
+    "|hayır|hayir|nie|không|tidak|όχι"
+)
+_POLARITY: Mapping[str, bool] = {**dict.fromkeys(_YES.split("|"), True), **dict.fromkeys(_NO.split("|"), False)}
+_CLAUSE = re.compile(r"[.,;:!?\n。，；：！？、—]|\s-\s|\b(?:or|and|but|wait|actually)\b|[/|]|或|和|还是")
+_LEAD = re.compile(
+    r"^(?:(?:so|then|therefore|thus|hence|well|i think|i would say|it is|it's|that is|this is|the answer is|answer"
+    r"|final|definitely|certainly|clearly|absolutely|probably|most likely|simply)\s+)+"
+)
+_TAIL = re.compile(r"\s+(?:definitely|certainly|indeed|it is|it does|there is|there are|it isn't|there isn't|sir)$")
+_EITHER = f"(?:{_YES}|{_NO})"
+_UNSURE = re.compile(
+    rf"\b(?:not|n't|isn't|never|neither|nor)\s+(?:a\s+)?(?:clear\s+)?{_EITHER}\b"
+    rf"|\b{_EITHER}[\"'*.]?\s{{0,4}}(?:\bor\b|[/|]|或|还是)|(?:\bor\b|[/|]|或|还是)\s{{0,4}}[\"'*]?{_EITHER}\b"
+)
+_COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|textbf|boxed)\s{0,4}\{")
+_EDGE = " \t\"'`*_()[]{}$\\“”‘’「」【】<>#>"
+_LONGEST = 500  # characters of an answer
+_BODY = 2_000  # characters of a whole text that is looked through
+
+
+class YesNoVerifier:
+    """Reference and answer are a yes or a no (also true/false) in any of the languages, the same or two."""
+
+    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
+        """Judge `response`; "yes and no", "not yes" and anything else are no answer. Never raises."""
+        start = time.perf_counter()
+        extraction = extract_answer(response)
+        return judge_yes_no(response, extraction, reference).verdict(start, extraction.answer)
+
+
+def judge_yes_no(response: str, extraction: Extraction, reference: str) -> Found:
+    """The finding on `response`, whose answer `extraction` is."""
+    gold = read_polarity(reference)
+    if gold is None:
+        return bad_reference(f"{reference[:80]!r} is neither yes nor no")
+    if extraction.answer is None:
+        return no_answer(extraction.rule)
+    if len(extraction.answer) > _LONGEST:
+        return no_answer(f"{extraction.rule}/refused", f"longer than {_LONGEST} characters")
+    found = _polarities(extraction.answer)
+    if not found and extraction.rule == "line":  # "Yes.", and then a line that explains
+        body = split_thinking(response).answer_text
+        found = _polarities(body) if len(body) <= _BODY else set()
+    if len(found) != 1:
+        return no_answer(f"{extraction.rule}/{'hedge' if found else 'neither'}")
+    return correct_if(found == {gold}, f"{extraction.rule}/yes-no")
+
+
+def read_polarity(text: str) -> bool | None:
+    """True for a text that says yes, False for no, None for neither or both."""
+    found = _polarities(text) if len(text) <= _LONGEST else set()
+    return next(iter(found)) if len(found) == 1 else None
+
+
+def _polarities(text: str) -> set[bool]:
+    """What the clauses of `text` say; both where one is negated or an alternative."""
+    text = _COMMAND.sub(" ", unicodedata.normalize("NFKC", text)).casefold()
+    if _UNSURE.search(text):
+        return {True, False}
+    found = set()
+    for clause in _CLAUSE.split(text):
+        words = " ".join(clause.strip(_EDGE).split())
+        words = _TAIL.sub("", _LEAD.sub("", f"{words} ").strip()).strip(_EDGE)
+        polarity = _POLARITY.get(words)
+        if polarity is not None:
+            found.add(polarity)
+    return found

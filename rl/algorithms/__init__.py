@@ -1,0 +1,1 @@
+"""Advantages, credit and losses as pure functions. Start with `policy_loss`."""

@@ -1,0 +1,67 @@
+"""Advantages: rewards in, one number a response or a token out. Pure functions, in the papers' symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def centered(rewards: Sequence[float]) -> np.ndarray:
+    """`A_j = r_j - mean(r)` (Kimi k1.5 §2.3.2, where the mean stands for tau log Z; Dr.GRPO eq. 2)."""
+    r = np.asarray(rewards, dtype=np.float64)
+    return r - r.mean()
+
+
+def grpo(rewards: Sequence[float], *, epsilon: float = 1e-6) -> np.ndarray:
+    """`A_j = (r_j - mean(r)) / (std(r) + epsilon)`, population std (DeepSeekMath §4.1.1); all 0 in a constant group."""
+    a = centered(rewards)
+    return a / (a.std() + epsilon)
+
+
+def leave_one_out(rewards: Sequence[float]) -> np.ndarray:
+    """`A_j = r_j - mean of the other k - 1 rewards` (RLOO §2.3), which is `k / (k - 1)` times the centred reward.
+
+    Raises ValueError for fewer than two rewards: there is no other.
+    """
+    if len(rewards) < 2:
+        raise ValueError(f"{len(rewards)} rewards: a leave-one-out baseline needs at least 2")
+    return centered(rewards) * (len(rewards) / (len(rewards) - 1))
+
+
+def standardise(values: Sequence[np.ndarray], *, epsilon: float = 1e-8) -> list[np.ndarray]:
+    """All numbers of a step, given in parts, less their mean and over their population std (REINFORCE++ §3)."""
+    flat = np.concatenate([np.asarray(v, dtype=np.float64).ravel() for v in values])
+    if not len(flat):
+        return [np.asarray(v, dtype=np.float64) for v in values]
+    mean, std = flat.mean(), flat.std()
+    return [(np.asarray(v, dtype=np.float64) - mean) / (std + epsilon) for v in values]
+
+
+def rewards_of_tokens(reward: float, penalties: np.ndarray) -> np.ndarray:
+    """Reward of each of T tokens: `-penalty_t`, and on the last one, if there is one, the verifier's `reward`."""
+    r = -np.asarray(penalties, dtype=np.float64)
+    r[-1:] += reward
+    return r
+
+
+def gae(rewards: np.ndarray, values: np.ndarray, *, gamma: float, lam: float) -> tuple[np.ndarray, np.ndarray]:
+    """Generalised advantages `[T]` and returns `A + V` of one response (1506.02438 eq. 16).
+
+    `delta_t = r_t + gamma V_{t+1} - V_t`, `A_t = delta_t + gamma lam A_{t+1}`; V is 0 after the last token, also
+    where the limit cut the response off. With `V = 0`, `gamma = lam = 1` the advantage is the reward to go.
+    """
+    following = np.append(values[1:], 0.0).astype(np.float64)
+    deltas = rewards + gamma * following - values
+    advantages = np.zeros(len(deltas))
+    running = 0.0
+    for t in range(len(deltas) - 1, -1, -1):
+        running = deltas[t] + gamma * lam * running
+        advantages[t] = running
+    return advantages, advantages + values
+
+
+def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
+    """`1 - Var(R - V) / Var(R)`: 1 for a critic that knows the returns, 0 for a constant one; NaN if R is constant."""
+    spread = float(np.var(returns))
+    return 1.0 - float(np.var(returns - values)) / spread if spread > 1e-12 else float("nan")

@@ -1,0 +1,1 @@
+"""The command `thinkvl`. Start with `main`."""

@@ -1,0 +1,195 @@
+"""`thinkvl audit`: is the data fit for training, and do its verifiers hold? Before a GPU is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from configs.load import load_recipe
+from configs.schema import SourceConfig
+from rewards.audit.check import Auditor
+from rewards.audit.data import CODES, Duplicates, Finding
+from rewards.audit.page import AuditReport, Sample, SourceSummary, as_json, as_page
+from rewards.plugins.interface import PluginError
+from rewards.scorer import Scorer
+from rewards.types import Task, Verdict
+from rewards.verifiers.options import base_name
+from rl.errors import UserError
+from rl.run.progress import StageProgress
+from rollouts.tasks.images import BadImage, decode_image
+from rollouts.tasks.mixture import TaskSource, build_source
+
+ENDLESS = 1_000  # tasks of an endless source, where no limit is given
+_SEED = 0
+_SAMPLES = 3  # tasks of each source whose cases the page shows
+_POOL = 40  # tasks from which references of other rows are taken
+_STEPS = 200  # of the progress bar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOptions:
+    """What the command line may say."""
+
+    split: str | None = None
+    limit: int | None = None  # tasks of each source
+    ignore: Collection[str] = ()  # codes
+    output: Path | None = None
+
+
+def audit_command(data: str, *, overrides: Sequence[str], options: AuditOptions, console: Console) -> int:
+    """Audit `data`, write `report.html` and `report.json`, print the counts. The exit code: 0 clean, 1 findings.
+
+    Raises UserError, ConfigError, PluginError or DataSetError where nothing can be audited.
+    """
+    unknown = sorted(set(options.ignore) - CODES.keys())
+    if unknown:
+        raise UserError(f"--ignore {', '.join(unknown)}: no such finding; there are {', '.join(CODES)}")
+    began = time.monotonic()
+    sources = list(_sources(data, overrides, options))
+    with Scorer((), base=Path.cwd()) as scorer:
+        run = _Run(scorer, options, console)
+        for role, source in sources:
+            run.source(source, role)
+    report = run.report(data, seconds=time.monotonic() - began)
+    folder = options.output or Path("audits") / (Path(data).stem or "data")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.html").write_text(as_page(report), encoding="utf-8", errors="replace")
+    text = json.dumps(as_json(report), indent=1, ensure_ascii=True)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    _print(report, folder, console)
+    return int(bool(report.findings))
+
+
+def _sources(data: str, overrides: Sequence[str], options: AuditOptions) -> Iterator[tuple[str, TaskSource]]:
+    """(role, source) of everything that `data` names. Opening a file checks each of its rows."""
+    if Path(data).suffix in (".yaml", ".yml"):
+        if options.split:
+            raise UserError(f"--split {options.split}: a recipe names its own splits; leave it out")
+        config = load_recipe(Path(data), overrides).data
+        for role in ("train", "validation", "held_out"):
+            for entry in getattr(config, role):
+                yield role, build_source(entry, base=Path.cwd())
+        return
+    if overrides:
+        raise UserError(f"{' '.join(overrides)}: only a recipe takes changes, and {data} is none")
+    entry = SourceConfig(use=data, split=options.split or "train")
+    yield "", build_source(entry, base=Path.cwd())
+
+
+class _Run:
+    """One audit over several sources."""
+
+    def __init__(self, scorer: Scorer, options: AuditOptions, console: Console) -> None:
+        self._scorer, self._options, self._console = scorer, options, console
+        self._auditor = Auditor(judge=self._judge)
+        self._duplicates = Duplicates()
+        self._findings: list[Finding] = []
+        self._summaries: list[SourceSummary] = []
+        self._samples: list[Sample] = []
+        self._warm = False
+        self._images: set[bytes] = set()  # hashes of those that can be decoded
+
+    def source(self, source: TaskSource, role: str) -> None:
+        """Audit one source, with a progress bar."""
+        whole = None if source.endless else len(source)
+        wanted = self._options.limit or whole or ENDLESS
+        count = min(wanted, len(source))
+        rows = range(count) if source.endless else [at * len(source) // count for at in range(count)]
+        size = min(_POOL, len(source))
+        pool = [source.task(at * len(source) // size, _SEED) for at in range(size)]
+        self._warm_up(pool)
+        self._rejected(source)
+        every = max(1, count // _STEPS)
+        with StageProgress(self._console, source.name[:12], total=-(-count // every)) as bar:
+            for done, row in enumerate(rows, 1):
+                task = source.task(row, _SEED)
+                self._task(task, role, pool, shown=done <= _SAMPLES)
+                if done % every == 0 or done == count:
+                    bar.advance({"findings": len(self._findings)})
+        left_out = source.report.total
+        summary = SourceSummary(name=source.name, role=role, checked=count, total=whole, left_out=left_out)
+        self._summaries.append(summary)
+
+    def _warm_up(self, pool: Sequence[Task]) -> None:
+        """Start the worker process for algebra, if it will be needed: its start is nobody's slow verification."""
+        if not self._warm and any(base_name(task.verifier) in ("math", "choice") for task in pool):
+            self._warm = True
+            self._scorer.score([r"\boxed{1+x}"], [Task(id="", source="", question="", answer="x+1")])
+
+    def report(self, data: str, *, seconds: float) -> AuditReport:
+        """Everything so far, without what is to be ignored."""
+        ignore = set(self._options.ignore)
+        return AuditReport(
+            data=data,
+            sources=self._summaries,
+            findings=[finding for finding in self._findings if finding.code not in ignore],
+            ignored=Counter(finding.code for finding in self._findings if finding.code in ignore),
+            not_tried=self._auditor.not_tried,
+            verifications=self._auditor.verifications,
+            seconds=seconds,
+            samples=self._samples,
+        )
+
+    def _task(self, task: Task, role: str, pool: Sequence[Task], *, shown: bool) -> None:
+        golds = [other.answer for other in pool if other.verifier == task.verifier]
+        self._findings += self._duplicates.check(task, role)
+        self._findings += self._broken_images(task)
+        self._findings += self._auditor.check(task, golds)
+        if shown and task.verifier not in self._auditor.not_tried:
+            self._samples.append(Sample(task=task, tried=self._auditor.tried(task, golds)))
+
+    def _broken_images(self, task: Task) -> list[Finding]:
+        found = []
+        for number, image in enumerate(task.images):
+            digest = hashlib.sha256(image).digest()
+            if digest in self._images:
+                continue
+            try:
+                decode_image(image)
+            except BadImage as error:
+                found.append(Finding(code="bad-image", message=f"image {number + 1}: {_plain(error)}").on(task))
+            else:
+                self._images.add(digest)
+        return found
+
+    def _rejected(self, source: TaskSource) -> None:
+        for reason, row in source.report.rows(source.name):
+            code = "bad-image" if reason.startswith("image") or "image that Pillow" in reason else "bad-row"
+            self._findings.append(Finding(code=code, message=f"{reason}: {_plain(row)}", source=source.name))
+
+    def _judge(self, responses: Sequence[str], task: Task) -> list[Verdict]:
+        try:
+            scores = self._scorer.score(responses, [task] * len(responses))
+        except PluginError as error:
+            raise UserError(f"{error}; mend the task's verifier, or audit in the folder of its plug-in") from error
+        return [score.verdict for score in scores]
+
+
+def _plain(message: object) -> str:
+    """An error's text without the address of a buffer, so that two reports of the same data are the same."""
+    return re.sub(r"\s*<_io\.[^>]*>", "", str(message))[:300]
+
+
+def _print(report: AuditReport, folder: Path, console: Console) -> None:
+    for source in report.sources:
+        of = "" if source.total in (None, source.checked) else f" of {source.total:,}"
+        console.print(f"{source.title}: {source.checked:,}{of} tasks", markup=False, highlight=False)
+    for code, count in report.counts.items():
+        first = next(finding for finding in report.findings if finding.code == code)
+        example = "".join(c if c.isprintable() else "?" for c in f"{first.task_id or first.source}: {first.message}")
+        console.print(f"  {count:>6,} {code:<19} {example[:160]}", markup=False, highlight=False, soft_wrap=True)
+    for code, count in report.ignored.items():
+        console.print(f"  {count:>6,} {code:<19} ignored", markup=False, highlight=False)
+    for verifier, count in report.not_tried.items():
+        console.print(f"  {count:>6,} tasks of {verifier} were not tried", markup=False, highlight=False)
+    found = f"{len(report.findings):,} findings" if report.findings else "clean"
+    end = f"{found}: {report.verifications:,} verifications in {report.seconds:.1f} s; see {folder / 'report.html'}"
+    console.print(end, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,36 @@
+"""`thinkvl check-reward`: the contract test of a reward function, line by line, for its author."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from configs.rewards import RewardConfig
+from rewards.plugins.contract import Check, Result, check_reward
+
+_STYLES = {Result.OK: "green", Result.NOTE: "yellow", Result.FAILED: "bold red"}
+_LONGEST = 300  # characters of a detail
+
+
+def check_reward_command(spec: str, config: RewardConfig, *, console: Console) -> int:
+    """Print the checks as they end; returns 1 where one failed, else 0. Raises PluginError."""
+    counts: Counter[Result] = Counter()
+    for check in check_reward(spec, config, base=Path.cwd()):
+        counts[check.result] += 1
+        console.print(_line(check), soft_wrap=True, highlight=False)
+    failed = counts[Result.FAILED]
+    console.print(
+        f"{spec}: {failed} of {counts.total()} checks failed" if failed else f"{spec}: can be used", markup=False
+    )
+    return int(failed > 0)
+
+
+def _line(check: Check) -> Text:
+    detail = "".join(
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(check.detail.split())
+    )
+    cut = detail if len(detail) <= _LONGEST else detail[: _LONGEST - 3] + "..."
+    return Text.assemble((f"{check.result.value:<7}", _STYLES[check.result]), f"{check.name:<34}", cut)

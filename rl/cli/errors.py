@@ -1,0 +1,106 @@
+"""Which exceptions are a user's to mend, and what the command line says about them. All others keep their traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from urllib.parse import urlsplit
+
+from rl.errors import UserError
+
+# By name, because importing the classes would load torch before the first word of help.
+_TOLD_AS_IS = {
+    "rl.errors.UserError",
+    "configs.errors.ConfigError",
+    "rewards.plugins.interface.PluginError",
+    "rollouts.tasks.dataset.DataSetError",
+    "rl.checkpoint.CheckpointError",
+    "rollouts.engines.build.EngineError",
+    "rollouts.workers.worker_group.StaleWorker",
+    "rollouts.workers.actor.WorkerError",
+}
+_RAY_TASK_ERROR = "ray.exceptions.RayTaskError"
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_DISK_TEXT = re.compile(r"No space left on device|os error (28|122|27)\b|PytorchStreamWriter failed writing")
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_ADDRESS_SECONDS = 5.0
+
+
+def explain(error: BaseException) -> str | None:
+    """The text for a mistake that a user can mend; None for our own mistakes, whose traceback is wanted."""
+    error = _without_ray(error)
+    if _names(error) & _TOLD_AS_IS:
+        return str(error)
+    if _is_full_disk(error):
+        return _full_disk(error)
+    if isinstance(error, ConnectionError) and "Ray" in str(error):
+        return f"{error}; start the cluster, correct RAY_ADDRESS, or unset it to run on this machine"
+    if isinstance(error, OSError):
+        return _file_error(error)
+    return None
+
+
+def check_ray_address() -> None:
+    """Raise UserError if nothing listens where RAY_ADDRESS points: Ray itself waits for minutes."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise UserError(f"RAY_ADDRESS = {address!r}: must be HOST:PORT, such as 10.0.0.5:6379, or unset") from None
+    if not host or port is None:
+        return  # "auto", "local", or unset: Ray looks on this machine and answers at once
+    try:
+        socket.create_connection((host, port), timeout=_ADDRESS_SECONDS).close()
+    except OSError as error:
+        raise UserError(
+            f"RAY_ADDRESS = {address!r}: nothing answers there ({error.strerror or error}); start the cluster, correct "
+            "the address, or unset RAY_ADDRESS to run on this machine"
+        ) from error
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The first lines of a library's message as one line, cut short."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _without_ray(error: BaseException) -> BaseException:
+    """What an actor raised, without the report that Ray wraps around it."""
+    while _RAY_TASK_ERROR in _names(error):
+        inner = vars(error).get("cause")
+        if not isinstance(inner, BaseException) or inner is error:
+            break
+        error = inner
+    return error
+
+
+def _names(error: BaseException) -> set[str]:
+    return {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        return True
+    # torch and safetensors raise errors of their own kinds
+    return isinstance(error, Exception) and _FULL_DISK_TEXT.search(str(error)) is not None
+
+
+def _full_disk(error: BaseException) -> str:
+    name = error.filename if isinstance(error, OSError) else None
+    what = f"disk full while writing {name}" if name else f"disk full ({one_line(error)})"
+    return (
+        f"{what}; finished stages, older checkpoints and an older export are kept. "
+        "Free some space (or raise the quota), then run the same command again"
+    )
+
+
+def _file_error(error: OSError) -> str:
+    if error.errno is None:
+        return one_line(error, limit=1000)  # libraries raise OSError for models and data they cannot find
+    place = error.filename if error.filename is not None else "a file"
+    if error.errno in _FORBIDDEN:
+        return f"{place}: {error.strerror}; make it accessible for this user, or choose another place"
+    return f"{place}: {error.strerror}"

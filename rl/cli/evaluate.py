@@ -1,0 +1,195 @@
+"""`thinkvl eval`: a model on a recipe's held-out tasks, with the engine and the scorer of the run, in this process."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from configs.load import load_recipe
+from configs.rl import SamplingConfig
+from configs.schema import RunConfig
+from rewards.extraction import THINK_CLOSE
+from rewards.scorer import Scorer
+from rl.cli.models import ModelPlace, find_model, open_model
+from rl.errors import UserError
+from rl.run.evaluate import HELD_OUT_SEED, EvalResult, evaluate
+from rl.run.folder import write_json
+from rl.run.progress import StageProgress
+from rl.run.thinking_budget import BudgetResult, evaluate_budgets
+from rollouts.engines.stop_tokens import stop_and_barred_ids
+from rollouts.engines.transformers import TransformersEngine
+from rollouts.sources.requests import Generate
+from rollouts.tasks.mixture import held_out
+from rollouts.tasks.prompts import PromptRenderer
+from rollouts.types import Completion, Prompt, Request
+
+_BLOCK = 64  # requests between two steps of the progress bar
+_PACKAGES = ("thinkvl", "torch", "transformers")
+
+
+def evaluate_command(
+    name: str,
+    *,
+    recipe: Path | None,
+    overrides: Sequence[str],
+    output: Path | None,
+    console: Console,
+    budgets: Sequence[int] = (),
+) -> EvalResult:
+    """Evaluate the model that `name` means, print the table and write the figures to `output`.
+
+    With `budgets`, also the greedy accuracy with at most so many tokens of thinking.
+    Without `recipe`, the one of the run; without `output`, `eval.json` in the run's folder, and for a model that
+    belongs to no run, nothing is written. Raises UserError or ConfigError for what a user can mend.
+    """
+    place = find_model(name)
+    config = load_recipe(recipe or _recipe_of(place), overrides)
+    target = output or (place.run / "eval.json" if place.run else None)
+    rewards, judge = (config.rl.rewards, config.rl.judge) if config.rl else ((), None)
+    with Scorer(rewards, base=Path.cwd(), judge=judge) as scorer:
+        result, by_budget, skipped = _evaluate(place, config, scorer, console, budgets)
+    _print_result(name, config, result, skipped, console)
+    _print_budgets(result, by_budget, console)
+    if target is not None:
+        rows = {"thinking_budgets": [asdict(row) for row in by_budget]} if budgets else {}
+        write_json(target, _report(place, config, result, skipped) | rows)
+        console.print(f"figures in {target}", markup=False, highlight=False, soft_wrap=True)
+    return result
+
+
+def _recipe_of(place: ModelPlace) -> Path:
+    if place.run is None:
+        raise UserError(
+            f"{place.name}: is a model without a recipe, and the recipe names the held-out tasks; give one with "
+            "--recipe FILE, such as --recipe configs/recipes/quickstart.yaml"
+        )
+    return place.run / "recipe.yaml"
+
+
+def _evaluate(
+    place: ModelPlace, config: RunConfig, scorer: Scorer, console: Console, budgets: Sequence[int]
+) -> tuple[EvalResult, list[BudgetResult], dict[str, int]]:
+    """The figures, those of each budget, and how many tasks were left out for which reason."""
+    # Tasks before the model: they are quick to check, and a mistake shows before gigabytes are read.
+    tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=Path.cwd())
+    scorer.check_tasks(tasks)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model, processor = open_model(place)
+    renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
+    prompts, skipped = renderer.render_all(tasks)
+    if not prompts:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        raise UserError(f"{place.name}: none of the {len(tasks)} held-out tasks can be used: {reasons}")
+    stop, barred = stop_and_barred_ids(place.path, processor)
+    torch.nn.Module.to(model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=_dtype(config))
+    engine = TransformersEngine(model, stop_ids=stop, barred_ids=barred)
+
+    def decode(ids: np.ndarray) -> str:
+        return processor.tokenizer.decode(ids, skip_special_tokens=True)
+
+    with StageProgress(console, "eval", total=_blocks(prompts) * 2) as bar:
+        result, answers = evaluate(
+            _in_blocks(engine, bar),
+            decode,
+            scorer,
+            prompts,
+            sampling=_sampling(config),
+            samples=config.evaluation.samples,
+            seed=config.seed,
+        )
+    close_ids = processor.tokenizer.encode(THINK_CLOSE, add_special_tokens=False)
+    by_budget = evaluate_budgets(
+        engine.generate, decode, scorer, answers, budgets=budgets, close_ids=close_ids, sampling=_sampling(config)
+    )
+    return result, by_budget, skipped
+
+
+def parse_budgets(text: str | None) -> list[int]:
+    """`16,32,64` as numbers. Raises UserError for anything else."""
+    parts = [part.strip() for part in text.split(",")] if text is not None else []
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise UserError(f"--thinking-budget {text}: must be whole numbers of tokens, 1 or more, such as 16,32,64")
+    return [int(part) for part in parts]
+
+
+def _dtype(config: RunConfig) -> torch.dtype:
+    return getattr(torch, config.model.dtype)
+
+
+def _sampling(config: RunConfig) -> SamplingConfig:
+    """RL's filters and temperature, with the limit of the evaluation: as in the run."""
+    sampling = config.rl.sampling if config.rl else SamplingConfig()
+    return replace(sampling, max_new_tokens=config.evaluation.max_new_tokens)
+
+
+def _blocks(prompts: Sequence[Prompt]) -> int:
+    return -(-len(prompts) // _BLOCK)
+
+
+def _in_blocks(engine: TransformersEngine, bar: StageProgress) -> Generate:
+    """The engine's `generate`, a block of requests at a time, so that the bar can move."""
+
+    def generate(requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
+        groups: list[list[Completion]] = []
+        for start in range(0, len(requests), _BLOCK):
+            groups += engine.generate(requests[start : start + _BLOCK], sampling)
+            bar.advance({"tasks": len(groups)})
+        return groups
+
+    return generate
+
+
+def _report(place: ModelPlace, config: RunConfig, result: EvalResult, skipped: dict[str, int]) -> dict[str, object]:
+    return {
+        "model": place.name,
+        "stage": place.stage,
+        "recipe": config.name,
+        "seed": config.seed,
+        "samples": config.evaluation.samples,
+        "sampling": asdict(_sampling(config)),
+        **asdict(result),
+        "left_out": skipped,
+        "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+    }
+
+
+def _print_result(name: str, config: RunConfig, result: EvalResult, skipped: dict[str, int], console: Console) -> None:
+    for reason, count in skipped.items():
+        console.print(f"{count} held-out tasks left out ({reason})", markup=False, highlight=False)
+    title = f"{name}: {result.tasks} held-out tasks of {config.name}"
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    table = Table("figure", "value")
+    rows = [
+        ("greedy accuracy", f"{result.greedy_accuracy:.3f}"),
+        (f"sampled accuracy ({config.evaluation.samples} a task)", f"{result.sampled_accuracy:.3f}"),
+        ("answers that think", f"{result.thinking_share:.2f}"),
+        ("tokens an answer", f"{result.mean_tokens:.1f}"),
+        ("answers cut off", f"{result.truncated_share:.2f}"),
+        ("verifier failures", str(result.verifier_failures)),
+    ]
+    if len(result.by_source) > 1:
+        rows += [(f"greedy accuracy, {source}", f"{value:.3f}") for source, value in result.by_source.items()]
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _print_budgets(result: EvalResult, rows: Sequence[BudgetResult], console: Console) -> None:
+    if not rows:
+        return
+    table = Table("thinking budget", "greedy accuracy", "closed for the model", "tokens an answer")
+    for row in rows:
+        table.add_row(
+            str(row.budget), f"{row.greedy_accuracy:.3f}", f"{row.forced_share:.2f}", f"{row.mean_tokens:.1f}"
+        )
+    table.add_row("none", f"{result.greedy_accuracy:.3f}", "0.00", f"{result.mean_tokens:.1f}")
+    console.print(table)

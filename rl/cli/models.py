@@ -1,0 +1,118 @@
+"""From what a user calls a model (a run, a folder, a hub id) to the loaded model and its processor."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rl.cli.errors import one_line
+from rl.errors import UserError
+from rl.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlace:
+    """Where a model lies.
+
+    Example: `ModelPlace(name="runs/a", path="runs/a/rl/model", run=Path("runs/a"), stage="rl")`.
+    """
+
+    name: str  # as the user wrote it
+    path: str  # a folder or a hub id
+    run: Path | None = None  # the run that made it
+    stage: str | None = None  # the stage that it comes from
+
+
+def find_model(name: str) -> ModelPlace:
+    """The model that `name` means: a run's last finished stage, a model's folder, or a hub id; loads nothing.
+
+    Raises UserError with what was found instead.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if (path / "recipe.yaml").is_file():
+            return _model_of_run(name, path)
+        if (path / "config.json").is_file():
+            return ModelPlace(name=name, path=str(path))
+        raise UserError(f"{name}: holds neither a run (recipe.yaml) nor a model (config.json){_inside(path)}")
+    if path.exists():
+        raise UserError(f"{name}: is a file; name the model's or the run's folder, or a hub id (ORG/NAME)")
+    local_parent = name.count("/") and path.parent.is_dir()
+    if _HUB_ID.fullmatch(name) and not local_parent:
+        return ModelPlace(name=name, path=name)
+    raise UserError(
+        f"{name}: no such folder{_near(path)}; name a run's folder, a model's folder, or a hub id (ORG/NAME)"
+    )
+
+
+def open_model(place: ModelPlace) -> tuple[KimiVLForConditionalGeneration, KimiVLProcessor]:
+    """Load model (in the type that it was saved in, on the CPU) and processor.
+
+    Raises UserError where there is no model, a broken one, or one of another kind.
+    """
+    from safetensors import SafetensorError
+    from transformers import PreTrainedConfig
+    from transformers.utils import logging
+
+    from kimi_vl import load_model, load_processor
+
+    logging.disable_progress_bar()
+    try:
+        kind = PreTrainedConfig.get_config_dict(place.path)[0].get("model_type")
+        if kind != "kimi_vl":
+            raise UserError(f"{place.name}: is a {kind or 'nameless'} model; ThinkVL opens kimi_vl models only")
+        return load_model(place.path, dtype="auto"), load_processor(place.path)
+    except (OSError, ValueError) as error:
+        raise UserError(_cannot_open(place, error)) from error
+    except (SafetensorError, RuntimeError) as error:  # a cut file; tensors of another shape
+        raise UserError(
+            f"{place.name}: the weights in {place.path} are damaged or cut short ({one_line(error)}); "
+            "export or download them again"
+        ) from error
+
+
+def _cannot_open(place: ModelPlace, error: Exception) -> str:
+    if Path(place.path).is_dir():
+        return f"{place.name}: the model in {place.path} cannot be opened: {one_line(error)}"
+    return (
+        f"{place.name}: no such folder, and the hub does not give a model of that name: {one_line(error)}; check the "
+        "spelling and the network. A private model needs a token: set HF_TOKEN or run `hf auth login`"
+    )
+
+
+def _model_of_run(name: str, run: Path) -> ModelPlace:
+    done = RunFolder(run).records()
+    for record in reversed(done):
+        model = RunFolder(run).stage(record.name) / "model"
+        if (model / "config.json").is_file():
+            return ModelPlace(name=name, path=str(model), run=run, stage=record.name)
+    if (run / "export" / "config.json").is_file():
+        return ModelPlace(name=name, path=str(run / "export"), run=run, stage=done[-1].name if done else None)
+    raise UserError(
+        f"{name}: no stage of this run is finished, so there is no model yet; "
+        f"continue it with: thinkvl run {run / 'recipe.yaml'}"
+    )
+
+
+def _inside(path: Path) -> str:
+    """What a folder without a model holds; the model may be one level down."""
+    names = sorted(p.name for p in path.iterdir())
+    models = [n for n in names if (path / n / "config.json").is_file() or (path / n / "recipe.yaml").is_file()]
+    if models:
+        return "; did you mean " + " or ".join(str(path / n) for n in models[:3]) + "?"
+    return f"; it holds {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}" if names else "; it is empty"
+
+
+def _near(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir() if p.is_dir()], n=1)
+    return f" (did you mean {path.parent / near[0]}?)" if near else ""

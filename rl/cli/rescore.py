@@ -1,0 +1,126 @@
+"""`thinkvl rescore`: other rewards, or newer verifiers, over the rollouts of a run, without generating anything."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from configs.load import load_recipe
+from configs.rewards import RewardConfig
+from rewards.scorer import Scorer
+from rewards.types import Score
+from rl.cli.score import reward_term, split_terms
+from rl.errors import UserError
+from rl.rollout_log import read_rollouts, task_of
+from rl.run.progress import StageProgress
+
+_OUTPUT = pa.schema(
+    [
+        *((name, pa.int32()) for name in ("step", "group", "sample")),
+        *((name, pa.string()) for name in ("task", "source", "old_verdict", "new_verdict", "rule", "extracted")),
+        *((name, pa.float64()) for name in ("old_reward", "new_reward")),
+    ]
+)
+_KEPT = ("step", "group", "sample", "task", "source", "verdict", "reward")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescored:
+    """One rollout under both rewards; a reward is None where a verifier failed."""
+
+    row: dict[str, Any]
+    score: Score
+
+    @property
+    def verdicts(self) -> tuple[str, str]:
+        """(old, new) verdict kind."""
+        return self.row["verdict"], self.score.verdict.kind.value
+
+
+def rescore_command(name: str, *, rewards: Sequence[str], output: Path | None, console: Console) -> list[Rescored]:
+    """Score every rollout of the run `name` again, print old against new by source and verdict, write `output`.
+
+    `rewards` are terms as `NAME` or `NAME=WEIGHT`; none means those of the run's recipe. Raises UserError or
+    PluginError for what a user can mend.
+    """
+    run = Path(name).expanduser()
+    folder = run / "rl" / "rollouts"
+    if not (run / "recipe.yaml").is_file():
+        raise UserError(f"{name}: no run is there (no recipe.yaml); name the folder of a run, its output_dir")
+    if not any(folder.glob("step-*.parquet")):
+        raise UserError(f"{name}: this run has no rollouts yet ({folder} holds no step-*.parquet)")
+    stage = load_recipe(run / "recipe.yaml").rl
+    terms = [reward_term(text) for item in rewards for text in split_terms(item)]
+    if not terms and stage is not None:
+        terms = list(stage.rewards)
+    with Scorer(terms, base=Path.cwd(), judge=stage.judge if stage is not None else None) as scorer:
+        results = list(_rescore(folder, scorer, console))
+    _print(results, terms, console)
+    if output is not None:
+        pq.write_table(pa.Table.from_pylist([_flat(r) for r in results], schema=_OUTPUT), output)
+        console.print(f"new scores in {output}", markup=False, highlight=False, soft_wrap=True)
+    return results
+
+
+def _rescore(folder: Path, scorer: Scorer, console: Console) -> Iterator[Rescored]:
+    """A step at a time."""
+    steps = len(list(folder.glob("step-*.parquet")))
+    with StageProgress(console, "rescore", total=steps) as bar:
+        for _, rows in groupby(read_rollouts(folder), key=lambda row: row["step"]):
+            own = list(rows)
+            tasks = {row["task"]: task_of(row, folder) for row in own}
+            scores = scorer.score([row["text"] for row in own], [tasks[row["task"]] for row in own])
+            kept = ({name: row[name] for name in _KEPT} for row in own)  # tokens and texts would fill the memory
+            yield from (Rescored(row=row, score=score) for row, score in zip(kept, scores, strict=True))
+            bar.advance({"rollouts": len(own)})
+
+
+def _flat(result: Rescored) -> dict[str, Any]:
+    old, new = result.verdicts
+    verdict = result.score.verdict
+    return {
+        **{name: result.row[name] for name in ("step", "group", "sample", "task", "source")},
+        "old_verdict": old,
+        "new_verdict": new,
+        "rule": verdict.rule,
+        "extracted": verdict.extracted,
+        "old_reward": result.row["reward"],
+        "new_reward": result.score.reward,
+    }
+
+
+def _print(results: Sequence[Rescored], terms: Sequence[RewardConfig], console: Console) -> None:
+    """A row for each source and pair of verdicts, and what it comes to."""
+    cells: dict[tuple[str, str, str], list[Rescored]] = defaultdict(list)
+    for result in results:
+        cells[(result.row["source"], *result.verdicts)].append(result)
+    named = " + ".join(f"{t.weight:g} {t.use}" for t in terms)
+    table = Table("source", "old verdict", "new verdict", "rollouts", "old reward", "new reward", title=named)
+    for (source, old, new), own in sorted(cells.items()):
+        mark = new if old == new else f"{new} *"
+        table.add_row(source, old, mark, str(len(own)), _mean(r.row["reward"] for r in own), _new(own))
+    table.add_section()
+    table.add_row("all", "", "", str(len(results)), _mean(r.row["reward"] for r in results), _new(results))
+    console.print(table)
+    changed = sum(old != new for old, new in (r.verdicts for r in results))
+    console.print(f"{changed} of {len(results)} verdicts changed (*)", highlight=False)
+
+
+def _new(results: Sequence[Rescored]) -> str:
+    return _mean(r.score.reward for r in results)
+
+
+def _mean(rewards: Any) -> str:
+    """The mean of those that there are; failed verifications have none."""
+    known = [reward for reward in rewards if reward is not None]
+    return f"{np.mean(known):.3f}" if known else "-"

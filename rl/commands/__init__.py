@@ -1,1 +1,0 @@
-"""The work behind each command of `thinkvl`; `rl.cli` holds their arguments and help."""

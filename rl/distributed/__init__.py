@@ -1,0 +1,1 @@
+"""The learner on several ranks: sharding, each rank's share of a step, checkpoints, Ray actors."""

@@ -1,0 +1,158 @@
+"""Parallelism, applied to a Kimi-VL from outside: FSDP2 over one mesh of ranks. The model's code knows nothing of it.
+
+Each decoder layer, vision block, the embedding and the head is a unit whose weights are whole only while it runs.
+Gradients are summed over the ranks, not averaged: the losses' denominators are those of the whole step.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from kimi_vl import KimiVLForConditionalGeneration
+from rl.learner.logprobs import token_logprobs
+from rl.learner.lora import adapted_layers, adapter_delta, merge
+
+
+def shard(model: KimiVLForConditionalGeneration, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = None) -> None:
+    """Shard `model` over `mesh` in place, and move it to the mesh's device.
+
+    With `compute_dtype` each unit computes in it, on weights that stay what they are; gradients are summed in fp32
+    or better. `token_logprobs` of the result is the head's, see `sharded_logprobs`.
+    """
+    parts = model.model
+    tied = model.lm_head.weight is parts.language_model.embed_tokens.weight
+    ends = [] if tied else [parts.language_model.embed_tokens, model.lm_head]
+    units = [
+        *parts.vision_tower.layers,
+        parts.vision_tower,
+        parts.mm_projector,
+        *parts.language_model.layers,
+        *ends,
+        parts.language_model.norm,
+        model,  # nothing is left for it, or the tied matrix
+    ]
+    # The projector returns a view; nothing is added to it in place.
+    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .*Projection.* returned a view tensor")
+    least = torch.promote_types(next(model.parameters()).dtype, torch.float32)
+    policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=least)
+    for unit in units:
+        fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+        _sum_gradients(unit)
+    # The learner calls these instead of `forward`: the first of them makes `model` the root of all units.
+    for name in ("encode_images", "embed"):
+        register_fsdp_forward_method(model, name)
+    head: Any = model if tied else model.lm_head
+    head.sharded_logprobs = MethodType(_tied_logprobs if tied else _head_logprobs, head)
+    register_fsdp_forward_method(head, "sharded_logprobs")
+
+
+def shard_whole(module: nn.Module, mesh: DeviceMesh) -> None:
+    """Shard a small module, such as the critic's head, as one unit."""
+    fully_shard(module, mesh=mesh)
+    _sum_gradients(module)
+
+
+def sharded_logprobs(
+    model: nn.Module,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    temperature: float,
+    barred: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`rl.learner.logprobs.token_logprobs` with the head of a sharded model, whose weights are whole for the call."""
+    owner: Any = model if hasattr(model, "sharded_logprobs") else model.lm_head
+    return owner.sharded_logprobs(hidden, targets, temperature=temperature, barred=barred)
+
+
+def rebind(optimizer: torch.optim.Optimizer, names: dict[int, str], named: dict[str, nn.Parameter]) -> None:
+    """Give an optimizer that has not stepped yet the parameters that sharding put in place of those it holds."""
+    for group in optimizer.param_groups:
+        group["params"] = [named[names[id(p)]] for p in group["params"]]
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, or all of a sharded one; all ranks must ask together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_tree(value: Any, *, keep: bool = True) -> Any:
+    """A nested state with every tensor whole and on the CPU where `keep`, else None; all ranks must ask together.
+
+    One tensor after the other is made whole on the device.
+    """
+    if isinstance(value, dict):
+        return {key: whole_tree(inner, keep=keep) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [whole_tree(inner, keep=keep) for inner in value]
+    if not isinstance(value, torch.Tensor):
+        return value
+    made = whole(value)
+    return made.detach().cpu() if keep else None
+
+
+@torch.no_grad()
+def gather(model: nn.Module, *, keep: bool) -> dict[str, torch.Tensor]:
+    """The model's merged weights on the CPU where `keep`, elsewhere an empty dict; all ranks must call it.
+
+    One tensor after the other is made whole on the device.
+    """
+    state = _gather_state(model.state_dict(), keep=keep)
+    deltas = {}
+    for name, layer in adapted_layers(model):
+        with _whole_adapters(layer):
+            if keep:
+                deltas[name] = adapter_delta(layer).cpu()
+    return merge(state, deltas) if keep else {}
+
+
+@torch.no_grad()
+def gather_adapters(model: nn.Module, *, keep: bool) -> dict[str, torch.Tensor]:
+    """The adapters' own tensors by state-dict name, as `gather` does."""
+    return _gather_state({n: t for n, t in model.state_dict().items() if "lora_" in n}, keep=keep)
+
+
+def _gather_state(state: dict[str, torch.Tensor], *, keep: bool) -> dict[str, torch.Tensor]:
+    found = {}
+    for name, tensor in state.items():
+        value = whole(tensor)
+        if keep:
+            found[name] = value.detach().to("cpu", copy=True)
+    return found
+
+
+@contextmanager
+def _whole_adapters(layer: Any) -> Iterator[None]:
+    """Within the block the layer's small matrices are whole, in full precision, whatever the units compute in."""
+    matrices = [*layer.lora_A.values(), *layer.lora_B.values()]
+    sharded = [matrix.weight for matrix in matrices]
+    try:
+        for matrix, weight in zip(matrices, sharded, strict=True):
+            matrix._parameters["weight"] = nn.Parameter(whole(weight.detach()), requires_grad=False)
+        yield
+    finally:
+        for matrix, weight in zip(matrices, sharded, strict=True):
+            matrix._parameters["weight"] = weight
+
+
+def _sum_gradients(module: Any) -> None:
+    module.set_gradient_divide_factor(1.0)
+    module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
+
+
+def _head_logprobs(self: nn.Linear, hidden: torch.Tensor, targets: torch.Tensor, **options: Any) -> Any:
+    return token_logprobs(hidden, self.weight, targets, **options)
+
+
+def _tied_logprobs(self: Any, hidden: torch.Tensor, targets: torch.Tensor, **options: Any) -> Any:
+    return token_logprobs(hidden, self.lm_head.weight, targets, **options)

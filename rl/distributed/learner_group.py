@@ -1,0 +1,217 @@
+"""The learner of a run on several ranks: a Ray actor each, behind the methods of `Learner`.
+
+Ranks join by gloo, on GPUs by NCCL. They read the model's folder and write checkpoints, so all of them see the run's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import torch.distributed as dist
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from torch.distributed.device_mesh import init_device_mesh
+
+from configs.model import ModelConfig
+from configs.rl import RanksConfig
+from kimi_vl import load_model
+from rl.distributed.rank_learner import RankLearner
+from rl.errors import UserError
+from rl.learner.learner import LearnerConfig
+from rl.learner.lora import prepare_training
+from rl.learner.skipped_updates import SkippedUpdate, SkippedUpdates
+from rl.types import ModelOutputs, Sample
+from rollouts.types import Group
+
+START_SECONDS = 600.0  # for the ranks to find room in the cluster
+BLAME_SECONDS = 10.0  # after the first error: a rank that died shows itself, the others only lost it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankSpec:
+    """What a rank needs to build its learner."""
+
+    model_path: str
+    model: ModelConfig
+    ranks: RanksConfig
+    learner: LearnerConfig
+    barred_ids: tuple[int, ...]
+    random: torch.Tensor  # torch's generator: new adapters start alike on every rank
+    skipped: SkippedUpdates  # where optimizer steps that are refused are kept
+    threads: int = 1
+
+
+class RankActor:
+    """One rank in a process of its own."""
+
+    def address(self) -> str:
+        """Where the other ranks can join this one."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+    def join(self, address: str, rank: int, world: int, spec: RankSpec) -> None:
+        """Join the group and build this rank's learner. Ranks load the model in turn: memory holds one whole copy."""
+        torch.set_num_threads(spec.threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, init_method=address, rank=rank, world_size=world)
+        mesh = init_device_mesh(device, (world,))
+        problem: UserError | None = None
+        for turn in range(world):
+            if turn == rank:
+                try:
+                    self.learner = _build(spec, mesh)
+                except UserError as error:  # told by all ranks: the others wait for this one
+                    problem = error
+            dist.barrier()
+        if problem is not None:
+            raise problem
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Call the learner; only the first rank answers."""
+        result = getattr(self.learner, method)(*args)
+        return (result, self.learner.version) if dist.get_rank() == 0 else None
+
+
+class LearnerGroup:
+    """The actors that learn together; used as a `Learner` is, see there. Close it at the end.
+
+    A rank that dies ends the run with a UserError: the newest checkpoint is intact, and the same command goes on.
+    """
+
+    def __init__(self, spec: RankSpec) -> None:
+        self.version, ranks = 0, spec.ranks.count
+        options = _options(ranks)
+        actor: Any = ray.remote(RankActor)
+        self._actors = [actor.options(**options).remote() for _ in range(ranks)]
+        waiting = [actor.address.remote() for actor in self._actors]
+        _, late = ray.wait(waiting, num_returns=ranks, timeout=START_SECONDS)
+        if late:
+            self.close()
+            raise UserError(
+                f"{len(late)} of {ranks} learner ranks found no room within {START_SECONDS:.0f} s; each takes "
+                f"{options['num_cpus']} CPU and {options['num_gpus']:g} GPU. Lower rl.ranks.count or rl.workers, or "
+                "add nodes"
+            )
+        address = ray.get(waiting[0])
+        self._wait([actor.join.remote(address, i, ranks, spec) for i, actor in enumerate(self._actors)])
+
+    def model_outputs(self, groups: Sequence[Group], min_version: int = 0) -> list[list[ModelOutputs]]:
+        """See `Learner.model_outputs`."""
+        return self._call("model_outputs", list(groups), min_version)
+
+    def logprobs(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+        """See `Learner.logprobs`."""
+        return self._call("logprobs", list(samples))
+
+    def update(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """See `Learner.update`."""
+        return self._call("update", list(samples))
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """See `Learner.weights`."""
+        return self._call("weights")
+
+    def save(self, folder: Path) -> None:
+        """See `Learner.save`."""
+        self._call("save", folder.resolve())
+
+    def save_adapters(self, folder: Path) -> None:
+        """See `Learner.save_adapters`."""
+        self._call("save_adapters", folder.resolve())
+
+    def write_checkpoint(self, folder: Path) -> None:
+        """Each rank writes its shards into `folder`, which may hold the rest of a write that was cut short."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._call("write_checkpoint", folder.resolve())
+
+    def read_checkpoint(self, folder: Path, state: dict[str, Any] | None) -> None:
+        """See `Learner.read_checkpoint`."""
+        self._call("read_checkpoint", folder.resolve(), state)
+
+    def close(self) -> None:
+        """End the ranks."""
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+
+    def _call(self, method: str, *args: Any) -> Any:
+        """Call every rank at once, each argument sent to a node once; the first rank's answer."""
+        shared = [ray.put(arg) for arg in args]
+        result, self.version = self._wait([actor.call.remote(method, *shared) for actor in self._actors])[0]
+        return result
+
+    def _wait(self, futures: list[Any]) -> list[Any]:
+        """Every rank's answer. If one fails, all are ended, and the error is that of the rank at fault."""
+        left = list(futures)
+        while left:
+            done, left = ray.wait(left, num_returns=1)
+            if _error(done[0]) is not None:
+                if left:
+                    ray.wait(left, num_returns=len(left), timeout=BLAME_SECONDS)
+                late, _ = ray.wait(futures, num_returns=len(futures), timeout=0)
+                errors = {futures.index(f): e for f in late if (e := _error(f)) is not None}
+                self.close()
+                raise _blame(errors, len(futures))
+        return ray.get(futures)
+
+
+def _build(spec: RankSpec, mesh: Any) -> RankLearner:
+    model = load_model(spec.model_path, dtype=getattr(torch, spec.model.dtype))
+    torch.set_rng_state(spec.random)
+    prepare_training(model, spec.model, base=spec.model_path)
+    return RankLearner(
+        model,
+        spec.learner,
+        barred_ids=spec.barred_ids,
+        mesh=mesh,
+        compute_dtype=getattr(torch, spec.ranks.compute_dtype) if spec.ranks.compute_dtype else None,
+        on_skip=spec.skipped.keep if mesh.get_local_rank() == 0 else _leave_to_the_first,
+    )
+
+
+def _leave_to_the_first(skipped: SkippedUpdate) -> None:
+    """The first rank holds the weights, and writes them."""
+
+
+def _options(ranks: int) -> dict[str, Any]:
+    """What Ray reserves for a rank: a CPU, and a whole GPU where the cluster has any: NCCL takes one rank a GPU."""
+    gpus, free = (source().get("GPU", 0.0) for source in (ray.cluster_resources, ray.available_resources))
+    if gpus and free < ranks:
+        raise UserError(
+            f"rl.ranks.count = {ranks}: each rank takes a GPU of its own, and {free:g} of {gpus:g} are free of rollout "
+            f"workers. Lower rl.ranks.count or rl.workers, so that together they are at most {gpus:g}"
+        )
+    return {"num_cpus": 1, "num_gpus": 1.0 if gpus else 0.0, "max_restarts": 0}
+
+
+def _error(future: Any) -> BaseException | None:
+    try:
+        ray.get(future)
+    except RayError as error:
+        return error
+    return None
+
+
+def _blame(errors: dict[int, BaseException], ranks: int) -> BaseException:
+    """The error to show: a rank's death, else what is a user's to mend, else the first."""
+    for rank, error in sorted(errors.items()):
+        if isinstance(error, RayActorError):
+            return UserError(
+                f"learner rank {rank} of {ranks} died, and the others cannot go on without it. The newest checkpoint "
+                "is intact: the same command continues the run. If it was memory, lower rl.micro_batch_tokens, set "
+                "model.gradient_checkpointing, or raise rl.ranks.count"
+            )
+    for _, error in sorted(errors.items()):
+        if isinstance(error, RayTaskError) and isinstance(error.cause, UserError):
+            return UserError(str(error.cause))
+    return errors[min(errors)]

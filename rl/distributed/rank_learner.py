@@ -1,0 +1,202 @@
+"""One rank of a learner on several: the same `Learner`, on its share of each step, with sharded weights.
+
+Every rank calls the same methods with the same arguments, and gets the same results; what each does alone is its part
+of the forward and backward passes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from kimi_vl import KimiVLForConditionalGeneration
+from rl.distributed.fsdp import gather, gather_adapters, rebind, shard, shard_whole, sharded_logprobs, whole_tree
+from rl.distributed.shard_batch import filler, shard_batch, share_of_images
+from rl.distributed.sharded_checkpoint import cut_model, cut_optimizer, read_shards, write_shards
+from rl.distributed.sharded_muon import ShardedMuonWithAdamW
+from rl.learner.batch import ImageSet
+from rl.learner.forward import EncodedImages
+from rl.learner.learner import Learner, LearnerConfig
+from rl.learner.lora import save_adapters
+from rl.learner.optimizer import build_schedule
+from rl.learner.router_replay import RouterStatistics
+from rl.learner.skipped_updates import OnSkip, SkippedUpdate
+from rl.types import MicroBatch, Sample, StepBatch
+
+T = TypeVar("T")
+_MAXIMA = ("logprob_gap_max",)  # statistics that are no sums
+
+
+class RankLearner(Learner):
+    """A learner whose models are sharded over `mesh`, one rank of it.
+
+    `model` is the whole policy, the same on every rank; it is sharded in place and moved to the mesh's device.
+    """
+
+    def __init__(
+        self,
+        model: KimiVLForConditionalGeneration,
+        config: LearnerConfig,
+        *,
+        barred_ids: Sequence[int],
+        mesh: DeviceMesh,
+        compute_dtype: torch.dtype | None = None,
+        on_skip: OnSkip | None = None,
+    ) -> None:
+        super().__init__(model, config, barred_ids=barred_ids, on_skip=on_skip)
+        self.mesh = mesh
+        shard(self.model, mesh, compute_dtype=compute_dtype)
+        self._shard_companions(compute_dtype)
+        self._barred = self._barred.to(self.model.device)
+        self._filler = filler(int((~self._barred).nonzero()[0]), ())
+        self.optimizer, self.schedule = self._new_optimizer()
+
+    def _shard_companions(self, compute_dtype: torch.dtype | None) -> None:
+        if self.companions.reference is not None:
+            shard(self.companions.reference, self.mesh, compute_dtype=compute_dtype)
+        critic = self.companions.critic
+        if critic is None:
+            return
+        modules = {"head": critic.head} | ({} if critic.backbone is None else {"backbone": critic.backbone})
+        names = {id(p): f"{part}.{n}" for part, m in modules.items() for n, p in m.named_parameters()}
+        shard_whole(critic.head, self.mesh)
+        if critic.backbone is not None:
+            shard(critic.backbone, self.mesh, compute_dtype=compute_dtype)
+        named = {f"{part}.{n}": p for part, m in modules.items() for n, p in m.named_parameters()}
+        rebind(critic.optimizer, names, named)
+
+    def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        if self.config.optimizer.name != "muon" or not hasattr(self, "mesh"):
+            return super()._new_optimizer()
+        optimizer = ShardedMuonWithAdamW(self.model.named_parameters(), self.config.optimizer)
+        return optimizer, build_schedule(optimizer, self.config.optimizer, total=self.config.policy_steps)
+
+    # This rank's share
+
+    def _plan(self, samples: Sequence[Sample]) -> tuple[list[list[Sample]], ImageSet | None]:
+        """This rank's micro-batches, as many as any rank has; and its images, in as many parts as any rank's."""
+        budget = self.config.micro_batch_tokens
+        shares = shard_batch(samples, ranks=self.mesh.size(), budget=budget)
+        own = shares[self.mesh.get_local_rank()]
+        images = share_of_images(shares, self.mesh.get_local_rank(), budget=budget)
+        if samples:
+            self._filler = filler(int(self._filler.token_ids[0]), samples[0].columns)
+        missing = max(len(share) for share in shares) - len(own)
+        return own + [[self._filler]] * missing, images
+
+    def _add_gradient(
+        self,
+        part: Sequence[Sample],
+        images: ImageSet | None,
+        encoded: EncodedImages,
+        batch: StepBatch,
+        sums: dict[str, float],
+        routers: RouterStatistics,
+        *,
+        weight: float = 1.0,
+    ) -> None:
+        if part[0] is self._filler:
+            sums, routers, weight = defaultdict(float), RouterStatistics(), 0.0
+        super()._add_gradient(part, images, encoded, batch, sums, routers, weight=weight)
+
+    def _total(self, sums: dict[str, float], routers: RouterStatistics) -> tuple[dict[str, float], RouterStatistics]:
+        every = self._exchange((dict(sums), routers))
+        names = dict.fromkeys(name for own, _ in every for name in own)
+        total = {n: (max if n in _MAXIMA else sum)(own[n] for own, _ in every if n in own) for n in names}
+        return total, RouterStatistics.total([own for _, own in every])
+
+    def _in_order(self, samples: Sequence[Sample], found: Mapping[int, T]) -> list[T]:
+        own = {i: found[id(sample)] for i, sample in enumerate(samples) if id(sample) in found}
+        merged = {i: value for part in self._exchange(own) for i, value in part.items()}
+        return [merged[i] for i in range(len(samples))]
+
+    def _exchange(self, value: T) -> list[T]:
+        """Everybody's value, by rank."""
+        every: list[Any] = [None] * self.mesh.size()
+        dist.all_gather_object(every, value, group=self.mesh.get_group())
+        return every
+
+    def _head(
+        self, model: KimiVLForConditionalGeneration, hidden: torch.Tensor, micro: MicroBatch
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        targets = micro.targets.to(hidden.device)
+        return sharded_logprobs(model, hidden, targets, temperature=self.config.temperature, barred=self._barred)
+
+    def _skipped(self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]) -> SkippedUpdate:
+        """With whole tensors on the first rank, which one process can replay; all ranks must ask."""
+        shards = super()._skipped(batch, number, random, figures)
+        first = self._first
+        return replace(
+            shards, weights=whole_tree(shards.weights, keep=first), critic=whole_tree(shards.critic, keep=first)
+        )
+
+    # Checkpoints
+
+    def write_checkpoint(self, folder: Path) -> None:
+        """Write everything into `folder`, each rank its shards. All must call it."""
+        write_shards(folder, self.state_dict(), mesh=self.mesh)
+
+    def read_checkpoint(self, folder: Path, state: dict[str, Any] | None = None) -> None:
+        """Restore the shards that any number of ranks wrote into `folder`, or the whole `state` of a plain learner."""
+        self.load_state_dict(read_shards(folder, mesh=self.mesh) if state is None else self._cut(state))
+
+    def _cut(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state of a learner in one process, sharded as this one's."""
+        companions = state["companions"]
+        if (critic := companions["critic"]) is not None:
+            critic = critic | {
+                "head": cut_model(critic["head"], self.mesh),
+                "backbone": cut_model(critic["backbone"], self.mesh),
+                "optimizer": cut_optimizer(critic["optimizer"], self.mesh),
+            }
+        optimizer = state["optimizer"]
+        if isinstance(self.optimizer, ShardedMuonWithAdamW):
+            optimizer = self.optimizer.of_views(optimizer)
+            optimizer = {name: cut_optimizer(part, self.mesh) for name, part in optimizer.items()}
+        else:
+            optimizer = cut_optimizer(optimizer, self.mesh)
+        reference = cut_model(companions["reference"], self.mesh)
+        return state | {
+            "model": cut_model(state["model"], self.mesh),
+            "optimizer": optimizer,
+            "companions": {
+                "reference": reference,
+                "means": cut_model(companions["means"], self.mesh),
+                "critic": critic,
+            },
+        }
+
+    # Whole weights, on the first rank
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The policy's whole weights, adapters merged, on the first rank; nothing on the others. All must call it."""
+        return {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in self._gathered().items()}
+
+    def save(self, folder: Path) -> None:
+        """Write the policy, adapters merged, as a model's folder, from the first rank. All must call it."""
+        state = self._gathered()
+        if self._first:
+            self.model.save_pretrained(folder, state_dict=state)
+        dist.barrier(self.mesh.get_group())
+
+    def save_adapters(self, folder: Path) -> None:
+        """Write the adapters alone, if there are any, from the first rank. All must call it."""
+        state = gather_adapters(self.model, keep=self._first)
+        if self._first:
+            save_adapters(self.model, folder, state)
+        dist.barrier(self.mesh.get_group())
+
+    @property
+    def _first(self) -> bool:
+        return self.mesh.get_local_rank() == 0
+
+    def _gathered(self) -> dict[str, torch.Tensor]:
+        return gather(self.model, keep=self._first)

@@ -1,0 +1,101 @@
+"""Which rank learns from which samples: every rank makes the same plan, and each takes its part of it.
+
+All ranks must make the same calls in the same order, or their collectives do not meet. So each gets as many
+micro-batches as the rank with the most: those that are missing are filled with one token whose loss has no weight,
+and a rank whose images are fewer sends a small grey one through the tower.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from rewards.types import Task
+from rl.learner.batch import ImageSet, collect_images, image_parts, images_of, split_by_tokens
+from rl.types import Sample
+from rollouts.types import Prompt
+
+MicroBatches = list[list[Sample]]  # micro-batches
+_IMPOSSIBLE = np.float32(-1e4)  # a log-prob
+_NO_IMAGE = ImageSet(
+    pixel_values=torch.zeros(0, 3, 14, 14), grids=torch.zeros(0, 2, dtype=torch.long), offsets={}, parts=()
+)
+
+
+def shard_batch(samples: Sequence[Sample], *, ranks: int, budget: int) -> list[MicroBatches]:
+    """The micro-batches of each rank, at most `budget` packed tokens each, the largest first.
+
+    Ranks get about the same number of packed tokens: groups are dealt, longest first, each to the rank with the least.
+    A group stays whole unless it alone is more than a rank's fair share; then it is cut, and its prompt repeated.
+    """
+    fair = -(-sum(_packed(group) for group in _groups(samples)) // ranks)
+    pieces = [piece for group in _groups(samples) for piece in _cut(group, fair)]
+    loads = [(0, rank) for rank in range(ranks)]
+    shares: list[list[Sample]] = [[] for _ in range(ranks)]
+    for piece in sorted(pieces, key=_packed, reverse=True):
+        load, rank = heapq.heappop(loads)
+        shares[rank].extend(piece)
+        heapq.heappush(loads, (load + _packed(piece), rank))
+    return [sorted(split_by_tokens(share, budget=budget), key=_packed, reverse=True) for share in shares]
+
+
+def share_of_images(shares: Sequence[MicroBatches], rank: int, *, budget: int) -> ImageSet | None:
+    """A rank's images, in as many parts as those of any rank: where it has fewer, or none, a grey image passes."""
+    every = [[sample for part in share for sample in part] for share in shares]
+    most = max(len(image_parts(images_of(samples).values(), budget=budget)) for samples in every)
+    if not most:
+        return None
+    images = collect_images(every[rank], budget=budget) or _NO_IMAGE
+    missing = most - len(images.parts)
+    return replace(images, parts=images.parts + (slice(0, 0),) * missing)
+
+
+def filler(token_id: int, columns: Iterable[str]) -> Sample:
+    """One token after a prompt of one token, with the named columns: for a forward pass that only keeps step.
+
+    Its loss gets no weight, but must be finite: the reference finds the token all but impossible, since a KL of an
+    unlikely token that the reference finds likely overflows.
+    """
+    prompt = Prompt(
+        task=Task(id="filler", source="filler", question="", answer=""),
+        input_ids=np.array([token_id]),
+        pixel_values=np.zeros((0, 3, 14, 14), np.float32),
+        image_grid_hws=np.zeros((0, 2), np.int64),
+    )
+    nothing = np.zeros(1, np.float32)
+    return Sample(
+        prompt=prompt,
+        token_ids=np.array([token_id]),
+        old_logprobs=nothing,
+        advantage=0.0,
+        columns={name: nothing + _IMPOSSIBLE if name == "reference_logprobs" else nothing for name in columns},
+    )
+
+
+def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:
+    groups: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[id(sample.prompt)].append(sample)
+    return list(groups.values())
+
+
+def _packed(samples: Sequence[Sample]) -> int:
+    """Tokens of the packed row: each prompt once, each response without its last token."""
+    prompts = {id(s.prompt): len(s.prompt.input_ids) for s in samples}
+    return sum(prompts.values()) + sum(len(s.token_ids) - 1 for s in samples)
+
+
+def _cut(group: list[Sample], fair: int) -> MicroBatches:
+    """The group whole, or in as many parts of about equal size as it has fair shares."""
+    count = min(len(group), -(-_packed(group) // fair))
+    loads, parts = [0] * count, [[] for _ in range(count)]
+    for sample in sorted(group, key=len, reverse=True):
+        least = loads.index(min(loads))
+        parts[least].append(sample)
+        loads[least] += len(sample.token_ids)
+    return parts

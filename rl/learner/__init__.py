@@ -1,0 +1,1 @@
+"""From samples to an update of the policy. Start with `learner`."""

@@ -1,0 +1,208 @@
+"""Samples to minibatches, and to micro-batches packed under a budget of tokens, each prompt once for its samples."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from kimi_vl.packing import Segment
+from rl.algorithms.loss_inputs import LossInputs
+from rl.learner.router_replay import place_experts
+from rl.types import Answer, MicroBatch, PackedRow, Sample, StepBatch
+from rollouts.types import Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSet:
+    """The distinct images of a step: each is encoded once, and samples point into the features by `offsets`."""
+
+    pixel_values: torch.Tensor  # [P, 3, 14, 14]
+    grids: torch.Tensor  # [N, 2]
+    offsets: dict[int, torch.Tensor]  # id(prompt) -> rows of the features that fill its placeholders
+    parts: tuple[slice, ...]  # of the images: those that pass the tower together; an empty one keeps step with others
+
+    def part(self, images: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches and grids of some images, or of a grey one in place of none."""
+        if images.start == images.stop:
+            return torch.zeros(4, *self.pixel_values.shape[1:]), torch.tensor([[2, 2]])
+        ends = [0, *self.grids.prod(-1).cumsum(0).tolist()]
+        return self.pixel_values[ends[images.start] : ends[images.stop]], self.grids[images]
+
+
+def images_of(answers: Sequence[Answer]) -> dict[int, Prompt]:
+    """The distinct prompts that have images, by id."""
+    return {id(a.prompt): a.prompt for a in answers if len(a.prompt.image_grid_hws)}
+
+
+def image_parts(prompts: Iterable[Prompt], *, budget: int | None) -> tuple[slice, ...]:
+    """Runs of the prompts' images of at most `budget` patches (one image at least); all in one without a budget."""
+    parts: list[slice] = []
+    left = 0
+    patches = [int(count) for prompt in prompts for count in prompt.image_grid_hws.prod(-1)]
+    for at, count in enumerate(patches):
+        if not parts or (budget is not None and count > left):
+            parts.append(slice(at, at))
+            left = budget or 0
+        parts[-1] = slice(parts[-1].start, at + 1)
+        left -= count
+    return tuple(parts)
+
+
+def collect_images(answers: Sequence[Answer], *, budget: int | None = None, merged: int = 4) -> ImageSet | None:
+    """Gather each distinct prompt's patches once; None if no prompt has an image. `merged` patches make a token.
+
+    `budget`: patches that pass the tower together where gradients are kept, see `rl.learner.forward.EncodedImages`.
+    """
+    prompts = images_of(answers)
+    if not prompts:
+        return None
+    offsets, start = {}, 0
+    for key, prompt in prompts.items():
+        count = int(prompt.image_grid_hws.prod(-1).sum()) // merged
+        offsets[key] = torch.arange(start, start + count)
+        start += count
+    return ImageSet(
+        pixel_values=torch.from_numpy(np.concatenate([p.pixel_values for p in prompts.values()])),
+        grids=torch.from_numpy(np.concatenate([p.image_grid_hws for p in prompts.values()])),
+        offsets=offsets,
+        parts=image_parts(prompts.values(), budget=budget),
+    )
+
+
+def deal(samples: Sequence[Sample], count: int, rng: np.random.Generator) -> list[list[Sample]]:
+    """Deal whole groups into `count` minibatches in a seeded order; empty ones are left out."""
+    groups: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[id(sample.prompt)].append(sample)
+    ordered = list(groups.values())
+    order = rng.permutation(len(ordered)) if count > 1 else range(len(ordered))
+    parts: list[list[Sample]] = [[] for _ in range(count)]
+    for position, index in enumerate(order):
+        parts[position % count].extend(ordered[index])
+    return [part for part in parts if part]
+
+
+def split_by_tokens(samples: Sequence[Sample], *, budget: int) -> list[list[Sample]]:
+    """Cut samples into parts of at most `budget` packed tokens (one sample at least), a prompt's samples together.
+
+    A prompt counts once in a part; one whose samples do not fit into one part is repeated. Longest groups come first.
+    """
+    groups: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[id(sample.prompt)].append(sample)
+    parts: list[list[Sample]] = []
+    left = 0
+    for group in sorted(groups.values(), key=lambda g: sum(map(len, g)), reverse=True):
+        whole = len(group[0].prompt.input_ids) + sum(_inputs(s) for s in group)
+        opened = whole > left and bool(parts)  # a group that does not fit whole starts a part of its own
+        for at, sample in enumerate(group):
+            prompt = len(sample.prompt.input_ids) if at == 0 else 0
+            if not parts or (at == 0 and opened) or prompt + _inputs(sample) > left:
+                parts.append([])
+                left, prompt = budget, len(sample.prompt.input_ids)
+            parts[-1].append(sample)
+            left -= prompt + _inputs(sample)
+    return parts
+
+
+def pack(answers: Sequence[Answer], images: ImageSet | None) -> PackedRow:
+    """Put answers, those of one prompt next to each other, into one row: `[prompt][response][response]...`.
+
+    A response's last token is predicted and predicts nothing, so the row leaves it out.
+    """
+    ids, positions, rows, segments = [], [], [], []
+    start = prompt_start = 0
+    last: Prompt | None = None
+    for answer in answers:
+        prompt = answer.prompt
+        if prompt is not last:
+            last, prompt_start = prompt, start
+            ids.append(prompt.input_ids)
+            segments.append(Segment(start=start, length=len(prompt.input_ids)))
+            positions.append(np.arange(len(prompt.input_ids)))
+            rows += [images.offsets[id(prompt)]] if images and id(prompt) in images.offsets else []
+            start += len(prompt.input_ids)
+        before, length = len(prompt.input_ids), _inputs(answer)
+        if length:
+            ids.append(answer.token_ids[:-1])
+            segments.append(Segment(start=start, length=length, prefix_start=prompt_start, prefix_length=before))
+            positions.append(before + np.arange(length))
+        start += length
+    learnt = torch.from_numpy(np.concatenate([a.trainable for a in answers]))
+    lengths = torch.tensor([a.trainable_tokens for a in answers])
+    return PackedRow(
+        input_ids=_flat(ids),
+        position_ids=_flat(positions),
+        segments=tuple(segments),
+        feature_index=torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long),
+        predictors=_flat(predictor_positions(answers))[learnt],
+        targets=_flat([a.token_ids for a in answers])[learnt],
+        lengths=lengths,
+        sequence_ids=torch.repeat_interleave(torch.arange(len(answers)), lengths),
+    )
+
+
+def predictor_positions(answers: Sequence[Answer]) -> list[np.ndarray]:
+    """Where in the row of `pack` each answer's tokens are predicted, `[T]` an answer.
+
+    The prompt's last token predicts the first response token; each response token predicts the next.
+    """
+    found = []
+    start = last_of_prompt = 0
+    prompt: Prompt | None = None
+    for answer in answers:
+        if answer.prompt is not prompt:
+            prompt = answer.prompt
+            start += len(prompt.input_ids)
+            last_of_prompt = start - 1
+        found.append(np.array([last_of_prompt, *range(start, start + _inputs(answer))]))
+        start += _inputs(answer)
+    return found
+
+
+def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> MicroBatch:
+    """Pack samples and put beside them what the losses read."""
+    row = pack(samples, images)
+    return MicroBatch(
+        **{f.name: getattr(row, f.name) for f in fields(row)},
+        old_logprobs=_flat([s.old_logprobs[s.trainable] for s in samples]),
+        advantages=torch.tensor([s.advantage for s in samples], dtype=torch.float32),
+        sft_mask=torch.tensor([s.sft_mask for s in samples]),
+        columns={name: _flat([s.columns[name][s.trainable] for s in samples]) for name in samples[0].columns},
+        experts=place_experts(samples, predictor_positions(samples), len(row.input_ids)),
+    )
+
+
+def loss_inputs(
+    micro: MicroBatch, logprobs: torch.Tensor, entropy: torch.Tensor, batch: StepBatch, *, max_tokens: int
+) -> LossInputs:
+    """A micro-batch as the losses read it, beside the step's counts."""
+    device = logprobs.device
+    columns = {name: c.to(device) for name, c in micro.columns.items() if name not in ("old_values", "returns")}
+    return LossInputs(
+        logprobs=logprobs,
+        old_logprobs=micro.old_logprobs.to(device),
+        advantages=micro.advantages.to(device),
+        sequence_ids=micro.sequence_ids.to(device),
+        lengths=micro.lengths.to(device),
+        step_sequences=batch.sequences,
+        step_tokens=batch.tokens,
+        max_tokens=max_tokens,
+        entropy=entropy,
+        sft_mask=micro.sft_mask.to(device),
+        step_sft_tokens=batch.sft_tokens,
+        **columns,
+    )
+
+
+def _inputs(answer: Answer) -> int:
+    """Response tokens that the model reads: all but the last."""
+    return len(answer.token_ids) - 1
+
+
+def _flat(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(arrays))

@@ -1,0 +1,175 @@
+"""PPO's critic: the return expected before each response token is drawn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from configs.algorithms import CriticConfig
+from configs.optimizer import OptimizerConfig
+from kimi_vl import KimiVLForConditionalGeneration
+from rl.algorithms.loss_inputs import LossOutput
+from rl.algorithms.loss_terms import value_loss
+from rl.learner.batch import ImageSet
+from rl.learner.forward import EncodedImages, encode, response_hidden
+from rl.learner.lora import copy_model
+from rl.learner.optimizer import advance, build_adamw, build_schedule, clip_gradients
+from rl.types import MicroBatch
+
+_HEAD = 10.0  # the head's learning rate, in those of the copy: it starts from nothing, the copy from the policy
+_HIGHEST_USUAL = 3e-4  # of the copy; five times a toy policy's rate would make it diverge
+_WARMUP = 10  # updates over which both rates rise
+_FEATURES = 3
+
+
+class ValueHead(nn.Module):
+    """A value of each token from its hidden state and from how surprising the tokens before it were.
+
+    The policy's log-probs of what is written are a function of the prefix, as the hidden state is, so the value stays a
+    baseline; but one forward pass can not read them off itself: they are made in its last layer. The last weights start
+    at 0, so the first values are 0 and the first advantages those of no baseline.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.of_hidden = nn.Linear(hidden_size, hidden_size)
+        self.of_surprises = nn.Linear(_FEATURES, hidden_size, bias=False)  # apart: three among thousands would drown
+        same = torch.Generator().manual_seed(0)  # on every rank, and in every process that goes on
+        for layer in (self.of_hidden, self.of_surprises):
+            nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=same)
+        nn.init.zeros_(self.of_hidden.bias)
+        self.outer = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, hidden: torch.Tensor, surprises: torch.Tensor) -> torch.Tensor:
+        """Values `[N]` of hidden states `[N, H]` and `surprises` `[N, 3]`."""
+        inner = self.of_hidden(hidden) + self.of_surprises(surprises)
+        return self.outer(nn.functional.gelu(inner)).squeeze(-1)
+
+
+def surprises(logprobs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """What was surprising before each response token: `log(1 - x)` of three log-probs `x` `[N]`, as `[N, 3]`.
+
+    `x` is that of the token before, the sum of all tokens before and the least of them; 0 at an answer's first token.
+    """
+    rows = []
+    for answer in logprobs.split(lengths.tolist()):
+        before = nn.functional.pad(answer[:-1], (1, 0))
+        rows.append(torch.stack([before, before.cumsum(0), before.cummin(0).values], dim=1))
+    return torch.log1p(-torch.cat(rows).clamp(max=0))
+
+
+class Critic:
+    """A value head on the policy's hidden states (`shared`), or on those of a copy of the policy (`own`).
+
+    The head learns ten times as fast as the copy. Both have AdamW, with moments of the policy's `optimizer.state`, at
+    a rate that rises over ten updates and then follows the policy's schedule; a shared backbone moves with the policy's
+    own gradient. For its first `pretrain_steps` iterations the critic learns alone.
+    """
+
+    def __init__(
+        self,
+        policy: KimiVLForConditionalGeneration,
+        config: CriticConfig,
+        *,
+        optimizer: OptimizerConfig,
+        total_steps: int,
+    ) -> None:
+        self.config = config
+        self.backbone = copy_model(policy).train() if config.backbone == "own" else None
+        self.head = ValueHead(policy.config.text_config.hidden_size).to(policy.device)
+        rate = config.value_learning_rate or min(5 * optimizer.learning_rate, _HIGHEST_USUAL)
+        own = [p for p in self.backbone.parameters() if p.requires_grad] if self.backbone is not None else []
+        groups = [{"params": [*self.head.parameters()], "lr": _HEAD * rate}, {"params": own, "lr": rate}]
+        adamw = OptimizerConfig(learning_rate=rate, state=optimizer.state)
+        self.optimizer = build_adamw([g for g in groups if g["params"]], adamw)
+        self.schedule = build_schedule(self.optimizer, replace(optimizer, warmup_steps=_WARMUP), total=total_steps)
+        self.iterations = self.updates = 0
+        self._images: EncodedImages | None = None
+
+    @property
+    def _weight(self) -> float:
+        """Of the value loss: a backbone that is shared has to serve the policy too."""
+        return self.config.value_coef if self.backbone is None else 1.0
+
+    @property
+    def learns_alone(self) -> bool:
+        """True while the policy waits for its critic."""
+        return self.iterations < self.config.pretrain_steps
+
+    def encode(self, images: ImageSet | None) -> torch.Tensor | None:
+        """Image features of the critic's own backbone; None where it reads the policy's hidden states."""
+        return encode(self.backbone, images) if self.backbone is not None else None
+
+    def values(self, micro: MicroBatch, policy_hidden: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
+        """Values `[N]` before each response token; `policy_hidden` `[N, H]` is read by a shared critic."""
+        hidden = policy_hidden if self.backbone is None else response_hidden(self.backbone, micro, features)
+        before = surprises(micro.old_logprobs.to(hidden.device), micro.lengths)
+        return self.head(hidden.float(), before)
+
+    def begin_step(self, images: ImageSet | None) -> None:
+        """Encode the step's images, where the backbone is the critic's own."""
+        self._images = EncodedImages(self.backbone, images) if self.backbone is not None else None
+
+    def loss(self, micro: MicroBatch, policy_hidden: torch.Tensor, *, step_tokens: int) -> LossOutput:
+        """The micro-batch's share of the value loss; backward through it fills the critic's gradients."""
+        values = self.values(micro, policy_hidden, self._images.features if self._images else None)
+        output = value_loss(
+            values,
+            old_values=micro.columns["old_values"].to(values.device),
+            returns=micro.columns["returns"].to(values.device),
+            clip=self.config.value_clip if self.iterations else math.inf,  # the first values come from nothing
+            step_tokens=step_tokens,
+        )
+        return LossOutput(loss=self._weight * output.loss, metrics=output.metrics)
+
+    def finish_step(self, *, grad_clip: float) -> float:
+        """One update of the head, and of the backbone where it is the critic's own. Returns the gradient's norm.
+
+        A gradient that is not finite is dropped. The very first update only sets the bias to the mean return.
+        """
+        if self._images is not None:
+            self._images.backward()
+        bias = self.head.outer.bias
+        if self.updates == 0 and bias.grad is not None:
+            with torch.no_grad():  # Newton's step: the loss is a mean of squares / 2, so its curvature here is 1
+                bias -= bias.grad.nan_to_num() / self._weight
+        norm = clip_gradients([p for g in self.optimizer.param_groups for p in g["params"]], grad_clip)
+        if self.updates:
+            if math.isfinite(norm):
+                self.optimizer.step()
+            advance(self.schedule)
+        self.updates += 1
+        self.optimizer.zero_grad()
+        self._images = None
+        return norm
+
+    def keep_pace(self, steps: int) -> None:
+        """Move the rates to where they stand after `steps` optimizer steps, the first of which has no rate."""
+        advance(self.schedule, to=steps - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs to go on exactly."""
+        backbone = self.backbone.state_dict() if self.backbone is not None else None
+        return {
+            "head": self.head.state_dict(),
+            "backbone": backbone,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "iterations": self.iterations,
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict()`."""
+        self.head.load_state_dict(state["head"])
+        if self.backbone is not None:
+            self.backbone.load_state_dict(state["backbone"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.iterations, self.updates = state["iterations"], state["updates"]

@@ -1,0 +1,92 @@
+"""One forward pass of any Kimi-VL over a micro-batch: the policy's, the reference's, the critic's."""
+
+from __future__ import annotations
+
+import torch
+
+from kimi_vl import KimiVLForConditionalGeneration
+from kimi_vl.packing import PackedLayout
+from kimi_vl.routing_kimi_vl import Routing
+from rl.learner.batch import ImageSet
+from rl.types import PackedRow
+
+
+class EncodedImages:
+    """The images of a step through one model's vision tower, once, whatever the micro-batches.
+
+    Micro-batches read `features`, a leaf; `backward` sends the gradient that they left there through the tower. Where
+    the images are in several parts, no activations are kept: each part passes again in `backward`.
+    """
+
+    def __init__(self, model: KimiVLForConditionalGeneration, images: ImageSet | None) -> None:
+        self._model, self._images = model, images
+        self._learns = torch.is_grad_enabled() and _tower_learns(model)
+        with torch.set_grad_enabled(self._learns and images is not None and len(images.parts) == 1):
+            self._encoded = encode(model, images)
+        self.features = self._encoded.detach().requires_grad_() if self._encoded is not None else None
+
+    def backward(self) -> None:
+        """Finish the backward pass; nothing happens without images, or where the tower is frozen.
+
+        Features that no micro-batch read have a gradient of 0: on several ranks the tower takes part all the same.
+        """
+        if self._images is None or self._encoded is None or self.features is None or not self._learns:
+            return
+        gradient = torch.zeros_like(self.features) if self.features.grad is None else self.features.grad
+        if self._encoded.requires_grad:
+            self._encoded.backward(gradient)
+            return
+        start = 0
+        for part in self._images.parts:
+            again = _encode_part(self._model, self._images, part)
+            again.backward(gradient[start : start + len(again)])
+            start += len(again)
+
+
+def encode(model: KimiVLForConditionalGeneration, images: ImageSet | None) -> torch.Tensor | None:
+    """Features of all images of the step, with their graph."""
+    if images is None:
+        return None
+    return torch.cat([_encode_part(model, images, part) for part in images.parts])
+
+
+def _encode_part(model: KimiVLForConditionalGeneration, images: ImageSet, part: slice) -> torch.Tensor:
+    """Features of a part; of an empty one none, for which a grey image passes."""
+    patches, grids = images.part(part)
+    features = model.encode_images(patches.to(model.device, model.dtype), grids.to(model.device))
+    return features if part.start < part.stop else features[:0]
+
+
+def response_hidden(
+    model: KimiVLForConditionalGeneration,
+    row: PackedRow,
+    features: torch.Tensor | None,
+    *,
+    routing: Routing | None = None,
+) -> torch.Tensor:
+    """Last hidden states `[N, H]` at the positions that predict the response tokens.
+
+    `routing` tells the routers which experts to take again, and holds what they did.
+    """
+    device = model.device
+    images = features[row.feature_index.to(device)] if features is not None and len(row.feature_index) else None
+    embeds = model.embed(row.input_ids[None].to(device), images)
+    if torch.is_grad_enabled() and not embeds.requires_grad and not _language_learns(model):
+        embeds = embeds.detach().requires_grad_()  # so that a row without images has a backward pass, on every rank
+    hidden = model.model.language_model(
+        inputs_embeds=embeds,
+        position_ids=row.position_ids[None].to(device),
+        layout=PackedLayout.of(row.segments, device),
+        routing=routing,
+        use_cache=False,
+    )
+    return hidden.last_hidden_state[0, row.predictors.to(device)]
+
+
+def _language_learns(model: KimiVLForConditionalGeneration) -> bool:
+    return any(p.requires_grad for p in (*model.model.language_model.parameters(), *model.lm_head.parameters()))
+
+
+def _tower_learns(model: KimiVLForConditionalGeneration) -> bool:
+    parts = (model.model.vision_tower, model.model.mm_projector)
+    return any(p.requires_grad for part in parts for p in part.parameters())

@@ -1,0 +1,120 @@
+"""The experts of a step: those recorded in the rollouts put beside the packed tokens, and what the routers did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from kimi_vl.routing_kimi_vl import Routing
+from rl.algorithms.expert_balance import sequence_balance
+from rl.algorithms.loss_inputs import LossOutput
+from rl.errors import UserError
+from rl.types import MicroBatch, Sample
+from rollouts.types import Completion
+
+
+def recorded_experts(completion: Completion) -> np.ndarray:
+    """The experts that the engine recorded; UserError where it did not."""
+    if completion.routed_experts is None:
+        raise UserError(
+            "rl.router_replay is true, but the engine recorded no experts with its answers: it cannot, or was started "
+            "without recording. Set rl.router_replay=false, and rl.loss.correction where log-probs of engine and "
+            "learner differ"
+        )
+    return completion.routed_experts
+
+
+def place_experts(samples: Sequence[Sample], where: Sequence[np.ndarray], tokens: int) -> torch.Tensor | None:
+    """`[P, M, k]` int64: each packed token's recorded experts, -1 where there are none; None if no sample has any.
+
+    `where` are the positions `[T]` that predict each sample's tokens.
+    A sample records the inputs that predict its tokens: the prompt's last token and its own. The prompt's last token
+    is shared, and takes what the first sample that has it recorded; the rest of the prompt is routed anew.
+    """
+    kept = [s.experts for s in samples if s.experts is not None]
+    if not kept:
+        return None
+    placed = np.full((tokens, *kept[0].shape[1:]), -1, dtype=np.int64)
+    for sample, positions in zip(reversed(samples), reversed(where), strict=True):
+        if sample.experts is not None:
+            known = (sample.experts != np.iinfo(sample.experts.dtype).max).all(axis=(1, 2))
+            placed[positions[known]] = sample.experts[known]
+    return torch.from_numpy(placed)
+
+
+def routing_of(micro: MicroBatch, device: torch.device, *, keep_scores: bool = False) -> Routing:
+    """What the policy's routers are told for a micro-batch."""
+    replay = None if micro.experts is None else micro.experts.to(device)
+    return Routing(replay=replay, keep_scores=keep_scores)
+
+
+def balance_term(routing: Routing, micro: MicroBatch, *, coef: float, step_sequences: int) -> LossOutput:
+    """`coef` times the sequence-wise balance loss, summed over the layers; the metric is its mean over them."""
+    segments = torch.repeat_interleave(
+        torch.arange(len(micro.segments)), torch.tensor([s.length for s in micro.segments])
+    )
+    members = torch.zeros(len(micro.lengths), len(micro.segments))
+    members[micro.sequence_ids, segments[micro.predictors]] = 1
+    at = {segment.start: index for index, segment in enumerate(micro.segments)}
+    for index, segment in enumerate(micro.segments):
+        if segment.prefix_length:  # the prompt belongs to its answer, also where its last token predicts a masked one
+            members[:, at[segment.prefix_start]] += members[:, index]
+    members.clamp_(max=1)
+    total = torch.zeros(())
+    for routes in routing.seen.values():
+        assert routes.scores is not None, "the routers were not asked for their scores"
+        device = routes.scores.device
+        losses = sequence_balance(routes.scores, routes.taken, segments.to(device), members.to(device))
+        total = total.to(device) + losses.sum() / step_sequences
+    return LossOutput(loss=coef * total, metrics={"balance_loss": total.detach() / max(1, len(routing.seen))})
+
+
+class RouterStatistics:
+    """Counts over the micro-batches of a step: tokens of each expert, and replayed routes that would differ today.
+
+    Of the inputs that predict response tokens alone, so that it does not matter how often a prompt is packed.
+    """
+
+    def __init__(self) -> None:
+        self.load: dict[int, torch.Tensor] = {}  # layer -> [E] tokens
+        self.replayed = self.flipped = 0
+
+    def add(self, routing: Routing, predictors: torch.Tensor, experts: int) -> None:
+        """Count one forward pass; `predictors` [N] are the packed positions, `experts` is E."""
+        for layer, routes in routing.seen.items():
+            counted = predictors.to(routes.taken.device)
+            load = torch.bincount(routes.taken[counted].flatten(), minlength=experts).cpu()
+            self.load[layer] = self.load[layer] + load if layer in self.load else load
+            if routing.replay is not None:
+                known = counted[routing.replay[counted, layer, 0] >= 0]
+                own, taken = (x[known].sort(dim=-1).values for x in (routes.own, routes.taken))
+                self.replayed += len(own)
+                self.flipped += int((own != taken).any(-1).sum())
+
+    @classmethod
+    def total(cls, parts: Sequence[RouterStatistics]) -> RouterStatistics:
+        """What several processes counted, together."""
+        whole = cls()
+        for part in parts:
+            whole.replayed, whole.flipped = whole.replayed + part.replayed, whole.flipped + part.flipped
+            for layer, load in part.load.items():
+                whole.load[layer] = whole.load[layer] + load if layer in whole.load else load
+        return whole
+
+    def metrics(self) -> dict[str, float]:
+        """See docs/metrics.md; loads are relative to an even one."""
+        if not self.load:
+            return {}
+        shares: Any = [load.double() / load.sum() for load in self.load.values()]
+        experts = len(shares[0])
+        entropies = [float(torch.special.entr(share).sum()) / math.log(experts) for share in shares]
+        found = {
+            "experts/load_max": experts * max(float(share.max()) for share in shares),
+            "experts/load_min": experts * min(float(share.min()) for share in shares),
+            "experts/load_entropy": sum(entropies) / len(entropies),
+        }
+        return found | ({"experts/flipped": self.flipped / self.replayed} if self.replayed else {})

@@ -1,0 +1,150 @@
+"""Optimizer steps that are skipped: which gradients are refused, and what is kept of them for `thinkvl replay`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import statistics
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rl.checkpoint import sync_folder
+from rl.errors import UserError
+from rl.types import Sample
+
+if TYPE_CHECKING:
+    from rl.learner.learner import LearnerConfig
+
+NOT_FINITE, SPIKE = "not finite", "a spike"
+_MOST_SKIPPED = 5  # updates, one after the other
+_WINDOW = 64  # accepted norms that the median is of
+_FEWEST = 16  # of them before any norm is a spike
+_KEPT = 3  # steps; each holds the weights
+
+
+class SpikeGuard:
+    """Refuses gradients that are not finite, or whose norm is above `threshold` times the median of those accepted.
+
+    One bad batch is dropped; a policy that only makes bad ones is broken, and training on changes nothing: the fifth
+    refusal in a row is a UserError. 0 for `threshold` lets every finite gradient through.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self._accepted: deque[float] = deque(maxlen=_WINDOW)
+        self._in_a_row, self._last = 0, ""
+
+    @property
+    def limit(self) -> float:
+        """The largest norm that is accepted now."""
+        if not self.threshold or len(self._accepted) < _FEWEST:
+            return math.inf
+        usual = statistics.median(self._accepted)
+        return self.threshold * usual if usual else math.inf
+
+    def refuse(self, norm: float) -> str | None:
+        """Why a gradient of this norm is not applied; None if it is, and then it counts for the median."""
+        reason = NOT_FINITE if not math.isfinite(norm) else SPIKE if norm > self.limit else None
+        if reason is None:
+            self._accepted.append(norm)
+        self._in_a_row, self._last = (0, "") if reason is None else (self._in_a_row + 1, reason)
+        return reason
+
+    def stop_after_many(self) -> None:
+        """Raise UserError where too many were refused one after the other."""
+        if self._in_a_row >= _MOST_SKIPPED:
+            raise UserError(
+                f"the gradient was {self._last} in {self._in_a_row} optimizer steps in a row (the limit of its norm is "
+                f"{self.limit:.3g}). The weights are those before them, and the newest checkpoint is intact. "
+                "`thinkvl replay RUN STEP` says where it comes from. Lower rl.optimizer.learning_rate or grad_clip "
+                "in a new output_dir, from the last good model (model.path)"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` restores."""
+        return {"accepted": list(self._accepted), "in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict()`."""
+        self._accepted = deque(state["accepted"], maxlen=_WINDOW)
+        self._in_a_row = state["in_a_row"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedUpdate:
+    """One optimizer step that was not made, with all that it depends on; figures as the run saw them."""
+
+    step: int  # of the run, from 1
+    update: int  # among the step's optimizer steps, from 1
+    reason: str
+    loss: float
+    norm: float
+    limit: float
+    samples: tuple[Sample, ...]
+    config: LearnerConfig
+    barred_ids: tuple[int, ...]
+    model_config: Any
+    weights: dict[str, torch.Tensor]  # before the step, which did not change them
+    critic: dict[str, Any] | None
+    random: dict[str, Any]  # of every generator, before the step
+    threads: int
+
+
+OnSkip = Callable[[SkippedUpdate], None]
+
+
+class SkippedUpdates:
+    """The newest skipped steps of a run: `step-NNNNNN/` with `update-K.pt`, `why.json` and the recipe."""
+
+    def __init__(self, folder: Path, *, recipe: str = "") -> None:
+        self.folder, self._recipe = folder, recipe
+
+    def keep(self, skipped: SkippedUpdate) -> None:
+        """Write it, and delete all but the newest steps. A full disk raises OSError."""
+        target = self.folder / f"step-{skipped.step:06d}"
+        target.mkdir(parents=True, exist_ok=True)
+        path = target / f"update-{skipped.update}.pt"
+        partial = path.with_suffix(".partial")
+        try:
+            with partial.open("wb") as file:
+                torch.save({name: getattr(skipped, name) for name in SkippedUpdate.__slots__}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        figures = {name: str(getattr(skipped, name)) for name in ("update", "reason", "loss", "norm", "limit")}
+        why = target / "why.json"
+        known = json.loads(why.read_text(encoding="utf-8")) if why.exists() else []
+        known = [*(k for k in known if k["update"] != figures["update"]), figures]
+        why.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+        (target / "recipe.yaml").write_text(self._recipe, encoding="utf-8")
+        sync_folder(target)
+        for old in self._steps()[:-_KEPT]:
+            shutil.rmtree(old)
+
+    def forget_after(self, step: int) -> None:
+        """Delete what a resumed run will decide again."""
+        for folder in self._steps():
+            if int(folder.name.removeprefix("step-")) > step:
+                shutil.rmtree(folder)
+
+    def steps(self) -> list[int]:
+        """The steps that are there."""
+        return [int(folder.name.removeprefix("step-")) for folder in self._steps()]
+
+    def load(self, step: int) -> list[SkippedUpdate]:
+        """What was skipped in a step, in order; on the CPU."""
+        files = sorted((self.folder / f"step-{step:06d}").glob("update-*.pt"), key=lambda p: int(p.stem[7:]))
+        return [SkippedUpdate(**torch.load(f, map_location="cpu", weights_only=False)) for f in files]
+
+    def _steps(self) -> list[Path]:
+        return sorted(p for p in self.folder.glob("step-*") if p.name.removeprefix("step-").isdigit())

@@ -1,1 +1,0 @@
-"""The learner on several ranks: sharding from outside the model, each rank's share of a step, checkpoints, actors."""

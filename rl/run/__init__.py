@@ -1,0 +1,1 @@
+"""A run's folder, context, trackers, evaluation, report and export."""

@@ -1,0 +1,210 @@
+"""What every stage of a run shares, checked and started before any training."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+from rich.console import Console
+
+from configs.rl import RLConfig
+from configs.schema import RunConfig, SourceConfig
+from kimi_vl import (
+    KimiVLForConditionalGeneration,
+    KimiVLProcessor,
+    TinySizes,
+    create_tiny_checkpoint,
+    load_model,
+    load_processor,
+)
+from rewards.scorer import Scorer
+from rl.checkpoint import replace_folder
+from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
+from rl.run.folder import RunFolder
+from rl.run.trackers import JsonlSink, Metrics, TensorBoardSink
+from rl.stages.sft import answer_text
+from rollouts.engines.build import VLLM_CPU_LATENTS, EngineSpec, check_engine, check_sizes
+from rollouts.engines.stop_tokens import stop_and_barred_ids
+from rollouts.sources.requests import request_seed
+from rollouts.tasks.curriculum import build_sampler
+from rollouts.tasks.mixture import TaskMixture, held_out
+from rollouts.tasks.prompts import PromptRenderer
+from rollouts.types import Prompt
+from rollouts.workers.actor import start_ray
+from rollouts.workers.pool import RolloutPool
+from rollouts.workers.quarantine import Quarantine
+
+_TINY_CORPUS_TASKS = 2000
+_CHECKED_TASKS = 64  # of the training mixture, whose verifiers are loaded before any training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What every stage of a run shares."""
+
+    config: RunConfig
+    folder: RunFolder
+    base: Path  # plug-ins and data files of the recipe are relative to this folder
+    checkpoint: str  # folder or hub name of the initial weights
+    barred_ids: tuple[int, ...]  # never sampled
+    processor: KimiVLProcessor
+    renderer: PromptRenderer
+    pool: RolloutPool
+    scorer: Scorer
+    metrics: Metrics
+    held_out: list[Prompt]
+    validation: list[Prompt]  # they choose RL's best checkpoint: the recipe's own, or the first held-out ones
+    console: Console
+
+    def decode(self, token_ids: np.ndarray) -> str:
+        """Text of response tokens, special tokens left out."""
+        return self.processor.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def mixture(self, stream: int) -> TaskMixture:
+        """The training mixture; each stage draws from a stream of its own."""
+        mixture = TaskMixture(self.config.data.train, seed=request_seed(self.config.seed, stream), base=self.base)
+        for line in mixture.report.lines():
+            self.console.print(line, markup=False, highlight=False)
+        return mixture
+
+
+@contextmanager
+def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> Iterator[RunContext]:
+    """Check everything that can fail before any training, then start Ray and the workers."""
+    stage = config.rl or RLConfig(steps=1)
+    check_engine(stage.engine)
+    scorer = Scorer(config.rl.rewards if config.rl else (), base=base, judge=config.rl.judge if config.rl else None)
+    metrics = Metrics([JsonlSink(folder.path / "metrics.jsonl"), TensorBoardSink(folder.path / "tensorboard")])
+    started, pool = False, None
+    try:
+        checkpoint = _base_model(config, folder, base, console)
+        check_sizes(stage.engine, checkpoint)
+        processor = load_processor(checkpoint)
+        renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
+        if config.rl is not None:
+            _check_training_data(config, config.rl, scorer, base)
+        prompts, validation = _evaluation_prompts(config, scorer, renderer, base, console)
+        stop, barred = stop_and_barred_ids(checkpoint, processor)
+        workers = stage.workers if config.rl else 1
+        started = start_ray(workers + stage.ranks.count - 1)
+        spec = EngineSpec(
+            model_path=checkpoint,
+            dtype=config.model.dtype,
+            stop_ids=tuple(stop),
+            barred_ids=tuple(barred),
+            record_experts=stage.router_replay,
+            engine=stage.engine,
+            context=_context(config),
+        )
+        pool = RolloutPool(
+            spec,
+            workers=workers,
+            deadline=stage.worker_deadline,
+            quarantine=Quarantine(folder.path / "quarantine.json"),
+            folder=folder.path / "failures",
+            say=functools.partial(console.print, markup=False, highlight=False, soft_wrap=True),
+        )
+        yield RunContext(
+            config=config,
+            folder=folder,
+            base=base,
+            checkpoint=checkpoint,
+            barred_ids=tuple(barred),
+            processor=processor,
+            renderer=renderer,
+            pool=pool,
+            scorer=scorer,
+            metrics=metrics,
+            held_out=prompts,
+            validation=validation,
+            console=console,
+        )
+    finally:
+        if pool is not None:
+            pool.close()
+        if started:
+            ray.shutdown()
+        scorer.close()
+        metrics.close()
+
+
+def _context(config: RunConfig) -> int:
+    """The most tokens that a prompt and its answer can have in this run."""
+    answer = config.evaluation.max_new_tokens
+    return config.data.max_prompt_tokens + max(answer, config.rl.sampling.max_new_tokens if config.rl else 0)
+
+
+def _evaluation_prompts(
+    config: RunConfig, scorer: Scorer, renderer: PromptRenderer, base: Path, console: Console
+) -> tuple[list[Prompt], list[Prompt]]:
+    """The held-out prompts, and those that choose RL's best checkpoint. Raises DataSetError, PluginError."""
+
+    def prompts(name: str, sources: Sequence[SourceConfig], limit: int, seed: int) -> list[Prompt]:
+        tasks = held_out(sources, limit=limit, seed=seed, base=base)
+        scorer.check_tasks(tasks)
+        rendered, skipped = renderer.render_all(tasks)
+        for reason, count in skipped.items():
+            console.print(f"{name}: {count} tasks left out ({reason})")
+        return rendered
+
+    data, few = config.data, config.evaluation.validation_tasks
+    found = prompts("held-out", data.held_out, config.evaluation.tasks, HELD_OUT_SEED)
+    if config.rl is None or not data.validation:
+        return found, found[:few]
+    return found, prompts("validation", data.validation, few, VALIDATION_SEED)
+
+
+def _check_training_data(config: RunConfig, stage: RLConfig, scorer: Scorer, base: Path) -> None:
+    """Raise now, not after the supervised stages, where the data cannot serve the sampler, or a verifier is not there.
+
+    Verifiers are those of the first tasks, to which every source adds whose share is above a hundredth. Raises
+    DataSetError, PluginError.
+    """
+    mixture = TaskMixture(config.data.train, seed=0, base=base)
+    scorer.check_tasks(mixture.draw(0, _CHECKED_TASKS))
+    build_sampler(stage.sampler, mixture, seed=0, steps=stage.steps).draw(0, stage.prompts_per_step)
+
+
+def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> str:
+    """Where the initial weights are: an absolute folder or a hub name; makes the tiny model if the recipe says so."""
+    given = Path(config.model.path)
+    if config.model.path != "tiny":
+        return str(given.resolve()) if given.exists() else config.model.path
+    path = folder.stage("base").resolve()  # workers start in folders of their own
+    if not (path / "config.json").exists():
+        console.print("making a tiny Kimi-VL with random weights")
+        tasks = TaskMixture(config.data.train, seed=0, base=base).draw(0, _TINY_CORPUS_TASKS)
+        corpus = [t.question + "\n" + answer_text(t, thinking=t.solution is not None) for t in tasks]
+        tiny = config.model.tiny
+        sizes = TinySizes(
+            hidden_size=tiny.hidden_size,
+            num_hidden_layers=tiny.num_hidden_layers,
+            num_attention_heads=tiny.num_attention_heads,
+            n_routed_experts=tiny.n_routed_experts,
+            num_experts_per_tok=tiny.num_experts_per_tok,
+            moe_intermediate_size=tiny.moe_intermediate_size,
+            vision_hidden_size=tiny.vision_hidden_size,
+            vision_num_hidden_layers=tiny.vision_num_hidden_layers,
+            **(VLLM_CPU_LATENTS if config.rl is not None and config.rl.engine == "vllm" else {}),
+        )
+        partial = path.with_name("base.partial")
+        create_tiny_checkpoint(partial, corpus=corpus, sizes=sizes, seed=config.seed)
+        replace_folder(partial, path)
+    return str(path)
+
+
+def load_policy(context: RunContext, path: str, *, train: bool = False) -> KimiVLForConditionalGeneration:
+    """The model in `path`, in the recipe's type; to `train` on the GPU where there is one, else on the CPU.
+
+    Of several GPUs it is the last, since Ray gives its workers the first ones. SFT's Trainer moves it to the first.
+    """
+    model = load_model(path, dtype=getattr(torch, context.config.model.dtype))
+    if train and torch.cuda.is_available():
+        torch.nn.Module.to(model, f"cuda:{torch.cuda.device_count() - 1}")
+    return model

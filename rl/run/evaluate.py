@@ -1,0 +1,80 @@
+"""Held-out evaluation with the scorer that training uses: greedy accuracy, sampled accuracy, thinking, length."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from configs.rl import SamplingConfig
+from rewards.scorer import Scorer
+from rollouts.sources.requests import Decode, Generate
+from rollouts.sources.scoring import accuracy, sample_and_score, thinks
+from rollouts.types import Prompt, ScoredRollout
+
+HELD_OUT_SEED, VALIDATION_SEED = 1, 2  # the same tasks for every run, so that seeds and recipes compare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalResult:
+    """Shares in [0, 1] over the tasks; tokens are means over greedy answers.
+
+    Accuracies are over the answers whose verifier gave a verdict, NaN where none did; the others are counted apart.
+    """
+
+    tasks: int  # that were answered: a task in quarantine is not
+    greedy_accuracy: float
+    sampled_accuracy: float
+    thinking_share: float  # greedy answers that hold a closed, non-empty think block
+    mean_tokens: float
+    truncated_share: float  # greedy answers cut off by the token limit
+    verifier_failures: int  # answers, greedy and sampled, whose verifier failed: bad reference, timeout or crash
+    by_source: dict[str, float]  # greedy accuracy of each data source
+
+    def metrics(self) -> dict[str, float]:
+        """Flat names for a sink."""
+        flat = {k: float(v) for k, v in asdict(self).items() if k != "by_source"}
+        return flat | {f"greedy_accuracy/{source}": value for source, value in self.by_source.items()}
+
+
+def evaluate(
+    generate: Generate,
+    decode: Decode,
+    scorer: Scorer,
+    prompts: Sequence[Prompt],
+    *,
+    sampling: SamplingConfig,
+    samples: int,
+    seed: int,
+    on_sampled: Callable[[list[list[ScoredRollout]]], object] | None = None,
+) -> tuple[EvalResult, list[ScoredRollout]]:
+    """Answer every prompt once greedily and `samples` times under `sampling`; return the figures and greedy answers.
+
+    `samples` = 0 leaves out the sampled pass (its accuracy is then NaN). `on_sampled` gets the answers of that pass.
+    """
+    greedy = sample_and_score(
+        generate, decode, scorer, prompts, sampling=replace(sampling, temperature=0.0), n=1, seed=seed
+    )
+    drawn = (
+        sample_and_score(generate, decode, scorer, prompts, sampling=sampling, n=samples, seed=seed) if samples else []
+    )
+    if on_sampled is not None:
+        on_sampled(drawn)
+    answers = [group[0] for group in greedy if group]  # a task in quarantine has no answer, and is not counted
+    sampled = [answer for group in drawn for answer in group]
+    by_source: dict[str, list[ScoredRollout]] = defaultdict(list)
+    for answer in answers:
+        by_source[answer.rollout.prompt.task.source].append(answer)
+    result = EvalResult(
+        tasks=len(answers),
+        greedy_accuracy=accuracy(a.score.verdict for a in answers),
+        sampled_accuracy=accuracy(a.score.verdict for a in sampled),
+        thinking_share=float(np.mean([thinks(a.rollout.text) for a in answers])),
+        mean_tokens=float(np.mean([len(a.rollout.completion.token_ids) for a in answers])),
+        truncated_share=float(np.mean([a.rollout.completion.finish_reason == "length" for a in answers])),
+        verifier_failures=sum(not a.score.verdict.is_reward for a in [*answers, *sampled]),
+        by_source={s: accuracy(a.score.verdict for a in own) for s, own in sorted(by_source.items())},
+    )
+    return result, answers

@@ -1,0 +1,184 @@
+"""What a run leaves for people: `summary.json`, curves as a PNG, examples with images as a page, a closing table."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from configs.schema import RunConfig
+from rl.run.folder import RunFolder, StageRecord, write_json
+from rl.run.trackers import read_metrics
+from rollouts.types import ScoredRollout
+from rollouts.workers.quarantine import Quarantine
+
+_EXAMPLES = 10
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a policy can emit anything, terminal codes too
+_PACKAGES = ("thinkvl", "torch", "transformers", "trl", "ray", "peft", "datasets", "sympy")
+
+
+def finish_run(
+    folder: RunFolder,
+    config: RunConfig,
+    answers: Sequence[ScoredRollout],
+    *,
+    seconds: float,
+    console: Console,
+) -> None:
+    """Write the summary, the curves and the examples, and print where everything is and what to try next.
+
+    `answers` are the final model's greedy answers to the held-out tasks; `seconds` is this invocation's wall clock.
+    """
+    records = folder.records()
+    summary = {
+        "name": config.name,
+        "seed": config.seed,
+        "seconds": round(seconds, 1),
+        "stages": [asdict(r) for r in records],
+        "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "machine": platform.processor() or platform.machine(),
+    }
+    plot_curves(folder, records, folder.path / "curves.png")
+    chosen = choose_examples(answers, _EXAMPLES)
+    (folder.path / "examples.html").write_text(examples_page(chosen, title=config.name), encoding="utf-8")
+    write_json(folder.path / "summary.json", summary)  # last: it says that the run is finished
+    _print_examples(chosen, console)
+    print_end(folder, config, console)
+
+
+def print_end(folder: RunFolder, config: RunConfig, console: Console) -> None:
+    """Print the figures of a finished run, where everything is, and what to try next."""
+    _print_table(folder.records(), console)
+    for line in [*_success_lines(folder.stage("rl") / "success.json"), *_quarantine_lines(folder)]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    _print_places(folder, config, console)
+
+
+def _success_lines(path: Path) -> list[str]:
+    """What RL's tasks came to: how many were never or always solved, and the hardest by name."""
+    rates = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not rates:
+        return []
+    values = [row["success"] for row in rates.values()]
+    hardest = [f"{task} ({row['success']:.2f})" for task, row in list(rates.items())[:3]]
+    return [
+        f"{len(values)} tasks asked in RL: mean success {sum(values) / len(values):.2f}, "
+        f"{sum(v == 0 for v in values)} never solved, {sum(v == 1 for v in values)} always; all in {path}",
+        f"  hardest: {', '.join(hardest)}",
+    ]
+
+
+def _quarantine_lines(folder: RunFolder) -> list[str]:
+    """The tasks that no worker survived."""
+    path = folder.path / "quarantine.json"
+    lines = [f"  {_CONTROL.sub('?', line)}" for line in Quarantine(path).lines()]
+    return [f"{len(lines)} tasks in quarantine, evidence in {path}:", *lines] if lines else []
+
+
+def choose_examples(answers: Sequence[ScoredRollout], count: int) -> list[ScoredRollout]:
+    """About a third wrong answers, the rest right ones, in the order of the tasks; each fills up for the other."""
+    wrong = [i for i, a in enumerate(answers) if a.score.verdict.kind != "correct"]
+    right = [i for i, a in enumerate(answers) if a.score.verdict.kind == "correct"]
+    taken = wrong[: max(count // 3, count - len(right))]
+    return [answers[i] for i in sorted(taken + right[: count - len(taken)])]
+
+
+def plot_curves(folder: RunFolder, records: Sequence[StageRecord], path: Path) -> None:
+    """Accuracy, share of thinking answers and length over the RL steps, and the held-out bars of each stage."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = read_metrics(folder.path / "metrics.jsonl", stage="rl")
+    checks = read_metrics(folder.path / "metrics.jsonl", stage="validation")
+    figure, axes = plt.subplots(1, 4, figsize=(17, 3.8), layout="constrained")
+    steps = [r["step"] for r in rows]
+    panels = (("accuracy", "accuracy in RL"), ("thinking_share", "share that thinks"), ("tokens_mean", "tokens"))
+    for axis, (key, title) in zip(axes, panels, strict=False):
+        axis.plot(steps, [r.get(key) for r in rows], color="#9ecae1" if key == "accuracy" else "#3182bd")
+        axis.set(title=title, xlabel="RL step")
+        if key != "tokens_mean":
+            axis.set_ylim(0, 1)
+    axes[0].plot([r["step"] for r in checks], [r["greedy_accuracy"] for r in checks], "o-", ms=3, color="#e6550d")
+    axes[0].legend(["rollouts", "greedy, validation"], frameon=False, loc="lower right")
+    places = range(len(records))
+    axes[3].bar([p - 0.2 for p in places], [r.greedy_accuracy for r in records], 0.4, label="greedy", color="#e6550d")
+    axes[3].bar([p + 0.2 for p in places], [r.sampled_accuracy for r in records], 0.4, label="sampled", color="#9ecae1")
+    axes[3].set(title="held-out accuracy after each stage", ylim=(0, 1))
+    axes[3].set_xticks(list(places), [r.name for r in records])
+    axes[3].legend(frameon=False, loc="upper left")
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def examples_page(answers: Sequence[ScoredRollout], *, title: str) -> str:
+    """A self-contained page: images, question, thinking and answer, and the verdict with the rule that decided."""
+    cards = "\n".join(_card(a) for a in answers)
+    return (
+        f"<!doctype html><meta charset='utf-8'><title>{html.escape(title)}: held-out examples</title>"
+        "<style>body{font:15px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+        "article{border:1px solid #ddd;border-left:6px solid #c33;border-radius:6px;padding:1rem;margin:1rem 0}"
+        "article.correct{border-left-color:#2a7}pre{white-space:pre-wrap;background:#f6f6f6;padding:.6rem}"
+        "img{image-rendering:pixelated;min-height:84px;border:1px solid #eee}</style>"
+        f"<h1>{html.escape(title)}: held-out examples</h1>{cards}"
+    )
+
+
+def _card(answer: ScoredRollout) -> str:
+    task, verdict = answer.rollout.prompt.task, answer.score.verdict
+    images = "".join(f"<img src='data:image/png;base64,{base64.b64encode(i).decode()}'> " for i in task.images)
+    return (
+        f"<article class='{verdict.kind}'>{images}<p>{html.escape(task.question)}</p>"
+        f"<pre>{html.escape(answer.rollout.text)}</pre>"
+        f"<p><b>{verdict.kind}</b>: read {html.escape(repr(verdict.extracted))}, "
+        f"reference {html.escape(repr(task.answer))}, rule {html.escape(verdict.rule)}</p></article>"
+    )
+
+
+def _print_examples(answers: Sequence[ScoredRollout], console: Console) -> None:
+    for answer in answers:
+        text = _CONTROL.sub("?", answer.rollout.text.replace("\n", "; "))
+        verdict = f"{answer.score.verdict.kind} (reference {answer.rollout.prompt.task.answer})"
+        console.print(f"  {text}  ->  {verdict}", markup=False, highlight=False)
+
+
+def _print_table(records: Sequence[StageRecord], console: Console) -> None:
+    table = Table("stage", "seconds", "greedy", "sampled", "thinking", "tokens", title="held-out tasks")
+    for r in records:
+        table.add_row(
+            r.name,
+            f"{r.seconds:.0f}",
+            f"{r.greedy_accuracy:.3f}",
+            f"{r.sampled_accuracy:.3f}",
+            f"{r.thinking_share:.2f}",
+            f"{r.mean_tokens:.1f}",
+        )
+    console.print(table)
+
+
+def _print_places(folder: RunFolder, config: RunConfig, console: Console) -> None:
+    path = folder.path
+    seconds = json.loads((path / "summary.json").read_text(encoding="utf-8"))["seconds"]
+    lines = [f"done in {seconds:.0f} s", f"  figures   {path / 'summary.json'}", f"  curves    {path / 'curves.png'}"]
+    lines.append(f"  examples  {path / 'examples.html'}  (open it in a browser)")
+    if config.export:
+        lines.append(f"  model     {path / 'export'}")
+        lines.append("try next:")
+        lines.append(f"  thinkvl chat {path / 'export'} --image FILE.png --question 'What is the result?'")
+        lines.append(f"  thinkvl export {path} --push ORG/NAME")
+    if (path / "rl" / "rollouts").exists():
+        lines.append(f"  rollouts  {path / 'rl' / 'rollouts'}  (other rewards: thinkvl rescore {path} --rewards ...)")
+    lines.append(f"  tensorboard --logdir {path / 'tensorboard'}")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

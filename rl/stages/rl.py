@@ -1,0 +1,138 @@
+"""The RL stage: restore or start, run the loop, evaluate and save on a schedule, keep the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from configs.schema import EvaluationConfig
+from rl.checkpoint import (
+    fresh_shards,
+    load_checkpoint,
+    random_state,
+    replace_folder,
+    restore_random_state,
+    save_checkpoint,
+    shards_of,
+)
+from rl.learner.skipped_updates import SkippedUpdates
+from rl.run.evaluate import evaluate
+from rl.run.folder import write_json
+from rl.run.trackers import Metrics
+from rl.samples import make_samples, sample_metrics
+from rl.step import Loop, run_steps
+from rollouts.sources.group_building import make_groups
+from rollouts.types import Prompt, ScoredRollout
+
+OnStep = Callable[[int, dict[str, float]], None]
+
+
+class ReinforceStage:
+    """Drives `Loop` from the newest checkpoint to the recipe's last step.
+
+    `folder` holds `checkpoints/`, `best/` (the weights with the best validation accuracy, as a model folder) and, at
+    the end, `success.json` (the success rate of each task).
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        *,
+        folder: Path,
+        validation: Sequence[Prompt],
+        evaluation: EvaluationConfig,
+        metrics: Metrics,
+        say: Callable[[str], None],
+        skipped: SkippedUpdates | None = None,
+    ) -> None:
+        self.loop, self.folder, self.validation = loop, folder, validation
+        self._evaluation, self._metrics, self._say = evaluation, metrics, say
+        self._skipped = skipped
+        self._best = -math.inf
+
+    def restore(self) -> int:
+        """Load the newest readable checkpoint, give its weights to the workers, and return the next step."""
+        state, problems = load_checkpoint(self.folder / "checkpoints")
+        for problem in problems:
+            self._say(problem)
+        if state is not None:
+            self.loop.learner.read_checkpoint(shards_of(self.folder / "checkpoints", state["step"]), state["learner"])
+            restore_random_state(state["random"])
+            self.loop.gatherer.sampler.load_state_dict(state["sampler"])
+            self.loop.gatherer.load_state_dict(state["gatherer"])
+            self._best = state["best"]
+            self._say(f"resuming RL after step {state['step']}")
+        start = 0 if state is None else int(state["step"])
+        self.loop.log.forget_after(start)
+        if self._skipped is not None:
+            self._skipped.forget_after(start)
+        self.loop.sync.publish()
+        return start
+
+    def run(self, start: int, on_step: OnStep) -> None:
+        """Run the remaining steps; `on_step(step, metrics)` is called with 1-based steps."""
+        if start == 0:
+            self._validate(0)
+
+        def after_step(index: int, values: dict[str, float]) -> None:
+            step = index + 1
+            self._metrics.write("rl", step, values)
+            last = step == self.loop.config.steps
+            if last or step % self.loop.config.eval_every == 0:
+                self._validate(step)
+            if last or step % self.loop.config.save_every == 0:
+                self._save(step)
+            on_step(step, values)
+
+        run_steps(self.loop, start=start, after_step=after_step)
+        write_json(self.folder / "success.json", self.loop.gatherer.sampler.success.table())
+
+    def _validate(self, step: int) -> None:
+        """Accuracy on the validation tasks, greedy and sampled; the best mean of both replaces the folder `best`.
+
+        Greedy accuracy alone hardly moves once the most likely answer thinks, while the policy still gets surer.
+        """
+        limits = replace(self.loop.config.sampling, max_new_tokens=self._evaluation.max_new_tokens)
+        drawn: list[list[ScoredRollout]] = []
+        result, _ = evaluate(
+            self.loop.pool.generate,
+            self.loop.gatherer.decode,
+            self.loop.gatherer.scorer,
+            self.validation,
+            sampling=limits,
+            samples=1,
+            seed=self.loop.seed,
+            on_sampled=drawn.extend,
+        )
+        self._metrics.write("validation", step, result.metrics() | self._critics_knowledge(drawn))
+        score = (result.greedy_accuracy + result.sampled_accuracy) / 2
+        score = -1.0 if math.isnan(score) else score  # no verdict at all: only better than nothing
+        if score >= self._best:  # the later of two equals has seen more
+            self._best = score
+            partial = self.folder / "best.partial"
+            self.loop.learner.save(partial)
+            replace_folder(partial, self.folder / "best")
+            self.loop.learner.save_adapters(self.folder / "adapter")
+
+    def _critics_knowledge(self, drawn: Sequence[Sequence[ScoredRollout]]) -> dict[str, float]:
+        """How much of the returns of the sampled validation answers PPO's critic explains, over all their tokens."""
+        config, learner = self.loop.config, self.loop.learner
+        if config.loss.resolved().critic is None:
+            return {}
+        groups = [g for g in make_groups(self.validation, drawn) if g.rollouts]
+        known = sample_metrics(make_samples(groups, config, learner.model_outputs(groups)))
+        return {name: known[name] for name in ("explained_variance",) if name in known}
+
+    def _save(self, step: int) -> None:
+        folder = self.folder / "checkpoints"
+        shards = fresh_shards(folder, step)
+        state = {
+            "learner": self.loop.learner.write_checkpoint(shards),
+            "random": random_state(),
+            "sampler": self.loop.gatherer.sampler.state_dict(),
+            "gatherer": self.loop.gatherer.state_dict(),
+            "best": self._best,
+        }
+        save_checkpoint(folder, step, state, shards=shards if state["learner"] is None else None)

@@ -1,0 +1,115 @@
+"""Weights to the workers, and the proof that they arrived: the same prompts scored on both sides."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from configs.rl import SamplingConfig
+from rewards.types import Task
+from rl.distributed.learner_group import LearnerGroup
+from rl.errors import UserError
+from rl.learner.learner import Learner
+from rl.types import Sample
+from rollouts.tasks.prompts import PromptRenderer
+from rollouts.types import Completion, Prompt, Request
+from rollouts.weight_checksums import checksums, differing
+from rollouts.workers.pool import RolloutPool
+
+USUAL_THRESHOLD = {"float32": 1e-3, "bfloat16": 0.1}  # of a log-prob; several times what rounding makes
+TOKENS = 8  # of each answer that is compared
+NAMED = 8  # tensors named in the error
+
+
+class ParityError(UserError):
+    """Learner and engine disagree after a full resync; names the tensors that differ and the gap."""
+
+
+def parity_prompts(renderer: PromptRenderer) -> list[Prompt]:
+    """A question in words and one about a picture, the same for every run."""
+    shades = np.linspace(0, 255, 56 * 84, dtype=np.uint8).reshape(56, 84)
+    file = io.BytesIO()
+    Image.fromarray(shades).save(file, "PNG")
+    unlimited = PromptRenderer(renderer.processor, max_prompt_tokens=1 << 20)
+    return [
+        unlimited.render(Task(id=f"parity/{i}", source="parity", question=question, answer="", images=images))
+        for i, (question, images) in enumerate(
+            [("What is 7 + 4?", ()), ("What is in the picture?", (file.getvalue(),))]
+        )
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightSync:
+    """Publishes the learner's weights and proves it: every worker answers the parity prompts, and the learner scores
+    the same tokens. A gap above `threshold` (0: no check) leads to one full resync, then to ParityError.
+
+    The gap is the largest of any token, or, where `typical`, the median: in bfloat16 rounding changes a routed expert
+    here and there, which moves single tokens far; wrong weights move all of them.
+    """
+
+    pool: RolloutPool
+    learner: Learner | LearnerGroup
+    prompts: Sequence[Prompt]
+    sampling: SamplingConfig  # of the rollouts: log-probs are under its temperature
+    threshold: float
+    say: Callable[[str], None]
+    typical: bool = False
+
+    def publish(self) -> dict[str, float]:
+        """Send the weights under the learner's version. Returns the gap; see docs/metrics.md."""
+        self._send()
+        if self.threshold == 0:
+            return {}
+        gap = self.gap()
+        if not gap <= self.threshold:
+            self.say(f"parity: log-probs of version {self.learner.version} differ by {gap:.2g}; sending all again")
+            self._send()
+            gap = self.gap()
+            if not gap <= self.threshold:
+                raise ParityError(self._verdict(gap))
+        return {"parity_gap": gap}
+
+    def _send(self) -> None:
+        self.pool.publish(self.learner.weights(), version=self.learner.version)
+
+    def gap(self) -> float:
+        """Distance of a token's log-prob between the worst worker and the learner; infinite for a stale worker."""
+        requests = [Request(prompt=p, n=1, seed=i) for i, p in enumerate(self.prompts)]
+        limits = replace(self.sampling, max_new_tokens=min(TOKENS, self.sampling.max_new_tokens))
+        answers = self.pool.generate_on_each(requests, limits)
+        pairs = [(p, c) for worker in answers for p, own in zip(self.prompts, worker, strict=True) for c in own]
+        if any(s.version != self.learner.version for _, c in pairs for s in c.segments):
+            return float("inf")
+        expected = self.learner.logprobs([_sample(prompt, completion) for prompt, completion in pairs])
+        gaps = [np.abs(mine - c.policy_logprobs) for mine, (_, c) in zip(expected, pairs, strict=True)]
+        of_tokens, each = np.median if self.typical else np.max, len(self.prompts)
+        return max(float(of_tokens(np.concatenate(gaps[at : at + each]))) for at in range(0, len(gaps), each))
+
+    def _verdict(self, gap: float) -> str:
+        own = checksums(self.learner.weights())
+        named = []
+        for slot, held in enumerate(self.pool.crew.held()):
+            names = differing(own, held)
+            if names:
+                more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+                named.append(f"worker {slot} holds other values of {', '.join(names[:NAMED])}{more}")
+        return (
+            f"after a full resync of version {self.learner.version}, engine and learner still differ by {gap:.3g} in a "
+            f"token's log-prob (rl.parity_threshold = {self.threshold:g}): "
+            + ("; ".join(named) or "all tensors are equal, so the two compute different things with the same weights")
+        )
+
+
+def _sample(prompt: Prompt, completion: Completion) -> Sample:
+    return Sample(
+        prompt=prompt,
+        token_ids=completion.token_ids,
+        old_logprobs=completion.policy_logprobs,
+        advantage=0.0,
+        experts=completion.routed_experts,
+    )

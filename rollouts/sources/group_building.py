@@ -1,0 +1,90 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from configs.algorithms import GROUP_FREE
+from configs.rl import RLConfig
+from rewards.types import VerdictKind
+from rollouts.sources.scoring import thinks
+from rollouts.types import Group, Prompt, ScoredRollout
+
+
+def make_groups(prompts: Sequence[Prompt], scored: Sequence[Sequence[ScoredRollout]]) -> list[Group]:
+    """One group a prompt. A rollout whose verifier failed leaves its group and is counted."""
+    groups = []
+    for prompt, rollouts in zip(prompts, scored, strict=True):
+        kept = tuple(r for r in rollouts if r.score.reward is not None)
+        groups.append(Group(prompt=prompt, rollouts=kept, dropped=len(rollouts) - len(kept)))
+    return groups
+
+
+def permute_rewards(groups: Sequence[Group], *, seed: int) -> list[Group]:
+    """Shuffle all rewards of the step over its rollouts: a control in which nothing can be learnt."""
+    rewards = [r for g in groups for r in g.rewards]
+    shuffled = iter(np.random.default_rng(seed).permutation(rewards).tolist())
+    return [
+        replace(
+            g,
+            rollouts=tuple(
+                ScoredRollout(rollout=m.rollout, score=replace(m.score, reward=next(shuffled))) for m in g.rollouts
+            ),
+        )
+        for g in groups
+    ]
+
+
+def groups_with_signal(groups: Sequence[Group], config: RLConfig) -> list[Group]:
+    """The groups that teach something: where the baseline is the group's, one whose rewards are all equal does not.
+
+    A KL in the reward is taken off later, answer by answer, so that no two rewards stay equal.
+    """
+    parts = config.loss.resolved()
+    if parts.advantage in GROUP_FREE:
+        return [g for g in groups if g.rollouts]
+    if parts.kl is not None and parts.kl.placement == "reward":
+        return [g for g in groups if len(g.rollouts) > 1]
+    return [g for g in groups if has_signal(g.rewards)]
+
+
+def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """What the step's rollouts were like; see docs/metrics.md."""
+    members = [m for g in groups for m in g.rollouts]
+    if not members:
+        return {"rollouts": 0.0, "verifier_failures": float(sum(g.dropped for g in groups))}
+    completions = [m.rollout.completion for m in members]
+    correct = [m.score.verdict.kind is VerdictKind.CORRECT for m in members]
+    metrics = {
+        "rollouts": float(len(members)),
+        "reward": float(np.mean([r for g in groups for r in g.rewards])),
+        "accuracy": float(np.mean(correct)),
+        "no_answer_share": float(np.mean([m.score.verdict.kind is VerdictKind.NO_ANSWER for m in members])),
+        "verifier_failures": float(sum(g.dropped for g in groups)),
+        "thinking_share": float(np.mean([thinks(m.rollout.text) for m in members])),
+        "tokens_mean": float(np.mean([len(c.token_ids) for c in completions])),
+        "truncated_share": float(np.mean([c.cut_off for c in completions])),
+        "repeat_share": float(np.mean([c.finish_reason == "repeat" for c in completions])),
+        "signal_share": float(np.mean([has_signal(g.rewards) for g in groups])),
+    }
+    for source in sorted({g.prompt.task.source for g in groups}):
+        own = [c for c, m in zip(correct, members, strict=True) if m.rollout.prompt.task.source == source]
+        if own:
+            metrics[f"accuracy/{source}"] = float(np.mean(own))
+    parts = sorted({name for m in members for name in m.score.parts})
+    for name in parts:
+        metrics[f"reward/{name}"] = float(np.mean([m.score.parts.get(name, 0.0) for m in members]))
+    return metrics
+
+
+def has_signal(rewards: Sequence[float]) -> bool:
+    """False for a group whose rewards are all equal: it teaches nothing."""
+    return len(rewards) > 1 and max(rewards) > min(rewards)
+
+
+def correct_flags(group: Group) -> list[bool]:
+    """Which of a group's answers are."""
+    return [m.score.verdict.kind is VerdictKind.CORRECT for m in group.rollouts]

@@ -1,0 +1,55 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from configs.rl import LengthRewardConfig, RLConfig
+from rewards.shaping import length_rewards, overlong_penalty
+from rewards.types import VerdictKind
+from rollouts.types import Group, ScoredRollout
+
+
+def shape_rewards(group: Group, config: RLConfig, *, step: int) -> Group:
+    """All that is added to the verifier's reward: k1.5's length reward, DAPO's for long answers, that of loops."""
+    group = shape_by_length(group, config.length_reward, step=step)
+    limit, buffer = config.sampling.max_new_tokens, config.overlong_buffer
+    usual = int(config.loss.resolved().overlong_share * limit)
+    group = shape_by_limit(group, limit=limit, buffer=usual if buffer is None else buffer)
+    return penalize_repeats(group, config.repeat_penalty)
+
+
+def shape_by_limit(group: Group, *, limit: int, buffer: int) -> Group:
+    """Add DAPO's penalty (§3.4, eq. 13) to answers that end within `buffer` tokens of the limit."""
+    if buffer == 0:
+        return group
+    extras = [overlong_penalty(len(m.rollout.completion.token_ids), limit=limit, buffer=buffer) for m in group.rollouts]
+    return _add_to_rewards(group, "overlong", extras, weight=1.0)
+
+
+def shape_by_length(group: Group, config: LengthRewardConfig | None, *, step: int) -> Group:
+    """Add the weighted k1.5 length reward (§2.3.3) to each member, once the warm-up is over."""
+    if config is None or step < config.warmup_steps or not group.rollouts:
+        return group
+    lengths = [len(m.rollout.completion.token_ids) for m in group.rollouts]
+    correct = [m.score.verdict.kind is VerdictKind.CORRECT for m in group.rollouts]
+    return _add_to_rewards(group, "length", length_rewards(lengths, correct), weight=config.weight)
+
+
+def _add_to_rewards(group: Group, part: str, extras: Sequence[float], *, weight: float) -> Group:
+    """Each member's reward with `weight` times its extra; the extra is kept among its parts."""
+    members = []
+    for member, extra in zip(group.rollouts, extras, strict=True):
+        reward = float(member.score.reward or 0.0) + weight * extra
+        score = replace(member.score, reward=reward, parts={**member.score.parts, part: extra})
+        members.append(ScoredRollout(rollout=member.rollout, score=score))
+    return replace(group, rollouts=tuple(members))
+
+
+def penalize_repeats(group: Group, penalty: float) -> Group:
+    """Take `penalty` off the reward of each member that was ended for repeating itself (k1.5 §2.6.2)."""
+    if not penalty:
+        return group
+    repeats = [-float(m.rollout.completion.finish_reason == "repeat") for m in group.rollouts]
+    return _add_to_rewards(group, "repeat", repeats, weight=penalty)

@@ -1,0 +1,89 @@
+"""Tasks to prompts: the chat template, the image placeholders and the patches, made by the model's own processor.
+
+Shapes: L prompt tokens, P image patches, N images.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from kimi_vl import KimiVLProcessor
+from rewards.types import Task
+from rollouts.tasks.images import BadImage, decode_image
+from rollouts.types import Prompt
+
+
+class BadPrompt(ValueError):
+    """A task that cannot be rendered; `reason` is short and the same for all tasks with this fault."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{detail}: {reason}")
+        self.reason = reason
+
+
+class PromptTooLong(BadPrompt):
+    """A prompt of more tokens than `data.max_prompt_tokens`."""
+
+
+def messages(task: Task) -> list[dict[str, Any]]:
+    """One user turn: the images, then the question, as the chat template wants them."""
+    content: list[dict[str, Any]] = [{"type": "image"} for _ in task.images]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": task.question}]}]
+
+
+class PromptRenderer:
+    """Renders tasks with one processor, the same for training and for evaluation.
+
+    `max_prompt_tokens` counts everything before the answer, image tokens included.
+    """
+
+    def __init__(self, processor: KimiVLProcessor, *, max_prompt_tokens: int) -> None:
+        self.processor, self.max_prompt_tokens = processor, max_prompt_tokens
+
+    def render(self, task: Task) -> Prompt:
+        """Return the prompt with the assistant's turn opened.
+
+        Raises PromptTooLong, BadImage (from `rollouts.tasks.images`), or BadPrompt for a question that holds the image
+        placeholder.
+        """
+        if self.processor.image_token in task.question:
+            raise BadPrompt("image placeholder in the question", f"task {task.id}")
+        images = [decode_image(data) for data in task.images]
+        text = self.processor.apply_chat_template(messages(task), add_generation_prompt=True, tokenize=False)
+        try:
+            encoded = self.processor(images=images or None, text=text, return_tensors="np")
+        except ValueError as error:
+            if not images:
+                raise
+            raise BadImage("image does not fit the model", str(error)) from error
+        input_ids = np.asarray(encoded["input_ids"], dtype=np.int64).reshape(-1)
+        if len(input_ids) > self.max_prompt_tokens:
+            raise PromptTooLong(
+                f"prompt longer than {self.max_prompt_tokens} tokens",
+                f"task {task.id}: {len(input_ids)} tokens",
+            )
+        return Prompt(
+            task=task,
+            input_ids=input_ids,
+            pixel_values=np.asarray(encoded["pixel_values"], np.float32) if images else _NO_PATCHES,
+            image_grid_hws=np.asarray(encoded["image_grid_hws"], np.int64) if images else _NO_GRIDS,
+        )
+
+    def render_all(self, tasks: Iterable[Task]) -> tuple[list[Prompt], dict[str, int]]:
+        """Return the prompts in order, and how many tasks were left out for each reason."""
+        prompts: list[Prompt] = []
+        skipped: Counter[str] = Counter()
+        for task in tasks:
+            try:
+                prompts.append(self.render(task))
+            except (BadPrompt, BadImage) as error:
+                skipped[error.reason] += 1
+        return prompts, dict(skipped)
+
+
+_NO_PATCHES = np.zeros((0, 3, 14, 14), np.float32)
+_NO_GRIDS = np.zeros((0, 2), np.int64)

@@ -1,0 +1,131 @@
+"""What runs in a worker's process: one engine, behind an actor that can be asked how it is while it works."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+
+from configs.rl import SamplingConfig
+from rollouts.engines.build import EngineSpec
+from rollouts.request_queue import RequestQueue
+from rollouts.types import Completion, Request
+from rollouts.weight_checksums import Served
+
+
+class WorkerError(RuntimeError):
+    """Workers cannot start, or cannot do their work; the message says which, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a worker's process is, and the file that it writes its stacks to when it gets SIGUSR1."""
+
+    pid: int
+    node: str
+    stacks: Path
+
+
+@ray.remote(concurrency_groups={"watch": 1, "feed": 1})  # pyright: ignore[reportCallIssue]
+class RolloutActor:
+    """One engine in one process. All the work is the engine's; `pulse` and `stacks` answer while it works.
+
+    Answers are asked for in a call (`generate`), or beside such calls in a stream without end (`serve` and `ask`).
+    """
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.threads = spec.threads
+        self.engine = spec.build()
+        self.inbox = RequestQueue()
+        path = Path(tempfile.gettempdir()) / f"thinkvl-stacks-{os.getpid()}.txt"
+        self.file = path.open("w", encoding="utf-8")
+        faulthandler.register(signal.SIGUSR1, file=self.file, all_threads=True)
+        self.address = Address(pid=os.getpid(), node=ray.get_runtime_context().get_node_id(), stacks=path)
+
+    def hello(self) -> Address:
+        """Answers once the engine is built."""
+        return self.address
+
+    def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
+        """Completions of each request, in order."""
+        torch.set_num_threads(self.threads)  # a setting of the thread, and actors work in a thread of their own
+        return self.engine.generate(requests, sampling)
+
+    @ray.method(concurrency_group="feed", num_returns="streaming")
+    def serve(self, sampling: SamplingConfig) -> Iterator[tuple[int, list[Completion]]]:
+        """(number, completions) of each request that is asked, as they finish, until `end`."""
+        torch.set_num_threads(self.threads)
+        yield from self.engine.stream(self.inbox, sampling)
+
+    @ray.method(concurrency_group="watch")
+    def ask(self, requests: Sequence[Request]) -> None:
+        """Give more requests to `serve`; they are numbered in the order of asking, from 0."""
+        self.inbox.put(requests)
+
+    @ray.method(concurrency_group="watch")
+    def cancel(self, numbers: Sequence[int]) -> None:
+        """End these with what they have."""
+        self.inbox.cancel(numbers)
+
+    @ray.method(concurrency_group="watch")
+    def end(self, asked: int) -> None:
+        """Call all `asked` requests off and end `serve`; a later one begins anew."""
+        inbox, self.inbox = self.inbox, RequestQueue()
+        inbox.cancel(range(asked))
+        inbox.close()
+
+    def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> Served:
+        """Take new weights; answer with the version now served and the checksums of what the model now holds."""
+        self.engine.load_weights(weights, version=version)
+        tally = dict(self.engine.tally)
+        self.engine.tally.subtract(tally)  # the stream may be counting just now
+        return Served(version=self.engine.version, tensors=self.held(), tally=tally)
+
+    def held(self) -> dict[str, int]:
+        """The checksum of every tensor that the engine serves."""
+        return self.engine.held()
+
+    @ray.method(concurrency_group="watch")
+    def pulse(self) -> int:
+        """A number that grows while the engine works."""
+        return self.engine.pulse
+
+    @ray.method(concurrency_group="watch")
+    def stacks(self) -> str:
+        """The Python stack of every thread."""
+        frames = sys._current_frames()
+        return "\n".join(f"thread {key}:\n{''.join(traceback.format_stack(f))}" for key, f in frames.items())
+
+
+def start_ray(workers: int) -> bool:
+    """Join the cluster that RAY_ADDRESS names (as a submitted job does), or start a local one.
+
+    Returns True if a local one was started, so that the caller shuts down what it started. Raises WorkerError where
+    Ray cannot start.
+    """
+    if ray.is_initialized():
+        return False
+    joins = bool(os.environ.get("RAY_ADDRESS"))
+    extra = {} if joins else {"num_cpus": max(workers + 1, os.cpu_count() or 1), "include_dashboard": False}
+    try:
+        ray.init(log_to_driver=False, configure_logging=False, **extra)
+    except ConnectionError:
+        raise  # told as a wrong RAY_ADDRESS
+    except Exception as error:  # ports, memory, sockets, versions: Ray's start-up errors share no type
+        text = " ".join(str(error).split())[:400]
+        raise WorkerError(
+            f"Ray cannot start {'in the cluster of RAY_ADDRESS' if joins else 'on this machine'} "
+            f"({type(error).__name__}: {text}). Check the free memory, the space in /dev/shm and in Ray's temporary "
+            "folder (RAY_TMPDIR, a short path), then run the same command again"
+        ) from error
+    return True

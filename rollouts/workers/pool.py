@@ -1,0 +1,215 @@
+"""The pool of rollout workers: deals requests, replaces workers that fail, and finds the tasks that make them fail."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from configs.rl import SamplingConfig
+from rollouts.types import Completion, Request
+from rollouts.workers.actor import EngineSpec, WorkerError
+from rollouts.workers.health import Watch, diagnose
+from rollouts.workers.quarantine import Failure, Quarantine, TooManyCulprits, find_culprits
+from rollouts.workers.worker_group import WorkerGroup, exit_of, one_line
+
+TRIES = 3  # of a whole share of requests, each on a fresh worker, before one of its tasks is suspected
+POLL_SECONDS = 0.5
+_COLOUR = re.compile(r"\x1b\[\d+m")  # in the tracebacks that Ray passes on
+
+Answers = list[list[Completion]]
+
+
+class RolloutPool:
+    """`workers` actors that serve one policy version. Which worker takes a request depends on its position alone.
+
+    A worker that dies, raises, or makes no progress for `deadline` seconds is replaced by a fresh one with the same
+    weights, which gets the same requests: the answers are those that the first one would have given. A task that
+    fails alone goes to `quarantine`, and its requests have no completions from then on. `folder` takes the diagnoses.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        *,
+        workers: int,
+        deadline: float = 600.0,
+        quarantine: Quarantine | None = None,
+        folder: Path | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.version = 0
+        self.quarantine = quarantine if quarantine is not None else Quarantine()
+        self.failures: Counter[str] = Counter()  # by kind, since the pool was made
+        self.deadline, self._folder, self._say = deadline, folder, say
+        self.turn = threading.Condition(threading.RLock())  # who holds it may use and replace the workers
+        self.crew = WorkerGroup(
+            spec, workers=workers, on_death=lambda slot, text: self._tell(slot, Failure("death", text))
+        )
+
+    def publish(self, weights: Mapping[str, np.ndarray], *, version: int) -> None:
+        """Give every worker the weights of `version`: written once to the object store, read by all without a copy.
+
+        Every worker answers with the version it serves and the checksums of what it holds; one that differs gets all
+        of it once more. Raises StaleWorker with the names of the tensors if it differs again, ValueError for
+        weights that do not fit the model.
+        """
+        with self.turn:
+            self.crew.publish(weights, version=version)
+            self.version = version
+
+    def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Answers:
+        """Completions of each request, in order, and none for a task in quarantine; i goes to worker i mod workers."""
+        with self.turn:
+            return self._generate(requests, sampling)
+
+    def _generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Answers:
+        count = len(self.crew.actors)
+        shares = {
+            slot: [i for i in range(slot, len(requests), count) if requests[i].prompt.task.id not in self.quarantine]
+            for slot in range(count)
+        }
+        shares = {slot: share for slot, share in shares.items() if share}
+        most = 1 + len(requests) // 16
+        outcomes = self._run({slot: [requests[i] for i in share] for slot, share in shares.items()}, sampling)
+        results: Answers = [[] for _ in requests]
+        for slot, share in shares.items():
+            outcome = outcomes[slot]
+            if isinstance(outcome, Failure):
+                outcome = self._without_culprits(slot, [requests[i] for i in share], sampling, outcome, most)
+            for i, completions in zip(share, outcome, strict=True):
+                results[i] = completions
+        return results
+
+    def generate_on_each(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Answers]:
+        """The answers of every worker to all the requests."""
+        with self.turn:
+            outcomes = self._run(dict.fromkeys(range(len(self.crew.actors)), requests), sampling)
+        for slot, outcome in outcomes.items():
+            if isinstance(outcome, Failure):
+                raise WorkerError(f"worker {slot} failed {TRIES} times on the parity check: {outcome.headline}")
+        return [answers for _, answers in sorted(outcomes.items()) if not isinstance(answers, Failure)]
+
+    def metrics(self) -> dict[str, float]:
+        """What went wrong, and what was padded, so far; see docs/metrics.md."""
+        counts = {f"workers/{kind}s": float(self.failures[kind]) for kind in ("death", "exception", "hang")}
+        return {
+            **counts,
+            "workers/quarantined": float(len(self.quarantine)),
+            "workers/padding": self.crew.padded_share(),
+        }
+
+    def close(self) -> None:
+        """End the workers."""
+        self.crew.close()
+
+    # Generation that survives its workers
+
+    def _run(
+        self, shares: Mapping[int, Sequence[Request]], sampling: SamplingConfig, *, tries: int = TRIES
+    ) -> dict[int, Answers | Failure]:
+        """Each worker's answers to its share; its last failure where `tries` workers in a row failed."""
+        self.crew.start(list(shares))
+        left = dict.fromkeys(shares, tries)
+        outcomes: dict[int, Answers | Failure] = {}
+        jobs = {slot: self._issue(slot, share, sampling) for slot, share in shares.items()}
+        while jobs:
+            ready, _ = ray.wait([future for future, _ in jobs.values()], timeout=POLL_SECONDS)
+            for slot, (future, watch) in list(jobs.items()):
+                outcome = self._look(slot, future, watch, shares[slot], done=future in ready)
+                if outcome is None:
+                    continue
+                del jobs[slot]
+                if isinstance(outcome, Failure):
+                    self.replace(slot, outcome)
+                    left[slot] -= 1
+                    if left[slot]:
+                        jobs[slot] = self._issue(slot, shares[slot], sampling)
+                        continue
+                outcomes[slot] = outcome
+        return outcomes
+
+    def _issue(self, slot: int, share: Sequence[Request], sampling: SamplingConfig) -> tuple[ray.ObjectRef[Any], Watch]:
+        actor = self.crew.actors[slot]
+        return actor.generate.remote(list(share), sampling), Watch(actor)
+
+    def _look(
+        self, slot: int, future: ray.ObjectRef[Any], watch: Watch, share: Sequence[Request], *, done: bool
+    ) -> Answers | Failure | None:
+        """The answers, how the worker failed, or None while it works."""
+        if done:
+            try:
+                return ray.get(future)
+            except RayError as error:
+                return self.failure_of(slot, error)
+        watch.look()
+        if watch.silent_for < self.deadline:
+            return None
+        return Failure("hang", diagnose(slot, self.crew.addresses[slot], self.crew.actors[slot], watch, share))
+
+    def failure_of(self, slot: int, error: RayError) -> Failure:
+        """What Ray's error says of the worker in `slot`."""
+        if isinstance(error, RayTaskError):
+            cause = error.cause
+            return Failure("exception", f"{type(cause).__name__}: {one_line(cause)}\n{_COLOUR.sub('', str(error))}")
+        return Failure("death", f"process {self.crew.addresses[slot].pid}: {exit_of(error)}\n{error}")
+
+    def _without_culprits(
+        self, slot: int, share: Sequence[Request], sampling: SamplingConfig, failure: Failure, most: int
+    ) -> Answers:
+        """Answers to a share that fails as a whole: its culprits go to quarantine, the rest is asked again together.
+
+        Together, so that a run that knows the culprits from the start gives the same answers.
+        """
+        before = self.failures.total()
+
+        def attempt(part: Sequence[Request]) -> Failure | None:
+            outcome = self._run({slot: part}, sampling, tries=2 if len(part) == 1 else 1)[slot]
+            return outcome if isinstance(outcome, Failure) else None
+
+        try:
+            culprits = find_culprits(share, attempt, failure, most=most)
+        except TooManyCulprits as error:
+            raise WorkerError(f"the workers fail on task after task, so the tasks are not at fault: {error}") from error
+        for i, found in culprits.items():
+            task = share[i].prompt.task
+            self.quarantine.add(task, found, version=self.version, failures=TRIES + self.failures.total() - before)
+            self._say(f"task {task.id} goes to quarantine: {found.kind}; evidence in {self.quarantine.path}")
+        rest = [i for i in range(len(share)) if i not in culprits]
+        at_once = len(rest) if culprits else -(-len(rest) // 4)  # nobody to blame: it was too much at once
+        answers: Answers = [[] for _ in share]
+        for start in range(0, len(rest), max(at_once, 1)):
+            part = rest[start : start + at_once]
+            outcome = self._run({slot: [share[i] for i in part]}, sampling)[slot]
+            if isinstance(outcome, Failure):
+                raise WorkerError(
+                    f"worker {slot} fails on {len(part)} requests, and no task is to blame: {outcome.headline}. If "
+                    "that is memory, lower rl.prompts_per_step or rl.sampling.max_new_tokens, or raise rl.workers"
+                )
+            for i, completions in zip(part, outcome, strict=True):
+                answers[i] = completions
+        return answers
+
+    def replace(self, slot: int, failure: Failure) -> None:
+        """A fresh worker with the current weights in place of one that failed."""
+        self._tell(slot, failure)
+        self.crew.fresh(slot)
+        self.crew.load([slot])
+
+    def _tell(self, slot: int, failure: Failure) -> None:
+        """Count a failure, say it in a line, and keep its whole text in a file."""
+        self.failures[failure.kind] += 1
+        where = ""
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / f"{self.failures.total():03d}-worker-{slot}-{failure.kind}.txt"
+            path.write_text(failure.detail + "\n", encoding="utf-8")
+            where = f" (all of it in {path})"
+        self._say(f"worker {slot}: {failure.kind}: {failure.headline}{where}; a fresh one takes its place")

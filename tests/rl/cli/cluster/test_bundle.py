@@ -1,0 +1,167 @@
+"""What is sent to a cluster, and that no file of the user can stand in for a package of ours."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from configs.load import load_recipe
+from rl.cli.cluster import bundle as bundles
+from rl.cli.cluster.bundle import fingerprint, make_bundle, read_packages
+from rl.errors import UserError
+
+PLAIN = "name: a\noutput_dir: out\ninstruct: {steps: 1}\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory; `write(name, text)` makes a file in it."""
+    monkeypatch.chdir(tmp_path)
+
+    class Folder:
+        path = tmp_path
+
+        def write(self, name, text=""):
+            file = tmp_path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+            return file
+
+        def bundle(self, name, text, *overrides, working_dir=None):
+            recipe = self.write(name, text)
+            config = load_recipe(recipe, overrides)
+            return make_bundle(recipe, config, working_dir=working_dir, with_packages=False)
+
+    return Folder()
+
+
+def test_the_recipe_alone(folder):
+    bundle = folder.bundle("mine.yaml", PLAIN)
+    assert (bundle.folder, bundle.recipe) == ("job", "mine.yaml")
+    assert dict(bundle.files) == {"job/mine.yaml": folder.path / "mine.yaml"}
+
+
+def test_plugins_and_data_with_their_images(folder):
+    rows = [
+        {"question": "?", "answer": "1", "figure": "pictures/1.png"},
+        {"question": "?", "answer": "1", "figure": ["pictures/2.png", "data:image/png;base64,AA==", "lost.png"]},
+        {"question": "?", "answer": "1", "figure": "https://example.org/3.png", "verifier": "checks/own.py:check"},
+        {"question": "?", "answer": "1", "figure": "/there/4.png", "verifier": "math"},
+        ["no row"],
+    ]
+    folder.write("data/rows.jsonl", "\n".join([*map(json.dumps, rows), "{no json", ""]))
+    for name in ("data/pictures/1.png", "data/pictures/2.png", "checks/own.py", "brief.py", "other.py", "unnamed.py"):
+        folder.write(name)
+    source = "{use: data/rows.jsonl, columns: {images: figure}, options: {verifier: 'other.py:check'}}"
+    recipe = f"{PLAIN}data: {{train: [{source}], held_out: [{{use: /shared/held.parquet}}, {{use: org/name}}]}}\n"
+    recipe += "rl: {steps: 1, rewards: [{use: verifier}, {use: 'brief.py:f'}, {use: '/shared/there.py:f'}]}\n"
+    bundle = folder.bundle("mine.yaml", recipe)
+    names = ["brief.py", "checks/own.py", "data/pictures/1.png", "data/pictures/2.png", "data/rows.jsonl", "mine.yaml"]
+    assert sorted(bundle.files) == [f"job/{name}" for name in [*names, "other.py"]]
+
+
+def test_files_above_the_recipe_keep_their_place(folder):
+    folder.write("data/rows.jsonl", '{"question": "?", "answer": "1"}')
+    folder.write("plugs/brief.py")
+    recipe = f"{PLAIN}data: {{train: [{{use: ../../data/rows.jsonl}}]}}\n"
+    recipe += "rl: {steps: 1, rewards: [{use: '../../plugs/brief.py:f'}]}\n"
+    bundle = folder.bundle("a/b/mine.yaml", recipe)
+    assert (bundle.folder, bundle.recipe) == ("job/here/here", "mine.yaml")
+    assert sorted(bundle.files) == ["job/data/rows.jsonl", "job/here/here/mine.yaml", "job/plugs/brief.py"]
+
+
+def test_a_whole_folder(folder):
+    for name in (
+        ".git/HEAD",
+        ".env",
+        ".venv/bin/python",
+        "runs/a/x.pt",
+        "rewards.py",
+        "figures/1.png",
+        "a/__pycache__/x",
+    ):
+        folder.write(name)
+    bundle = folder.bundle("recipes/mine.yaml", PLAIN, working_dir=folder.path)
+    assert (bundle.folder, bundle.recipe) == ("job/recipes", "mine.yaml")
+    assert sorted(bundle.files) == ["job/figures/1.png", "job/recipes/mine.yaml", "job/rewards.py"]
+    reward = f"{PLAIN}rl: {{steps: 1, rewards: [{{use: 'rewards.py:f'}}]}}\n"
+    bundle = folder.bundle("recipes/mine.yaml", reward, working_dir=folder.path)
+    assert (bundle.folder, bundle.recipe) == ("job", "recipes/mine.yaml")
+
+
+def test_what_would_not_be_there(folder):
+    folder.write("model/config.json")
+    with pytest.raises(UserError, match=rf"model.path = 'model' .* such as model.path={folder.path}/model"):
+        folder.bundle("mine.yaml", PLAIN, "model.path=model")
+    with pytest.raises(UserError, match=r"names 'lost.jsonl', but there is no such file in"):
+        folder.bundle("mine.yaml", PLAIN, "data.train.0.use=lost.jsonl")
+    folder.write("outside.py")
+    reward = f"{PLAIN}rl: {{steps: 1, rewards: [{{use: '../outside.py:f'}}]}}\n"
+    with pytest.raises(UserError, match=r"^\.\./outside.py lies outside --working-dir"):
+        folder.bundle("in/mine.yaml", reward, working_dir=folder.path / "in")
+    with pytest.raises(UserError, match=r"^the recipe .*mine.yaml lies outside --working-dir"):
+        folder.bundle("mine.yaml", PLAIN, working_dir=folder.path / "in")
+    with pytest.raises(UserError, match="no such folder"):
+        folder.bundle("mine.yaml", PLAIN, working_dir=folder.path / "nowhere")
+
+
+def test_too_much_to_send(folder, monkeypatch):
+    monkeypatch.setattr(bundles, "MOST_BYTES", 2**20)
+    with folder.write("big.jsonl").open("wb") as file:
+        file.truncate(2**21)
+    bundle = folder.bundle("mine.yaml", PLAIN, "data.train.0.use=big.jsonl")
+    with pytest.raises(UserError, match=r"hold 2 MiB \(the largest is .*big.jsonl\), at most 1 MiB"):
+        bundle.write(folder.path / "job.zip")
+
+
+def test_the_same_contents_are_the_same_archive(folder):
+    bundle = folder.bundle("mine.yaml", PLAIN)
+    bundle.write(folder.path / "1.zip")
+    os.utime(folder.path / "mine.yaml", (1, 10**9))
+    bundle.write(folder.path / "2.zip")
+    assert (folder.path / "1.zip").read_bytes() == (folder.path / "2.zip").read_bytes()
+
+
+def test_the_packages_import_from_the_archive_and_are_told_from_others(folder):
+    """A fresh interpreter with the archive on its path, as on the cluster; then with a `rewards.py` before it."""
+    recipe = folder.write("mine.yaml", PLAIN)
+    bundle = make_bundle(recipe, load_recipe(recipe), working_dir=None, with_packages=True)
+    bundle.write(folder.path / "job.zip")
+    with zipfile.ZipFile(folder.path / "job.zip") as archive:
+        archive.extractall(folder.path / "sent")
+    code = (
+        "import importlib.metadata as m, rewards; from rl.cli.cluster.bundle import *; "
+        "print(fingerprint(read_packages()), package_folder('rewards'), m.version('thinkvl'), rewards.__file__)"
+    )
+
+    def run(*path):
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+        command = [sys.executable, "-P", "-c", code]
+        return subprocess.run(command, env=environment, cwd=folder.path, capture_output=True, text=True)
+
+    sent = folder.path / "sent"
+    digest, place, number, imported = run(sent).stdout.split()
+    assert (digest, place, imported) == (fingerprint(bundle.packages), f"{sent}/rewards", f"{sent}/rewards/__init__.py")
+    assert number == "0.1.0"
+    assert "configs/recipes/quickstart.yaml" in bundle.packages
+
+
+def test_a_file_that_shadows_a_package_is_found(folder, monkeypatch):
+    folder.write("rewards.py")
+    monkeypatch.syspath_prepend(str(folder.path))
+    monkeypatch.delitem(sys.modules, "rewards")
+    with pytest.raises(
+        UserError, match=rf"`import rewards` finds {folder.path}/rewards.py instead of ThinkVL's package"
+    ):
+        read_packages()
+
+
+def test_one_changed_letter_is_other_code():
+    packages = {"rl/a.py": b"x = 1", "rl/b.py": b"", "configs/recipes/q.yaml": b"a"}
+    assert fingerprint(packages) == fingerprint(dict(reversed(packages.items())))
+    assert fingerprint(packages) != fingerprint(packages | {"rl/a.py": b"x = 2"})
+    assert fingerprint(packages) != fingerprint(packages | {"rl/c.py": b""})
+    assert fingerprint({"a.py": b"bc.py", "c.py": b""}) != fingerprint({"a.py": b"", "c.py": b"bc.py"})

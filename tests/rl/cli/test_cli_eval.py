@@ -1,0 +1,106 @@
+"""`thinkvl eval`: the figures of a run's final model, by the run's recipe or another."""
+
+import json
+import shutil
+
+import pytest
+
+from configs.load import load_recipe
+from kimi_vl import load_model, load_processor
+from rewards.extraction import Thinking
+from rewards.scorer import Scorer
+from rl.run.evaluate import HELD_OUT_SEED, evaluate
+from rollouts.engines.stop_tokens import stop_and_barred_ids
+from rollouts.engines.transformers import TransformersEngine
+from rollouts.tasks.mixture import held_out
+from rollouts.tasks.prompts import PromptRenderer
+
+
+def direct_figures(run_folder, config):
+    """The same evaluation without the command."""
+    path = run_folder / "rl" / "model"
+    processor = load_processor(path)
+    stop, barred = stop_and_barred_ids(path, processor)
+    tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=run_folder)
+    prompts, _ = PromptRenderer(processor, max_prompt_tokens=4096).render_all(tasks)
+    engine = TransformersEngine(load_model(path), stop_ids=stop, barred_ids=barred)
+    with Scorer(()) as scorer:
+        return evaluate(
+            engine.generate,
+            lambda ids: processor.tokenizer.decode(ids, skip_special_tokens=True),
+            scorer,
+            prompts,
+            sampling=type(config.rl.sampling)(max_new_tokens=config.evaluation.max_new_tokens),
+            samples=config.evaluation.samples,
+            seed=config.seed,
+        )[0]
+
+
+def test_a_run_by_its_own_recipe(thinkvl, run_folder):
+    code, output, _ = thinkvl("eval", run_folder)
+    figures = json.loads((run_folder / "eval.json").read_text())
+    expected = direct_figures(run_folder, load_recipe(run_folder / "recipe.yaml"))
+    assert code == 0
+    assert (figures["stage"], figures["tasks"], figures["samples"], figures["recipe"]) == ("rl", 6, 2, "tiny-sums")
+    for name in ("greedy_accuracy", "sampled_accuracy", "thinking_share", "mean_tokens", "truncated_share"):
+        assert figures[name] == getattr(expected, name)
+    assert f"{expected.mean_tokens:.1f}" in output
+    assert "eval.json" in output
+
+
+def test_fewer_tasks_other_samples_overrides_and_another_file(thinkvl, run_folder, tmp_path):
+    target = tmp_path / "figures.json"
+    arguments = ["--tasks", 3, "--samples", 1, "--output", target, "evaluation.max_new_tokens=2"]
+    assert thinkvl("eval", run_folder, *arguments)[0] == 0
+    figures = json.loads(target.read_text())
+    assert (figures["tasks"], figures["samples"], figures["sampling"]["max_new_tokens"]) == (3, 1, 2)
+    assert figures["mean_tokens"] <= 2
+    assert not (run_folder / "eval.json").exists()
+
+
+def test_a_model_folder_needs_a_recipe_and_writes_nothing_unasked(thinkvl, run_folder, tmp_path):
+    model = shutil.copytree(run_folder / "rl" / "model", tmp_path / "model")
+    code, _, text = thinkvl("eval", model)
+    assert code == 1
+    assert "give one with --recipe FILE" in text
+    before = sorted(p.name for p in model.iterdir())
+    code, output, _ = thinkvl("eval", model, "--recipe", run_folder / "recipe.yaml", "--tasks", 2)
+    assert code == 0
+    assert "2 held-out tasks of tiny-sums" in output
+    assert sorted(p.name for p in model.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", 0], "evaluation.tasks = 0: must be 1 or more"),
+        (["--samples", 0], "evaluation.samples = 0: must be 1 or more"),
+        (["evaluation.taskz=3"], "did you mean evaluation.tasks?"),
+        (["--recipe", "none.yaml"], "none.yaml: no such file"),
+        (["data.held_out.0.options.scanz=[3]"], "options.scanz: unknown; the options are scans"),
+        (["rl.rewards.0.use=mine.py:reward"], "mine.py:reward"),
+        (["data.max_prompt_tokens=1"], "none of the 6 held-out tasks can be used: 6 prompt longer than 1 tokens"),
+    ],
+)
+def test_mistakes_are_one_text(thinkvl, run_folder, arguments, message):
+    code, _, text = thinkvl("eval", run_folder, *arguments)
+    assert (code, "Traceback" in text) == (1, False)
+    assert message in text
+    assert not (run_folder / "eval.json").exists()
+
+
+def test_accuracy_against_thinking_budget(thinkvl, run_folder, monkeypatch):
+    """A row a budget in the table and in the file; every answer counts as open, so all are closed for the model."""
+    from rl.run import thinking_budget
+
+    monkeypatch.setattr(
+        thinking_budget, "split_thinking", lambda text: Thinking(thought=text, answer_text="", closed=False)
+    )
+    code, output, _ = thinkvl("eval", run_folder, "--thinking-budget", "4,1", "evaluation.max_new_tokens=20")
+    assert code == 0
+    figures = json.loads((run_folder / "eval.json").read_text())
+    assert [row["budget"] for row in figures["thinking_budgets"]] == [1, 4]
+    assert figures["thinking_budgets"][0]["forced_share"] > 0
+    assert "closed for the model" in output
+    code, _, text = thinkvl("eval", run_folder, "--thinking-budget", "many")
+    assert (code, "--thinking-budget many: must be whole numbers" in text) == (1, True)

@@ -1,0 +1,186 @@
+"""`thinkvl export`: the folder, its card, the upload; what was there stays until the new one is whole."""
+
+import errno
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+import yaml
+from cli_helpers import write_run
+from hub_stand_in import HubStandIn
+
+from configs.load import load_recipe
+from kimi_vl import load_model
+from rl.run.model_card import CardFacts, model_card
+
+
+def front_matter(card):
+    return yaml.safe_load(re.match(r"---\n(.*?)---\n", card, re.DOTALL)[1])
+
+
+def facts(run_folder, *overrides, **changes):
+    config = load_recipe(run_folder / "recipe.yaml", overrides)
+    summary = json.loads((run_folder / "summary.json").read_text())
+    values = {"licence": "mit", "name": "a", "repo_id": None, "parameters": 16_400_000_000} | changes
+    return CardFacts(config=config, summary=summary, **values)
+
+
+class TestFolder:
+    def test_it_holds_model_code_and_card(self, thinkvl, run_folder):
+        code, output, _ = thinkvl("export", run_folder)
+        export = run_folder / "export"
+        assert code == 0
+        assert "thinkvl chat" in output
+        assert {"README.md", "config.json", "model.safetensors", "modeling_kimi_vl.py", "tokenizer.json"} <= {
+            path.name for path in export.iterdir()
+        }
+        assert "auto_map" in json.loads((export / "config.json").read_text())
+        load_model(export)
+        assert not (run_folder / "export.partial").exists()
+
+    def test_again_gives_the_same_bytes(self, thinkvl, run_folder, tmp_path):
+        for name in ("a", "b", "b"):
+            assert thinkvl("export", run_folder, "--output", tmp_path / name)[0] == 0
+        first, second = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "ab")
+        assert first == second
+
+    def test_the_folder_of_something_else_is_left_alone(self, thinkvl, run_folder, tmp_path):
+        mine = tmp_path / "thesis"
+        mine.mkdir()
+        (mine / "chapter.tex").write_text("x")
+        code, _, text = thinkvl("export", run_folder, "--output", mine)
+        assert code == 1
+        assert "holds something that is no export" in text
+        assert [p.name for p in mine.iterdir()] == ["chapter.tex"]
+
+    def test_a_full_disk_keeps_the_older_export(self, thinkvl, run_folder, monkeypatch):
+        assert thinkvl("export", run_folder)[0] == 0
+        before = {p.name: p.read_bytes() for p in (run_folder / "export").iterdir()}
+
+        def full(model, processor, folder, **_):
+            folder.mkdir()
+            (folder / "model.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "model.safetensors"))
+
+        monkeypatch.setattr("rl.run.export.save_with_code", full)
+        code, _, text = thinkvl("export", run_folder)
+        assert code == 1
+        assert text.startswith("error: disk full while writing")
+        assert {p.name: p.read_bytes() for p in (run_folder / "export").iterdir()} == before
+        assert not (run_folder / "export.partial").exists()
+
+    def test_a_file_that_cannot_grow(self, thinkvl, run_folder):
+        """A quota that really stops the writing of the weights, in the middle."""
+        assert thinkvl("export", run_folder)[0] == 0
+        before = {p.name: p.read_bytes() for p in (run_folder / "export").iterdir()}
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            code, _, text = thinkvl("export", run_folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (code, "disk full" in text, "Traceback" in text) == (1, True, False)
+        assert {p.name: p.read_bytes() for p in (run_folder / "export").iterdir()} == before
+
+    def test_mistakes(self, thinkvl, run_folder, tiny_checkpoint, tmp_path):
+        assert "is a model, not a run" in thinkvl("export", run_folder / "rl" / "model")[2]
+        begun = write_run(tmp_path / "begun", tiny_checkpoint, records=())
+        assert "no stage of this run is finished" in thinkvl("export", begun)[2]
+        recipe = run_folder / "recipe.yaml"
+        recipe.write_text(
+            re.sub(r"path: tiny\n((?:  \w+: .+\n)+)  tiny:\n(    .*\n)+", r"path: some/where\n\1", recipe.read_text())
+        )
+        code, _, text = thinkvl("export", run_folder)
+        assert code == 1
+        assert "the licence of these weights is not known here; say it with --licence" in text
+        assert thinkvl("export", run_folder, "--licence", "other")[0] == 0
+
+
+class TestCard:
+    def test_front_matter(self, run_folder):
+        found = front_matter(model_card(facts(run_folder)))
+        assert found["license"] == "mit"
+        assert found["library_name"] == "transformers"
+        assert found["pipeline_tag"] == "image-text-to-text"
+        assert {"kimi_vl", "reinforcement-learning", "grpo"} <= set(found["tags"])
+        assert "base_model" not in found
+
+    def test_base_model_and_data_sets_of_the_hub(self, run_folder):
+        card = model_card(facts(run_folder, "model.path=org/base", "data.train.0={use: org/data, weight: 2}"))
+        assert front_matter(card)["base_model"] == "org/base"
+        assert front_matter(card)["datasets"] == ["org/data"]
+        assert "- `org/data`, split `train`, weight 2" in card
+        assert "It is a demonstration" not in card
+
+    def test_the_figures_of_every_stage(self, run_folder):
+        card = model_card(facts(run_folder))
+        assert "| instruct SFT | 3 | 0.250 | 0.200 | 0.000 | 2.0 |" in card
+        assert "| RL | 7 | 0.875 | 0.750 | 0.900 | 31.5 |" in card
+        assert "16.4 billion parameters" in card
+
+    def test_no_figure_is_a_dash(self, run_folder):
+        made = facts(run_folder)
+        made.summary["stages"][0]["sampled_accuracy"] = float("nan")
+        assert "| 0.250 | - |" in model_card(made)
+
+    def test_the_recipe_is_whole_but_for_this_machine(self, run_folder, tmp_path):
+        card = model_card(
+            facts(run_folder, f"model.path={tmp_path}/secret/base", "data.train.0={use: /home/me/x.jsonl}")
+        )
+        assert str(tmp_path) not in card
+        assert "/home/me" not in card
+        shown = re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1]
+        again = tmp_path / "again.yaml"
+        again.write_text(shown)
+        assert load_recipe(again).rl.loss.algorithm == "grpo"
+
+
+@pytest.fixture
+def hub():
+    server = HubStandIn().start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+class TestPush:
+    def command(self, hub, tmp_path, *arguments, token="hf_write"):
+        """The installed command in a process and a home of its own."""
+        env = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+        env |= {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HOME": str(tmp_path), "COLUMNS": "200"}
+        env |= {"HF_TOKEN": token} if token else {}
+        command = [sys.executable, "-m", "rl.cli.main", *map(str, arguments)]
+        return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    def test_every_byte_of_the_folder_over_a_connection_that_breaks(self, hub, run_folder, tmp_path):
+        hub.break_off = lambda oid: hub.count("PUT", oid) == 1  # the first try of each breaks in the middle
+        done = self.command(hub, tmp_path, "export", run_folder, "--push", "team/sums")
+        assert done.returncode == 0, done.stderr
+        assert f"on the hub: {hub.endpoint}/team/sums (private)" in done.stdout
+        repository = hub.repositories["team/sums"]
+        assert repository.private
+        assert repository.files == {p.name: p.read_bytes() for p in (run_folder / "export").iterdir()}
+        assert 'model_path = "team/sums"' in repository.files["README.md"].decode()
+        assert repository.commits == 1
+
+    def test_what_the_hub_will_refuse_is_known_before_anything_is_written(self, hub, thinkvl, run_folder, monkeypatch):
+        monkeypatch.setattr("rl.cli.hub.get_token", lambda: None)
+        code, _, text = thinkvl("export", run_folder, "--push", "team/sums")
+        assert code == 1
+        assert "hf auth login" in text
+        assert thinkvl("export", run_folder, "--push", "sums")[0] == 1
+        assert not (run_folder / "export").exists()
+
+
+def test_the_snippet_of_the_card_runs_as_it_stands(thinkvl, run_folder, picture, tmp_path):
+    assert thinkvl("export", run_folder)[0] == 0
+    export = run_folder / "export"
+    code = re.search(r"```python\n(.*?)```", (export / "README.md").read_text(), re.DOTALL)[1]
+    code = code.replace("path/to/this/folder", str(export))
+    env = {**os.environ, "HF_HOME": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,166 @@
+"""A run's folder: whose it is, who may write in it, and what is done."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from configs.load import load_recipe
+from configs.optimizer import OptimizerConfig
+from configs.rl import RLConfig
+from configs.schema import RunConfig, SFTConfig
+from rl.errors import UserError
+from rl.run.folder import RunFolder, StageRecord, write_json
+
+RECORD = StageRecord(
+    name="rl",
+    seconds=2.5,
+    greedy_accuracy=0.9,
+    sampled_accuracy=0.8,
+    thinking_share=0.7,
+    mean_tokens=12.5,
+    resumed=True,
+)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return RunConfig(name="t", output_dir=str(tmp_path / "run"), rl=RLConfig(steps=3))
+
+
+def refusal(config):
+    with pytest.raises(UserError) as error:
+        RunFolder.open(config)
+    assert "output_dir=PATH" in str(error.value), "says what to do"
+    return str(error.value)
+
+
+def test_a_new_folder_keeps_its_recipe(config):
+    folder = RunFolder.open(config)
+    assert load_recipe(folder.path / "recipe.yaml") == config
+    assert sorted(p.name for p in folder.path.iterdir()) == ["recipe.yaml"]
+    assert RunFolder.open(config).path == folder.path, "the same run goes on"
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"seed": 4}, "seed: 0 there, 4 now"),
+        ({"rl": RLConfig(steps=5)}, "rl.steps: 3 there, 5 now"),
+        (
+            {"rl": RLConfig(steps=3, optimizer=OptimizerConfig(learning_rate=1e-3))},
+            "rl.optimizer.learning_rate: 1e-06 there, 0.001 now",
+        ),
+        ({"instruct": SFTConfig(steps=7)}, "instruct.batch_size: None there, 32 now"),
+    ],
+)
+def test_another_recipe_is_refused_by_the_keys_that_differ(config, change, line):
+    RunFolder.open(config)
+    before = (RunFolder.open(config).path / "recipe.yaml").read_text()
+    text = refusal(dataclasses.replace(config, **change))
+    assert "holds a run of another recipe" in text
+    assert line in text
+    assert "output_dir:" not in text
+    assert (RunFolder.open(config).path / "recipe.yaml").read_text() == before
+
+
+def test_a_moved_folder_is_the_same_run(config, tmp_path):
+    RunFolder.open(config).path.rename(tmp_path / "elsewhere")
+    moved = dataclasses.replace(config, output_dir=str(tmp_path / "elsewhere"))
+    assert RunFolder.open(moved).path == tmp_path / "elsewhere"
+
+
+def test_a_folder_that_is_no_run_is_refused(config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    assert "is no run" in refusal(config)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_a_kill_at_the_first_moment_leaves_a_folder_that_can_be_used(config, tmp_path):
+    """Before the recipe was written there may be the lock, the probe and half a recipe."""
+    (tmp_path / "run").mkdir()
+    for name in ("lock", ".writable", "recipe.partial"):
+        (tmp_path / "run" / name).write_text("name: t")
+    assert load_recipe(RunFolder.open(config).path / "recipe.yaml") == config
+
+
+def test_a_file_in_the_folders_place_is_refused(config, tmp_path):
+    (tmp_path / "run").write_text("I am a file")
+    assert "cannot be written" in refusal(config)
+
+
+def test_a_file_in_the_parents_place_is_refused(config, tmp_path):
+    (tmp_path / "file").write_text("I am a file")
+    text = refusal(dataclasses.replace(config, output_dir=str(tmp_path / "file" / "run")))
+    assert "cannot be written (Not a directory)" in text
+
+
+def test_a_read_only_file_system_is_refused(config, tmp_path):
+    """Permissions do not bind root, a read-only mount does."""
+    (tmp_path / "run").mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "ro,size=64k", "tmpfs", str(tmp_path / "run")]
+    try:
+        mounted = subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("only root may mount a read-only file system")
+    try:
+        assert "Read-only file system" in refusal(config)
+    finally:
+        subprocess.run(["umount", str(tmp_path / "run")], check=True)
+
+
+HOLDER = """
+    import sys
+    from configs.load import load_recipe
+    from rl.run.folder import RunFolder
+    with RunFolder.open(load_recipe(sys.argv[1])).lock():
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_locked_out(config):
+    folder = RunFolder.open(config)
+    command = [sys.executable, "-c", textwrap.dedent(HOLDER), str(folder.path / "recipe.yaml")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"process {other.pid} is already running in"), folder.lock():
+            pass
+        other.kill()
+        other.wait()
+        with folder.lock():
+            pass  # the dead process's lock went with it, and its file is no obstacle
+
+
+def test_the_lock_ends_with_its_block(config):
+    folder = RunFolder.open(config)
+    for _ in range(2):
+        with folder.lock():
+            pass
+    with pytest.raises(KeyError), folder.lock():
+        raise KeyError
+    with folder.lock():
+        pass
+
+
+def test_records_of_stages(config):
+    folder = RunFolder.open(config)
+    assert folder.record("rl") is None
+    folder.finish(RECORD)
+    assert folder.record("rl") == RECORD
+    assert folder.stage("rl") == folder.path / "rl"
+
+
+def test_json_is_never_half_written(tmp_path, monkeypatch):
+    path = tmp_path / "a" / "x.json"
+    write_json(path, {"v": 1})
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(OSError, match="killed"):
+        write_json(path, {"v": 2})
+    assert json.loads(path.read_text()) == {"v": 1}

@@ -1,0 +1,192 @@
+"""Sinks, what a killed run leaves, and the page that lists every metric."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rl_helpers import make_learner, make_prompt, make_scored
+
+from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
+from configs.rl import RLConfig
+from rl.run.evaluate import EvalResult
+from rl.run.trackers import JsonlSink, Metrics, TensorBoardSink, read_metrics
+from rl.samples import make_samples, sample_metrics
+from rl.token_accounting import waste_metrics
+from rollouts.sources.group_building import group_metrics, make_groups
+from rollouts.sources.staleness import staleness_metrics
+from rollouts.sources.sync import Gathered
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run" / "metrics.jsonl"
+
+
+def test_lines_come_back(path):
+    sink = JsonlSink(path)
+    sink.write("rl", 1, {"reward": 0.5})
+    sink.write("validation", 0, {"greedy_accuracy": 0.25})
+    assert [r["reward"] for r in read_metrics(path, stage="rl")] == [0.5], "readable while the run goes on"
+    sink.close()
+    assert [(r["stage"], r["step"]) for r in read_metrics(path)] == [("rl", 1), ("validation", 0)]
+    assert read_metrics(path.with_name("none.jsonl")) == []
+
+
+def test_numbers_that_json_lacks_are_null(path):
+    sink = JsonlSink(path)
+    sink.write("rl", 1, {"a": float("nan"), "b": float("inf"), "c": 1.0})
+    sink.close()
+    row = json.loads(path.read_text())
+    assert (row["a"], row["b"], row["c"]) == (None, None, 1.0)
+
+
+def test_the_later_line_of_a_step_wins(path):
+    sink = JsonlSink(path)
+    for step, value in ((1, 0.1), (2, 0.2), (3, 0.3), (2, 2.2), (3, 3.3)):
+        sink.write("rl", step, {"x": value})
+    sink.close()
+    assert [(r["step"], r["x"]) for r in read_metrics(path)] == [(1, 0.1), (2, 2.2), (3, 3.3)]
+
+
+def test_a_line_cut_off_by_a_kill_costs_itself_alone(path):
+    """The run that goes on writes its first line on a line of its own."""
+    sink = JsonlSink(path)
+    sink.write("rl", 1, {"x": 1.0})
+    sink.write("rl", 2, {"x": 2.0})
+    sink.close()
+    path.write_bytes(path.read_bytes()[:-15])
+    assert [r["step"] for r in read_metrics(path)] == [1]
+    sink = JsonlSink(path)
+    sink.write("rl", 3, {"x": 3.0})
+    sink.close()
+    assert [r["step"] for r in read_metrics(path)] == [1, 3]
+
+
+def test_a_full_line_gets_no_empty_one_behind_it(path):
+    for step in (1, 2):
+        sink = JsonlSink(path)
+        sink.write("rl", step, {})
+        sink.close()
+    assert path.read_text().count("\n") == 2
+
+
+def test_tensorboard_holds_the_numbers(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    sink = TensorBoardSink(tmp_path)
+    sink.write("rl", 3, {"reward": 0.5, "accuracy/sums": 0.25})
+    sink.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert set(events.Tags()["scalars"]) == {"rl/reward", "rl/accuracy/sums"}
+    [event] = events.Scalars("rl/reward")
+    assert (event.step, event.value) == (3, 0.5)
+
+
+class Recorder:
+    def __init__(self):
+        self.seen = []
+
+    def write(self, stage, step, metrics):
+        self.seen.append((stage, step, dict(metrics)))
+
+    def close(self):
+        self.seen.append("closed")
+
+
+def test_every_sink_gets_every_step():
+    sinks = [Recorder(), Recorder()]
+    metrics = Metrics(sinks)
+    metrics.write("rl", 1, {"x": 1.0})
+    metrics.close()
+    assert [s.seen for s in sinks] == [[("rl", 1, {"x": 1.0}), "closed"]] * 2
+
+
+DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+def documented():
+    """Names of docs/metrics.md by section, with placeholders such as SOURCE as they are."""
+    found = {}
+    for section in DOCS.read_text(encoding="utf-8").split("\n## ")[1:]:
+        title, _, text = section.partition("\n")
+        found[title] = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+    return found
+
+
+def general(names, *, sources=(), parts=()):
+    """Names with the source's and the part's own name replaced by the page's placeholders."""
+    found = set()
+    for name in names:
+        head, _, tail = name.partition("/")
+        found.add(f"{head}/SOURCE" if tail in sources else f"{head}/PART" if tail in parts else name)
+    return found
+
+
+RECIPES = [  # between them, all that an algorithm can write
+    LossConfig(algorithm="kimi_k15", balance_coef=0.1),
+    LossConfig(algorithm="grpo", correction=CorrectionConfig(), sft_coef=0.1),
+    LossConfig(algorithm="ppo", kl=KLConfig(coef=0.1)),
+]
+
+
+def test_the_page_lists_what_the_rl_stage_writes(rng, model):
+    prompt = make_prompt(rng, model, source="sums")
+    groups = make_groups([prompt], [[make_scored(prompt, r, parts={"verifier": r}) for r in (1.0, 0.0)]])
+    written = general(group_metrics(groups), sources=["sums"], parts=["verifier"])
+    for loss in RECIPES:
+        learner, config = make_learner(model, loss=loss), RLConfig(steps=1, loss=loss)
+        samples = make_samples(groups, config, learner.model_outputs(groups))
+        written |= set(sample_metrics(samples)) | set(learner.update(samples))
+    loop = (DOCS.parents[1] / "rl" / "step.py").read_text(encoding="utf-8")
+    written |= {f"seconds/{name}" for name in re.findall(r'watch\.phase\("(\w+)"\)', loop)}
+    assert '"version": ' in loop
+    gathered = Gathered(groups=tuple(groups), scored=(), skipped={"too long": 1}, unanswered=1).metrics()
+    assert {"skipped/too long", "skipped/quarantine"} <= gathered.keys()
+    for file in (
+        "rollouts/tasks/success_rates.py",
+        "rollouts/tasks/curriculum.py",
+        "rollouts/workers/pool.py",
+        "rl/weight_sync.py",
+    ):
+        code = (DOCS.parents[1] / file).read_text(encoding="utf-8")
+        written |= set(re.findall(r'"((?:sampler|workers)/\w+|parity_gap)":', code))
+    for file, names in (
+        ("rollouts/sources/partial", r'"(partial/\w+)"'),
+        ("rl/learner/router_replay", r'"(experts/flipped)"'),
+    ):
+        code = (DOCS.parents[1] / f"{file}.py").read_text(encoding="utf-8")
+        written |= set(re.findall(names, code))
+    written |= set(sample_metrics([replace(s, mask=np.arange(len(s.token_ids)) > 0) for s in samples]))
+    written |= {f"workers/{kind}s" for kind in ("death", "exception", "hang")}
+    written |= set(waste_metrics([], [], {"stale": 1}))
+    ages = [[make_scored(prompt, 1.0)]]  # of version 0
+    written |= {re.sub(r"/\d+", "/LAG", name) for name in staleness_metrics(ages, version=0)}
+    ahead = (DOCS.parents[1] / "rollouts" / "sources" / "asynchronous.py").read_text(encoding="utf-8")
+    written |= set(re.findall(r'"(queue/\w+)":', ahead))
+    names = documented()["Stage `rl`, one line a step"]
+    assert sorted(names) == sorted(written | {"skipped/REASON", "version"})
+
+
+def test_the_page_lists_what_evaluation_writes():
+    result = EvalResult(
+        tasks=1,
+        greedy_accuracy=1.0,
+        sampled_accuracy=1.0,
+        thinking_share=1.0,
+        mean_tokens=1.0,
+        truncated_share=0.0,
+        verifier_failures=0,
+        by_source={"sums": 1.0},
+    )
+    names = documented()["Stages `validation` and `held_out/STAGE`"]
+    written = general(result.metrics(), sources=["sums"])
+    assert sorted(names) == sorted(written | {"explained_variance"})  # with a critic: test_reinforce.py
+
+
+def test_the_page_lists_what_the_supervised_stages_write():
+    code = (DOCS.parents[1] / "rl" / "stages" / "sft.py").read_text(encoding="utf-8")
+    [names] = re.findall(r"names = \(([^)]*)\)", code)
+    assert documented()["Stages `instruct` and `long_cot`, one line a step"] == re.findall(r'"(\w+)"', names)

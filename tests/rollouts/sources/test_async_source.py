@@ -1,0 +1,247 @@
+"""Rollouts that run ahead, with workers that answer in whatever order the test says."""
+
+import contextlib
+import pickle
+import threading
+from types import SimpleNamespace
+
+import pytest
+from test_sync import Policy, Renderer, made_gatherer
+
+from configs.rl import AsyncConfig
+from rl.rollout_log import RolloutLog, read_rollouts
+from rl.step import Loop
+from rl.types import ModelOutputs
+from rollouts.sources import asynchronous as ahead
+from rollouts.sources.asynchronous import AsyncSource
+from rollouts.sources.group_building import groups_with_signal
+from rollouts.types import Completion, Segment
+
+STEPS, PROMPTS = 9, 6
+
+
+class FakeFeed:
+    """Answers one request at a time while somebody waits: `choose(owed)` says which is next."""
+
+    choose = staticmethod(min)
+    asked = None  # every request ever asked, of all feeds
+
+    def __init__(self, pool, sampling, *, on_answer, room):
+        self.pool, self.on_answer, self.room = pool, on_answer, room
+        self.turn = threading.RLock()
+        self.owed = {}
+        FakeFeed.last = self
+
+    def ask(self, requests):
+        self.owed.update(requests)
+        self.asked.extend(requests.values())
+
+    def cancel(self, keys):
+        for key in keys:
+            self.answer(key, reason="abort")
+
+    def answer(self, key, reason="stop"):
+        request = self.owed.pop(key)
+        completions = [self.pool.policy.answer(request, i) for i in range(request.n)]
+        segment = Segment(start=0, stop=1, version=self.pool.begun.pop(id(request), self.pool.version))
+        values = {"finish_reason": reason, "segments": (segment,)}
+        kept = ("token_ids", "policy_logprobs", "sampler_logprobs")
+        self.on_answer(key, [Completion(**{name: getattr(c, name) for name in kept}, **values) for c in completions])
+
+    def wait_until(self, ready):
+        while not ready():
+            self.answer(self.choose(self.owed))
+
+    def depths(self):
+        return 0, len(self.owed)
+
+    def close(self):
+        self.owed.clear()
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """(an asynchronous gatherer, its pool); the synchronous one it is compared with comes from `made_gatherer`."""
+    monkeypatch.setattr(ahead, "RequestDispatcher", FakeFeed)
+    monkeypatch.setattr(FakeFeed, "asked", [])
+    monkeypatch.setattr(FakeFeed, "choose", staticmethod(min))
+
+    def made(policy, *, staleness, stale="wait", **sampler):
+        like = made_gatherer(tmp_path, policy, **sampler)
+        pool = SimpleNamespace(version=0, policy=policy, begun={}, quarantine={})
+        gatherer = AsyncSource(
+            like.config,
+            AsyncConfig(max_staleness=staleness, stale=stale),
+            sampler=like.sampler,
+            renderer=Renderer(),
+            pool=pool,
+            scorer=like.scorer,
+            decode=like.decode,
+            seed=like.seed,
+        )
+        return gatherer, pool
+
+    return made
+
+
+def steps_of(gatherer, pool, steps=range(STEPS)):
+    """What each step gathers when each is learnt from; the version counts the steps."""
+    for step in steps:
+        yield gatherer.gather(step)
+        pool.version += 1
+
+
+def numbers(gathered):
+    return [int(g.prompt.task.answer) for g in gathered.groups]
+
+
+@pytest.mark.parametrize("sampler", [{"name": "dynamic", "rounds": 20}, {"name": "prioritized"}, {"name": "uniform"}])
+@pytest.mark.parametrize("order", [min, max])
+def test_staleness_zero_gathers_what_the_synchronous_run_does(build, tmp_path, sampler, order, monkeypatch):
+    monkeypatch.setattr(FakeFeed, "choose", staticmethod(order))
+    expected = Policy(every=2)
+    sync = made_gatherer(tmp_path, expected, **sampler)
+    gatherer, pool = build(Policy(every=2), staleness=0, **sampler)
+    for step, gathered in enumerate(steps_of(gatherer, pool)):
+        wanted = sync.gather(step)
+        assert numbers(gathered) == numbers(wanted)
+        assert [g.rewards for g in gathered.groups] == [g.rewards for g in wanted.groups]
+        assert dict(gathered.skipped) == dict(wanted.skipped)
+        assert gatherer.sampler.metrics() == sync.sampler.metrics()
+    seeds = [r.seed for requests in expected.asked for r in requests]
+    assert [r.seed for r in FakeFeed.asked] == seeds
+    assert FakeFeed.last.room is None, "all at once, as a synchronous run deals"
+
+
+def test_admission_is_bounded_and_batches_are_those_drawn(build, tmp_path, monkeypatch):
+    """The last that was asked is answered first, and still each step learns from its own tasks, in order."""
+    monkeypatch.setattr(FakeFeed, "choose", staticmethod(max))
+    sync = made_gatherer(tmp_path, Policy(every=2))
+    gatherer, pool = build(Policy(every=2), staleness=2)
+    learnt = 0
+    for step, gathered in enumerate(steps_of(gatherer, pool)):
+        in_flight = len(FakeFeed.asked) - learnt
+        unlucky = 1  # the task that cannot be rendered
+        assert (2 + 1) * PROMPTS - unlucky <= in_flight <= (2 + 1) * PROMPTS or step >= STEPS - 2
+        assert numbers(gathered) == numbers(sync.gather(step))
+        learnt += len(gathered.groups)
+        assert gathered.extra["staleness_max"] <= 2
+        assert gathered.extra["queue/ready"] + gathered.extra["queue/running"] == len(FakeFeed.asked) - learnt
+    assert learnt == len(FakeFeed.asked) == STEPS * PROMPTS - 1
+
+
+def test_staleness_is_counted_from_the_oldest_token(build):
+    gatherer, pool = build(Policy(every=2), staleness=3)
+    seen = []
+    for gathered in steps_of(gatherer, pool):
+        seen.append(gathered.extra["staleness_mean"])
+        for request in FakeFeed.last.owed.values():
+            pool.begun.setdefault(id(request), pool.version)  # the workers have begun with it
+    assert seen[:4] == [0.0, 1.0, 2.0, 3.0]
+    assert seen[4:] == [3.0] * 5, "asked at version s - 3, begun in that step, learnt from at version s"
+
+
+def test_slow_groups_are_dropped_and_asked_anew(build, monkeypatch):
+    """One task in five is slow: nobody waits for it, its answers are thrown away when too old, and it comes back."""
+    slow = {n for n in range(60) if n % 5 == 0}
+    held = {}
+
+    def reluctant(owed):
+        quick = [key for key, r in owed.items() if int(r.prompt.task.answer) not in slow or held.get(r.seed)]
+        return min(quick or owed)
+
+    monkeypatch.setattr(FakeFeed, "choose", staticmethod(reluctant))
+    gatherer, pool = build(Policy(every=2), staleness=1, stale="drop")
+    learnt, aborted, drawn = [], 0, set()
+    for step, gathered in enumerate(steps_of(gatherer, pool)):
+        learnt += numbers(gathered)
+        aborted += gathered.dropped.get("aborted", 0)
+        assert gathered.extra["staleness_max"] <= 1
+        drawn |= {int(r.prompt.task.answer) for r in FakeFeed.asked}
+        if step < STEPS - 1:
+            assert len(gathered.groups) == PROMPTS
+    assert aborted > 0
+    assert len(learnt) == len(set(learnt)) == STEPS * PROMPTS - 1, "none twice"
+    assert set(learnt) == drawn, "none lost"
+    again = [r for r in FakeFeed.asked if int(r.prompt.task.answer) in slow]
+    assert len({r.seed for r in again}) == len(again) > len({r.prompt.task.id for r in again})
+
+
+def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_path):
+    gatherer, pool = build(Policy(every=2), staleness=1, stale="drop")
+    taken = len(gatherer.gather(0).groups)
+    FakeFeed.last.wait_until(lambda: not FakeFeed.last.owed)
+    complete = len(FakeFeed.asked) - taken
+    pool.version, pool.metrics = 5, dict
+    learner = SimpleNamespace(model_outputs=lambda groups, oldest: [[ModelOutputs()] * len(g.rollouts) for g in groups])
+    learner.update, learner.version = lambda samples: {}, 5
+    log = RolloutLog(tmp_path / "log")
+    loop = Loop(
+        config=gatherer.config,
+        gatherer=gatherer,
+        pool=pool,
+        learner=learner,
+        log=log,
+        sync=SimpleNamespace(publish=dict),
+        seed=0,
+    )
+    metrics = loop.step(1)
+    rows = [*read_rollouts(tmp_path / "log")]
+    stale = [row for row in rows if row["shaped_reward"] is None]
+    assert len(stale) == 2 * complete
+    assert complete >= PROMPTS - 1
+    assert all(row["verdict"] is not None and row["advantage"] is None for row in stale)
+    assert len(rows) - len(stale) == metrics["rollouts"] > 0
+    assert metrics["wasted/stale"] == pytest.approx(len(stale) / len(rows)), "an answer of this policy is one token"
+
+
+def test_a_checkpoint_holds_what_was_drawn_and_not_learnt_from(build, monkeypatch):
+    whole, pool = build(Policy(every=2), staleness=2)
+    expected = [numbers(g) for g in steps_of(whole, pool)]
+    monkeypatch.setattr(FakeFeed, "asked", [])
+    monkeypatch.setattr(FakeFeed, "choose", staticmethod(max))
+    first, pool = build(Policy(every=2), staleness=2)
+    before = [numbers(g) for g in steps_of(first, pool, range(3))]
+    for key in sorted(FakeFeed.last.owed)[::2]:
+        FakeFeed.last.answer(key)
+    state, sampler = pickle.loads(pickle.dumps((first.state_dict(), first.sampler.state_dict())))
+    answered = [g for g in state["groups"] if g["answers"] is not None]
+    running = [g for g in state["groups"] if g["answers"] is None]
+    assert answered
+    assert running
+    assert len(answered) + len(running) == len(FakeFeed.asked) - sum(map(len, before))
+    asked_before = len(FakeFeed.asked)
+
+    second, pool = build(Policy(every=2), staleness=2)
+    pool.version = 3
+    second.sampler.load_state_dict(sampler)
+    second.load_state_dict(state)
+    after = [numbers(g) for g in steps_of(second, pool, range(3, STEPS))]
+    assert before + after == expected
+    again = [r.prompt.task.id for r in FakeFeed.asked[asked_before:]]
+    assert not {g["task"].id for g in answered} & set(again)
+    assert [g["task"].id for g in running] == again[: len(running)]
+
+
+def test_it_closes(build):
+    gatherer, _ = build(Policy(every=2), staleness=2)
+    with contextlib.closing(gatherer):
+        gatherer.gather(0)
+    assert FakeFeed.last.owed == {}
+
+
+def test_tasks_without_completions_count_as_in_quarantine(build):
+    gatherer, pool = build(Policy(every=2), staleness=1)
+    feed = FakeFeed.last
+
+    def answer(key, plain=feed.answer):
+        if int(feed.owed[key].prompt.task.answer) % 3:
+            return plain(key)
+        del feed.owed[key]
+        return feed.on_answer(key, [])
+
+    feed.answer = answer
+    steps = list(steps_of(gatherer, pool))
+    dead = [r for r in FakeFeed.asked if int(r.prompt.task.answer) % 3 == 0]
+    assert sum(g.metrics().get("skipped/quarantine", 0) for g in steps) == len(dead) > 10
+    assert all(len(groups_with_signal(g.groups, gatherer.config)) < PROMPTS for g in steps)

@@ -1,0 +1,133 @@
+"""Feeding real workers: answers as they complete, weights on the way, and workers that die, raise or hang."""
+
+import threading
+from collections import Counter
+
+import pytest
+from engine_helpers import requests_for, tokens_of
+
+from configs.rl import SamplingConfig
+from kimi_vl import load_model
+from rollouts.workers.dispatcher import RequestDispatcher
+from rollouts.workers.pool import RolloutPool
+from rollouts.workers.quarantine import Quarantine
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("local_ray")]
+SAMPLED = SamplingConfig(temperature=1.0, max_new_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def two_workers(hostile_spec):
+    pool = RolloutPool(hostile_spec, workers=2, deadline=15.0)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def pool(two_workers, orders, tmp_path, monkeypatch):
+    monkeypatch.setattr(two_workers, "quarantine", Quarantine(tmp_path / "quarantine.json"))
+    monkeypatch.setattr(two_workers, "failures", Counter())
+    yield two_workers
+    for order in orders.iterdir():
+        order.unlink()
+
+
+@pytest.fixture
+def feed(pool):
+    """A feed, and what it answered: key -> completions; each key once."""
+    made = []
+
+    def begin(sampling=SAMPLED, **options):
+        found = {}
+
+        def take_in(key, completions):
+            assert key not in found, "answered twice"
+            assert threading.current_thread().name == "feed" or not completions
+            found[key] = completions
+
+        made.append(RequestDispatcher(pool, sampling, on_answer=take_in, **options))
+        return made[-1], found
+
+    yield begin
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def expected(pool, prompts):
+    return pool.generate(requests_for(prompts), SAMPLED)
+
+
+def test_answers_of_workers_that_fail(pool, feed, orders, prompts, expected):
+    """After a death and an exception each request is answered once, as it should be."""
+    feeding, found = feed()
+    (orders / "once-kill-t5").touch()
+    (orders / "once-raise-t60").touch()
+    feeding.ask(dict(enumerate(requests_for(prompts))))
+    feeding.wait_until(lambda: len(found) == len(prompts))
+    assert tokens_of([found[i] for i in range(len(prompts))]) == tokens_of(expected)
+    assert pool.failures == {"death": 1, "exception": 1}
+    assert len(pool.quarantine) == 0
+
+
+@pytest.mark.slow
+def test_a_hang_and_a_task_that_no_worker_survives(pool, feed, orders, prompts, expected):
+    """The task alone goes to quarantine, though others were there each time that it killed a worker."""
+    feeding, found = feed()
+    (orders / "once-hang-t14").touch()
+    (orders / "kill-t9").touch()
+    requests = dict(enumerate(requests_for(prompts)))
+    feeding.ask(requests)
+    feeding.wait_until(lambda: len(found) == len(prompts))
+    assert list(pool.quarantine.entries) == ["t9"], pool.quarantine.lines()
+    assert found.pop(1) == []
+    for i, answers in found.items():
+        assert tokens_of([answers]) == tokens_of([expected[i]])
+    assert pool.failures["hang"] == 1
+    feeding.ask({20: requests[1]})
+    assert found[20] == [], "a task in quarantine is not asked"
+    assert feeding.depths() == (0, 0)
+
+
+def test_weights_come_while_the_workers_write(pool, feed, tiny_folder, prompts):
+    """Nothing is interrupted: what is written before and after are two segments, and calls beside the stream work.
+
+    The workers of this test serve another feed before and after.
+    """
+    weights = {name: (t * 1.5).numpy().copy() for name, t in load_model(tiny_folder).state_dict().items()}
+    long = SamplingConfig(temperature=1.0, max_new_tokens=400)
+    feeding, found = feed(long, room=2)
+    feeding.ask(dict(enumerate(requests_for(prompts * 2))))
+    assert feeding.depths() == (6, 2), "a worker with room for two samples holds one group of two"
+    pool.publish(weights, version=7)
+    beside = pool.generate(requests_for(prompts[:2], n=1), SAMPLED)
+    feeding.wait_until(lambda: len(found) == 8)
+    assert {s.version for group in beside for c in group for s in c.segments} == {7}
+    versions = [[s.version for s in c.segments] for group in found.values() for c in group]
+    assert versions.count([7]) >= 8, "those that were begun afterwards"
+    assert [0, 7] in versions, "those that were under way"
+    pool.publish(weights, version=0)
+
+
+def test_called_off(pool, feed, prompts):
+    """Those that run come back with what they have, those that wait without anything, the others whole."""
+    feeding, found = feed(room=2)
+    requests = dict(enumerate(requests_for(prompts * 2)))
+    with pool.turn:
+        feeding.ask(requests)
+        feeding.cancel([0, 6, 7])
+        assert (found[6], found[7]) == ([], [])
+    feeding.wait_until(lambda: len(found) == 8)
+    assert {c.finish_reason for c in found[0]} <= {"abort", "stop", "length"}
+    assert all(len(found[key]) == 2 for key in range(6))
+
+
+def test_what_ends_the_feed_ends_the_run(feed, prompts):
+    def broken(key, completions):
+        raise RuntimeError(f"no room for {key}")
+
+    feeding, _ = feed()
+    feeding._on_answer = broken
+    feeding.ask(dict(enumerate(requests_for(prompts[:1]))))
+    with pytest.raises(RuntimeError, match="no room for 0"):
+        feeding.wait_until(lambda: False)
