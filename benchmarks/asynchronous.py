@@ -168,7 +168,8 @@ class Plain:
         """One prompt a task."""
         empty = np.zeros((0, 3, 14, 14), np.float32), np.zeros((0, 2), np.int64)
         return [
-            Prompt(task=t, input_ids=np.arange(4), pixel_values=empty[0], image_grid_hws=empty[1]) for t in tasks
+            Prompt(id=t.id, task=t, input_ids=np.arange(4), pixel_values=empty[0], image_grid_hws=empty[1])
+            for t in tasks
         ], {}
 
 

@@ -84,6 +84,7 @@ def _requests(folder: Path, work: dict, seed: int, count: int) -> list:
     pixels = np.load(folder / "images.npz")["pixels"]
     prompts = [
         Prompt(
+            id=str(i),
             task=Task(id=str(i), source="made", question="?", answer="1"),
             input_ids=np.array(work["prompts"][i % len(pixels)]),
             pixel_values=pixels[i % len(pixels)],

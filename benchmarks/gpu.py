@@ -177,6 +177,7 @@ def sample(tokens: int, vocabulary: int) -> Sample:
     rng = np.random.default_rng(0)
     length = tokens - tokens // 8 + 1  # the last token is predicted and not read
     return Sample(
+        id="sample",
         prompt=text_prompt(rng.integers(0, vocabulary, tokens // 8)),
         token_ids=rng.integers(0, vocabulary, length),
         old_logprobs=np.full(length, -np.log(vocabulary), np.float32),

@@ -14,7 +14,7 @@ from rewards.types import Task
 from rl.learner.batch import collect_images, pack
 from rl.learner.forward import encode, response_hidden
 from rl.learner.logprobs import token_logprobs
-from rl.types import Answer
+from rl.types import PromptCompletion
 from rollouts.types import Prompt
 
 WORDS = 200
@@ -77,12 +77,13 @@ def _logprobs_and_gradient(device: torch.device, dtype: torch.dtype) -> tuple[to
     return logprobs.detach(), torch.cat(gradients)
 
 
-def _answers(model: KimiVLForConditionalGeneration) -> Sequence[Answer]:
+def _answers(model: KimiVLForConditionalGeneration) -> Sequence[PromptCompletion]:
     rng = np.random.default_rng(0)
     task = Task(id="made", source="made", question="?", answer="1")
     image = np.full(8, model.config.media_placeholder_token_id)
     prompts = [
         Prompt(
+            id="image",
             task=task,
             input_ids=np.concatenate([rng.integers(0, WORDS, 5), image, rng.integers(0, WORDS, 9)]),
             pixel_values=rng.uniform(-1, 1, (32, 3, 14, 14)).astype(np.float32),
@@ -90,12 +91,16 @@ def _answers(model: KimiVLForConditionalGeneration) -> Sequence[Answer]:
         ),
         text_prompt(rng.integers(0, WORDS, 20)),
     ]
-    return [Answer(prompt=prompts[i], token_ids=rng.integers(0, WORDS, n)) for i, n in ((0, 30), (0, 7), (1, 50))]
+    return [
+        PromptCompletion(id=str(n), prompt=prompts[i], token_ids=rng.integers(0, WORDS, n))
+        for i, n in ((0, 30), (0, 7), (1, 50))
+    ]
 
 
 def text_prompt(ids: np.ndarray) -> Prompt:
     """A prompt without an image."""
     return Prompt(
+        id="text",
         task=Task(id="made", source="made", question="?", answer="1"),
         input_ids=ids,
         pixel_values=np.zeros((0, 3, 14, 14), np.float32),

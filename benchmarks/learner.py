@@ -61,15 +61,17 @@ def make_samples(rng: np.random.Generator, model: KimiVLForConditionalGeneration
         words = rng.integers(0, WORDS, int(rng.integers(24, 49)))
         image = np.full(GRID[0] * GRID[1] // 4, model.config.media_placeholder_token_id)
         prompt = Prompt(
+            id=str(index),
             task=Task(id=str(index), source="made", question="?", answer="1"),
             input_ids=np.concatenate([words[:4], image, words[4:]]),
             pixel_values=rng.uniform(-1, 1, (GRID[0] * GRID[1], 3, 14, 14)).astype(np.float32),
             image_grid_hws=np.array([GRID]),
         )
-        for _ in range(GROUP):
+        for member in range(GROUP):
             length = int(np.clip(rng.lognormal(np.log(64), 0.6), 8, 256))
             samples.append(
                 Sample(
+                    id=f"{index}/{member}",
                     prompt=prompt,
                     token_ids=rng.integers(0, WORDS, length),
                     old_logprobs=(-np.log(WORDS) + 0.1 * rng.normal(size=length)).astype(np.float32),

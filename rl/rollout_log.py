@@ -73,8 +73,8 @@ class RolloutLog:
         samples: Sequence[Sample],
     ) -> None:
         """Write all rollouts of `step`: as scored, as shaped in `groups`, with the advantages of `samples`."""
-        shaped = {id(m.rollout): m.score.reward for g in groups for m in g.rollouts}
-        trained_groups = {id(s.token_ids): s for s in samples}
+        shaped = {m.rollout.id: m.score.reward for g in groups for m in g.rollouts}
+        trained = {s.id: s for s in samples}
         rows = [
             {
                 "step": step,
@@ -82,8 +82,8 @@ class RolloutLog:
                 "sample": i,
                 **_row(rollout),
                 "images": [self._keep(image) for image in rollout.rollout.prompt.task.images],
-                "shaped_reward": shaped.get(id(rollout.rollout)),
-                **_learnt(trained_groups.get(id(rollout.rollout.completion.token_ids))),
+                "shaped_reward": shaped.get(rollout.rollout.id),
+                **_trained(trained.get(rollout.rollout.id)),
             }
             for place, group in enumerate(scored)
             for i, rollout in enumerate(group)
@@ -165,7 +165,7 @@ def _row(scored: ScoredRollout) -> dict[str, Any]:
     }
 
 
-def _learnt(sample: Sample | None) -> dict[str, Any]:
+def _trained(sample: Sample | None) -> dict[str, Any]:
     return {} if sample is None else {"advantage": sample.advantage, "learnt": sample.trainable}
 
 

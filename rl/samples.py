@@ -45,6 +45,7 @@ def make_samples(
                 columns["sampler_logprobs"] = completion.sampler_logprobs[mask]
             samples.append(
                 Sample(
+                    id=member.rollout.id,
                     prompt=group.prompt,
                     token_ids=completion.token_ids,
                     mask=None if mask.all() else mask,

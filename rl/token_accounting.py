@@ -1,4 +1,4 @@
-"""Where sampled tokens went that nothing was learnt from, and how old those were that something was learnt from."""
+"""Which sampled tokens are not trained on, and why."""
 
 from __future__ import annotations
 
@@ -17,24 +17,21 @@ def waste_metrics(
     """Shares of the step's sampled tokens by cause; `dropped` are tokens that never reached the step. See
     docs/metrics.md.
     """
-    learnt = {id(sample.token_ids) for sample in samples}
-    trained_groups = {id(sample.prompt) for sample in samples}
+    trained = {sample.id for sample in samples}
+    trained_groups = {sample.prompt.id for sample in samples}
     tokens: Counter[str] = Counter(dropped)
     for group in scored:
         for rollout in (member.rollout for member in group):
             completion = rollout.completion
-            if id(completion.token_ids) in learnt:
-                tokens["learnt"] += len(completion.token_ids)
-            else:
-                tokens[_cause(completion, trained_groups=id(rollout.prompt) in trained_groups)] += len(
-                    completion.token_ids
-                )
+            in_trained_group = rollout.prompt.id in trained_groups
+            cause = "trained" if rollout.id in trained else _cause(completion, in_trained_group=in_trained_group)
+            tokens[cause] += len(completion.token_ids)
     total = tokens.total()
     return {f"wasted/{cause}": tokens[cause] / total for cause in CAUSES} if total else {}
 
 
-def _cause(completion: Completion, *, trained_groups: bool) -> str:
-    """Why an answer was left out: it is unfinished, it was cut off in a group that teaches, or its group does not."""
+def _cause(completion: Completion, *, in_trained_group: bool) -> str:
+    """Why a completion is not trained on: it is unfinished, it was cut off, or its group has no signal."""
     if completion.finish_reason == "abort":
         return "aborted"
-    return "truncated" if trained_groups and completion.finish_reason == "length" else "filtered"
+    return "truncated" if in_trained_group and completion.finish_reason == "length" else "filtered"

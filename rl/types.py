@@ -1,4 +1,4 @@
-"""What the learner consumes: `Sample` -> `StepBatch` -> `MicroBatch`; SFT packs plain `Answer`s the same way.
+"""What the learner consumes: `Sample` -> `StepBatch` -> `MicroBatch`; SFT packs plain `PromptCompletion`s.
 
 Shapes: B sequences, P packed tokens (prompts and responses), T response tokens of one sequence, N response tokens of
 the micro-batch that are learnt from.
@@ -45,21 +45,23 @@ def spread(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A response to a prompt; answers that share a `Prompt` object share what is computed for it."""
+class PromptCompletion:
+    """A prompt and a completion of it, to be packed into a row; those with one `prompt.id` share the prompt."""
 
+    id: str  # that of its rollout
     prompt: Prompt
     token_ids: np.ndarray  # [T] int64
-    mask: np.ndarray | None = None  # [T] bool, the tokens that are learnt from; None: all. The others are context
+    mask: np.ndarray | None = None  # [T] bool, the trainable tokens; None: all. The others are context
+    experts: np.ndarray | None = None  # [T, M, k] as the engine recorded them, to be used again: `routed_experts`
 
     @property
     def trainable(self) -> np.ndarray:
-        """`[T]` bool, the tokens that are learnt from."""
+        """`[T]` bool, the tokens that a loss is computed on."""
         return np.ones(len(self.token_ids), dtype=bool) if self.mask is None else self.mask
 
     @property
     def trainable_tokens(self) -> int:
-        """How many tokens are learnt from."""
+        """How many tokens a loss is computed on."""
         return int(self.trainable.sum())
 
     def __len__(self) -> int:
@@ -68,13 +70,12 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample(Answer):
-    """One response that RL learns from."""
+class Sample(PromptCompletion):
+    """One completion that RL trains on."""
 
     old_logprobs: np.ndarray  # [T] float32 of the policy at the iteration's start: the ratio's denominator
     advantage: float
     sft_mask: bool = False  # the supervised term copies it
-    experts: np.ndarray | None = None  # [T, M, k] as the engine recorded them, to be taken again: `routed_experts`
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # [T] float32 each; some of COLUMNS, by recipe
 
     def __post_init__(self) -> None:
@@ -128,6 +129,7 @@ class PackedRow:
     targets: torch.Tensor  # [N] the response tokens
     lengths: torch.Tensor  # [B] of the N, those of each sequence
     sequence_ids: torch.Tensor  # [N] which of the B sequences a response token belongs to
+    experts: torch.Tensor | None  # [P, M, k] to be used again, -1 where the router chooses; None: it always does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,4 +140,3 @@ class MicroBatch(PackedRow):
     advantages: torch.Tensor  # [B]
     sft_mask: torch.Tensor  # [B] bool
     columns: Mapping[str, torch.Tensor]  # [N] each; those of the samples
-    experts: torch.Tensor | None = None  # [P, M, k] to be taken again, -1 where the router chooses

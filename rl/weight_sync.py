@@ -14,9 +14,9 @@ from rewards.types import Task
 from rl.distributed.learner_group import LearnerGroup
 from rl.errors import UserError
 from rl.learner.learner import Learner
-from rl.types import Sample
+from rl.types import PromptCompletion
 from rollouts.tasks.prompts import PromptRenderer
-from rollouts.types import Completion, Prompt, Request
+from rollouts.types import Prompt, Request
 from rollouts.weight_checksums import checksums, differing
 from rollouts.workers.pool import RolloutPool
 
@@ -85,8 +85,13 @@ class WeightSync:
         pairs = [(p, c) for worker in answers for p, own in zip(self.prompts, worker, strict=True) for c in own]
         if any(s.version != self.learner.version for _, c in pairs for s in c.segments):
             return float("inf")
-        expected = self.learner.logprobs([_sample(prompt, completion) for prompt, completion in pairs])
-        gaps = [np.abs(mine - c.policy_logprobs) for mine, (_, c) in zip(expected, pairs, strict=True)]
+        expected = self.learner.logprobs(
+            [
+                PromptCompletion(id=str(place), prompt=p, token_ids=c.token_ids, experts=c.routed_experts)
+                for place, (p, c) in enumerate(pairs)
+            ]
+        )
+        gaps = [np.abs(own - c.policy_logprobs) for own, (_, c) in zip(expected, pairs, strict=True)]
         of_tokens, each = np.median if self.typical else np.max, len(self.prompts)
         return max(float(of_tokens(np.concatenate(gaps[at : at + each]))) for at in range(0, len(gaps), each))
 
@@ -103,13 +108,3 @@ class WeightSync:
             f"token's log-prob (rl.parity_threshold = {self.threshold:g}): "
             + ("; ".join(named) or "all tensors are equal, so the two compute different things with the same weights")
         )
-
-
-def _sample(prompt: Prompt, completion: Completion) -> Sample:
-    return Sample(
-        prompt=prompt,
-        token_ids=completion.token_ids,
-        old_logprobs=completion.policy_logprobs,
-        advantage=0.0,
-        experts=completion.routed_experts,
-    )

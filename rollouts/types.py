@@ -23,8 +23,12 @@ FinishReason = Literal["stop", "length", "abort", "repeat"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A task rendered for the model: token ids with the image placeholders already expanded, and the patches."""
+    """A task rendered for the model: token ids with the image placeholders already expanded, and the patches.
 
+    `id` is that of its group. Rollouts and samples are joined by it, so it must be unique among the prompts of a step.
+    """
+
+    id: str
     task: Task
     input_ids: np.ndarray  # [L] int64
     pixel_values: np.ndarray  # [P, 3, 14, 14] float32; P = 0 for a text-only prompt
@@ -125,11 +129,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """A completion with its prompt and its text."""
+    """A completion with its prompt and its text; `index` is its place among the completions of the prompt."""
 
     prompt: Prompt
+    index: int
     completion: Completion
     text: str
+
+    @property
+    def id(self) -> str:
+        """Unique in the step: the group's id and the place in the group."""
+        return f"{self.prompt.id}/{self.index}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +157,11 @@ class Group:
     prompt: Prompt
     rollouts: tuple[ScoredRollout, ...]
     dropped: int = 0
+
+    @property
+    def id(self) -> str:
+        """That of its prompt."""
+        return self.prompt.id
 
     @property
     def rewards(self) -> list[float]:

@@ -1,5 +1,7 @@
 """A tiny model without a folder, and samples and rollouts that were made up."""
 
+import itertools
+
 import numpy as np
 import torch
 
@@ -28,7 +30,13 @@ SIZES = TinySizes(
     vision_intermediate_size=40,
     init_pos_emb=4,
 )
+_numbers = itertools.count()  # for ids
 TOKENS = 40  # ordinary tokens; what lies above is reserved
+
+
+def new_id():
+    """Of a prompt or a sample: no two are alike."""
+    return str(next(_numbers))
 
 
 def build_model(*, seed=0, dtype=torch.float32):
@@ -50,6 +58,7 @@ def make_prompt(rng, model, *, text=4, grids=(), source="made"):
     words = rng.integers(0, TOKENS, text)
     images = [[model.config.media_placeholder_token_id] * (h * w // 4) for h, w in grids]
     return Prompt(
+        id=new_id(),
         task=Task(id=f"{source}/{text}", source=source, question="?", answer="1"),
         input_ids=np.concatenate([words[:1], *images, words[1:]]).astype(np.int64),
         pixel_values=rng.uniform(-1, 1, (sum(h * w for h, w in grids), 3, 14, 14)).astype(np.float32),
@@ -67,6 +76,7 @@ def make_samples(rng, model, *, per_prompt=3):
             length = int(rng.integers(1, 9))
             samples.append(
                 Sample(
+                    id=new_id(),
                     prompt=prompt,
                     token_ids=rng.integers(0, TOKENS, length),
                     old_logprobs=(-np.log(TOKENS) + 0.3 * rng.normal(size=length)).astype(np.float32),
@@ -96,4 +106,6 @@ def make_scored(prompt, reward, *, kind=VerdictKind.CORRECT, length=3, text="1",
         segments=(Segment(start=0, stop=length, version=0),),
     )
     score = Score(verdict=Verdict(kind=kind, score=float(kind == "correct")), reward=reward, parts=parts or {})
-    return ScoredRollout(rollout=Rollout(prompt=prompt, completion=completion, text=text), score=score)
+    return ScoredRollout(
+        rollout=Rollout(prompt=prompt, index=next(_numbers), completion=completion, text=text), score=score
+    )

@@ -27,7 +27,7 @@ from rl.errors import UserError
 from rl.learner.learner import LearnerConfig
 from rl.learner.lora import prepare_training
 from rl.learner.skipped_updates import SkippedUpdate, SkippedUpdates
-from rl.types import ModelOutputs, Sample
+from rl.types import ModelOutputs, PromptCompletion, Sample
 from rollouts.types import Group
 
 START_SECONDS = 600.0  # for the ranks to find room in the cluster
@@ -108,9 +108,9 @@ class LearnerGroup:
         """See `Learner.model_outputs`."""
         return self._call("model_outputs", list(groups), min_version)
 
-    def logprobs(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
         """See `Learner.logprobs`."""
-        return self._call("logprobs", list(samples))
+        return self._call("logprobs", list(completions))
 
     def update(self, samples: Sequence[Sample]) -> dict[str, float]:
         """See `Learner.update`."""

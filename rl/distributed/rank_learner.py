@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,14 +22,14 @@ from rl.distributed.fsdp import gather, gather_adapters, rebind, shard, shard_wh
 from rl.distributed.shard_batch import filler, shard_batch, share_of_images
 from rl.distributed.sharded_checkpoint import cut_model, cut_optimizer, read_shards, write_shards
 from rl.distributed.sharded_muon import ShardedMuonWithAdamW
-from rl.learner.batch import ImageSet
+from rl.learner.batch import ImageSet, Packable
 from rl.learner.forward import EncodedImages
 from rl.learner.learner import Learner, LearnerConfig
 from rl.learner.lora import save_adapters
 from rl.learner.optimizer import build_schedule
 from rl.learner.router_replay import RouterStatistics
 from rl.learner.skipped_updates import OnSkip, SkippedUpdate
-from rl.types import MicroBatch, Sample, StepBatch
+from rl.types import PackedRow, PromptCompletion, Sample, StepBatch
 
 T = TypeVar("T")
 _MAXIMA = ("logprob_gap_max",)  # statistics that are no sums
@@ -81,16 +81,17 @@ class RankLearner(Learner):
 
     # This rank's share
 
-    def _plan(self, samples: Sequence[Sample]) -> tuple[list[list[Sample]], ImageSet | None]:
+    def _plan(self, samples: Sequence[Packable]) -> tuple[list[list[Packable]], ImageSet | None]:
         """This rank's micro-batches, as many as any rank has; and its images, in as many parts as any rank's."""
         budget = self.config.micro_batch_tokens
         shares = shard_batch(samples, ranks=self.mesh.size(), budget=budget)
         own = shares[self.mesh.get_local_rank()]
         images = share_of_images(shares, self.mesh.get_local_rank(), budget=budget)
         if samples:
-            self._filler = filler(int(self._filler.token_ids[0]), samples[0].columns)
+            columns = samples[0].columns if isinstance(samples[0], Sample) else ()
+            self._filler = filler(int(self._filler.token_ids[0]), columns)
         missing = max(len(share) for share in shares) - len(own)
-        return own + [[self._filler]] * missing, images
+        return own + [[cast(Packable, self._filler)]] * missing, images
 
     def _add_gradient(
         self,
@@ -113,8 +114,8 @@ class RankLearner(Learner):
         total = {n: (max if n in _MAXIMA else sum)(own[n] for own, _ in every if n in own) for n in names}
         return total, RouterStatistics.total([own for _, own in every])
 
-    def _in_order(self, samples: Sequence[Sample], found: Mapping[int, T]) -> list[T]:
-        own = {i: found[id(sample)] for i, sample in enumerate(samples) if id(sample) in found}
+    def _in_order(self, samples: Sequence[PromptCompletion], found: Mapping[str, T]) -> list[T]:
+        own = {i: found[sample.id] for i, sample in enumerate(samples) if sample.id in found}
         merged = {i: value for part in self._exchange(own) for i, value in part.items()}
         return [merged[i] for i in range(len(samples))]
 
@@ -125,9 +126,9 @@ class RankLearner(Learner):
         return every
 
     def _head(
-        self, model: KimiVLForConditionalGeneration, hidden: torch.Tensor, micro: MicroBatch
+        self, model: KimiVLForConditionalGeneration, hidden: torch.Tensor, row: PackedRow
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        targets = micro.targets.to(hidden.device)
+        targets = row.targets.to(hidden.device)
         return sharded_logprobs(model, hidden, targets, temperature=self.config.temperature, barred=self._barred)
 
     def _skipped(self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]) -> SkippedUpdate:

@@ -16,18 +16,17 @@ import numpy as np
 import torch
 
 from rewards.types import Task
-from rl.learner.batch import ImageSet, collect_images, image_parts, images_of, split_by_tokens
-from rl.types import Sample
+from rl.learner.batch import ImageSet, Packable, collect_images, image_parts, images_of, split_by_tokens
+from rl.types import PromptCompletion, Sample
 from rollouts.types import Prompt
 
-MicroBatches = list[list[Sample]]  # micro-batches
 _IMPOSSIBLE = np.float32(-1e4)  # a log-prob
 _NO_IMAGE = ImageSet(
     pixel_values=torch.zeros(0, 3, 14, 14), grids=torch.zeros(0, 2, dtype=torch.long), offsets={}, parts=()
 )
 
 
-def shard_batch(samples: Sequence[Sample], *, ranks: int, budget: int) -> list[MicroBatches]:
+def shard_batch(samples: Sequence[Packable], *, ranks: int, budget: int) -> list[list[list[Packable]]]:
     """The micro-batches of each rank, at most `budget` packed tokens each, the largest first.
 
     Ranks get about the same number of packed tokens: groups are dealt, longest first, each to the rank with the least.
@@ -36,7 +35,7 @@ def shard_batch(samples: Sequence[Sample], *, ranks: int, budget: int) -> list[M
     fair = -(-sum(_packed(group) for group in _groups(samples)) // ranks)
     pieces = [piece for group in _groups(samples) for piece in _cut(group, fair)]
     loads = [(0, rank) for rank in range(ranks)]
-    shares: list[list[Sample]] = [[] for _ in range(ranks)]
+    shares: list[list[Packable]] = [[] for _ in range(ranks)]
     for piece in sorted(pieces, key=_packed, reverse=True):
         load, rank = heapq.heappop(loads)
         shares[rank].extend(piece)
@@ -44,7 +43,9 @@ def shard_batch(samples: Sequence[Sample], *, ranks: int, budget: int) -> list[M
     return [sorted(split_by_tokens(share, budget=budget), key=_packed, reverse=True) for share in shares]
 
 
-def share_of_images(shares: Sequence[MicroBatches], rank: int, *, budget: int) -> ImageSet | None:
+def share_of_images(
+    shares: Sequence[Sequence[Sequence[PromptCompletion]]], rank: int, *, budget: int
+) -> ImageSet | None:
     """A rank's images, in as many parts as those of any rank: where it has fewer, or none, a grey image passes."""
     every = [[sample for part in share for sample in part] for share in shares]
     most = max(len(image_parts(images_of(samples).values(), budget=budget)) for samples in every)
@@ -62,6 +63,7 @@ def filler(token_id: int, columns: Iterable[str]) -> Sample:
     unlikely token that the reference finds likely overflows.
     """
     prompt = Prompt(
+        id="filler",
         task=Task(id="filler", source="filler", question="", answer=""),
         input_ids=np.array([token_id]),
         pixel_values=np.zeros((0, 3, 14, 14), np.float32),
@@ -69,6 +71,7 @@ def filler(token_id: int, columns: Iterable[str]) -> Sample:
     )
     nothing = np.zeros(1, np.float32)
     return Sample(
+        id="filler",
         prompt=prompt,
         token_ids=np.array([token_id]),
         old_logprobs=nothing,
@@ -77,23 +80,24 @@ def filler(token_id: int, columns: Iterable[str]) -> Sample:
     )
 
 
-def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:
-    groups: dict[int, list[Sample]] = defaultdict(list)
+def _groups(samples: Sequence[Packable]) -> list[list[Packable]]:
+    groups: dict[str, list[Packable]] = defaultdict(list)
     for sample in samples:
-        groups[id(sample.prompt)].append(sample)
+        groups[sample.prompt.id].append(sample)
     return list(groups.values())
 
 
-def _packed(samples: Sequence[Sample]) -> int:
+def _packed(samples: Sequence[PromptCompletion]) -> int:
     """Tokens of the packed row: each prompt once, each response without its last token."""
-    prompts = {id(s.prompt): len(s.prompt.input_ids) for s in samples}
+    prompts = {s.prompt.id: len(s.prompt.input_ids) for s in samples}
     return sum(prompts.values()) + sum(len(s.token_ids) - 1 for s in samples)
 
 
-def _cut(group: list[Sample], fair: int) -> MicroBatches:
+def _cut(group: list[Packable], fair: int) -> list[list[Packable]]:
     """The group whole, or in as many parts of about equal size as it has fair shares."""
     count = min(len(group), -(-_packed(group) // fair))
-    loads, parts = [0] * count, [[] for _ in range(count)]
+    loads = [0] * count
+    parts: list[list[Packable]] = [[] for _ in range(count)]
     for sample in sorted(group, key=len, reverse=True):
         least = loads.index(min(loads))
         parts[least].append(sample)

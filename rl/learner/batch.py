@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ import torch
 from kimi_vl.packing import Segment
 from rl.algorithms.loss_inputs import LossInputs
 from rl.learner.router_replay import place_experts
-from rl.types import Answer, MicroBatch, PackedRow, Sample, StepBatch
+from rl.types import MicroBatch, PackedRow, PromptCompletion, Sample, StepBatch
 from rollouts.types import Prompt
+
+Packable = TypeVar("Packable", bound=PromptCompletion)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,7 @@ class ImageSet:
 
     pixel_values: torch.Tensor  # [P, 3, 14, 14]
     grids: torch.Tensor  # [N, 2]
-    offsets: dict[int, torch.Tensor]  # id(prompt) -> rows of the features that fill its placeholders
+    offsets: dict[str, torch.Tensor]  # prompt id -> rows of the features that fill its placeholders
     parts: tuple[slice, ...]  # of the images: those that pass the tower together; an empty one keeps step with others
 
     def part(self, images: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,9 +36,9 @@ class ImageSet:
         return self.pixel_values[ends[images.start] : ends[images.stop]], self.grids[images]
 
 
-def images_of(answers: Sequence[Answer]) -> dict[int, Prompt]:
+def images_of(answers: Sequence[PromptCompletion]) -> dict[str, Prompt]:
     """The distinct prompts that have images, by id."""
-    return {id(a.prompt): a.prompt for a in answers if len(a.prompt.image_grid_hws)}
+    return {a.prompt.id: a.prompt for a in answers if len(a.prompt.image_grid_hws)}
 
 
 def image_parts(prompts: Iterable[Prompt], *, budget: int | None) -> tuple[slice, ...]:
@@ -52,7 +55,9 @@ def image_parts(prompts: Iterable[Prompt], *, budget: int | None) -> tuple[slice
     return tuple(parts)
 
 
-def collect_images(answers: Sequence[Answer], *, budget: int | None = None, merged: int = 4) -> ImageSet | None:
+def collect_images(
+    answers: Sequence[PromptCompletion], *, budget: int | None = None, merged: int = 4
+) -> ImageSet | None:
     """Gather each distinct prompt's patches once; None if no prompt has an image. `merged` patches make a token.
 
     `budget`: patches that pass the tower together where gradients are kept, see `rl.learner.forward.EncodedImages`.
@@ -75,9 +80,9 @@ def collect_images(answers: Sequence[Answer], *, budget: int | None = None, merg
 
 def deal(samples: Sequence[Sample], count: int, rng: np.random.Generator) -> list[list[Sample]]:
     """Deal whole groups into `count` minibatches in a seeded order; empty ones are left out."""
-    groups: dict[int, list[Sample]] = defaultdict(list)
+    groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
-        groups[id(sample.prompt)].append(sample)
+        groups[sample.prompt.id].append(sample)
     ordered = list(groups.values())
     order = rng.permutation(len(ordered)) if count > 1 else range(len(ordered))
     parts: list[list[Sample]] = [[] for _ in range(count)]
@@ -86,15 +91,15 @@ def deal(samples: Sequence[Sample], count: int, rng: np.random.Generator) -> lis
     return [part for part in parts if part]
 
 
-def split_by_tokens(samples: Sequence[Sample], *, budget: int) -> list[list[Sample]]:
+def split_by_tokens(samples: Sequence[Packable], *, budget: int) -> list[list[Packable]]:
     """Cut samples into parts of at most `budget` packed tokens (one sample at least), a prompt's samples together.
 
     A prompt counts once in a part; one whose samples do not fit into one part is repeated. Longest groups come first.
     """
-    groups: dict[int, list[Sample]] = defaultdict(list)
+    groups: dict[str, list[Packable]] = defaultdict(list)
     for sample in samples:
-        groups[id(sample.prompt)].append(sample)
-    parts: list[list[Sample]] = []
+        groups[sample.prompt.id].append(sample)
+    parts: list[list[Packable]] = []
     left = 0
     for group in sorted(groups.values(), key=lambda g: sum(map(len, g)), reverse=True):
         whole = len(group[0].prompt.input_ids) + sum(_inputs(s) for s in group)
@@ -109,7 +114,7 @@ def split_by_tokens(samples: Sequence[Sample], *, budget: int) -> list[list[Samp
     return parts
 
 
-def pack(answers: Sequence[Answer], images: ImageSet | None) -> PackedRow:
+def pack(answers: Sequence[PromptCompletion], images: ImageSet | None) -> PackedRow:
     """Put answers, those of one prompt next to each other, into one row: `[prompt][response][response]...`.
 
     A response's last token is predicted and predicts nothing, so the row leaves it out.
@@ -119,12 +124,12 @@ def pack(answers: Sequence[Answer], images: ImageSet | None) -> PackedRow:
     last: Prompt | None = None
     for answer in answers:
         prompt = answer.prompt
-        if prompt is not last:
+        if last is None or prompt.id != last.id:
             last, prompt_start = prompt, start
             ids.append(prompt.input_ids)
             segments.append(Segment(start=start, length=len(prompt.input_ids)))
             positions.append(np.arange(len(prompt.input_ids)))
-            rows += [images.offsets[id(prompt)]] if images and id(prompt) in images.offsets else []
+            rows += [images.offsets[prompt.id]] if images and prompt.id in images.offsets else []
             start += len(prompt.input_ids)
         before, length = len(prompt.input_ids), _inputs(answer)
         if length:
@@ -134,19 +139,21 @@ def pack(answers: Sequence[Answer], images: ImageSet | None) -> PackedRow:
         start += length
     learnt = torch.from_numpy(np.concatenate([a.trainable for a in answers]))
     lengths = torch.tensor([a.trainable_tokens for a in answers])
+    predictors = predictor_positions(answers)
     return PackedRow(
         input_ids=_flat(ids),
         position_ids=_flat(positions),
         segments=tuple(segments),
         feature_index=torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long),
-        predictors=_flat(predictor_positions(answers))[learnt],
+        predictors=_flat(predictors)[learnt],
         targets=_flat([a.token_ids for a in answers])[learnt],
         lengths=lengths,
         sequence_ids=torch.repeat_interleave(torch.arange(len(answers)), lengths),
+        experts=place_experts(answers, predictors, start),
     )
 
 
-def predictor_positions(answers: Sequence[Answer]) -> list[np.ndarray]:
+def predictor_positions(answers: Sequence[PromptCompletion]) -> list[np.ndarray]:
     """Where in the row of `pack` each answer's tokens are predicted, `[T]` an answer.
 
     The prompt's last token predicts the first response token; each response token predicts the next.
@@ -155,7 +162,7 @@ def predictor_positions(answers: Sequence[Answer]) -> list[np.ndarray]:
     start = last_of_prompt = 0
     prompt: Prompt | None = None
     for answer in answers:
-        if answer.prompt is not prompt:
+        if prompt is None or answer.prompt.id != prompt.id:
             prompt = answer.prompt
             start += len(prompt.input_ids)
             last_of_prompt = start - 1
@@ -173,7 +180,6 @@ def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> Micr
         advantages=torch.tensor([s.advantage for s in samples], dtype=torch.float32),
         sft_mask=torch.tensor([s.sft_mask for s in samples]),
         columns={name: _flat([s.columns[name][s.trainable] for s in samples]) for name in samples[0].columns},
-        experts=place_experts(samples, predictor_positions(samples), len(row.input_ids)),
     )
 
 
@@ -199,7 +205,7 @@ def loss_inputs(
     )
 
 
-def _inputs(answer: Answer) -> int:
+def _inputs(answer: PromptCompletion) -> int:
     """Response tokens that the model reads: all but the last."""
     return len(answer.token_ids) - 1
 

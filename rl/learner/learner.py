@@ -18,7 +18,16 @@ from kimi_vl import KimiVLForConditionalGeneration
 from kimi_vl.packing import use_packed_attention
 from rl.algorithms.policy_loss import LossOutput, policy_loss
 from rl.checkpoint import random_state
-from rl.learner.batch import ImageSet, collect_images, deal, loss_inputs, make_micro_batch, split_by_tokens
+from rl.learner.batch import (
+    ImageSet,
+    Packable,
+    collect_images,
+    deal,
+    loss_inputs,
+    make_micro_batch,
+    pack,
+    split_by_tokens,
+)
 from rl.learner.forward import EncodedImages, encode, response_hidden
 from rl.learner.logprobs import token_logprobs
 from rl.learner.lora import merged_state, merged_weights, save_adapters
@@ -26,7 +35,7 @@ from rl.learner.optimizer import advance, build_optimizer, build_schedule, clip_
 from rl.learner.reference_model import Companions
 from rl.learner.router_replay import RouterStatistics, balance_term, routing_of
 from rl.learner.skipped_updates import OnSkip, SkippedUpdate, SpikeGuard
-from rl.types import MicroBatch, ModelOutputs, Sample, StepBatch
+from rl.types import MicroBatch, ModelOutputs, PackedRow, PromptCompletion, Sample, StepBatch
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.types import Group
 
@@ -114,28 +123,28 @@ class Learner:
         notes = (next(found).spread(mask) if mask.any() else ModelOutputs() for mask in masks)
         return [[next(notes) for _ in group.rollouts] for group in groups]
 
-    def _plan(self, samples: Sequence[Sample]) -> tuple[list[list[Sample]], ImageSet | None]:
+    def _plan(self, samples: Sequence[Packable]) -> tuple[list[list[Packable]], ImageSet | None]:
         """The micro-batches that this process runs of some samples, and their images."""
         budget = self.config.micro_batch_tokens
         return split_by_tokens(samples, budget=budget), collect_images(samples, budget=budget)
 
-    def _in_order(self, samples: Sequence[Sample], found: Mapping[int, T]) -> list[T]:
-        """What was found for each sample, by `id(sample)`, as a list."""
-        return [found[id(sample)] for sample in samples]
+    def _in_order(self, samples: Sequence[PromptCompletion], found: Mapping[str, T]) -> list[T]:
+        """What was found for each sample, by its id, as a list."""
+        return [found[sample.id] for sample in samples]
 
     @torch.no_grad()
-    def logprobs(self, samples: Sequence[Sample]) -> list[np.ndarray]:
-        """The current policy's log-probs, float32, of each sample's learnt tokens; nothing is changed."""
-        parts, images = self._plan(samples)
+    def logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
+        """The current policy's log-probs of each completion's trainable tokens, float32; nothing is changed."""
+        parts, images = self._plan(completions)
         features = encode(self.model, images)
-        found: dict[int, np.ndarray] = {}
+        found: dict[str, np.ndarray] = {}
         for part in parts:
-            micro = make_micro_batch(part, images)
-            routing = routing_of(micro, self.model.device)
-            values, _ = self._head(self.model, response_hidden(self.model, micro, features, routing=routing), micro)
-            pieces = np.split(values.float().cpu().numpy(), np.cumsum(micro.lengths.numpy())[:-1])
-            found |= {id(sample): piece for sample, piece in zip(part, pieces, strict=True)}
-        return self._in_order(samples, found)
+            row = pack(part, images)
+            routing = routing_of(row, self.model.device)
+            values, _ = self._head(self.model, response_hidden(self.model, row, features, routing=routing), row)
+            pieces = np.split(values.float().cpu().numpy(), np.cumsum(row.lengths.numpy())[:-1])
+            found |= {completion.id: piece for completion, piece in zip(part, pieces, strict=True)}
+        return self._in_order(completions, found)
 
     def update(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One iteration over `samples`: epochs x minibatches optimizer steps. Returns metrics by name.
@@ -254,13 +263,13 @@ class Learner:
         )
 
     def _head(
-        self, model: KimiVLForConditionalGeneration, hidden: torch.Tensor, micro: MicroBatch
+        self, model: KimiVLForConditionalGeneration, hidden: torch.Tensor, row: PackedRow
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probs and entropies `[N]` of the response tokens from a model's hidden states."""
         return token_logprobs(
             hidden,
             model.lm_head.weight,
-            micro.targets.to(model.device),
+            row.targets.to(model.device),
             temperature=self.config.temperature,
             barred=self._barred,
         )
@@ -320,18 +329,19 @@ def numpy_weights(model: nn.Module) -> dict[str, np.ndarray]:
 
 def _without_advantages(groups: Sequence[Group], min_version: int) -> tuple[list[np.ndarray], list[Sample]]:
     """Which tokens of every member are learnt from, and samples of those members that have any."""
-    completions = [(group.prompt, m.rollout.completion) for group in groups for m in group.rollouts]
-    masks = [completion.mask_from(min_version) for _, completion in completions]
+    rollouts = [m.rollout for group in groups for m in group.rollouts]
+    masks = [rollout.completion.mask_from(min_version) for rollout in rollouts]
     samples = [
         Sample(
-            prompt=prompt,
-            token_ids=c.token_ids,
+            id=rollout.id,
+            prompt=rollout.prompt,
+            token_ids=rollout.completion.token_ids,
             mask=None if mask.all() else mask,
-            old_logprobs=c.policy_logprobs,
+            old_logprobs=rollout.completion.policy_logprobs,
             advantage=0.0,
-            experts=c.routed_experts,
+            experts=rollout.completion.routed_experts,
         )
-        for (prompt, c), mask in zip(completions, masks, strict=True)
+        for rollout, mask in zip(rollouts, masks, strict=True)
         if mask.any()
     ]
     return masks, samples

@@ -57,23 +57,23 @@ class Companions:
         samples: Sequence[Sample],
         plan: tuple[list[list[Sample]], ImageSet | None],
         logprobs_of: LogprobsOf,
-    ) -> dict[int, ModelOutputs]:
-        """What the recipe asks of each response before its advantages are known, by `id(sample)`.
+    ) -> dict[str, ModelOutputs]:
+        """What the recipe asks of each response before its advantages are known, by its id.
 
         `plan` are the micro-batches that hold the samples, and their images; `logprobs_of(model, hidden, micro)` the
         log-probs `[N]` of the response tokens under a model's head.
         """
         parts, images = plan
         if not (parts and (self._asks_policy or self.reference or self.critic)):
-            return {id(sample): ModelOutputs() for sample in samples}
+            return {sample.id: ModelOutputs() for sample in samples}
         towers = _Towers(policy, self.reference, self.critic, images, asks_policy=self._asks_policy)
-        found: dict[int, ModelOutputs] = {}
+        found: dict[str, ModelOutputs] = {}
         for part in parts:
             micro = make_micro_batch(part, images)
             columns = towers.read(micro, logprobs_of)
             pieces = {name: np.split(c, np.cumsum(micro.lengths.numpy())[:-1]) for name, c in columns.items()}
             for row, sample in enumerate(part):
-                found[id(sample)] = ModelOutputs(**{name: piece[row] for name, piece in pieces.items()})
+                found[sample.id] = ModelOutputs(**{name: piece[row] for name, piece in pieces.items()})
         return found
 
     @property

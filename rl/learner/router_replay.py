@@ -13,7 +13,7 @@ from kimi_vl.routing_kimi_vl import Routing
 from rl.algorithms.expert_balance import sequence_balance
 from rl.algorithms.loss_inputs import LossOutput
 from rl.errors import UserError
-from rl.types import MicroBatch, Sample
+from rl.types import MicroBatch, PackedRow, PromptCompletion
 from rollouts.types import Completion
 
 
@@ -28,7 +28,7 @@ def recorded_experts(completion: Completion) -> np.ndarray:
     return completion.routed_experts
 
 
-def place_experts(samples: Sequence[Sample], where: Sequence[np.ndarray], tokens: int) -> torch.Tensor | None:
+def place_experts(samples: Sequence[PromptCompletion], where: Sequence[np.ndarray], tokens: int) -> torch.Tensor | None:
     """`[P, M, k]` int64: each packed token's recorded experts, -1 where there are none; None if no sample has any.
 
     `where` are the positions `[T]` that predict each sample's tokens.
@@ -46,9 +46,9 @@ def place_experts(samples: Sequence[Sample], where: Sequence[np.ndarray], tokens
     return torch.from_numpy(placed)
 
 
-def routing_of(micro: MicroBatch, device: torch.device, *, keep_scores: bool = False) -> Routing:
-    """What the policy's routers are told for a micro-batch."""
-    replay = None if micro.experts is None else micro.experts.to(device)
+def routing_of(row: PackedRow, device: torch.device, *, keep_scores: bool = False) -> Routing:
+    """What the policy's routers are told for a packed row."""
+    replay = None if row.experts is None else row.experts.to(device)
     return Routing(replay=replay, keep_scores=keep_scores)
 
 

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +30,7 @@ from rl.learner.batch import collect_images, pack
 from rl.learner.forward import encode, response_hidden
 from rl.learner.logprobs import token_logprobs
 from rl.learner.optimizer import build_optimizer, build_schedule
-from rl.types import Answer, PackedRow
+from rl.types import PackedRow, PromptCompletion
 from rollouts.tasks.mixture import TaskMixture
 from rollouts.tasks.prompts import PromptRenderer
 
@@ -60,9 +61,14 @@ class AnswerCollator:
         """
         answers = []
         for row in rows:
+            example = str(row["example"])
             rendered, skipped = self._renderer.render_all([self._tasks[row["example"]]])
             self.skipped.update(skipped)
-            answers += [Answer(prompt=prompt, token_ids=np.array(row["input_ids"])) for prompt in rendered]
+            tokens = np.array(row["input_ids"])
+            answers += [
+                PromptCompletion(id=example, prompt=replace(prompt, id=example), token_ids=tokens)
+                for prompt in rendered
+            ]
         self._rendered += len(answers)
         if not answers:
             self._stop_if_hopeless()

@@ -163,7 +163,10 @@ class AsyncSource:
             self._dropped["aborted"] += sum(len(c.token_ids) for c in completions)
             return
         prompt = ticket.request.prompt
-        rollouts = [Rollout(prompt=prompt, completion=c, text=self.decode(c.token_ids)) for c in completions]
+        rollouts = [
+            Rollout(prompt=prompt, index=i, completion=c, text=self.decode(c.token_ids))
+            for i, c in enumerate(completions)
+        ]
         scores = self.scorer.submit([r.text for r in rollouts], prompt.task) if rollouts else []
         self._answered[key] = FinishedGroup(ticket=ticket, rollouts=tuple(rollouts), scores=tuple(scores))
 
@@ -262,7 +265,9 @@ def _restored(ticket: PendingGroup, answers: Sequence[tuple[Completion, str, Sco
     prompt = ticket.request.prompt
     return FinishedGroup(
         ticket=ticket,
-        rollouts=tuple(Rollout(prompt=prompt, completion=c, text=text) for c, text, _ in answers),
+        rollouts=tuple(
+            Rollout(prompt=prompt, index=i, completion=c, text=text) for i, (c, text, _) in enumerate(answers)
+        ),
         scores=tuple(_done(score) for _, _, score in answers),
     )
 

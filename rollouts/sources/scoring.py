@@ -37,7 +37,7 @@ def score_completions(
 ) -> list[list[ScoredRollout]]:
     """The answers of each request as scored rollouts, in order."""
     groups = [
-        [Rollout(prompt=r.prompt, completion=completion, text=decode(completion.token_ids)) for completion in group]
+        [Rollout(prompt=r.prompt, index=i, completion=c, text=decode(c.token_ids)) for i, c in enumerate(group)]
         for r, group in zip(requests, answers, strict=True)
     ]
     rollouts = [r for group in groups for r in group]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from configs.rl import RLConfig
@@ -68,6 +68,7 @@ class SyncSource:
             prompts, left_out = self.renderer.render_all(tasks)
             skipped.update(left_out)
             own = seed if not asked else request_seed(seed, REFILL + asked)
+            prompts = [replace(p, id=f"{step + 1}.{asked + i}") for i, p in enumerate(prompts)]
             asked += len(prompts)
             requests, answers = self._ask(make_requests(prompts, n=self.config.samples_per_prompt, seed=own), step)
             rollouts = score_completions(self.decode, self.scorer, requests, answers)

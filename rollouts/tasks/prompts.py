@@ -45,7 +45,7 @@ class PromptRenderer:
         self.processor, self.max_prompt_tokens = processor, max_prompt_tokens
 
     def render(self, task: Task) -> Prompt:
-        """Return the prompt with the assistant's turn opened.
+        """Return the prompt with the assistant's turn opened. Its id is the task's.
 
         Raises PromptTooLong, BadImage (from `rollouts.tasks.images`), or BadPrompt for a question that holds the image
         placeholder.
@@ -67,6 +67,7 @@ class PromptRenderer:
                 f"task {task.id}: {len(input_ids)} tokens",
             )
         return Prompt(
+            id=task.id,
             task=task,
             input_ids=input_ids,
             pixel_values=np.asarray(encoded["pixel_values"], np.float32) if images else _NO_PATCHES,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.distributed as dist
-from rl_helpers import barred_ids, build_model, make_prompt, make_samples
+from rl_helpers import barred_ids, build_model, make_prompt, make_samples, new_id
 from torch.distributed.device_mesh import init_device_mesh
 
 from configs.algorithms import LossConfig
@@ -144,6 +144,7 @@ def single(rng, model):
 def sample(rng, prompt, length):
     """A response of made-up tokens."""
     return Sample(
+        id=new_id(),
         prompt=prompt,
         token_ids=rng.integers(0, 40, length),
         old_logprobs=(-np.log(40) + 0.3 * rng.normal(size=length)).astype(np.float32),

@@ -24,7 +24,11 @@ def prompt(rng, model):
         id="t/1", source="sums", question="1+1?", answer="2", images=(PNG, PNG), choices=("1", "2"), difficulty=0.5
     )
     return Prompt(
-        task=task, input_ids=made.input_ids, pixel_values=made.pixel_values, image_grid_hws=made.image_grid_hws
+        id="1.0",
+        task=task,
+        input_ids=made.input_ids,
+        pixel_values=made.pixel_values,
+        image_grid_hws=made.image_grid_hws,
     )
 
 
@@ -43,7 +47,15 @@ def step(prompt):
     better = [ScoredRollout(rollout=m.rollout, score=make_scored(prompt, 7.0).score) for m in groups[0].rollouts]
     groups = [Group(prompt=prompt, rollouts=tuple(better), dropped=1), groups[1]]
     first = scored[0][0].rollout.completion
-    samples = [Sample(prompt=prompt, token_ids=first.token_ids, old_logprobs=first.policy_logprobs, advantage=0.25)]
+    samples = [
+        Sample(
+            id=scored[0][0].rollout.id,
+            prompt=prompt,
+            token_ids=first.token_ids,
+            old_logprobs=first.policy_logprobs,
+            advantage=0.25,
+        )
+    ]
     return scored, groups, samples
 
 
@@ -130,9 +142,11 @@ def test_inserted_tokens_and_routes_are_told(tmp_path, prompt, dtype):
         routed_experts=routes,
     )
     other = make_scored(prompt, 0.0)
-    rollout = Rollout(prompt=prompt, completion=completion, text="")
+    rollout = Rollout(prompt=prompt, index=0, completion=completion, text="")
     mask = completion.mask_from(4)
-    sample = Sample(prompt=prompt, token_ids=completion.token_ids, old_logprobs=values, advantage=1.0, mask=mask)
+    sample = Sample(
+        id=rollout.id, prompt=prompt, token_ids=completion.token_ids, old_logprobs=values, advantage=1.0, mask=mask
+    )
     RolloutLog(tmp_path).write(1, [[ScoredRollout(rollout=rollout, score=other.score), other]], [], [sample])
     row, without = read_rollouts(tmp_path)
     assert row["sampled"] == [True, True, False, True]

@@ -15,6 +15,7 @@ from rollouts.types import Segment
 def learn(*members):
     return [
         Sample(
+            id=m.rollout.id,
             prompt=m.rollout.prompt,
             token_ids=m.rollout.completion.token_ids,
             old_logprobs=m.rollout.completion.policy_logprobs,

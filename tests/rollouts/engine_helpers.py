@@ -49,6 +49,7 @@ def build_prompt(rng, config, *, text, grids=()):
     ids = np.concatenate([words[: text // 2], *images, words[text // 2 :]]).astype(np.int64)
     patches = sum(h * w for h, w in grids)
     return Prompt(
+        id=f"t{text}",
         task=Task(id=f"t{text}", source="made", question="?", answer="1"),
         input_ids=ids,
         pixel_values=rng.uniform(-1, 1, (patches, 3, 14, 14)).astype(np.float32),

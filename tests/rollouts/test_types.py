@@ -13,6 +13,7 @@ TASK = Task(id="t/1", source="made", question="?", answer="1")
 
 def prompt(patches=4, grids=((2, 2),)):
     return Prompt(
+        id=TASK.id,
         task=TASK,
         input_ids=np.arange(3),
         pixel_values=np.zeros((patches, 3, 14, 14), np.float32),
@@ -66,6 +67,6 @@ def test_types_are_frozen():
 def test_a_group_reads_its_rewards_in_order():
     def member(reward):
         score = Score(verdict=Verdict(kind=VerdictKind.WRONG, score=0.0), reward=reward)
-        return ScoredRollout(rollout=Rollout(prompt=prompt(), completion=completion(), text=""), score=score)
+        return ScoredRollout(rollout=Rollout(prompt=prompt(), index=0, completion=completion(), text=""), score=score)
 
     assert Group(prompt=prompt(), rollouts=(member(0.5), member(0.0), member(-1.0))).rewards == [0.5, 0.0, -1.0]

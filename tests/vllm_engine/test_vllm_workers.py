@@ -14,7 +14,7 @@ from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
 from rl.learner.learner import Learner, LearnerConfig, numpy_weights
-from rl.types import Sample
+from rl.types import PromptCompletion
 from rl.weight_sync import ParityError, WeightSync
 from rollouts.engines.build import EngineSpec
 from rollouts.workers.actor import WorkerError, start_ray
@@ -85,7 +85,7 @@ def test_new_weights_in_bfloat16(cluster, checkpoint, ids, prompts):
         pairs = [(p, c) for p, group in zip(prompts, found, strict=True) for c in group]
         assert {s.version for _, c in pairs for s in c.segments} == {version}
         ours = learner.logprobs(
-            [Sample(prompt=p, token_ids=c.token_ids, old_logprobs=c.policy_logprobs, advantage=0.0) for p, c in pairs]
+            [PromptCompletion(id=str(i), prompt=p, token_ids=c.token_ids) for i, (p, c) in enumerate(pairs)]
         )
         return np.median(np.abs(np.concatenate(ours) - np.concatenate([c.policy_logprobs for _, c in pairs])))
 

@@ -45,6 +45,7 @@ def build_prompt(rng, config, *, grids=(), text=14, name="made"):
     words = rng.integers(0, config.text_config.bos_token_id, text)
     images = [np.array([config.media_placeholder_token_id] * (h * w // 4)) for h, w in grids]
     return Prompt(
+        id=f"{name}/{len(grids)}",
         task=Task(id=f"{name}/{len(grids)}", source="made", question="?", answer="1"),
         input_ids=np.concatenate([words[: text // 2], *images, words[text // 2 :]]).astype(np.int64),
         pixel_values=rng.uniform(-1, 1, (sum(h * w for h, w in grids), 3, 14, 14)).astype(np.float32),

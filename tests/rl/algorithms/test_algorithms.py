@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_scored
+from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_scored, new_id
 
 from configs.algorithms import ALGORITHMS, CorrectionConfig, CriticConfig, KLConfig, LossConfig
 from configs.optimizer import OptimizerConfig
@@ -50,7 +50,9 @@ def scored(prompt, completion):
     reward = float(np.mean(completion.token_ids % 2 == 0))
     kind = VerdictKind.CORRECT if reward > 0.5 else VerdictKind.WRONG
     score = Score(verdict=Verdict(kind=kind, score=reward), reward=reward, parts={})
-    return ScoredRollout(rollout=Rollout(prompt=prompt, completion=completion, text=""), score=score)
+    return ScoredRollout(
+        rollout=Rollout(prompt=prompt, index=int(new_id()), completion=completion, text=""), score=score
+    )
 
 
 def samples_of(learner, groups, loss):
@@ -212,7 +214,7 @@ def test_the_critic_learns_what_answers_earn(rng, backbone, rate, least):
             segments=completion.segments,
         )
         return ScoredRollout(
-            rollout=Rollout(prompt=prompt, completion=changed, text=""),
+            rollout=Rollout(prompt=prompt, index=int(new_id()), completion=changed, text=""),
             score=rollout.score,
         )
 

@@ -13,6 +13,7 @@ from rollouts.types import Completion, Prompt, Rollout, ScoredRollout, Segment
 
 def scored(task, text, kind, reward):
     prompt = Prompt(
+        id=task.id,
         task=task,
         input_ids=np.arange(3),
         pixel_values=np.zeros((0, 3, 14, 14), np.float32),
@@ -27,7 +28,7 @@ def scored(task, text, kind, reward):
         segments=(Segment(start=0, stop=2, version=0),),
     )
     score = Score(verdict=Verdict(kind=kind, score=float(kind == "correct")), reward=reward)
-    return ScoredRollout(rollout=Rollout(prompt=prompt, completion=completion, text=text), score=score)
+    return ScoredRollout(rollout=Rollout(prompt=prompt, index=0, completion=completion, text=text), score=score)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rl_helpers import new_id
 
 from rewards.types import Task
 from rl.algorithms.loss_terms import kl_estimate
@@ -17,13 +18,20 @@ from rollouts.types import Prompt
 
 def group(prompt_tokens, lengths):
     prompt = Prompt(
+        id=new_id(),
         task=Task(id="t", source="s", question="?", answer="1"),
         input_ids=np.zeros(prompt_tokens, np.int64),
         pixel_values=np.zeros((0, 3, 14, 14), np.float32),
         image_grid_hws=np.zeros((0, 2), np.int64),
     )
     return [
-        Sample(prompt=prompt, token_ids=np.zeros(n, np.int64), old_logprobs=np.zeros(n, np.float32), advantage=1.0)
+        Sample(
+            id=new_id(),
+            prompt=prompt,
+            token_ids=np.zeros(n, np.int64),
+            old_logprobs=np.zeros(n, np.float32),
+            advantage=1.0,
+        )
         for n in lengths
     ]
 

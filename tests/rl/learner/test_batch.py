@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from rl_helpers import make_prompt, make_samples
+from rl_helpers import make_prompt, make_samples, new_id
 
 from rl.learner.batch import collect_images, make_micro_batch, split_by_tokens
 from rl.types import Sample, StepBatch
@@ -84,7 +84,9 @@ def test_features_follow_the_placeholders(rng, model):
 
 def test_a_step_without_images(rng, model):
     prompt = make_prompt(rng, model, text=5)
-    sample = Sample(prompt=prompt, token_ids=np.array([1]), old_logprobs=np.zeros(1, np.float32), advantage=1.0)
+    sample = Sample(
+        id=new_id(), prompt=prompt, token_ids=np.array([1]), old_logprobs=np.zeros(1, np.float32), advantage=1.0
+    )
     assert collect_images([sample]) is None
     assert len(make_micro_batch([sample], None).feature_index) == 0
 
@@ -99,6 +101,7 @@ def test_denominators_are_of_the_whole_step(rng, model):
 def test_a_sample_that_cannot_be_learnt_from_is_refused(rng, model, tokens, logprobs, message):
     with pytest.raises(ValueError, match=message):
         Sample(
+            id=new_id(),
             prompt=make_prompt(rng, model),
             token_ids=np.arange(tokens),
             old_logprobs=np.zeros(logprobs, np.float32),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples
+from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples, new_id
 
 from configs.algorithms import LossConfig
 from configs.model import ModelConfig
@@ -112,6 +112,7 @@ def test_padding_changes_nothing(rng, model):
     loss = LOSSES[0]
     alone, _ = gradient(samples, loss=loss, micro_batch_tokens=10_000)
     long = Sample(
+        id=new_id(),
         prompt=make_prompt(rng, model, text=150),
         token_ids=rng.integers(0, 40, 30),
         old_logprobs=np.full(30, -3.0, np.float32),
@@ -154,7 +155,9 @@ def test_images_above_the_budget_pass_in_parts_and_keep_no_activations(rng, free
 
 def test_a_step_of_text_alone_learns_and_leaves_the_tower(rng, model):
     prompt = make_prompt(rng, model, text=6)
-    sample = Sample(prompt=prompt, token_ids=np.array([1, 2]), old_logprobs=np.zeros(2, np.float32), advantage=1.0)
+    sample = Sample(
+        id=new_id(), prompt=prompt, token_ids=np.array([1, 2]), old_logprobs=np.zeros(2, np.float32), advantage=1.0
+    )
     before = copy.deepcopy(model.state_dict())
     make_learner(model).update([sample])
     moved = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
@@ -169,7 +172,7 @@ def test_logprobs_are_the_engines(rng, model):
     requests = [Request(prompt=p, n=4, seed=i) for i, p in enumerate(prompts)]
     groups = engine.generate(requests, SamplingConfig(max_new_tokens=24, temperature=0.7, top_k=12))
     samples = [
-        Sample(prompt=p, token_ids=c.token_ids, old_logprobs=c.policy_logprobs, advantage=1.0)
+        Sample(id=new_id(), prompt=p, token_ids=c.token_ids, old_logprobs=c.policy_logprobs, advantage=1.0)
         for p, group in zip(prompts, groups, strict=True)
         for c in group
     ]
@@ -185,13 +188,14 @@ def test_metrics_by_hand(rng, model):
     prompt = make_prompt(rng, model, text=5)
     responses = [rng.integers(0, 40, 3), rng.integers(0, 40, 5)]
     probe = [
-        Sample(prompt=prompt, token_ids=t, old_logprobs=np.zeros(len(t), np.float32), advantage=0.0) for t in responses
+        Sample(id=new_id(), prompt=prompt, token_ids=t, old_logprobs=np.zeros(len(t), np.float32), advantage=0.0)
+        for t in responses
     ]
     learner = make_learner(model)
     new, entropy = logprobs(learner, probe)
     new = new.detach().numpy()
     samples = [
-        Sample(prompt=prompt, token_ids=t, old_logprobs=old - 0.5, advantage=a)
+        Sample(id=new_id(), prompt=prompt, token_ids=t, old_logprobs=old - 0.5, advantage=a)
         for t, old, a in zip(responses, (new[:3], new[3:]), (1.0, -1.0), strict=True)
     ]
     metrics = learner.update(samples)
@@ -219,14 +223,14 @@ def test_an_update_makes_good_answers_likelier(rng, model):
     learner = make_learner(model, optimizer=OptimizerConfig(learning_rate=1e-3))
 
     def score(tokens):
-        s = Sample(prompt=prompt, token_ids=tokens, old_logprobs=np.zeros(4, np.float32), advantage=0.0)
+        s = Sample(id=new_id(), prompt=prompt, token_ids=tokens, old_logprobs=np.zeros(4, np.float32), advantage=0.0)
         with torch.no_grad():
             return logprobs(learner, [s])[0].numpy()
 
     before = score(good).sum(), score(bad).sum()
     learner.update(
         [
-            Sample(prompt=prompt, token_ids=tokens, old_logprobs=score(tokens), advantage=a)
+            Sample(id=new_id(), prompt=prompt, token_ids=tokens, old_logprobs=score(tokens), advantage=a)
             for tokens, a in ((good, 1.0), (bad, -1.0))
         ]
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples
+from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples, new_id
 
 from configs.algorithms import CriticConfig, KLConfig, LossConfig
 from configs.model import LoraConfig, ModelConfig
@@ -77,7 +77,9 @@ def test_only_adapters_learn_and_the_engine_gets_them_merged(rng, optimizer):
     prompt = make_prompt(rng, model, text=5, grids=((2, 4),))
     [group] = engine.generate([Request(prompt=prompt, n=4, seed=0)], SamplingConfig(max_new_tokens=12))
     again = [
-        type(samples[0])(prompt=prompt, token_ids=c.token_ids, old_logprobs=c.policy_logprobs, advantage=1.0)
+        type(samples[0])(
+            id=new_id(), prompt=prompt, token_ids=c.token_ids, old_logprobs=c.policy_logprobs, advantage=1.0
+        )
         for c in group
     ]
     assert make_learner(model, temperature=1.0).update(again)["logprob_gap_max"] < 1e-4

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples, make_scored
+from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples, make_scored, new_id
 
 from configs.algorithms import KLConfig, LossConfig
 from configs.rl import RLConfig
@@ -58,6 +58,7 @@ def by_hand(rng, model):
     prompt = make_prompt(rng, model)
     return [
         Sample(
+            id=new_id(),
             prompt=prompt,
             token_ids=np.arange(5),
             old_logprobs=np.full(5, -1.0, np.float32),
@@ -66,6 +67,7 @@ def by_hand(rng, model):
             sft_mask=True,
         ),
         Sample(
+            id=new_id(),
             prompt=prompt,
             token_ids=np.arange(2),
             old_logprobs=np.full(2, -1.0, np.float32),
@@ -179,9 +181,11 @@ def test_a_masked_beginning_is_a_longer_prompt(rng, model):
     """The property behind it: masked tokens are read as if the prompt had said them."""
     prompt = make_prompt(rng, model, text=5)
     tokens, old = rng.integers(0, 40, 9), np.full(9, -3.0, np.float32)
-    sample = Sample(prompt=prompt, token_ids=tokens, old_logprobs=old, advantage=0.7, mask=np.arange(9) >= 4)
-    longer = replace(prompt, input_ids=np.concatenate([prompt.input_ids, tokens[:4]]))
-    other = Sample(prompt=longer, token_ids=tokens[4:], old_logprobs=old[4:], advantage=0.7)
+    sample = Sample(
+        id=new_id(), prompt=prompt, token_ids=tokens, old_logprobs=old, advantage=0.7, mask=np.arange(9) >= 4
+    )
+    longer = replace(prompt, id=new_id(), input_ids=np.concatenate([prompt.input_ids, tokens[:4]]))
+    other = Sample(id=new_id(), prompt=longer, token_ids=tokens[4:], old_logprobs=old[4:], advantage=0.7)
     for algorithm in ALGORITHMS:
         loss = LossConfig(algorithm=algorithm)
         assert distance(gradient([sample], loss=loss)[0], gradient([other], loss=loss)[0]) < 1e-5
@@ -206,7 +210,9 @@ def rollout(prompt, reward, segments, *, finish="stop"):
     )
     kind = VerdictKind.CORRECT if reward else VerdictKind.WRONG
     score = make_scored(prompt, reward, kind=kind).score
-    return ScoredRollout(rollout=Rollout(prompt=prompt, completion=completion, text=""), score=score)
+    return ScoredRollout(
+        rollout=Rollout(prompt=prompt, index=int(new_id()), completion=completion, text=""), score=score
+    )
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rl_helpers import barred_ids, make_learner, make_prompt, make_samples
+from rl_helpers import barred_ids, make_learner, make_prompt, make_samples, new_id
 
 from configs.rl import RLConfig, SamplingConfig
 from kimi_vl import TinySizes
@@ -59,6 +59,7 @@ def rollouts(model, rng, *, record=True, groups=6, n=4):
 def as_samples(prompts, completions, *, replayed):
     return [
         Sample(
+            id=new_id(),
             prompt=p,
             token_ids=c.token_ids,
             old_logprobs=c.policy_logprobs,
@@ -107,7 +108,12 @@ def test_experts_stand_beside_the_inputs_that_predict(rng, model):
     routes[0][1] = 255  # not recorded: an inserted token
     samples = [
         Sample(
-            prompt=p, token_ids=np.arange(len(r)), old_logprobs=np.zeros(len(r), np.float32), advantage=0.0, experts=r
+            id=new_id(),
+            prompt=p,
+            token_ids=np.arange(len(r)),
+            old_logprobs=np.zeros(len(r), np.float32),
+            advantage=0.0,
+            experts=r,
         )
         for p, r in zip((first, first, second), routes, strict=True)
     ]
@@ -124,6 +130,7 @@ def test_experts_stand_beside_the_inputs_that_predict(rng, model):
 def test_experts_need_the_length_of_the_answer(rng, model):
     with pytest.raises(ValueError, match="3 tokens but experts of 2"):
         Sample(
+            id=new_id(),
             prompt=make_prompt(rng, model),
             token_ids=np.arange(3),
             old_logprobs=np.zeros(3, np.float32),
@@ -134,7 +141,10 @@ def test_experts_need_the_length_of_the_answer(rng, model):
 
 def group_of(prompt, completions):
     score = Score(verdict=Verdict(kind=VerdictKind.CORRECT, score=1.0), reward=1.0, parts={})
-    members = [ScoredRollout(rollout=Rollout(prompt=prompt, completion=c, text=""), score=score) for c in completions]
+    members = [
+        ScoredRollout(rollout=Rollout(prompt=prompt, index=i, completion=c, text=""), score=score)
+        for i, c in enumerate(completions)
+    ]
     return Group(prompt=prompt, rollouts=tuple(members))
 
 

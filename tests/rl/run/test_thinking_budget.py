@@ -60,9 +60,9 @@ def answers(rng, model):
     texts = [[1, 2, 2, 3, 4], [1, 2, 2, 2, 2, 3, 4], [6, 6, 6, 6, 6, 4], [1, 2, 2, 2, 2, 3, 5]]
     return [
         ScoredRollout(
-            rollout=Rollout(prompt=prompt, completion=completion(t), text=decode(t)), score=verdict(decode(t))
+            rollout=Rollout(prompt=prompt, index=i, completion=completion(t), text=decode(t)), score=verdict(decode(t))
         )
-        for t in texts
+        for i, t in enumerate(texts)
     ]
 
 

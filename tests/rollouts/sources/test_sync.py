@@ -20,7 +20,9 @@ class Renderer:
 
     def render_all(self, tasks):
         none = np.zeros((0, 3, 14, 14), np.float32), np.zeros((0, 2), np.int64)
-        prompts = [Prompt(task=t, input_ids=np.arange(2), pixel_values=none[0], image_grid_hws=none[1]) for t in tasks]
+        prompts = [
+            Prompt(id=t.id, task=t, input_ids=np.arange(2), pixel_values=none[0], image_grid_hws=none[1]) for t in tasks
+        ]
         kept = [p for p in prompts if p.task.answer != "13"]
         return kept, {"unlucky": 1} if len(kept) < len(prompts) else {}
 
