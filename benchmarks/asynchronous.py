@@ -40,8 +40,8 @@ from rl.step import Loop
 from rl.types import ModelOutputs
 from rl.weight_sync import WeightSync
 from rollouts.request_queue import RequestQueue
-from rollouts.sources.asynchronous import AsyncSource
-from rollouts.sources.sync import SyncSource
+from rollouts.sources.pipeline import RolloutPipeline
+from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import UniformSampler
 from rollouts.types import Completion, Prompt, Request, Segment
 from rollouts.workers.actor import EngineSpec, start_ray
@@ -176,25 +176,29 @@ class Plain:
 def simulated_side(pool: RolloutPool, config: RLConfig, *, update: float, folder: Path, seed: int) -> Figures:
     """Seconds per sample over all of a run's steps, filling and draining of the pipeline included."""
     learner: Any = SleepingLearner(update)
-    parts: dict[str, Any] = {
-        "sampler": UniformSampler(config.sampler, Numbered(), seed=seed, steps=config.steps),  # pyright: ignore
-        "renderer": Plain(),
-        "scorer": Scorer(config.rewards),
-        "decode": lambda ids: str(ids[0] % 2),
-        "seed": seed,
-    }
-    gatherer: Any = (
-        AsyncSource(config, config.asynchronous, pool=pool, **parts)
-        if config.asynchronous
-        else SyncSource(config=config, generate=pool.generate, **parts)
+    renderer: Any = Plain()
+    mixture: Any = Numbered()
+    pipeline = RolloutPipeline(
+        renderer=renderer,
+        generate=pool.generate,
+        decode=lambda ids: str(ids[0] % 2),
+        scorer=Scorer(config.rewards),
     )
+    source = WindowedSource(config, pipeline, pool, seed=seed)
     sync = WeightSync(pool=pool, learner=learner, prompts=[], sampling=config.sampling, threshold=0.0, say=print)
     loop = Loop(
-        config=config, gatherer=gatherer, pool=pool, learner=learner, log=RolloutLog(folder), sync=sync, seed=seed
+        config=config,
+        curriculum=UniformSampler(config.sampler, mixture, seed=seed, steps=config.steps),
+        source=source,
+        pool=pool,
+        learner=learner,
+        log=RolloutLog(folder),
+        sync=sync,
+        seed=seed,
     )
     sync.publish()
     began = time.perf_counter()
-    with closing(gatherer):
+    with closing(source):
         rows = [loop.step(step) for step in range(config.steps)]
     seconds = time.perf_counter() - began
     samples = sum(row["rollouts"] for row in rows)

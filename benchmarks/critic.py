@@ -30,7 +30,7 @@ from rl.samples import make_samples, sample_metrics
 from rollouts.engines.stop_tokens import stop_and_barred_ids
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.group_building import make_groups
-from rollouts.sources.scoring import sample_and_score
+from rollouts.sources.pipeline import RolloutPipeline
 from rollouts.tasks.mixture import held_out
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Completion, Group, Prompt, Request, Segment
@@ -61,6 +61,7 @@ class Judge:
         if state is None:
             raise SystemExit(f"{folder}: no checkpoint of an RL stage; run benchmarks/compare_algorithms.py --only ppo")
         self.learner.load_state_dict(state["learner"])
+        self.renderer = PromptRenderer(self.processor, max_prompt_tokens=self.config.data.max_prompt_tokens)
         self.engine = TransformersEngine(load_model(path), stop_ids=stop, barred_ids=barred)
         self.engine.load_weights(self.learner.weights(), version=self.learner.version)
 
@@ -73,13 +74,14 @@ class Judge:
         sources = {"held_out": self.config.data.held_out, "validation": self.config.data.validation}[source]
         seed = {"held_out": HELD_OUT_SEED, "validation": VALIDATION_SEED}[source]
         tasks = held_out(sources, limit=count, seed=seed, base=Path.cwd())
-        return PromptRenderer(self.processor, max_prompt_tokens=self.config.data.max_prompt_tokens).render_all(tasks)[0]
+        return self.renderer.render_all(tasks)[0]
 
     def answers(self, prompts: Sequence[Prompt], scorer: Scorer) -> list[Group]:
         """Four scored answers to each question."""
-        scored = sample_and_score(
-            self.engine.generate, self.decode, scorer, prompts, sampling=self.rl.sampling, n=SAMPLES, seed=HELD_OUT_SEED
+        pipeline = RolloutPipeline(
+            renderer=self.renderer, generate=self.engine.generate, decode=self.decode, scorer=scorer
         )
+        scored = pipeline.generate_and_score(prompts, self.rl.sampling, n=SAMPLES, seed=HELD_OUT_SEED)
         return [group for group in make_groups(prompts, scored) if group.rollouts]
 
     def explained(self, groups: Sequence[Group]) -> float:

@@ -25,7 +25,7 @@ from rl.run.progress import StageProgress
 from rl.run.report import finish_run, print_end
 from rl.stages.rl_setup import reinforce
 from rl.stages.sft import run_sft
-from rollouts.sources.requests import request_seed
+from rollouts.sources.pipeline import request_seed
 from rollouts.types import ScoredRollout
 
 
@@ -152,9 +152,7 @@ def evaluate_model(
         min_p=sampling.min_p,
     )
     return evaluate(
-        context.pool.generate,
-        context.decode,
-        context.scorer,
+        context.pipeline,
         context.held_out,
         sampling=limits,
         samples=context.config.evaluation.samples,

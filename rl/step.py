@@ -1,47 +1,34 @@
-"""The loop of reinforcement learning, as the paper draws it (Kimi k1.5 figure 3a)."""
+"""One step of reinforcement learning, as the paper draws it (Kimi k1.5 figure 3a)."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from configs.rl import RLConfig
 from rl.distributed.learner_group import LearnerGroup
 from rl.learner.learner import Learner
 from rl.rollout_log import RolloutLog
-from rl.samples import make_samples, sample_metrics
-from rl.token_accounting import waste_metrics
+from rl.samples import make_samples
+from rl.step_metrics import StepRollouts, Stopwatch, step_metrics
 from rl.weight_sync import WeightSync
-from rollouts.sources.asynchronous import AsyncSource
-from rollouts.sources.group_building import groups_with_signal, permute_rewards
-from rollouts.sources.partial import oldest_trainable
-from rollouts.sources.requests import request_seed
-from rollouts.sources.sync import SyncSource
+from rollouts.sources.group_building import correct_flags, groups_with_signal, make_groups, permute_rewards
+from rollouts.sources.partial import min_trainable_version
+from rollouts.sources.pipeline import request_seed
+from rollouts.sources.reward_shaping import shape_rewards
+from rollouts.sources.source import RolloutSource
+from rollouts.tasks.curriculum import Sampler
+from rollouts.types import Group, ScoredRollout
 from rollouts.workers.pool import RolloutPool
-
-
-@dataclass(slots=True)
-class Stopwatch:
-    """Seconds spent in each named phase."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time the block under `name`."""
-        began = time.perf_counter()
-        yield
-        self.seconds[f"seconds/{name}"] = self.seconds.get(f"seconds/{name}", 0.0) + time.perf_counter() - began
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """The parts that a step moves things between."""
+    """The objects that a step moves data between."""
 
     config: RLConfig
-    gatherer: SyncSource | AsyncSource  # AsyncSource: the asynchronous run
+    curriculum: Sampler
+    source: RolloutSource
     pool: RolloutPool
     learner: Learner | LearnerGroup
     log: RolloutLog
@@ -49,31 +36,52 @@ class Loop:
     seed: int
 
     def step(self, step: int) -> dict[str, float]:
-        """Choose tasks, sample groups, score, compute advantages, record, update, publish. Returns the step's metrics.
+        """Generate groups, compute advantages, update the policy and sync its weights. Returns the step's metrics.
 
-        The tasks and every random draw depend on (seed, step, state) alone, so a resumed run repeats a step exactly.
+        Tasks and random draws depend on the seed, the step and the state alone, so a resumed run repeats a step.
         """
-        config, watch = self.config, Stopwatch()
+        config, learner, watch = self.config, self.learner, Stopwatch()
         with watch.phase("rollout"):
-            gathered = self.gatherer.gather(step)
-        groups = gathered.groups
+            rollouts = generate_groups(config, self.curriculum, self.source, step)
+        groups = rollouts.groups
         if config.shuffle_rewards:
             groups = permute_rewards(groups, seed=request_seed(self.seed + 1, step))
         with watch.phase("update"):
-            trained_groups = groups_with_signal(groups, config)
-            min_version = oldest_trainable(config.partial, self.learner.version)
-            samples = make_samples(
-                trained_groups, config, self.learner.model_outputs(trained_groups, min_version), min_version=min_version
-            )
+            trained = groups_with_signal(groups, config)
+            min_version = min_trainable_version(config.partial, learner.version)
+            outputs = learner.model_outputs(trained, min_version)  # log-probs and values, before the update
+            samples = make_samples(trained, config, outputs, min_version=min_version)  # advantages
         with watch.phase("record"):
-            self.log.write(step + 1, (*gathered.scored, *gathered.stale), groups, samples)
+            self.log.write(step + 1, (*rollouts.scored, *rollouts.report.stale), groups, samples)
         with watch.phase("update"):
-            metrics = gathered.metrics() | waste_metrics(gathered.scored, samples, gathered.dropped)
-            metrics |= sample_metrics(samples) | self.learner.update(samples)
+            metrics = step_metrics(rollouts, samples)
+            metrics |= learner.update(samples)  # loss, gradient and optimizer step of each minibatch
         with watch.phase("publish"):
             metrics |= self.sync.publish()
-        metrics |= self.gatherer.sampler.metrics() | self.pool.metrics()
-        return metrics | watch.seconds | {"version": float(self.learner.version)}
+        metrics |= self.curriculum.metrics() | self.pool.metrics()
+        return metrics | watch.seconds | {"version": float(learner.version)}
+
+
+def generate_groups(config: RLConfig, curriculum: Sampler, source: RolloutSource, step: int) -> StepRollouts:
+    """Choose tasks, generate rollouts and score them; repeat while groups lack signal and the curriculum has tasks."""
+    groups: list[Group] = []
+    scored: list[tuple[ScoredRollout, ...]] = []
+    curriculum.begin_step(step)
+    for upcoming in source.begin_step(step):  # only `step` itself in a synchronous run
+        tasks = curriculum.draw(upcoming, config.prompts_per_step)
+        source.submit(tasks, step=upcoming)
+    finished = source.next_groups(step)
+    while True:
+        scores = [group.scored() for group in finished]
+        new = make_groups([group.prompt for group in finished], scores)
+        new = [shape_rewards(group, config, step=step) for group in new]
+        curriculum.observe([(group.prompt.task, correct_flags(group)) for group in new])
+        groups, scored = groups + new, scored + scores
+        missing = config.prompts_per_step - len(groups_with_signal(groups, config)) - source.unfinished
+        tasks = curriculum.refill(missing) if missing > 0 else []  # dynamic sampling (DAPO §3.2)
+        if not tasks:
+            return StepRollouts(groups=tuple(groups), scored=tuple(scored), report=source.report(step))
+        finished = source.wait_for(source.submit(tasks, step=step))
 
 
 def run_steps(loop: Loop, *, start: int, after_step: Callable[[int, dict[str, float]], None]) -> None:

@@ -26,7 +26,7 @@ from rl.run.progress import StageProgress
 from rl.run.thinking_budget import BudgetResult, evaluate_budgets
 from rollouts.engines.stop_tokens import stop_and_barred_ids
 from rollouts.engines.transformers import TransformersEngine
-from rollouts.sources.requests import Generate
+from rollouts.sources.pipeline import Generate, RolloutPipeline
 from rollouts.tasks.mixture import held_out
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Completion, Prompt, Request
@@ -96,20 +96,17 @@ def _evaluate(
     def decode(ids: np.ndarray) -> str:
         return processor.tokenizer.decode(ids, skip_special_tokens=True)
 
+    pipeline = RolloutPipeline(renderer=renderer, generate=engine.generate, decode=decode, scorer=scorer)
     with StageProgress(console, "eval", total=_blocks(prompts) * 2) as bar:
         result, answers = evaluate(
-            _in_blocks(engine, bar),
-            decode,
-            scorer,
+            replace(pipeline, generate=_in_blocks(engine, bar)),
             prompts,
             sampling=_sampling(config),
             samples=config.evaluation.samples,
             seed=config.seed,
         )
     close_ids = processor.tokenizer.encode(THINK_CLOSE, add_special_tokens=False)
-    by_budget = evaluate_budgets(
-        engine.generate, decode, scorer, answers, budgets=budgets, close_ids=close_ids, sampling=_sampling(config)
-    )
+    by_budget = evaluate_budgets(pipeline, answers, budgets=budgets, close_ids=close_ids, sampling=_sampling(config))
     return result, by_budget, skipped
 
 

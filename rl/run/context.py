@@ -31,7 +31,7 @@ from rl.run.trackers import JsonlSink, Metrics, TensorBoardSink
 from rl.stages.sft import answer_text
 from rollouts.engines.build import VLLM_CPU_LATENTS, EngineSpec, check_engine, check_sizes
 from rollouts.engines.stop_tokens import stop_and_barred_ids
-from rollouts.sources.requests import request_seed
+from rollouts.sources.pipeline import RolloutPipeline, request_seed
 from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture, held_out
 from rollouts.tasks.prompts import PromptRenderer
@@ -61,6 +61,13 @@ class RunContext:
     held_out: list[Prompt]
     validation: list[Prompt]  # they choose RL's best checkpoint: the recipe's own, or the first held-out ones
     console: Console
+
+    @property
+    def pipeline(self) -> RolloutPipeline:
+        """From tasks to scored rollouts, with the run's workers."""
+        return RolloutPipeline(
+            renderer=self.renderer, generate=self.pool.generate, decode=self.decode, scorer=self.scorer
+        )
 
     def decode(self, token_ids: np.ndarray) -> str:
         """Text of response tokens, special tokens left out."""

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from configs.rl import SamplingConfig
-from rewards.scorer import Scorer
-from rollouts.sources.requests import Decode, Generate
-from rollouts.sources.scoring import accuracy, sample_and_score, thinks
+from rollouts.sources.pipeline import RolloutPipeline
+from rollouts.sources.scoring import accuracy, thinks
 from rollouts.types import Prompt, ScoredRollout
 
 HELD_OUT_SEED, VALIDATION_SEED = 1, 2  # the same tasks for every run, so that seeds and recipes compare
@@ -40,9 +39,7 @@ class EvalResult:
 
 
 def evaluate(
-    generate: Generate,
-    decode: Decode,
-    scorer: Scorer,
+    pipeline: RolloutPipeline,
     prompts: Sequence[Prompt],
     *,
     sampling: SamplingConfig,
@@ -54,12 +51,8 @@ def evaluate(
 
     `samples` = 0 leaves out the sampled pass (its accuracy is then NaN). `on_sampled` gets the answers of that pass.
     """
-    greedy = sample_and_score(
-        generate, decode, scorer, prompts, sampling=replace(sampling, temperature=0.0), n=1, seed=seed
-    )
-    drawn = (
-        sample_and_score(generate, decode, scorer, prompts, sampling=sampling, n=samples, seed=seed) if samples else []
-    )
+    greedy = pipeline.generate_and_score(prompts, replace(sampling, temperature=0.0), n=1, seed=seed)
+    drawn = pipeline.generate_and_score(prompts, sampling, n=samples, seed=seed) if samples else []
     if on_sampled is not None:
         on_sampled(drawn)
     answers = [group[0] for group in greedy if group]  # a task in quarantine has no answer, and is not counted

@@ -9,8 +9,7 @@ import numpy as np
 
 from configs.rl import SamplingConfig
 from rewards.extraction import split_thinking
-from rewards.scorer import Scorer
-from rollouts.sources.requests import Decode, Generate
+from rollouts.sources.pipeline import Decode, RolloutPipeline
 from rollouts.sources.scoring import accuracy
 from rollouts.sources.thinking import close_thinking
 from rollouts.types import Completion, Request, ScoredRollout
@@ -27,9 +26,7 @@ class BudgetResult:
 
 
 def evaluate_budgets(
-    generate: Generate,
-    decode: Decode,
-    scorer: Scorer,
+    pipeline: RolloutPipeline,
     answers: Sequence[ScoredRollout],
     *,
     budgets: Sequence[int],
@@ -43,15 +40,13 @@ def evaluate_budgets(
     """
     greedy = replace(sampling, temperature=0.0)
     return [
-        _with_budget(generate, decode, scorer, answers, budget=budget, close_ids=close_ids, sampling=greedy)
+        _with_budget(pipeline, answers, budget=budget, close_ids=close_ids, sampling=greedy)
         for budget in sorted(set(budgets))
     ]
 
 
 def _with_budget(
-    generate: Generate,
-    decode: Decode,
-    scorer: Scorer,
+    pipeline: RolloutPipeline,
     answers: Sequence[ScoredRollout],
     *,
     budget: int,
@@ -61,15 +56,15 @@ def _with_budget(
     cut = {
         index: close_thinking(answer.rollout.completion, at=budget, close_ids=close_ids)
         for index, answer in enumerate(answers)
-        if _thinks_beyond(answer.rollout.completion, budget, decode)
+        if _thinks_beyond(answer.rollout.completion, budget, pipeline.decode)
     }
     requests = [Request(prompt=answers[i].rollout.prompt, n=1, seed=0, written=(start,)) for i, start in cut.items()]
-    groups = generate(requests, sampling) if requests else []
-    scores = scorer.score([decode(c.token_ids) for (c,) in groups], [r.prompt.task for r in requests])
+    groups = pipeline.generate(requests, sampling) if requests else []
+    scored = pipeline.score([r.prompt for r in requests], groups)
     verdicts = [a.score.verdict for a in answers]
     lengths = [len(a.rollout.completion.token_ids) for a in answers]
-    for index, (completion,), score in zip(cut, groups, scores, strict=True):
-        verdicts[index], lengths[index] = score.verdict, len(completion.token_ids)
+    for index, (answer,) in zip(cut, scored, strict=True):
+        verdicts[index], lengths[index] = answer.score.verdict, len(answer.rollout.completion.token_ids)
     return BudgetResult(
         budget=budget,
         greedy_accuracy=accuracy(verdicts),

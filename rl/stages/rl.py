@@ -24,6 +24,7 @@ from rl.run.trackers import Metrics
 from rl.samples import make_samples, sample_metrics
 from rl.step import Loop, run_steps
 from rollouts.sources.group_building import make_groups
+from rollouts.sources.pipeline import RolloutPipeline
 from rollouts.types import Prompt, ScoredRollout
 
 OnStep = Callable[[int, dict[str, float]], None]
@@ -41,6 +42,7 @@ class ReinforceStage:
         loop: Loop,
         *,
         folder: Path,
+        pipeline: RolloutPipeline,
         validation: Sequence[Prompt],
         evaluation: EvaluationConfig,
         metrics: Metrics,
@@ -48,6 +50,7 @@ class ReinforceStage:
         skipped: SkippedUpdates | None = None,
     ) -> None:
         self.loop, self.folder, self.validation = loop, folder, validation
+        self._pipeline = pipeline
         self._evaluation, self._metrics, self._say = evaluation, metrics, say
         self._skipped = skipped
         self._best = -math.inf
@@ -60,8 +63,8 @@ class ReinforceStage:
         if state is not None:
             self.loop.learner.read_checkpoint(shards_of(self.folder / "checkpoints", state["step"]), state["learner"])
             restore_random_state(state["random"])
-            self.loop.gatherer.sampler.load_state_dict(state["sampler"])
-            self.loop.gatherer.load_state_dict(state["gatherer"])
+            self.loop.curriculum.load_state_dict(state["curriculum"])
+            self.loop.source.load_state_dict(state["source"])
             self._best = state["best"]
             self._say(f"resuming RL after step {state['step']}")
         start = 0 if state is None else int(state["step"])
@@ -87,7 +90,7 @@ class ReinforceStage:
             on_step(step, values)
 
         run_steps(self.loop, start=start, after_step=after_step)
-        write_json(self.folder / "success.json", self.loop.gatherer.sampler.success.table())
+        write_json(self.folder / "success.json", self.loop.curriculum.success.table())
 
     def _validate(self, step: int) -> None:
         """Accuracy on the validation tasks, greedy and sampled; the best mean of both replaces the folder `best`.
@@ -97,9 +100,7 @@ class ReinforceStage:
         limits = replace(self.loop.config.sampling, max_new_tokens=self._evaluation.max_new_tokens)
         drawn: list[list[ScoredRollout]] = []
         result, _ = evaluate(
-            self.loop.pool.generate,
-            self.loop.gatherer.decode,
-            self.loop.gatherer.scorer,
+            self._pipeline,
             self.validation,
             sampling=limits,
             samples=1,
@@ -131,8 +132,8 @@ class ReinforceStage:
         state = {
             "learner": self.loop.learner.write_checkpoint(shards),
             "random": random_state(),
-            "sampler": self.loop.gatherer.sampler.state_dict(),
-            "gatherer": self.loop.gatherer.state_dict(),
+            "curriculum": self.loop.curriculum.state_dict(),
+            "source": self.loop.source.state_dict(),
             "best": self._best,
         }
         save_checkpoint(folder, step, state, shards=shards if state["learner"] is None else None)

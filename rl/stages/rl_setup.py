@@ -21,10 +21,8 @@ from rl.run.progress import StageProgress
 from rl.stages.rl import ReinforceStage
 from rl.step import Loop
 from rl.weight_sync import USUAL_THRESHOLD, WeightSync, parity_prompts
-from rollouts.sources.asynchronous import AsyncSource
-from rollouts.sources.partial import PartialRollouts
-from rollouts.sources.requests import request_seed
-from rollouts.sources.sync import SyncSource
+from rollouts.sources.pipeline import request_seed
+from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import build_sampler
 
 
@@ -81,6 +79,7 @@ def _run(context: RunContext, stage: RLConfig, learner: Learner | LearnerGroup, 
     stage_run = ReinforceStage(
         loop,
         folder=folder,
+        pipeline=context.pipeline,
         validation=context.validation,
         evaluation=context.config.evaluation,
         metrics=context.metrics,
@@ -88,7 +87,7 @@ def _run(context: RunContext, stage: RLConfig, learner: Learner | LearnerGroup, 
         skipped=skipped,
     )
     start = stage_run.restore()
-    with closing(loop.gatherer), StageProgress(context.console, "rl", total=stage.steps, done=start) as bar:
+    with closing(loop.source), StageProgress(context.console, "rl", total=stage.steps, done=start) as bar:
 
         def on_step(step: int, values: dict[str, float]) -> None:
             shown = ("accuracy", "thinking_share", "tokens_mean")
@@ -105,7 +104,8 @@ def _loop(context: RunContext, stage: RLConfig, learner: Learner | LearnerGroup)
     dtype = stage.ranks.compute_dtype or context.config.model.dtype
     return Loop(
         config=stage,
-        gatherer=_gatherer(context, stage, seed),
+        curriculum=build_sampler(stage.sampler, context.mixture(STAGES.index("rl")), seed=seed, steps=stage.steps),
+        source=WindowedSource(stage, context.pipeline, context.pool, seed=seed),
         pool=context.pool,
         learner=learner,
         log=RolloutLog(context.folder.stage("rl") / "rollouts"),
@@ -119,29 +119,4 @@ def _loop(context: RunContext, stage: RLConfig, learner: Learner | LearnerGroup)
             typical=dtype == "bfloat16",
         ),
         seed=seed,
-    )
-
-
-def _gatherer(context: RunContext, stage: RLConfig, seed: int) -> SyncSource | AsyncSource:
-    sampler = build_sampler(stage.sampler, context.mixture(STAGES.index("rl")), seed=seed, steps=stage.steps)
-    if stage.asynchronous is not None:
-        return AsyncSource(
-            stage,
-            stage.asynchronous,
-            sampler=sampler,
-            renderer=context.renderer,
-            pool=context.pool,
-            scorer=context.scorer,
-            decode=context.decode,
-            seed=seed,
-        )
-    return SyncSource(
-        config=stage,
-        sampler=sampler,
-        renderer=context.renderer,
-        generate=context.pool.generate,
-        scorer=context.scorer,
-        decode=context.decode,
-        seed=seed,
-        partial=PartialRollouts(stage.partial, context.pool.generate, steps=stage.steps) if stage.partial else None,
     )

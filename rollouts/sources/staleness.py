@@ -1,4 +1,4 @@
-"""TODO."""
+"""How old the rollouts of a step are when it trains on them, in policy versions."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rollouts.types import ScoredRollout
+from rollouts.types import Completion
 
 
-def staleness_metrics(scored: Sequence[Sequence[ScoredRollout]], *, version: int) -> dict[str, float]:
-    """How many versions ago each answer's first token was written: mean, largest, share of each lag. See
-    docs/metrics.md.
-    """
-    segments = [member.rollout.completion.segments for group in scored for member in group]
-    if not segments:
+def staleness_metrics(completions: Sequence[Completion], *, version: int) -> dict[str, float]:
+    """Versions between a completion's first token and `version`: mean, maximum, share of each. See docs/metrics.md."""
+    if not completions:
         return {}
-    lags = np.array([version - min((s.version for s in own), default=version) for own in segments])
-    mixed = [len({s.version for s in own}) > 1 for own in segments]
+    lags = np.array([version - min((s.version for s in c.segments), default=version) for c in completions])
+    mixed = [len({s.version for s in c.segments}) > 1 for c in completions]
     shares = {f"staleness/{lag}": float(np.mean(lags == lag)) for lag in range(int(lags.max()) + 1)}
     return {
         "staleness_mean": float(lags.mean()),

@@ -31,8 +31,12 @@ class Sampler(Protocol):
 
     success: SuccessRates
 
+    def begin_step(self, step: int) -> None:
+        """Called once before the draws and refills of `step`."""
+        ...
+
     def draw(self, step: int, n: int) -> list[Task]:
-        """The `n` tasks that step begins with."""
+        """The `n` tasks that `step` begins with; in an asynchronous run, called before that step begins."""
         ...
 
     def refill(self, n: int) -> list[Task]:
@@ -62,6 +66,9 @@ class UniformSampler:
     def __init__(self, config: SamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> None:
         self.success = SuccessRates()
         self.config, self.mixture, self.seed, self.steps = config, mixture, seed, steps
+
+    def begin_step(self, step: int) -> None:
+        """Nothing to do where groups are not refilled."""
 
     def draw(self, step: int, n: int) -> list[Task]:
         """The tasks of `step`."""
@@ -97,10 +104,13 @@ class DynamicSampler(UniformSampler):
         super().__init__(config, mixture, seed=seed, steps=steps)
         self.drawn = self.rounds = 0
 
+    def begin_step(self, step: int) -> None:
+        """Count the rounds of refilling anew."""
+        self.rounds = 0
+
     def draw(self, step: int, n: int) -> list[Task]:
         """The next `n` tasks of the walk."""
         del step
-        self.rounds = 0
         return self._next(n)
 
     def refill(self, n: int) -> list[Task]:

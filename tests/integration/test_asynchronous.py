@@ -13,7 +13,7 @@ from configs.load import dump_recipe, load_recipe
 from rl.rollout_log import read_rollouts
 from rl.run.folder import STAGES
 from rl.run.trackers import read_metrics
-from rollouts.sources.requests import request_seed
+from rollouts.sources.pipeline import request_seed
 from rollouts.tasks.mixture import TaskMixture
 
 pytestmark = pytest.mark.timeout(900)
@@ -58,9 +58,9 @@ def test_killed_and_resumed_no_task_is_lost_and_none_counts_twice(whole_run, mak
     assert 2 <= seen < steps, "the signal came too late"
     kept = mini.checkpoint()
     ahead = range(kept["step"], min(kept["step"] + 2, steps))
-    assert kept["gatherer"]["drawn"] == ahead.stop
-    assert Counter(g["step"] for g in kept["gatherer"]["groups"]) == dict.fromkeys(ahead, PROMPTS)
-    finished = [g for g in kept["gatherer"]["groups"] if g["answers"] is not None]
+    assert kept["source"]["chosen"] == ahead.stop
+    assert Counter(g["step"] for g in kept["source"]["groups"]) == dict.fromkeys(ahead, PROMPTS)
+    finished = [g for g in kept["source"]["groups"] if g["finished"] is not None]
 
     printed = mini.here()
     assert f"resuming RL after step {kept['step']}" in printed
@@ -72,7 +72,7 @@ def test_killed_and_resumed_no_task_is_lost_and_none_counts_twice(whole_run, mak
     assert [row["task"] for row in logged[::SAMPLES]] == drawn
     for group in finished:  # what was answered before the kill was not asked again
         own = [row["token_ids"] for row in logged if row["step"] == group["step"] + 1]
-        assert all(completion.token_ids.tolist() in own for completion, _, _ in group["answers"])
+        assert all(completion.token_ids.tolist() in own for completion, _, _ in group["finished"])
 
     metrics = read_metrics(mini.run_folder / "metrics.jsonl", stage="rl")
     assert [r["version"] for r in metrics] == list(range(1, steps + 1))

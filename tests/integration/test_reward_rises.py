@@ -16,7 +16,8 @@ from rl.rollout_log import RolloutLog
 from rl.step import Loop, run_steps
 from rl.weight_sync import WeightSync, parity_prompts
 from rollouts.engines.stop_tokens import stop_and_barred_ids
-from rollouts.sources.sync import SyncSource
+from rollouts.sources.pipeline import RolloutPipeline
+from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture
 from rollouts.tasks.prompts import PromptRenderer
@@ -84,17 +85,16 @@ def rewards_of(checkpoint, pool, tmp_path):
         with Scorer(config.rewards, base=tmp_path) as scorer:
             mixture = TaskMixture([SourceConfig(use="digit_sums")], seed=0, base=tmp_path)
             renderer = PromptRenderer(processor, max_prompt_tokens=200)
+            pipeline = RolloutPipeline(
+                renderer=renderer,
+                generate=pool.generate,
+                decode=lambda ids: processor.tokenizer.decode(ids, skip_special_tokens=True),
+                scorer=scorer,
+            )
             loop = Loop(
                 config=config,
-                gatherer=SyncSource(
-                    config=config,
-                    sampler=build_sampler(config.sampler, mixture, seed=1, steps=STEPS),
-                    renderer=renderer,
-                    generate=pool.generate,
-                    scorer=scorer,
-                    decode=lambda ids: processor.tokenizer.decode(ids, skip_special_tokens=True),
-                    seed=1,
-                ),
+                curriculum=build_sampler(config.sampler, mixture, seed=1, steps=STEPS),
+                source=WindowedSource(config, pipeline, pool, seed=1),
                 pool=pool,
                 learner=learner,
                 log=RolloutLog(tmp_path / "rollouts"),

@@ -58,7 +58,7 @@ def test_age_is_that_of_the_first_token(prompts):
         return replace(member, rollout=replace(member.rollout, completion=completion))
 
     group = [written_by(7), written_by(5, 7), written_by(6, 6), written_by(7, 7)]
-    assert staleness_metrics([group], version=7) == {
+    assert staleness_metrics([m.rollout.completion for m in group], version=7) == {
         "staleness_mean": pytest.approx(np.mean([0, 2, 1, 0])),
         "staleness_max": 2.0,
         "staleness_mixed": 0.25,
@@ -66,4 +66,4 @@ def test_age_is_that_of_the_first_token(prompts):
         "staleness/1": 0.25,
         "staleness/2": 0.25,
     }
-    assert staleness_metrics([[]], version=7) == {}
+    assert staleness_metrics([], version=7) == {}

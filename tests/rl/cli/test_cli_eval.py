@@ -12,6 +12,7 @@ from rewards.scorer import Scorer
 from rl.run.evaluate import HELD_OUT_SEED, evaluate
 from rollouts.engines.stop_tokens import stop_and_barred_ids
 from rollouts.engines.transformers import TransformersEngine
+from rollouts.sources.pipeline import RolloutPipeline
 from rollouts.tasks.mixture import held_out
 from rollouts.tasks.prompts import PromptRenderer
 
@@ -22,13 +23,18 @@ def direct_figures(run_folder, config):
     processor = load_processor(path)
     stop, barred = stop_and_barred_ids(path, processor)
     tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=run_folder)
-    prompts, _ = PromptRenderer(processor, max_prompt_tokens=4096).render_all(tasks)
+    renderer = PromptRenderer(processor, max_prompt_tokens=4096)
+    prompts, _ = renderer.render_all(tasks)
     engine = TransformersEngine(load_model(path), stop_ids=stop, barred_ids=barred)
     with Scorer(()) as scorer:
+        pipeline = RolloutPipeline(
+            renderer=renderer,
+            generate=engine.generate,
+            decode=lambda ids: processor.tokenizer.decode(ids, skip_special_tokens=True),
+            scorer=scorer,
+        )
         return evaluate(
-            engine.generate,
-            lambda ids: processor.tokenizer.decode(ids, skip_special_tokens=True),
-            scorer,
+            pipeline,
             prompts,
             sampling=type(config.rl.sampling)(max_new_tokens=config.evaluation.max_new_tokens),
             samples=config.evaluation.samples,

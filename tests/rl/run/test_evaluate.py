@@ -10,8 +10,8 @@ from rl_helpers import make_prompt
 from configs.rl import SamplingConfig
 from rewards.types import Score, Verdict, VerdictKind
 from rl.run.evaluate import evaluate
-from rollouts.sources.requests import request_seed
-from rollouts.sources.scoring import sample_and_score, thinks
+from rollouts.sources.pipeline import RolloutPipeline, request_seed
+from rollouts.sources.scoring import thinks
 from rollouts.types import Completion, Segment
 
 SAMPLING = SamplingConfig(max_new_tokens=8, temperature=0.7, top_p=0.9)
@@ -23,6 +23,10 @@ class Fake:
 
     def __init__(self):
         self.calls = []
+
+    def pipeline(self):
+        scorer = SimpleNamespace(score=self.score)
+        return RolloutPipeline(renderer=None, generate=self.generate, decode=self.decode, scorer=scorer)
 
     def generate(self, requests, sampling):
         self.calls.append((list(requests), sampling))
@@ -63,9 +67,7 @@ def prompts(rng, model):
 
 
 def run(fake, prompts, **options):
-    return evaluate(
-        fake.generate, fake.decode, SimpleNamespace(score=fake.score), prompts, sampling=SAMPLING, **options
-    )
+    return evaluate(fake.pipeline(), prompts, sampling=SAMPLING, **options)
 
 
 def test_figures_by_hand(prompts):
@@ -109,15 +111,7 @@ def test_where_no_verifier_gave_a_verdict_there_is_no_accuracy(prompts):
 
 def test_rollouts_stay_with_their_prompts(prompts):
     fake = Fake()
-    scored = sample_and_score(
-        fake.generate,
-        fake.decode,
-        SimpleNamespace(score=fake.score),
-        prompts,
-        sampling=SamplingConfig(temperature=0.0),
-        n=3,
-        seed=4,
-    )
+    scored = fake.pipeline().generate_and_score(prompts, SamplingConfig(temperature=0.0), n=3, seed=4)
     assert [len(group) for group in scored] == [3] * 5
     for prompt, group in zip(prompts, scored, strict=True):
         assert all(s.rollout.prompt is prompt for s in group)

@@ -11,6 +11,7 @@ from configs.rl import SamplingConfig
 from rewards.types import Score, Verdict, VerdictKind
 from rl.errors import UserError
 from rl.run.thinking_budget import evaluate_budgets
+from rollouts.sources.pipeline import RolloutPipeline
 from rollouts.types import Completion, Rollout, ScoredRollout, Segment
 
 WORDS = {1: "◁think▷", 2: "hm ", 3: "◁/think▷", 4: "right", 5: "wrong", 6: "cut"}
@@ -53,6 +54,11 @@ class Fake:
         return groups
 
 
+def pipeline(engine):
+    scorer = SimpleNamespace(score=lambda texts, tasks: [verdict(t) for t in texts])
+    return RolloutPipeline(renderer=None, generate=engine.generate, decode=decode, scorer=scorer)
+
+
 @pytest.fixture
 def answers(rng, model):
     """Two thoughts then right; four then right; no think block at all but long; four then wrong."""
@@ -69,9 +75,7 @@ def answers(rng, model):
 def test_by_hand(answers):
     fake = Fake()
     rows = evaluate_budgets(
-        fake.generate,
-        decode,
-        SimpleNamespace(score=lambda texts, tasks: [verdict(t) for t in texts]),
+        pipeline(fake),
         answers,
         budgets=[9, 2, 4, 2],
         close_ids=CLOSE,
@@ -89,9 +93,7 @@ def test_answers_whose_verifier_failed_are_left_out(answers):
     """As they are in the row without a budget: one of the four is lost, two of the other three are right."""
     broken = replace(answers[0].score, verdict=Verdict(kind=VerdictKind.TIMEOUT, score=0.0), reward=None)
     [row] = evaluate_budgets(
-        Fake().generate,
-        decode,
-        SimpleNamespace(score=lambda texts, tasks: [verdict(t) for t in texts]),
+        pipeline(Fake()),
         [replace(answers[0], score=broken), *answers[1:]],
         budgets=[9],
         close_ids=CLOSE,

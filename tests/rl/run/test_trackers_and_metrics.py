@@ -14,10 +14,11 @@ from configs.rl import RLConfig
 from rl.run.evaluate import EvalResult
 from rl.run.trackers import JsonlSink, Metrics, TensorBoardSink, read_metrics
 from rl.samples import make_samples, sample_metrics
+from rl.step_metrics import StepRollouts, step_metrics
 from rl.token_accounting import waste_metrics
 from rollouts.sources.group_building import group_metrics, make_groups
+from rollouts.sources.source import SourceReport
 from rollouts.sources.staleness import staleness_metrics
-from rollouts.sources.sync import Gathered
 
 
 @pytest.fixture
@@ -143,8 +144,8 @@ def test_the_page_lists_what_the_rl_stage_writes(rng, model):
     loop = (DOCS.parents[1] / "rl" / "step.py").read_text(encoding="utf-8")
     written |= {f"seconds/{name}" for name in re.findall(r'watch\.phase\("(\w+)"\)', loop)}
     assert '"version": ' in loop
-    gathered = Gathered(groups=tuple(groups), scored=(), skipped={"too long": 1}, unanswered=1).metrics()
-    assert {"skipped/too long", "skipped/quarantine"} <= gathered.keys()
+    rollouts = StepRollouts(groups=tuple(groups), scored=((),), report=SourceReport(skipped={"too long": 1}))
+    assert {"skipped/too long", "skipped/quarantine"} <= step_metrics(rollouts, []).keys()
     for file in (
         "rollouts/tasks/success_rates.py",
         "rollouts/tasks/curriculum.py",
@@ -162,9 +163,9 @@ def test_the_page_lists_what_the_rl_stage_writes(rng, model):
     written |= set(sample_metrics([replace(s, mask=np.arange(len(s.token_ids)) > 0) for s in samples]))
     written |= {f"workers/{kind}s" for kind in ("death", "exception", "hang")}
     written |= set(waste_metrics([], [], {"stale": 1}))
-    ages = [[make_scored(prompt, 1.0)]]  # of version 0
+    ages = [make_scored(prompt, 1.0).rollout.completion]  # of version 0
     written |= {re.sub(r"/\d+", "/LAG", name) for name in staleness_metrics(ages, version=0)}
-    ahead = (DOCS.parents[1] / "rollouts" / "sources" / "asynchronous.py").read_text(encoding="utf-8")
+    ahead = (DOCS.parents[1] / "rollouts" / "sources" / "window.py").read_text(encoding="utf-8")
     written |= set(re.findall(r'"(queue/\w+)":', ahead))
     names = documented()["Stage `rl`, one line a step"]
     assert sorted(names) == sorted(written | {"skipped/REASON", "version"})

@@ -33,13 +33,20 @@ def make_stage(tmp_path, model):
         published = []
         loop = SimpleNamespace(
             learner=learner,
-            gatherer=SimpleNamespace(sampler=sampler, state_dict=dict, load_state_dict=lambda state: None),
+            curriculum=sampler,
+            source=SimpleNamespace(state_dict=dict, load_state_dict=lambda state: None),
             log=RolloutLog(tmp_path / "rollouts"),
             sync=SimpleNamespace(publish=lambda: published.append(learner.version)),
         )
         said = []
         stage = ReinforceStage(
-            loop, folder=tmp_path, validation=[], evaluation=EvaluationConfig(), metrics=None, say=said.append
+            loop,
+            folder=tmp_path,
+            pipeline=None,
+            validation=[],
+            evaluation=EvaluationConfig(),
+            metrics=None,
+            say=said.append,
         )
         return stage, loop, said, published
 
@@ -48,12 +55,12 @@ def make_stage(tmp_path, model):
 
 def after(stage, loop, step):
     """As if steps up to `step` had been taken: drawn, learnt, logged, saved."""
-    for task in loop.gatherer.sampler.draw(step, 3):
-        loop.gatherer.sampler.observe([(task, [True, step > 2])])
+    for task in loop.curriculum.draw(step, 3):
+        loop.curriculum.observe([(task, [True, step > 2])])
     loop.learner.version = step
     loop.log.write(step, [], [], [])
     stage._save(step)
-    return loop.gatherer.sampler.state_dict(), torch.rand(2).tolist()
+    return loop.curriculum.state_dict(), torch.rand(2).tolist()
 
 
 def test_a_damaged_newest_checkpoint_gives_the_state_of_the_one_before(make_stage, tmp_path):
@@ -68,7 +75,7 @@ def test_a_damaged_newest_checkpoint_gives_the_state_of_the_one_before(make_stag
     assert "step-000004.pt cannot be read" in said[0]
     assert "trying the one before" in said[0]
     assert said[1] == "resuming RL after step 2"
-    assert loop.gatherer.sampler.state_dict() == sampler
+    assert loop.curriculum.state_dict() == sampler
     assert torch.rand(2).tolist() == drawn, "random numbers go on where they were"
     assert published == [2]
     assert [p.name for p in sorted(loop.log.folder.glob("*.parquet"))] == ["step-000002.parquet"]
@@ -95,6 +102,7 @@ def test_what_the_critic_knows_of_validation_answers(rng, model, tmp_path, algor
     stage = ReinforceStage(
         SimpleNamespace(config=RLConfig(steps=1, loss=loss), learner=learner),
         folder=tmp_path,
+        pipeline=None,
         validation=prompts,
         evaluation=EvaluationConfig(),
         metrics=None,

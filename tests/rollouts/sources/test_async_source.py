@@ -6,14 +6,13 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from test_sync import Policy, Renderer, made_gatherer
+from source_helpers import Policy, Run
 
 from configs.rl import AsyncConfig
 from rl.rollout_log import RolloutLog, read_rollouts
 from rl.step import Loop
 from rl.types import ModelOutputs
-from rollouts.sources import asynchronous as ahead
-from rollouts.sources.asynchronous import AsyncSource
+from rollouts.sources import window
 from rollouts.sources.group_building import groups_with_signal
 from rollouts.types import Completion, Segment
 
@@ -61,34 +60,22 @@ class FakeFeed:
 
 @pytest.fixture
 def build(tmp_path, monkeypatch):
-    """(an asynchronous gatherer, its pool); the synchronous one it is compared with comes from `made_gatherer`."""
-    monkeypatch.setattr(ahead, "RequestDispatcher", FakeFeed)
+    """Makes an asynchronous `Run`; the synchronous one that it is compared with is a `Run` without options."""
+    monkeypatch.setattr(window, "RequestDispatcher", FakeFeed)
     monkeypatch.setattr(FakeFeed, "asked", [])
     monkeypatch.setattr(FakeFeed, "choose", staticmethod(min))
 
     def made(policy, *, staleness, stale="wait", **sampler):
-        like = made_gatherer(tmp_path, policy, **sampler)
-        pool = SimpleNamespace(version=0, policy=policy, begun={}, quarantine={})
-        gatherer = AsyncSource(
-            like.config,
-            AsyncConfig(max_staleness=staleness, stale=stale),
-            sampler=like.sampler,
-            renderer=Renderer(),
-            pool=pool,
-            scorer=like.scorer,
-            decode=like.decode,
-            seed=like.seed,
-        )
-        return gatherer, pool
+        return Run(tmp_path, policy, asynchronous=AsyncConfig(max_staleness=staleness, stale=stale), **sampler)
 
     return made
 
 
-def steps_of(gatherer, pool, steps=range(STEPS)):
-    """What each step gathers when each is learnt from; the version counts the steps."""
+def steps_of(run, steps=range(STEPS)):
+    """What each step generates when each is trained on; the version counts the steps."""
     for step in steps:
-        yield gatherer.gather(step)
-        pool.version += 1
+        yield run.generate(step)
+        run.pool.version += 1
 
 
 def numbers(gathered):
@@ -100,14 +87,14 @@ def numbers(gathered):
 def test_staleness_zero_gathers_what_the_synchronous_run_does(build, tmp_path, sampler, order, monkeypatch):
     monkeypatch.setattr(FakeFeed, "choose", staticmethod(order))
     expected = Policy(every=2)
-    sync = made_gatherer(tmp_path, expected, **sampler)
-    gatherer, pool = build(Policy(every=2), staleness=0, **sampler)
-    for step, gathered in enumerate(steps_of(gatherer, pool)):
-        wanted = sync.gather(step)
+    sync = Run(tmp_path, expected, **sampler)
+    run = build(Policy(every=2), staleness=0, **sampler)
+    for step, gathered in enumerate(steps_of(run)):
+        wanted = sync.generate(step)
         assert numbers(gathered) == numbers(wanted)
         assert [g.rewards for g in gathered.groups] == [g.rewards for g in wanted.groups]
-        assert dict(gathered.skipped) == dict(wanted.skipped)
-        assert gatherer.sampler.metrics() == sync.sampler.metrics()
+        assert dict(gathered.report.skipped) == dict(wanted.report.skipped)
+        assert run.curriculum.metrics() == sync.curriculum.metrics()
     seeds = [r.seed for requests in expected.asked for r in requests]
     assert [r.seed for r in FakeFeed.asked] == seeds
     assert FakeFeed.last.room is None, "all at once, as a synchronous run deals"
@@ -116,27 +103,30 @@ def test_staleness_zero_gathers_what_the_synchronous_run_does(build, tmp_path, s
 def test_admission_is_bounded_and_batches_are_those_drawn(build, tmp_path, monkeypatch):
     """The last that was asked is answered first, and still each step learns from its own tasks, in order."""
     monkeypatch.setattr(FakeFeed, "choose", staticmethod(max))
-    sync = made_gatherer(tmp_path, Policy(every=2))
-    gatherer, pool = build(Policy(every=2), staleness=2)
+    sync = Run(tmp_path, Policy(every=2))
+    run = build(Policy(every=2), staleness=2)
     learnt = 0
-    for step, gathered in enumerate(steps_of(gatherer, pool)):
+    for step, gathered in enumerate(steps_of(run)):
         in_flight = len(FakeFeed.asked) - learnt
         unlucky = 1  # the task that cannot be rendered
         assert (2 + 1) * PROMPTS - unlucky <= in_flight <= (2 + 1) * PROMPTS or step >= STEPS - 2
-        assert numbers(gathered) == numbers(sync.gather(step))
+        assert numbers(gathered) == numbers(sync.generate(step))
         learnt += len(gathered.groups)
-        assert gathered.extra["staleness_max"] <= 2
-        assert gathered.extra["queue/ready"] + gathered.extra["queue/running"] == len(FakeFeed.asked) - learnt
+        assert gathered.report.metrics["staleness_max"] <= 2
+        assert (
+            gathered.report.metrics["queue/ready"] + gathered.report.metrics["queue/running"]
+            == len(FakeFeed.asked) - learnt
+        )
     assert learnt == len(FakeFeed.asked) == STEPS * PROMPTS - 1
 
 
 def test_staleness_is_counted_from_the_oldest_token(build):
-    gatherer, pool = build(Policy(every=2), staleness=3)
+    run = build(Policy(every=2), staleness=3)
     seen = []
-    for gathered in steps_of(gatherer, pool):
-        seen.append(gathered.extra["staleness_mean"])
+    for gathered in steps_of(run):
+        seen.append(gathered.report.metrics["staleness_mean"])
         for request in FakeFeed.last.owed.values():
-            pool.begun.setdefault(id(request), pool.version)  # the workers have begun with it
+            run.pool.begun.setdefault(id(request), run.pool.version)  # the workers have begun with it
     assert seen[:4] == [0.0, 1.0, 2.0, 3.0]
     assert seen[4:] == [3.0] * 5, "asked at version s - 3, begun in that step, learnt from at version s"
 
@@ -151,12 +141,12 @@ def test_slow_groups_are_dropped_and_asked_anew(build, monkeypatch):
         return min(quick or owed)
 
     monkeypatch.setattr(FakeFeed, "choose", staticmethod(reluctant))
-    gatherer, pool = build(Policy(every=2), staleness=1, stale="drop")
+    run = build(Policy(every=2), staleness=1, stale="drop")
     learnt, aborted, drawn = [], 0, set()
-    for step, gathered in enumerate(steps_of(gatherer, pool)):
+    for step, gathered in enumerate(steps_of(run)):
         learnt += numbers(gathered)
-        aborted += gathered.dropped.get("aborted", 0)
-        assert gathered.extra["staleness_max"] <= 1
+        aborted += gathered.report.dropped_tokens.get("aborted", 0)
+        assert gathered.report.metrics["staleness_max"] <= 1
         drawn |= {int(r.prompt.task.answer) for r in FakeFeed.asked}
         if step < STEPS - 1:
             assert len(gathered.groups) == PROMPTS
@@ -168,18 +158,19 @@ def test_slow_groups_are_dropped_and_asked_anew(build, monkeypatch):
 
 
 def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_path):
-    gatherer, pool = build(Policy(every=2), staleness=1, stale="drop")
-    taken = len(gatherer.gather(0).groups)
+    run = build(Policy(every=2), staleness=1, stale="drop")
+    taken = len(run.generate(0).groups)
     FakeFeed.last.wait_until(lambda: not FakeFeed.last.owed)
     complete = len(FakeFeed.asked) - taken
-    pool.version, pool.metrics = 5, dict
+    run.pool.version = 5
     learner = SimpleNamespace(model_outputs=lambda groups, oldest: [[ModelOutputs()] * len(g.rollouts) for g in groups])
     learner.update, learner.version = lambda samples: {}, 5
     log = RolloutLog(tmp_path / "log")
     loop = Loop(
-        config=gatherer.config,
-        gatherer=gatherer,
-        pool=pool,
+        config=run.config,
+        curriculum=run.curriculum,
+        source=run.source,
+        pool=run.pool,
         learner=learner,
         log=log,
         sync=SimpleNamespace(publish=dict),
@@ -196,27 +187,27 @@ def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_pat
 
 
 def test_a_checkpoint_holds_what_was_drawn_and_not_learnt_from(build, monkeypatch):
-    whole, pool = build(Policy(every=2), staleness=2)
-    expected = [numbers(g) for g in steps_of(whole, pool)]
+    whole = build(Policy(every=2), staleness=2)
+    expected = [numbers(g) for g in steps_of(whole)]
     monkeypatch.setattr(FakeFeed, "asked", [])
     monkeypatch.setattr(FakeFeed, "choose", staticmethod(max))
-    first, pool = build(Policy(every=2), staleness=2)
-    before = [numbers(g) for g in steps_of(first, pool, range(3))]
+    first = build(Policy(every=2), staleness=2)
+    before = [numbers(g) for g in steps_of(first, range(3))]
     for key in sorted(FakeFeed.last.owed)[::2]:
         FakeFeed.last.answer(key)
-    state, sampler = pickle.loads(pickle.dumps((first.state_dict(), first.sampler.state_dict())))
-    answered = [g for g in state["groups"] if g["answers"] is not None]
-    running = [g for g in state["groups"] if g["answers"] is None]
+    state, curriculum = pickle.loads(pickle.dumps((first.source.state_dict(), first.curriculum.state_dict())))
+    answered = [g for g in state["groups"] if g["finished"] is not None]
+    running = [g for g in state["groups"] if g["finished"] is None]
     assert answered
     assert running
     assert len(answered) + len(running) == len(FakeFeed.asked) - sum(map(len, before))
     asked_before = len(FakeFeed.asked)
 
-    second, pool = build(Policy(every=2), staleness=2)
-    pool.version = 3
-    second.sampler.load_state_dict(sampler)
-    second.load_state_dict(state)
-    after = [numbers(g) for g in steps_of(second, pool, range(3, STEPS))]
+    second = build(Policy(every=2), staleness=2)
+    second.pool.version = 3
+    second.curriculum.load_state_dict(curriculum)
+    second.source.load_state_dict(state)
+    after = [numbers(g) for g in steps_of(second, range(3, STEPS))]
     assert before + after == expected
     again = [r.prompt.task.id for r in FakeFeed.asked[asked_before:]]
     assert not {g["task"].id for g in answered} & set(again)
@@ -224,14 +215,14 @@ def test_a_checkpoint_holds_what_was_drawn_and_not_learnt_from(build, monkeypatc
 
 
 def test_it_closes(build):
-    gatherer, _ = build(Policy(every=2), staleness=2)
-    with contextlib.closing(gatherer):
-        gatherer.gather(0)
+    run = build(Policy(every=2), staleness=2)
+    with contextlib.closing(run.source):
+        run.generate(0)
     assert FakeFeed.last.owed == {}
 
 
 def test_tasks_without_completions_count_as_in_quarantine(build):
-    gatherer, pool = build(Policy(every=2), staleness=1)
+    run = build(Policy(every=2), staleness=1)
     feed = FakeFeed.last
 
     def answer(key, plain=feed.answer):
@@ -241,7 +232,7 @@ def test_tasks_without_completions_count_as_in_quarantine(build):
         return feed.on_answer(key, [])
 
     feed.answer = answer
-    steps = list(steps_of(gatherer, pool))
+    steps = list(steps_of(run))
     dead = [r for r in FakeFeed.asked if int(r.prompt.task.answer) % 3 == 0]
-    assert sum(g.metrics().get("skipped/quarantine", 0) for g in steps) == len(dead) > 10
-    assert all(len(groups_with_signal(g.groups, gatherer.config)) < PROMPTS for g in steps)
+    assert sum(g.skipped.get("quarantine", 0) for g in steps) == len(dead) > 10
+    assert all(len(groups_with_signal(g.groups, run.config)) < PROMPTS for g in steps)

@@ -10,12 +10,14 @@ from rl_helpers import barred_ids, build_model, make_prompt
 
 from configs.errors import ConfigError
 from configs.rl import PartialConfig, RLConfig, SamplingConfig
+from rewards.scorer import Scorer
 from rollouts.engines.transformers import TransformersEngine
-from rollouts.sources.partial import PartialRollouts, oldest_trainable
-from rollouts.sources.requests import make_requests
+from rollouts.sources.partial import min_trainable_version
+from rollouts.sources.pipeline import RolloutPipeline, make_requests, request_seed
+from rollouts.sources.window import WindowedSource
 
 SAMPLING = SamplingConfig(max_new_tokens=24)
-STEPS = 12
+STEPS, SEED = 12, 5
 
 
 @pytest.fixture
@@ -36,28 +38,71 @@ class Renderer:
     def __init__(self, prompts):
         self.by_id = {p.task.id: p for p in prompts}
 
+    def render(self, task):
+        return self.by_id[task.id]
+
     def render_all(self, tasks):
-        return [self.by_id[t.id] for t in tasks], {}
+        return [self.render(task) for task in tasks], {}
 
 
-def partial(engine, *, steps=STEPS, **config):
-    return PartialRollouts(PartialConfig(**config), engine.generate, steps=steps)
+class Partial:
+    """A source with a budget and a real engine: two new prompts of three completions in each of the first steps."""
+
+    def __init__(self, engine, prompts, *, steps=STEPS, **options):
+        config = RLConfig(
+            steps=steps,
+            prompts_per_step=2,
+            samples_per_prompt=3,
+            sampling=SAMPLING,
+            partial=PartialConfig(**options),
+        )
+        pipeline = RolloutPipeline(
+            renderer=Renderer(prompts),
+            generate=lambda *args: self.generate(*args),
+            decode=str,
+            scorer=Scorer(config.rewards),
+        )
+        self.engine, self.prompts, self.generate = engine, prompts, engine.generate
+        self.source = WindowedSource(config, pipeline, engine, seed=SEED)
+
+    @property
+    def prefixes(self):
+        """What is generated so far of each group that continues, by task."""
+        return {g.prompt.task.id: g.request.written for g in self.source._paused.values()}
+
+    def step(self, step):
+        """{task: completions} of the groups that finished."""
+        assert list(self.source.begin_step(step)) == [step]
+        self.source.submit([p.task for p in self.prompts[2 * step : 2 * step + 2]], step=step)
+        return completions(self.source.next_groups(step))
+
+    def refill(self, step, prompts):
+        return completions(self.source.wait_for(self.source.submit([p.task for p in prompts], step=step)))
+
+    def metrics(self, step):
+        return self.source.report(step).metrics
 
 
-def run(rollouts, engine, prompts, *, start=0, stop=STEPS, weights=None):
-    """Two new prompts of three answers in each of the first steps; {task: (step, answers)} of what is done."""
+def completions(groups):
+    return {g.prompt.task.id: [r.completion for r in g.rollouts] for g in groups}
+
+
+def run(partial, *, start=0, stop=STEPS):
+    """{task: (step, completions)} of what finished."""
     done = {}
     for step in range(start, stop):
-        requests = make_requests(prompts[2 * step : 2 * step + 2], n=3, seed=step)
-        finished, answers = rollouts.ask(requests, SAMPLING, step=step)
-        done |= {r.prompt.task.id: (step, a) for r, a in zip(finished, answers, strict=True)}
-        engine.load_weights(weights or engine.model.state_dict(), version=step + 1)
+        done |= {task: (step, found) for task, found in partial.step(step).items()}
+        partial.engine.load_weights(partial.engine.model.state_dict(), version=step + 1)
     return done
 
 
 def in_one_piece(engine, prompts):
     engine.load_weights(engine.model.state_dict(), version=0)
-    requests = [r for step in range(3) for r in make_requests(prompts[2 * step : 2 * step + 2], n=3, seed=step)]
+    requests = [
+        request
+        for step in range(3)
+        for request in make_requests(prompts[2 * step : 2 * step + 2], n=3, seed=request_seed(SEED, step))
+    ]
     return {r.prompt.task.id: a for r, a in zip(requests, engine.generate(requests, SAMPLING), strict=True)}
 
 
@@ -65,10 +110,10 @@ def test_pieces_are_the_whole_and_a_group_is_done_when_all_its_answers_are(engin
     """With weights that stay the same, an answer over several steps has the tokens of one in one piece."""
     whole = in_one_piece(engine, prompts)
     engine.load_weights(engine.model.state_dict(), version=0)
-    rollouts = partial(engine, budget=12)
-    done = run(rollouts, engine, prompts)
+    partial = Partial(engine, prompts, budget=12)
+    done = run(partial)
     assert done.keys() == whole.keys()
-    assert len(rollouts) == 0
+    assert partial.source.unfinished == 0
     late = 0
     for place, (task, (step, answers)) in enumerate(sorted(done.items())):
         begun = place // 2
@@ -87,32 +132,32 @@ def test_pieces_are_the_whole_and_a_group_is_done_when_all_its_answers_are(engin
 
 def test_new_tokens_are_of_the_new_policy(engine, prompts):
     """Its log-probs are those that the new weights give to the whole sequence, and old tokens keep theirs."""
-    rollouts = partial(engine, budget=5)
-    requests = make_requests(prompts[:2], n=3, seed=0)
-    rollouts.ask(requests, SAMPLING, step=0)
-    before = {r.prompt.task.id: r.written for r in rollouts._pending}
+    partial = Partial(engine, prompts[:2], budget=5)
+    partial.step(0)
+    before = partial.prefixes
     other = build_model(seed=7)
     engine.load_weights(other.state_dict(), version=1)
-    finished, answers = rollouts.ask([], SAMPLING, step=1)
-    now = [*zip(finished, answers, strict=True), *((r, r.written) for r in rollouts._pending)]
+    now = {**partial.step(1), **partial.prefixes}
+    assert now.keys() == before.keys()
     checked = 0
-    for request, written in now:
-        for old, new in zip(before[request.prompt.task.id], written, strict=True):
+    for task, found in now.items():
+        prompt = prompts[int(task)]
+        for old, new in zip(before[task], found, strict=True):
             known = len(old.token_ids)
             if old.finish_reason != "abort":
                 assert new is old
                 continue
             assert new.policy_logprobs[:known].tolist() == old.policy_logprobs.tolist()
             assert [s.version for s in new.segments] == [0, 1]
-            ids = torch.from_numpy(np.concatenate([request.prompt.input_ids, new.token_ids]))[None]
+            ids = torch.from_numpy(np.concatenate([prompt.input_ids, new.token_ids]))[None]
             images = {}
-            if len(request.prompt.pixel_values):
-                images["pixel_values"] = torch.from_numpy(request.prompt.pixel_values)
-                images["image_grid_hws"] = torch.from_numpy(request.prompt.image_grid_hws)
+            if len(prompt.pixel_values):
+                images["pixel_values"] = torch.from_numpy(prompt.pixel_values)
+                images["image_grid_hws"] = torch.from_numpy(prompt.image_grid_hws)
             with torch.no_grad():
                 logits = other(input_ids=ids, use_cache=False, **images).logits[0]
             logits[:, barred_ids(other)] = -torch.inf
-            rows = logits.log_softmax(-1)[len(request.prompt.input_ids) - 1 : -1]
+            rows = logits.log_softmax(-1)[len(prompt.input_ids) - 1 : -1]
             expected = rows.gather(-1, torch.from_numpy(new.token_ids)[:, None])[:, 0].numpy()
             assert np.abs(new.policy_logprobs[known:] - expected[known:]).max() < 1e-4
             assert np.abs(new.policy_logprobs[:known] - expected[:known]).max() > 1e-2, "the policies differ"
@@ -122,56 +167,55 @@ def test_new_tokens_are_of_the_new_policy(engine, prompts):
 
 def test_an_answer_ends_after_so_many_segments(engine, prompts):
     whole = in_one_piece(engine, prompts)
-    rollouts = partial(engine, budget=5, max_segments=2)
+    partial = Partial(engine, prompts, budget=5, max_segments=2)
     forced = 0
     for step in range(4):
-        requests = make_requests(prompts[2 * step : 2 * step + 2], n=3, seed=step)
-        finished, answers = rollouts.ask(requests, SAMPLING, step=step)
-        for request, group in zip(finished, answers, strict=True):
-            for answer, expected in zip(group, whole[request.prompt.task.id], strict=True):
+        done = partial.step(step)
+        for task, group in done.items():
+            for answer, expected in zip(group, whole[task], strict=True):
                 cut = len(expected.token_ids) > 10
                 assert len(answer.token_ids) == (10 if cut else len(expected.token_ids))
                 assert answer.finish_reason == ("length" if cut else expected.finish_reason)
-        own = sum(len(c.token_ids) > 10 for r in finished for c in whole[r.prompt.task.id])
-        assert rollouts.metrics()["partial/forced"] == own
+        own = sum(len(c.token_ids) > 10 for task in done for c in whole[task])
+        assert partial.metrics(step)["partial/forced"] == own
         forced += own
     assert forced > 0
-    assert len(rollouts) == 0
+    assert partial.source.unfinished == 0
 
 
 def test_the_last_step_leaves_nothing_behind(engine, prompts):
     whole = in_one_piece(engine, prompts)
-    done = run(partial(engine, steps=3, budget=2), engine, prompts, stop=3)
+    done = run(Partial(engine, prompts, steps=3, budget=2), stop=3)
     assert {t: [c.token_ids.tolist() for c in a] for t, (_, a) in done.items()} == {
         t: [c.token_ids.tolist() for c in a] for t, a in whole.items()
     }
 
 
-def test_later_calls_of_a_step_ask_only_what_is_new(engine, prompts):
-    """Refilling must not give a pending answer a second budget in the same step."""
-    rollouts = partial(engine, budget=3)
-    rollouts.ask(make_requests(prompts[:2], n=3, seed=0), SAMPLING, step=0)
-    before = [r.written for r in rollouts._pending]
-    rollouts.ask(make_requests(prompts[2:4], n=3, seed=1), SAMPLING, step=0)
-    assert [r.written for r in rollouts._pending][: len(before)] == before
-    assert len(rollouts) > len(before)
-    assert {len(c.token_ids) for r in rollouts._pending for c in r.written} <= {1, 2, 3}
+def test_a_refill_generates_only_what_is_new(engine, prompts):
+    """It must not give an unfinished completion a second budget in the same step."""
+    partial = Partial(engine, prompts, budget=3)
+    partial.step(0)
+    before = partial.prefixes
+    partial.refill(0, prompts[2:4])
+    after = partial.prefixes
+    assert all(after[task] is prefix for task, prefix in before.items())
+    assert partial.source.unfinished == len(after) > len(before) > 0
+    assert {len(c.token_ids) for prefix in after.values() for c in prefix} <= {1, 2, 3}
 
 
 @pytest.mark.parametrize("stop", range(1, 6))
 def test_going_on_from_a_checkpoint_is_the_same_to_the_bit(engine, prompts, stop):
-    rollouts = partial(engine, budget=4)
-    expected = run(rollouts, engine, prompts)
+    expected = run(Partial(engine, prompts, budget=4))
     engine.load_weights(engine.model.state_dict(), version=0)
-    first = partial(engine, budget=4)
-    done = run(first, engine, prompts, stop=stop)
+    first = Partial(engine, prompts, budget=4)
+    done = run(first, stop=stop)
     file = io.BytesIO()
-    torch.save(first.state_dict(), file)
+    torch.save(first.source.state_dict(), file)
     file.seek(0)
-    second = partial(engine, budget=4)
-    second.load_state_dict(torch.load(file, weights_only=False), Renderer(prompts))
-    assert len(second) == len(first)
-    done |= run(second, engine, prompts, start=stop)
+    second = Partial(engine, prompts, budget=4)
+    second.source.load_state_dict(torch.load(file, weights_only=False))
+    assert second.source.unfinished == first.source.unfinished
+    done |= run(second, start=stop)
     assert bits(done) == bits(expected)
 
 
@@ -185,15 +229,13 @@ def bits(done):
 def test_metrics_by_hand(engine, prompts):
     whole = in_one_piece(engine, prompts)
     lengths = {task: [len(c.token_ids) for c in answers] for task, answers in whole.items()}
-    rollouts = partial(engine, budget=8)
+    partial = Partial(engine, prompts, budget=8)
     for step in range(4):
-        requests = make_requests(prompts[2 * step : 2 * step + 2], n=3, seed=step)
-        finished, _ = rollouts.ask(requests, SAMPLING, step=step)
-        metrics = rollouts.metrics()
-        assert metrics["partial/pending"] == len(rollouts)
-        done = {r.prompt.task.id: lengths[r.prompt.task.id] for r in finished}
+        done = {task: lengths[task] for task in partial.step(step)}
+        metrics, unfinished = partial.metrics(step), partial.source.unfinished
+        assert metrics["partial/pending"] == unfinished
         if not done:
-            assert metrics == {"partial/pending": float(len(rollouts)), "partial/forced": 0.0}
+            assert metrics == {"partial/pending": float(unfinished), "partial/forced": 0.0}
             continue
         tokens = [n for own in done.values() for n in own]
         assert metrics["partial/segments"] == pytest.approx(np.mean([-(-n // 8) for n in tokens]))
@@ -203,23 +245,22 @@ def test_metrics_by_hand(engine, prompts):
 
 
 def test_a_quarantined_task_leaves_what_is_pending(engine, prompts):
-    rollouts = partial(engine, budget=3)
-    rollouts.ask(make_requests(prompts[:2], n=3, seed=0), SAMPLING, step=0)
-    [gone, *_] = rollouts._pending
-    answer = rollouts._generate
-    rollouts._generate = lambda requests, sampling: [
-        [] if r.prompt is gone.prompt else a for r, a in zip(requests, answer(requests, sampling), strict=True)
+    partial = Partial(engine, prompts[:2], budget=3)
+    partial.step(0)
+    [gone, *_] = partial.prefixes
+    partial.generate = lambda requests, sampling: [
+        [] if r.prompt.task.id == gone else a
+        for r, a in zip(requests, engine.generate(requests, sampling), strict=True)
     ]
-    finished, answers = rollouts.ask([], SAMPLING, step=1)
-    assert [a for r, a in zip(finished, answers, strict=True) if r.prompt is gone.prompt] == [[]]
-    assert all(r.prompt is not gone.prompt for r in rollouts._pending)
+    assert partial.step(1)[gone] == []
+    assert gone not in partial.prefixes
 
 
 def test_the_oldest_version_that_is_learnt_from():
-    assert oldest_trainable(None, 7) == 0
-    assert oldest_trainable(PartialConfig(budget=1), 7) == 0
-    assert oldest_trainable(PartialConfig(budget=1, mask_age=1), 7) == 7, "the current policy's tokens alone"
-    assert oldest_trainable(PartialConfig(budget=1, mask_age=3), 7) == 5
+    assert min_trainable_version(None, 7) == 0
+    assert min_trainable_version(PartialConfig(budget=1), 7) == 0
+    assert min_trainable_version(PartialConfig(budget=1, mask_age=1), 7) == 7, "the current policy's tokens alone"
+    assert min_trainable_version(PartialConfig(budget=1, mask_age=3), 7) == 5
 
 
 def test_a_budget_that_bounds_nothing_is_told():

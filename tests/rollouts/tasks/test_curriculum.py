@@ -53,6 +53,8 @@ def test_state_brings_back_every_draw(make, name):
     second.load_state_dict(state)
     assert second.success.metrics() == first.success.metrics()
     for step in range(4, 9):
+        for sampler in (first, second):
+            sampler.begin_step(step)
         drawn = first.draw(step, 6)
         assert drawn == second.draw(step, 6)
         assert first.refill(3) == second.refill(3)
@@ -72,6 +74,7 @@ def test_dynamic_walks_on_and_stops_at_its_bound(make):
     sampler = make("dynamic", rounds=2)
     seen = []
     for step in range(4):
+        sampler.begin_step(step)
         seen += numbers(sampler.draw(step, 6)) + numbers(sampler.refill(2)) + numbers(sampler.refill(2))
         assert sampler.refill(2) == []
         assert sampler.metrics()["sampler/refill_rounds"] == 2.0
