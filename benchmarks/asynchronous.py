@@ -35,7 +35,7 @@ from rewards.scorer import Scorer
 from rewards.types import Task
 from rl.pipeline import run
 from rl.rollout_log import RolloutLog
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 from rl.step import Loop
 from rl.types import ModelOutputs
 from rl.weight_sync import WeightSync

@@ -30,7 +30,7 @@ from configs.algorithms import ALGORITHMS
 from configs.errors import ConfigError
 from configs.load import load_recipe
 from rl.pipeline import run
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.workers.actor import start_ray
 
 RECIPE = "configs/recipes/quickstart.yaml"

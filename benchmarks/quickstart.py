@@ -19,7 +19,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 
 RECIPE = "configs/recipes/quickstart.yaml"
 ARMS = {"quickstart": "rl", "sft": "long_cot", "shuffled": "rl"}  # arm -> the stage that it ends with

@@ -24,7 +24,7 @@ from configs.overrides import apply_override
 from configs.schema import RunConfig
 from configs.yaml_io import Document, KeyPath, dotted
 
-__all__ = ["ConfigError", "Problem", "digest", "dump_recipe", "load_recipe"]
+__all__ = ["ConfigError", "Problem", "digest", "dump_recipe", "load_recipe", "plain"]
 
 _UNREAD_BY_DIGEST = {"output_dir"}  # where a run lies is not what it is: a run folder may be moved
 
@@ -49,12 +49,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def dump_recipe(config: RunConfig) -> str:
     """The whole recipe as YAML, defaults written out, keys in the schema's order; `load_recipe` reads it back equal."""
-    return yaml_io.dump(_plain(config))
+    return yaml_io.dump(plain(config))
 
 
 def digest(config: RunConfig) -> str:
     """64 hex digits that are the same for the same run, wherever its folder lies: a resume must find its own."""
-    kept = {key: value for key, value in _plain(config).items() if key not in _UNREAD_BY_DIGEST}
+    kept = {key: value for key, value in plain(config).items() if key not in _UNREAD_BY_DIGEST}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -63,7 +63,7 @@ def _adapter() -> TypeAdapter[RunConfig]:
     return TypeAdapter(RunConfig)
 
 
-def _plain(config: RunConfig) -> dict[str, Any]:
+def plain(config: RunConfig) -> dict[str, Any]:
     """Dicts, lists and scalars, whole numbers made floats where the schema says so (`1` and `1.0` are one recipe)."""
     checked = _adapter().validate_json(json.dumps(dataclasses.asdict(config)), strict=True)
     return json.loads(json.dumps(dataclasses.asdict(checked)))

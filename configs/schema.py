@@ -119,6 +119,7 @@ class RunConfig:
     long_cot: SFTConfig | None = None
     rl: RLConfig | None = None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    trackers: tuple[str, ...] = ("tensorboard",)  # where metrics go, beside metrics.jsonl, which is always written
     export: bool = True  # write a Hugging Face folder with code at the end
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +77,15 @@ class Document:
 def dotted(path: KeyPath) -> str:
     """`("data", "train", 0)` as `data.train.0`."""
     return ".".join(str(part) for part in path)
+
+
+def flatten(data: Any, above: KeyPath = ()) -> dict[str, Any]:
+    """Every scalar and every empty list or mapping by its dotted key: `{"data.train.0.use": "digit_sums", ...}`."""
+    items = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list | tuple) else ()
+    flat: dict[str, Any] = {}
+    for key, value in items:
+        flat |= flatten(value, (*above, key))
+    return flat or {dotted(above): data}
 
 
 def parse(text: str, source: str, at: KeyPath = ()) -> Document:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import ray
 import torch
 from rich.console import Console
 
+from configs.load import plain
 from configs.rl import RLConfig
 from configs.schema import RunConfig, SourceConfig
 from kimi_vl import (
@@ -27,7 +28,8 @@ from rewards.scorer import Scorer
 from rl.checkpoint import replace_folder
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.run.folder import RunFolder
-from rl.run.trackers import JsonlSink, Metrics, TensorBoardSink
+from rl.run.trackers.run_info import RunInfo
+from rl.run.trackers.table import Metrics
 from rl.stages.sft import answer_text
 from rollouts.engines.build import VLLM_CPU_LATENTS, EngineSpec, check_engine, check_sizes
 from rollouts.engines.stop_tokens import stop_and_barred_ids
@@ -86,10 +88,11 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Cons
     """Check everything that can fail before any training, then start Ray and the workers."""
     stage = config.rl or RLConfig(steps=1)
     check_engine(stage.engine)
-    scorer = Scorer(config.rl.rewards if config.rl else (), base=base, judge=config.rl.judge if config.rl else None)
-    metrics = Metrics([JsonlSink(folder.path / "metrics.jsonl"), TensorBoardSink(folder.path / "tensorboard")])
-    started, pool = False, None
-    try:
+    with ExitStack() as stack:
+        judge = config.rl.judge if config.rl else None
+        scorer = stack.enter_context(Scorer(config.rl.rewards if config.rl else (), base=base, judge=judge))
+        info = RunInfo(folder=folder.path, name=config.name, recipe=plain(config))
+        metrics = stack.enter_context(closing(Metrics.open(config.trackers, info, _printer(console))))
         checkpoint = _base_model(config, folder, base, console)
         check_sizes(stage.engine, checkpoint)
         processor = load_processor(checkpoint)
@@ -98,8 +101,6 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Cons
             _check_training_data(config, config.rl, scorer, base)
         prompts, validation = _evaluation_prompts(config, scorer, renderer, base, console)
         stop, barred = stop_and_barred_ids(checkpoint, processor)
-        workers = stage.workers if config.rl else 1
-        started = start_ray(workers + stage.ranks.count - 1)
         spec = EngineSpec(
             model_path=checkpoint,
             dtype=config.model.dtype,
@@ -109,14 +110,6 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Cons
             engine=stage.engine,
             context=_context(config),
         )
-        pool = RolloutPool(
-            spec,
-            workers=workers,
-            deadline=stage.worker_deadline,
-            quarantine=Quarantine(folder.path / "quarantine.json"),
-            folder=folder.path / "failures",
-            say=functools.partial(console.print, markup=False, highlight=False, soft_wrap=True),
-        )
         yield RunContext(
             config=config,
             folder=folder,
@@ -125,20 +118,37 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Cons
             barred_ids=tuple(barred),
             processor=processor,
             renderer=renderer,
-            pool=pool,
+            pool=_start_workers(stack, config, spec, folder, console),
             scorer=scorer,
             metrics=metrics,
             held_out=prompts,
             validation=validation,
             console=console,
         )
-    finally:
-        if pool is not None:
-            pool.close()
-        if started:
-            ray.shutdown()
-        scorer.close()
-        metrics.close()
+
+
+def _start_workers(
+    stack: ExitStack, config: RunConfig, spec: EngineSpec, folder: RunFolder, console: Console
+) -> RolloutPool:
+    """Start Ray, unless it runs already, and the rollout workers; `stack` closes what was started."""
+    stage = config.rl or RLConfig(steps=1)
+    workers = stage.workers if config.rl else 1
+    if start_ray(workers + stage.ranks.count - 1):
+        stack.callback(ray.shutdown)
+    pool = RolloutPool(
+        spec,
+        workers=workers,
+        deadline=stage.worker_deadline,
+        quarantine=Quarantine(folder.path / "quarantine.json"),
+        folder=folder.path / "failures",
+        say=_printer(console),
+    )
+    return stack.enter_context(closing(pool))
+
+
+def _printer(console: Console) -> Callable[[str], None]:
+    """Prints a text as it is: without markup, colours or line breaks of its own."""
+    return functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
 
 def _context(config: RunConfig) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from configs.load import digest, dump_recipe, load_recipe
 from configs.rl import RanksConfig
 from configs.schema import RunConfig
+from configs.yaml_io import flatten
 from rl.errors import UserError
 
 STAGES = ("instruct", "long_cot", "rl")  # in the order in which they run
@@ -126,7 +127,7 @@ def _as_learnt(config: RunConfig) -> RunConfig:
 
 def _other_recipe(config: RunConfig, found: RunConfig) -> str:
     """Says which keys differ between the folder's run and the one that was asked for."""
-    wanted, there = _flatten(asdict(config)), _flatten(asdict(found))
+    wanted, there = flatten(asdict(config)), flatten(asdict(found))
     differing = sorted(k for k in wanted.keys() | there.keys() if wanted.get(k) != there.get(k) and k != "output_dir")
     shown = "\n".join(f"  {k}: {there.get(k)!r} there, {wanted.get(k)!r} now" for k in differing[:8])
     more = f"\n  and {len(differing) - 8} more" if len(differing) > 8 else ""
@@ -134,16 +135,3 @@ def _other_recipe(config: RunConfig, found: RunConfig) -> str:
         f"output_dir = {config.output_dir!r} holds a run of another recipe:\n{shown}{more}\n"
         "choose another folder with output_dir=PATH, or delete that one"
     )
-
-
-def _flatten(value: object, prefix: str = "") -> dict[str, object]:
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    else:
-        return {prefix: value}
-    flat: dict[str, object] = {}
-    for key, inner in items:
-        flat |= _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat

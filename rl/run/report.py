@@ -17,7 +17,7 @@ from rich.table import Table
 
 from configs.schema import RunConfig
 from rl.run.folder import RunFolder, StageRecord, write_json
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.types import ScoredRollout
 from rollouts.workers.quarantine import Quarantine
 

@@ -20,7 +20,7 @@ from rl.checkpoint import (
 from rl.learner.skipped_updates import SkippedUpdates
 from rl.run.evaluate import evaluate
 from rl.run.folder import write_json
-from rl.run.trackers import Metrics
+from rl.run.trackers.table import Metrics
 from rl.samples import make_samples, sample_metrics
 from rl.step import Loop, run_steps
 from rollouts.sources.group_building import make_groups

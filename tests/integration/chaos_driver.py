@@ -19,7 +19,7 @@ import torch
 from rewards.scorer import Scorer
 from rl.cli.main import main
 from rl.learner.learner import Learner
-from rl.run.trackers import JsonlSink
+from rl.run.trackers.jsonl_tracker import JsonlTracker
 from rollouts.workers.pool import RolloutPool
 from rollouts.workers.worker_group import WorkerGroup
 
@@ -85,7 +85,7 @@ MOMENTS = {
     "recording": (pq, "write_table", half_a_table),
     "update": (Learner, "update", while_it_works),
     "publish": (WorkerGroup, "publish", while_it_works),
-    "metrics": (JsonlSink, "write", half_a_line),
+    "metrics": (JsonlTracker, "write", half_a_line),
     "saving": (torch, "save", half_a_checkpoint),
     "saved": (os, "fsync", at_once),  # before and after the rename of a checkpoint, and of the best model's folder
     "best": (pathlib.Path, "rename", at_once),  # the two renames that put the best model's folder in place

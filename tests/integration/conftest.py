@@ -17,7 +17,7 @@ from rich.console import Console
 
 from configs.load import dump_recipe, load_recipe
 from rl.pipeline import run
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.workers.actor import start_ray
 
 RECIPE = """

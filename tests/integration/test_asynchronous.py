@@ -12,7 +12,7 @@ from test_resume import SAME, different
 from configs.load import dump_recipe, load_recipe
 from rl.rollout_log import read_rollouts
 from rl.run.folder import STAGES
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.sources.pipeline import request_seed
 from rollouts.tasks.mixture import TaskMixture
 

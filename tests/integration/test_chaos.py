@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 
 DRIVER = Path(__file__).with_name("chaos_driver.py")
 PARTIAL = "rl.partial={budget: 4, max_segments: 3, mask_age: 2}"

@@ -11,7 +11,7 @@ from test_resume import SAME
 
 from rl.checkpoint import save_checkpoint
 from rl.errors import UserError
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 
 SAME_STEPS = 3
 pytestmark = pytest.mark.timeout(900)  # on a busy machine Ray takes minutes to start

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kimi_vl import load_model
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 
 STEPS = 6
 SAME = ("reward", "accuracy", "tokens_mean", "loss", "grad_norm", "entropy", "learning_rate", "version")

@@ -11,7 +11,7 @@ from PIL import Image
 from kimi_vl import load_model, load_processor
 from rewards.plugins.interface import PluginError
 from rl.errors import UserError
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.tasks.dataset import DataSetError
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from rl.cli.main import app
 from rl.cli.replay import replay_command
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 
 # Called for each of the 4 groups of a step; the second step's get rewards whose gradients are beyond float32.
 POISON = """

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from test_resume import SAME, different
 
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]  # three fresh workers: minutes on a busy machine
 

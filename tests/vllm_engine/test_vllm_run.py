@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from rl.rollout_log import read_rollouts
-from rl.run.trackers import read_metrics
+from rl.run.trackers.jsonl_tracker import read_metrics
 
 pytestmark = pytest.mark.timeout(900)  # two processes that import vLLM, on a machine that may be busy
 ROOT = Path(__file__).parents[2]

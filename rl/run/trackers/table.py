@@ -1,0 +1,108 @@
+"""The table of trackers, and the object that hands every step's metrics to those of a run."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from configs.nearest import nearest_name
+from rl.errors import UserError
+from rl.run.trackers.jsonl_tracker import JsonlTracker
+from rl.run.trackers.mlflow_tracker import MlflowTracker
+from rl.run.trackers.run_info import RunInfo
+from rl.run.trackers.tensorboard_tracker import TensorBoardTracker
+from rl.run.trackers.trackio_tracker import TrackioTracker
+from rl.run.trackers.wandb_tracker import WandbTracker
+
+
+class Tracker(Protocol):
+    """Takes the metrics of a run, step by step. It is made from a `RunInfo`, whose recipe it logs."""
+
+    def write(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of one step of one stage; docs/metrics.md lists their names."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left and release everything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A tracker's class, and the package that it needs beyond ThinkVL's own dependencies."""
+
+    make: Callable[[RunInfo], Tracker]
+    extra: str | None = None  # the import name of the package, which is also the name of our extra
+
+
+TRACKERS: Mapping[str, Entry] = {
+    "jsonl": Entry(make=JsonlTracker),
+    "tensorboard": Entry(make=TensorBoardTracker),
+    "wandb": Entry(make=WandbTracker, extra="wandb"),
+    "trackio": Entry(make=TrackioTracker, extra="trackio"),
+    "mlflow": Entry(make=MlflowTracker, extra="mlflow"),
+}
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise UserError for a tracker that is unknown, listed twice, or whose package is not installed."""
+    for index, name in enumerate(names):
+        key = f"trackers.{index} = {name!r}"
+        if name not in TRACKERS:
+            raise UserError(f"{key}: unknown{nearest_name(name, TRACKERS)}")
+        if name in names[:index]:
+            raise UserError(f"{key}: listed twice; remove one")
+        extra = TRACKERS[name].extra
+        if extra is not None and importlib.util.find_spec(extra) is None:
+            raise UserError(f"{key}: {extra} is not installed; run `pip install 'thinkvl[{extra}]'`")
+
+
+class Metrics:
+    """Hands each step's metrics to every tracker of the run.
+
+    A tracker that fails is closed and left out from then on: a server that is down must not end a run. Only a failure
+    of `jsonl` is raised, since the run's own report reads that file.
+    """
+
+    def __init__(self, trackers: Mapping[str, Tracker], say: Callable[[str], None]) -> None:
+        self._trackers, self._say = dict(trackers), say
+
+    @classmethod
+    def open(cls, names: Sequence[str], run: RunInfo, say: Callable[[str], None]) -> Metrics:
+        """Start `jsonl`, always, and the trackers in `names`. Raises UserError as `check_trackers` does."""
+        check_trackers(names)
+        trackers: dict[str, Tracker] = {}
+        for name in dict.fromkeys(("jsonl", *names)):
+            try:
+                trackers[name] = TRACKERS[name].make(run)
+            except Exception as error:
+                for tracker in trackers.values():
+                    tracker.close()
+                if name == "jsonl":
+                    raise
+                raise UserError(f"tracker {name} cannot be started: {type(error).__name__}: {error}") from error
+        return cls(trackers, say)
+
+    def write(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Record one step of one stage in every tracker."""
+        for name, tracker in list(self._trackers.items()):
+            try:
+                tracker.write(stage, step, metrics)
+            except Exception as error:  # each library raises its own
+                if name == "jsonl":
+                    raise
+                del self._trackers[name]
+                with suppress(Exception):
+                    tracker.close()
+                self._say(f"tracker {name} failed at {stage} step {step} and is left out: {error}")
+
+    def close(self) -> None:
+        """Close every tracker."""
+        for name, tracker in self._trackers.items():
+            try:
+                tracker.close()
+            except Exception as error:
+                self._say(f"tracker {name} failed to close: {error}")
