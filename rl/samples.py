@@ -1,4 +1,4 @@
-"""Scored rollouts to groups, and groups to samples to learn from."""
+"""Groups to advantages, and advantages to the samples that the learner trains on."""
 
 from __future__ import annotations
 
@@ -10,75 +10,105 @@ import numpy as np
 from configs.rl import RLConfig
 from rewards.types import VerdictKind
 from rl.algorithms import advantages
-from rl.algorithms.credit import Response, assign
+from rl.algorithms.credit import Credit, Response, assign
 from rl.learner.router_replay import recorded_experts
 from rl.types import ModelOutputs, Sample, spread
 from rollouts.types import Completion, Group
 
 
-def make_samples(
-    groups: Sequence[Group], config: RLConfig, annotations: Sequence[Sequence[ModelOutputs]], *, min_version: int = 0
-) -> list[Sample]:
-    """Samples with their advantages; `annotations` are the learner's outputs, one for each rollout of each group.
+def compute_advantages(
+    groups: Sequence[Group], config: RLConfig, outputs: Sequence[Sequence[ModelOutputs]], *, min_version: int = 0
+) -> list[list[Credit]]:
+    """The advantage of each rollout of each group, or of each of its tokens, by the recipe's algorithm.
 
-    Tokens that were inserted, or written by a policy before `min_version`, are masked: credit passes over them
-    as over the prompt. A response of which nothing is left has served its group's baseline, and is no sample.
+    `outputs` are the learner's, one for each rollout. Tokens that were inserted, or sampled by a policy before
+    `min_version`, have none.
     """
     responses = [
         [
-            _response(member.rollout.completion, reward, note, min_version)
-            for member, reward, note in zip(group.rollouts, group.rewards, notes, strict=True)
+            _response(member.rollout.completion, reward, own, min_version)
+            for member, reward, own in zip(group.rollouts, group.rewards, notes, strict=True)
         ]
-        for group, notes in zip(groups, annotations, strict=True)
+        for group, notes in zip(groups, outputs, strict=True)
     ]
+    return assign(responses, config.loss.resolved())
+
+
+def build_samples(
+    groups: Sequence[Group],
+    config: RLConfig,
+    outputs: Sequence[Sequence[ModelOutputs]],
+    credits: Sequence[Sequence[Credit]],
+    *,
+    min_version: int = 0,
+) -> list[Sample]:
+    """What the learner trains on, from rollouts and their advantages.
+
+    A rollout without a trainable token, or one that was cut off with `mask_truncated`, gives no sample. Its reward
+    counted in the advantages of its group.
+    """
     samples = []
-    for group, own, credits in zip(groups, responses, assign(responses, config.loss.resolved()), strict=True):
-        for member, response, credit in zip(group.rollouts, own, credits, strict=True):
+    for group, notes, own in zip(groups, outputs, credits, strict=True):
+        for member, note, credit in zip(group.rollouts, notes, own, strict=True):
             completion = member.rollout.completion
             mask = completion.mask_from(min_version)
             if not mask.any() or (config.mask_truncated and completion.cut_off):
-                continue  # its reward has served the baseline
-            columns = dict(credit.columns)
-            if response.annotation.reference_logprobs is not None:
-                columns["reference_logprobs"] = response.annotation.reference_logprobs
+                continue
+            columns = {name: spread(column, mask) for name, column in credit.columns.items()}
+            if note.reference_logprobs is not None:
+                columns["reference_logprobs"] = _only(note.reference_logprobs, mask)
             if config.loss.correction is not None:
-                columns["sampler_logprobs"] = completion.sampler_logprobs[mask]
+                columns["sampler_logprobs"] = _only(completion.sampler_logprobs, mask)
             samples.append(
                 Sample(
                     id=member.rollout.id,
                     prompt=group.prompt,
                     token_ids=completion.token_ids,
                     mask=None if mask.all() else mask,
-                    old_logprobs=spread(response.old_logprobs, mask),
+                    old_logprobs=_only(_old_logprobs(completion, note), mask),
                     advantage=credit.advantage,
                     sft_mask=member.score.verdict.kind is VerdictKind.CORRECT,
                     experts=recorded_experts(completion) if config.router_replay else None,
-                    columns={name: spread(column, mask) for name, column in columns.items()},
+                    columns=columns,
                 )
             )
     return samples
 
 
-def _response(completion: Completion, reward: float, note: ModelOutputs, min_version: int) -> Response:
-    """The tokens that are learnt from, with what the learner says of them.
+def make_samples(
+    groups: Sequence[Group], config: RLConfig, outputs: Sequence[Sequence[ModelOutputs]], *, min_version: int = 0
+) -> list[Sample]:
+    """`compute_advantages`, then `build_samples`."""
+    credits = compute_advantages(groups, config, outputs, min_version=min_version)
+    return build_samples(groups, config, outputs, credits, min_version=min_version)
 
-    The ratio's denominator is the learner's own log-probs where they were asked for, else the engine's.
-    """
+
+def _response(completion: Completion, reward: float, outputs: ModelOutputs, min_version: int) -> Response:
+    """The trainable tokens of a completion, with what the learner says of them."""
     mask = completion.mask_from(min_version)
-    nothing = np.zeros(0, np.float32)
-    found = {f.name: getattr(note, f.name) for f in fields(note)}
-    kept = (
-        {k: v[mask] if v is not None else None for k, v in found.items()}
-        if mask.any()
-        else dict.fromkeys(found, nothing)
-    )
-    own = kept["policy_logprobs"]
-    old = completion.policy_logprobs[mask] if own is None else own
-    return Response(reward=reward, old_logprobs=old, annotation=ModelOutputs(**kept))
+    columns = {f.name: getattr(outputs, f.name) for f in fields(outputs)}
+    if mask.any():
+        columns = {name: column if column is None else column[mask] for name, column in columns.items()}
+    else:
+        columns = dict.fromkeys(columns, np.zeros(0, np.float32))
+    old = _old_logprobs(completion, outputs)[mask]
+    return Response(reward=reward, old_logprobs=old, annotation=ModelOutputs(**columns))
+
+
+def _old_logprobs(completion: Completion, outputs: ModelOutputs) -> np.ndarray:
+    """The denominator of the ratio, `[T]`: the learner's own log-probs where the recipe asks for them, else those of
+    the engine.
+    """
+    return completion.policy_logprobs if outputs.policy_logprobs is None else outputs.policy_logprobs
+
+
+def _only(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`values` `[T]` of the tokens in `mask`, and 0 at the others."""
+    return spread(values[mask], mask)
 
 
 def sample_metrics(samples: Sequence[Sample]) -> dict[str, float]:
-    """How far the step's policy is from its reference, what its critic knew of these samples, and what is masked."""
+    """The policy's distance from its reference, the critic's explained variance, and the share of masked tokens."""
 
     def of_tokens(name: str) -> np.ndarray:
         return np.concatenate([s.columns[name][s.trainable] for s in samples])

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from configs.rl import RLConfig
-from rl.distributed.learner_group import LearnerGroup
-from rl.learner.learner import Learner
+from rl.learner.trainer import Trainer
 from rl.rollout_log import RolloutLog
-from rl.samples import make_samples
+from rl.samples import build_samples, compute_advantages
 from rl.step_metrics import StepRollouts, Stopwatch, step_metrics
 from rl.weight_sync import WeightSync
 from rollouts.sources.group_building import correct_flags, groups_with_signal, make_groups, permute_rewards
@@ -30,7 +29,7 @@ class Loop:
     curriculum: Sampler
     source: RolloutSource
     pool: RolloutPool
-    learner: Learner | LearnerGroup
+    learner: Trainer
     log: RolloutLog
     sync: WeightSync
     seed: int
@@ -49,8 +48,9 @@ class Loop:
         with watch.phase("update"):
             trained = groups_with_signal(groups, config)
             min_version = min_trainable_version(config.partial, learner.version)
-            outputs = learner.model_outputs(trained, min_version)  # log-probs and values, before the update
-            samples = make_samples(trained, config, outputs, min_version=min_version)  # advantages
+            outputs = learner.model_outputs(trained, min_version)  # log-probs and values before the update
+            advantages = compute_advantages(trained, config, outputs, min_version=min_version)
+            samples = build_samples(trained, config, outputs, advantages, min_version=min_version)
         with watch.phase("record"):
             self.log.write(step + 1, (*rollouts.scored, *rollouts.report.stale), groups, samples)
         with watch.phase("update"):

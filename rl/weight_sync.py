@@ -11,9 +11,8 @@ from PIL import Image
 
 from configs.rl import SamplingConfig
 from rewards.types import Task
-from rl.distributed.learner_group import LearnerGroup
 from rl.errors import UserError
-from rl.learner.learner import Learner
+from rl.learner.trainer import Trainer
 from rl.types import PromptCompletion
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Prompt, Request
@@ -53,7 +52,7 @@ class WeightSync:
     """
 
     pool: RolloutPool
-    learner: Learner | LearnerGroup
+    learner: Trainer
     prompts: Sequence[Prompt]
     sampling: SamplingConfig  # of the rollouts: log-probs are under its temperature
     threshold: float

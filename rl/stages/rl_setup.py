@@ -14,6 +14,7 @@ from rl.distributed.learner_group import LearnerGroup, RankSpec
 from rl.learner.learner import Learner, LearnerConfig
 from rl.learner.lora import prepare_training
 from rl.learner.skipped_updates import SkippedUpdates
+from rl.learner.trainer import Trainer
 from rl.rollout_log import RolloutLog
 from rl.run.context import RunContext, load_policy
 from rl.run.folder import STAGES
@@ -39,7 +40,7 @@ def reinforce(context: RunContext, stage: RLConfig, model_path: str) -> tuple[bo
     return resumed, load_policy(context, str(context.folder.stage("rl") / "best"))
 
 
-def _learner(context: RunContext, stage: RLConfig, model_path: str, skipped: SkippedUpdates) -> Learner | LearnerGroup:
+def _learner(context: RunContext, stage: RLConfig, model_path: str, skipped: SkippedUpdates) -> Trainer:
     """The learner in this process, or on the recipe's ranks; on one rank too where several left a checkpoint."""
     config = context.config
     learner_config = LearnerConfig(
@@ -72,7 +73,7 @@ def _learner(context: RunContext, stage: RLConfig, model_path: str, skipped: Ski
     return Learner(model, learner_config, barred_ids=context.barred_ids, on_skip=skipped.keep)
 
 
-def _run(context: RunContext, stage: RLConfig, learner: Learner | LearnerGroup, skipped: SkippedUpdates) -> bool:
+def _run(context: RunContext, stage: RLConfig, learner: Trainer, skipped: SkippedUpdates) -> bool:
     """Run the remaining steps; whether some were done before."""
     loop = _loop(context, stage, learner)
     folder = context.folder.stage("rl")
@@ -97,7 +98,7 @@ def _run(context: RunContext, stage: RLConfig, learner: Learner | LearnerGroup, 
     return start > 0
 
 
-def _loop(context: RunContext, stage: RLConfig, learner: Learner | LearnerGroup) -> Loop:
+def _loop(context: RunContext, stage: RLConfig, learner: Trainer) -> Loop:
     """The context of the RL stage, put together."""
     seed = request_seed(context.config.seed, 100)
     threshold = stage.parity_threshold

@@ -1,0 +1,57 @@
+"""What a step of RL needs of whoever trains the policy: a learner in this process, or one on several ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rl.types import ModelOutputs, PromptCompletion, Sample
+from rollouts.types import Group
+
+
+class Trainer(Protocol):
+    """Trains the policy. `rl.learner.learner.Learner` documents each method."""
+
+    @property
+    def version(self) -> int:
+        """Number of updates so far: the policy version of the weights."""
+        ...
+
+    def model_outputs(self, groups: Sequence[Group], min_version: int = 0) -> list[list[ModelOutputs]]:
+        """What the models say of each rollout of each group before the update: log-probs and values."""
+        ...
+
+    def logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
+        """The policy's log-probs of each completion's trainable tokens."""
+        ...
+
+    def update(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """One iteration over the samples. Returns metrics by name."""
+        ...
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """A copy of the policy's weights by state-dict name, adapters merged, for engines."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the policy, adapters merged, as a model folder."""
+        ...
+
+    def save_adapters(self, folder: Path) -> None:
+        """Write the adapters alone, if there are any."""
+        ...
+
+    def write_checkpoint(self, folder: Path) -> dict[str, Any] | None:
+        """The state for the run's checkpoint, or None after writing it to `folder` as shards."""
+        ...
+
+    def read_checkpoint(self, folder: Path, state: dict[str, Any] | None) -> None:
+        """Restore `write_checkpoint()`."""
+        ...
+
+    def close(self) -> None:
+        """End the processes of the trainer."""
+        ...
