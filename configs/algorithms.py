@@ -27,10 +27,12 @@ class KLConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = CLOSED
 
-    coef: float
+    coef: float  # weight; 0 switches off the algorithm's own
+    # of each token's KL (Schulman); k1 in the loss needs `importance_weighted`
     estimator: Literal["k1", "k2", "k3"] = "k3"
-    placement: Literal["loss", "reward"] = "loss"
-    importance_weighted: bool = False  # in the loss: times pi / pi_old, which makes the gradient that of KL itself
+    placement: Literal["loss", "reward"] = "loss"  # a term of the loss, or a penalty on the reward
+    # in the loss: multiply each token by its ratio, which gives the gradient of KL itself
+    importance_weighted: bool = False
 
     def __post_init__(self) -> None:
         check(self.coef >= 0, "coef", self.coef, "0 (none) or more")
@@ -58,10 +60,11 @@ class CorrectionConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = CLOSED
 
+    # a weight for each token, or the product over the completion; losses of whole sequences take `sequence`
     level: Literal["token", "sequence"] = "token"
-    mode: Literal["truncate", "mask"] = "truncate"
-    low: float = 0.0
-    high: float = 2.0
+    mode: Literal["truncate", "mask"] = "truncate"  # set weights outside the bounds to the bound, or to 0
+    low: float = 0.0  # lower bound; 0 to 1
+    high: float = 2.0  # upper bound; 1 or more
 
     def __post_init__(self) -> None:
         check(0 <= self.low <= 1, "low", self.low, "from 0 to 1, the weight where engine and learner agree")
@@ -74,13 +77,17 @@ class CriticConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = CLOSED
 
+    # a value head on the policy's hidden states, or on those of a copy that is trained apart
     backbone: Literal["shared", "own"] = "own"
-    pretrain_steps: int = 0  # RL steps at the start in which the critic alone learns (VC-PPO)
-    value_learning_rate: float | None = None  # of the copy; five times the policy's, up to 3e-4, when left out
-    value_coef: float = 0.5  # shared: weight of the value loss beside the policy's
-    value_clip: float = 0.2
-    gamma: float = 1.0
-    gae_lambda: float = 1.0
+    # RL steps at the start in which only the critic is trained (VC-PPO); from 0, below `rl.steps`
+    pretrain_steps: int = 0
+    # of the copy, at its highest: ten updates of warm-up, then the optimizer's schedule; its head takes ten times as
+    # much. null: five times the policy's, at most 3e-4; greater than 0, up to 0.01
+    value_learning_rate: float | None = None
+    value_coef: float = 0.5  # `shared`: weight of the value loss beside the policy's; greater than 0
+    value_clip: float = 0.2  # how far a value may move in one step; greater than 0
+    gamma: float = 1.0  # discount of later rewards; above 0, up to 1
+    gae_lambda: float = 1.0  # 1 waits for the reward, less trusts the critic's values on the way; 0 to 1
 
     def __post_init__(self) -> None:
         rate = self.value_learning_rate
@@ -213,21 +220,24 @@ class LossConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = CLOSED
 
-    algorithm: Name = "kimi_k15"
-    advantage: Advantage | None = None
-    normalization: Normalization | None = None
-    clip_low: float | None = None  # the ratio is clipped to [1 - clip_low, 1 + clip_high]
-    clip_high: float | None = None
-    tau: float = 0.1  # k1.5 §2.3.2: weight of the squared log-ratio
-    kl: KLConfig | None = None
-    reference: Reference | None = None  # of KL, and of k1.5's log-ratio
-    reference_decay: float = 0.99  # of `ema`, at each iteration
-    reset_optimizer: bool = False  # k1.5 §2.3.2: a fresh optimizer at each iteration
-    entropy_bonus: float = 0.0
-    sft_coef: float = 0.0  # weight of the likelihood of correct answers
-    balance_coef: float = 0.0  # DeepSeek-V3 §2.1.2: weight of the sequence-wise balance of the experts' load
+    algorithm: Name = "kimi_k15"  # the policy loss and its parts
+    advantage: Advantage | None = None  # how a reward becomes an advantage
+    normalization: Normalization | None = None  # how the losses of tokens become one number
+    clip_low: float | None = None  # the ratio is clipped at 1 - `clip_low`; from 0, below 1
+    clip_high: float | None = None  # and at 1 + `clip_high`; 0 or more
+    tau: float = 0.1  # Kimi k1.5 §2.3.2: weight of the squared log-ratio of the whole completion; greater than 0
+    kl: KLConfig | None = None  # a penalty on the distance to the reference policy
+    # what KL and k1.5's log-ratio are measured from: the policy that sampled, the policy at RL's start, or a running
+    # mean of the policy; null: `iteration` with k1.5, else `frozen`
+    reference: Reference | None = None
+    reference_decay: float = 0.99  # of `ema`: what remains of the reference at each step; above 0, below 1
+    reset_optimizer: bool = False  # a fresh optimizer at each step (Kimi k1.5 §2.3.2)
+    entropy_bonus: float = 0.0  # weight of the policy's mean entropy; 0 or more
+    sft_coef: float = 0.0  # weight of the negative log-likelihood of correct completions; 0 or more
+    balance_coef: float = 0.0  # weight of the sequence-wise balance of the experts' load (DeepSeek-V3 eq. 17); 0: none
+    # importance weights for an engine that differs from the learner; null: none
     correction: CorrectionConfig | None = None
-    critic: CriticConfig | None = None
+    critic: CriticConfig | None = None  # of PPO; null takes the defaults below
 
     def __post_init__(self) -> None:
         row = ALGORITHMS[self.algorithm]

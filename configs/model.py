@@ -16,14 +16,14 @@ class TinyConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    hidden_size: int = 128
-    num_hidden_layers: int = 3
-    num_attention_heads: int = 4
-    n_routed_experts: int = 8
-    num_experts_per_tok: int = 2
-    moe_intermediate_size: int = 96
-    vision_hidden_size: int = 64
-    vision_num_hidden_layers: int = 2
+    hidden_size: int = 128  # width of the text model
+    num_hidden_layers: int = 3  # layers of the text model; the first is dense, the others have experts
+    num_attention_heads: int = 4  # heads of the text model
+    n_routed_experts: int = 8  # experts in each layer
+    num_experts_per_tok: int = 2  # experts that each token uses; at most `n_routed_experts`
+    moe_intermediate_size: int = 96  # inner width of an expert
+    vision_hidden_size: int = 64  # width of the vision tower; a multiple of 16
+    vision_num_hidden_layers: int = 2  # layers of the vision tower
 
     def __post_init__(self) -> None:
         for key in fields(self):
@@ -42,8 +42,10 @@ class LoraConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    rank: int = 16
-    alpha: float = 32.0
+    rank: int = 16  # rank of the adapters
+    alpha: float = 32.0  # the adapters are scaled by `alpha / rank`
+    # `attention` (MLA's projections), `mlp` (dense layers and shared experts), `experts` (the routed ones), `vision`;
+    # never the router
     targets: tuple[Literal["attention", "mlp", "experts", "vision"], ...] = ("attention", "mlp")
 
     def __post_init__(self) -> None:
@@ -58,11 +60,13 @@ class ModelConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    path: str = "tiny"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    lora: LoraConfig | None = None  # in every stage; merged at its end
-    gradient_checkpointing: bool = False  # keep no activations inside layers: less memory, a forward pass more
-    freeze: tuple[str, ...] = ()  # parameters whose names hold one of these are not trained
+    path: str = "tiny"  # `tiny` makes a small Kimi-VL with random weights on the spot; else a folder or a hub name
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights, in the learner and the engines
+    lora: LoraConfig | None = None  # train LoRA adapters, in every stage; null trains the weights themselves
+    # compute activations again in the backward pass: less memory, about a third more time
+    gradient_checkpointing: bool = False
+    # parts of parameter names that are not trained, such as `[vision_tower, mm_projector]`
+    freeze: tuple[str, ...] = ()
     tiny: TinyConfig = field(default_factory=TinyConfig)
 
     def __post_init__(self) -> None:

@@ -16,17 +16,20 @@ class OptimizerConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    name: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = 1e-6
-    adamw_learning_rate: float | None = None  # for what Muon leaves to AdamW; the same as learning_rate when left out
-    state: Literal["float32", "bfloat16", "8bit"] | None = None  # type of AdamW's moments; the weights' when left out
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.95
-    warmup_steps: int = 0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    final_fraction: float = 0.0  # of the learning rate, where linear and cosine end
-    grad_clip: float = 1.0
+    name: Literal["adamw", "muon"] = "adamw"  # AdamW on everything, or Muon on the matrices and AdamW on the rest
+    learning_rate: float = 1e-6  # greater than 0
+    # with Muon, of the parameters that AdamW updates; null: the same as `learning_rate`
+    adamw_learning_rate: float | None = None
+    # type of AdamW's moments, by torchao (`pip install 'thinkvl[lean]'`); null: the weights' type, and PyTorch's fused
+    # AdamW. Not with `muon`
+    state: Literal["float32", "bfloat16", "8bit"] | None = None
+    weight_decay: float = 0.0  # decoupled; 0 or more
+    beta1: float = 0.9  # of AdamW; from 0, below 1
+    beta2: float = 0.95  # of AdamW; from 0, below 1
+    warmup_steps: int = 0  # optimizer steps in which the learning rate rises from 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # of the learning rate after the warm-up
+    final_fraction: float = 0.0  # of the learning rate, where linear and cosine end; 0 to 1
+    grad_clip: float = 1.0  # largest norm of the gradient; greater than 0
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "greater than 0")

@@ -19,14 +19,16 @@ class RewardConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = CLOSED
 
+    # `verifier` (the task's own), `format`, `repetition`, `language`, or a plug-in: `file.py:function`,
+    # `module:function` or the name of an entry point, each also after `trl:`, `trl_text:` or `verl:`
     use: str = "verifier"
-    weight: float = 1.0
-    only_for: tuple[str, ...] = ()  # verifiers of tasks; empty: for every task
-    in_process: bool = False
-    workers: int | None = None  # processes; one a core when left out
-    seconds: float = 10.0  # of one call
-    memory_mb: int = 2048  # of address space of each process
-    env: tuple[str, ...] = ()  # names of environment variables
+    weight: float = 1.0  # what the term is multiplied by; below 0 for a penalty, not 0
+    only_for: tuple[str, ...] = ()  # verifiers of tasks; the term counts for these tasks alone; empty: for all
+    in_process: bool = False  # call the plug-in in the process of the run, where nothing limits it
+    workers: int | None = None  # most processes of the plug-in; null: one for each core
+    seconds: float = 10.0  # limit of one call; greater than 0
+    memory_mb: int = 2048  # limit of the address space of each process; 64 or more
+    env: tuple[str, ...] = ()  # names of environment variables that the processes get
     imports: tuple[str, ...] = ()  # modules to import before the first call
 
     def __post_init__(self) -> None:
@@ -44,12 +46,12 @@ class JudgeConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = CLOSED
 
-    url: str  # such as https://HOST/v1
-    model: str
-    key_env: str | None = None  # name of the environment variable that holds the key
-    seconds: float = 60.0  # of one attempt
+    url: str  # an OpenAI-compatible endpoint, such as `https://HOST/v1`
+    model: str  # the model's name there
+    key_env: str | None = None  # name of the environment variable that holds the key; null sends none
+    seconds: float = 60.0  # limit of one attempt; a failed one is repeated up to three times; greater than 0
     concurrent: int = 8  # calls at a time
-    cache: str | None = None  # folder; ~/.cache/thinkvl/judge when left out
+    cache: str | None = None  # folder that keeps verdicts; null: `~/.cache/thinkvl/judge`
 
     def __post_init__(self) -> None:
         check(self.url.startswith(("http://", "https://")), "url", self.url, "like https://HOST/v1")

@@ -19,13 +19,15 @@ class SamplingConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    max_new_tokens: int = 1024
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0  # 0: no limit
-    min_p: float = 0.0
-    repeat_window: int = 0  # end an answer whose last so many tokens go round in a loop; 0: never
-    repeat_period: int = 32  # the longest loop, in tokens
+    max_new_tokens: int = 1024  # a completion is cut off here
+    temperature: float = 1.0  # 0 is greedy; greater than 0 in RL
+    top_p: float = 1.0  # sample from the smallest set of tokens with this much probability; above 0, up to 1
+    top_k: int = 0  # sample from so many of the most likely tokens; 0: no limit
+    min_p: float = 0.0  # sample from tokens at least this likely, relative to the most likely one; from 0, below 1
+    # end a completion, with the reason `repeat`, once its last so many tokens are a loop; 0: never, else at least twice
+    # `repeat_period`
+    repeat_window: int = 0
+    repeat_period: int = 32  # the longest loop, in tokens; 1 or more
 
     def __post_init__(self) -> None:
         _check(self.max_new_tokens > 0, "max_new_tokens", self.max_new_tokens, "1 or more")
@@ -48,8 +50,8 @@ class LengthRewardConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    weight: float
-    warmup_steps: int = 0
+    weight: float  # what the length reward is multiplied by; greater than 0
+    warmup_steps: int = 0  # steps without it at the start
 
     def __post_init__(self) -> None:
         _check(self.weight > 0, "weight", self.weight, "greater than 0 (length_reward: null for none)")
@@ -62,10 +64,14 @@ class SamplerConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
+    # how tasks are chosen
     name: Literal["uniform", "curriculum", "curriculum_by_success", "prioritized", "dynamic"] = "uniform"
-    pool: int | None = None  # tasks that are seen again and again; all, or 1,024 of an endless source, when left out
-    until: float = 0.5  # share of the steps after which a curriculum has opened all tasks
-    rounds: int = 3  # of refilling groups without signal, in one step
+    # `prioritized` and curricula: tasks that are seen again and again; null: all, or 1,024 where a source is endless
+    pool: int | None = None
+    until: float = 0.5  # `curriculum`: share of the steps after which all tasks are open; above 0, up to 1
+    # `dynamic`: how often groups without signal are replaced in a step, at most. `dynamic` is refused where groups of
+    # equal rewards also teach: `ppo`, `reinforce_pp`, a KL in the reward
+    rounds: int = 3
 
     def __post_init__(self) -> None:
         _check(self.pool is None or self.pool > 0, "pool", self.pool, "1 or more, or left out")
@@ -87,9 +93,11 @@ class PartialConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    budget: int  # new tokens of an answer in one step
-    max_segments: int = 8  # steps that write on one answer; after them it is cut off
-    mask_age: int | None = None  # tokens that are so many updates old are not learnt from; all are, when left out
+    budget: int  # new tokens that a completion may get in one step; below `sampling.max_new_tokens`
+    max_segments: int = 8  # steps that may write on one completion; one that is unfinished then is cut off
+    # tokens written so many updates ago, or more, are not trained on: 1 keeps only those of the current policy; null
+    # keeps all
+    mask_age: int | None = None
 
     def __post_init__(self) -> None:
         _check(self.budget > 0, "budget", self.budget, "1 or more")
@@ -103,8 +111,10 @@ class RanksConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    count: int = 1  # each holds a part of the weights and of the optimizer's state, and learns from a part of the step
-    compute_dtype: Literal["bfloat16"] | None = None  # of the passes, over weights that stay in model.dtype
+    # processes of the learner, each with a part of the weights and of the step; on GPUs each takes a whole one
+    count: int = 1
+    # of the forward and backward passes, over float32 weights; null: `model.dtype`; null where `count` is 1
+    compute_dtype: Literal["bfloat16"] | None = None
 
     def __post_init__(self) -> None:
         _check(self.count > 0, "count", self.count, "1 or more")
@@ -122,8 +132,11 @@ class AsyncConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    max_staleness: int = 1  # versions by which an answer's oldest token may be behind when it is learnt from
-    stale: Literal["wait", "drop"] = "wait"  # for slow groups, or go on with those that are complete
+    # versions by which a completion's first token may be behind when it is trained on; 0 is a synchronous run, sample
+    # for sample
+    max_staleness: int = 1
+    # what to do about slow groups: wait for them, or train on those that are complete and drop what is too old
+    stale: Literal["wait", "drop"] = "wait"
 
     def __post_init__(self) -> None:
         _check(self.max_staleness >= 0, "max_staleness", self.max_staleness, "0 (as a synchronous run) or more")
@@ -135,34 +148,51 @@ class RLConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    steps: int
-    prompts_per_step: int = 32
+    steps: int  # rounds of sampling, scoring and updating
+    prompts_per_step: int = 32  # prompts in a step
+    # completions for each prompt: a group; 2 or more, or 1 where the advantage needs no group (`global_std`, `gae`)
     samples_per_prompt: int = 8
-    epochs: int = 1  # passes over each step's rollouts
-    minibatches: int = 1  # optimizer steps in each pass
-    micro_batch_tokens: int = 16_384  # packed into one forward pass
+    epochs: int = 1  # passes over each step's completions
+    minibatches: int = 1  # optimizer steps in each pass; at most `prompts_per_step`
+    # tokens packed into one forward pass, and image patches that pass the vision tower together; less needs less memory
+    # and gives the same gradient
+    micro_batch_tokens: int = 16_384
     ranks: RanksConfig = field(default_factory=RanksConfig)
-    engine: Literal["transformers", "vllm"] = "transformers"  # what a worker generates with; for vllm: make vllm-env
+    # what a worker generates with; vLLM is installed by `make vllm-env`, see [engines](engines.md#vllm)
+    engine: Literal["transformers", "vllm"] = "transformers"
     workers: int = 2  # rollout actors
-    worker_deadline: float = 120.0  # seconds without any progress after which a worker hangs, and is replaced
-    router_replay: bool = False  # the update takes the experts that the engine recorded (arXiv:2510.11370)
-    parity_threshold: float | None = None  # largest log-prob gap of engine and learner; 1e-3, 0.1 in bfloat16; 0: off
-    spike_threshold: float = 20.0  # a gradient norm of more than so many usual ones is skipped; 0: never
-    eval_every: int = 10
-    save_every: int = 10
-    asynchronous: AsyncConfig | None = None  # null: a step's rollouts end before its update begins
+    # seconds without progress after which a worker hangs and is [replaced](reliability.md)
+    worker_deadline: float = 120.0
+    # the update uses the experts that the engine recorded (arXiv:2510.11370); see [below](#router-replay)
+    router_replay: bool = False
+    # largest gap of a token's log-prob between engine and learner after a weight sync (in bfloat16 the median gap);
+    # null: 1e-3 (0.1 in bfloat16); 0: no check
+    parity_threshold: float | None = None
+    # a gradient norm of more than so many times the median of the last 64 is [skipped and
+    # kept](reliability.md#a-step-that-goes-wrong); 0: never, else greater than 1
+    spike_threshold: float = 20.0
+    eval_every: int = 10  # steps between evaluations on the validation tasks
+    save_every: int = 10  # steps between checkpoints
+    asynchronous: AsyncConfig | None = None  # [rollouts that run ahead](async.md); null: a synchronous run
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    # [partial rollouts](engines.md#partial-rollouts): long completions are written over several steps; null: whole
+    # completions
     partial: PartialConfig | None = None
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    rewards: tuple[RewardConfig, ...] = (RewardConfig(),)
-    length_reward: LengthRewardConfig | None = None
+    rewards: tuple[RewardConfig, ...] = (RewardConfig(),)  # the terms of the reward, added up; at least one
+    length_reward: LengthRewardConfig | None = None  # the length reward of Kimi k1.5; null: none
+    # the language model behind the verifier `judge`; null: none, and `judge` is an error
     judge: JudgeConfig | None = None
-    overlong_buffer: int | None = None  # DAPO §3.4: last tokens before the limit, over which the reward falls by 1
-    mask_truncated: bool = False  # DAPO §3.4: answers that were cut off are not learnt from
-    repeat_penalty: float = 0.0  # taken off the reward of an answer that sampling.repeat_window ended
-    shuffle_rewards: bool = False  # a control: rewards are permuted over the step, so nothing can be learnt
+    # the reward falls over the last so many tokens before `sampling.max_new_tokens`, by 1 at the limit (DAPO §3.4); 0:
+    # never, null: the algorithm's
+    overlong_buffer: int | None = None
+    # completions that were cut off count in the group's mean, but are not trained on (DAPO §3.4)
+    mask_truncated: bool = False
+    # subtracted from the reward of a completion that `sampling.repeat_window` ended; 0 or more
+    repeat_penalty: float = 0.0
+    shuffle_rewards: bool = False  # a control: rewards change places within a step, so nothing can be learned
 
     def __post_init__(self) -> None:
         for key in ("steps", "prompts_per_step", "epochs", "minibatches", "micro_batch_tokens", "workers"):

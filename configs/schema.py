@@ -28,12 +28,15 @@ class SourceConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
+    # a built-in (`digit_sums`, `easy_vqa`), a `.jsonl` or `.parquet` file, a task file (`file.py:function`), or a hub
+    # data set
     use: str
-    split: str = "train"
-    weight: float = 1.0
+    split: str = "train"  # of a hub data set; the built-ins have `train` and `held_out`
+    weight: float = 1.0  # share of the mixture, relative to the other sources; greater than 0
     limit: int | None = None  # at most so many tasks
+    # our field to the file's column, such as `{images: picture}`; not for the built-ins
     columns: dict[str, str] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)  # of a built-in or a task file, such as `{scans: [3]}`
 
     def __post_init__(self) -> None:
         _check(self.weight > 0, "weight", self.weight, "greater than 0")
@@ -50,8 +53,9 @@ class DataConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    train: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums"),)
-    validation: tuple[SourceConfig, ...] = ()
+    train: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums"),)  # the training mixture; at least one source
+    validation: tuple[SourceConfig, ...] = ()  # tasks that choose RL's best checkpoint; empty: the held-out tasks do
+    # tasks that each stage is evaluated on; at least one source
     held_out: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums", split="held_out"),)
     max_prompt_tokens: int = 4096  # longer prompts are left out and counted
 
@@ -67,11 +71,11 @@ class SFTConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    steps: int
-    batch_size: int = 32
-    micro_batches: int = 1  # forward passes a step; each holds examples of similar length
-    thinking_share: float = 0.0
-    save_every: int = 500
+    steps: int  # optimizer steps
+    batch_size: int = 32  # examples in a step
+    micro_batches: int = 1  # forward passes in a step; more of them need less memory. A divisor of `batch_size`
+    thinking_share: float = 0.0  # share of the examples that carry a step-by-step solution; 0 to 1
+    save_every: int = 500  # steps between checkpoints
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
@@ -93,10 +97,10 @@ class EvaluationConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    tasks: int = 400  # held-out tasks, at the end of each stage
-    validation_tasks: int = 200  # on a schedule during RL
-    samples: int = 1  # sampled answers a task
-    max_new_tokens: int = 1024
+    tasks: int = 400  # held-out tasks after each stage, at most
+    validation_tasks: int = 200  # tasks of each evaluation during RL, at most
+    samples: int = 1  # sampled completions for each task
+    max_new_tokens: int = 1024  # a completion is cut off here
 
     def __post_init__(self) -> None:
         for key in ("tasks", "validation_tasks", "samples", "max_new_tokens"):
@@ -109,17 +113,19 @@ class RunConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    name: str
-    output_dir: str
-    seed: int = 0
-    threads: int | None = None  # CPU threads of the learner; torch's default when left out
+    name: str  # what the run is called; without `/`
+    output_dir: str  # the run's folder; a folder that holds another run is refused
+    seed: int = 0  # of weights, tasks and sampling; 0 or more
+    threads: int | None = None  # CPU threads of the learner; null leaves it to PyTorch
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    instruct: SFTConfig | None = None
-    long_cot: SFTConfig | None = None
-    rl: RLConfig | None = None
+    instruct: SFTConfig | None = None  # the first SFT stage: short, direct answers
+    long_cot: SFTConfig | None = None  # the second SFT stage: a small set of step-by-step solutions
+    rl: RLConfig | None = None  # the reinforcement-learning stage
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    trackers: tuple[str, ...] = ("tensorboard",)  # where metrics go, beside metrics.jsonl, which is always written
+    # where metrics go beside `metrics.jsonl`: `tensorboard`, `wandb`, `trackio`, `mlflow`; see
+    # [metrics](metrics.md#trackers)
+    trackers: tuple[str, ...] = ("tensorboard",)
     export: bool = True  # write a Hugging Face folder with code at the end
 
     def __post_init__(self) -> None:

@@ -1,0 +1,141 @@
+"""Writes the tables of docs/configuration.md from the schema.
+
+    python docs/generate.py            # after a change of the schema
+    python docs/generate.py --check    # exit code 1 where a page differs from the code
+
+A page is written by hand except for what stands between `<!-- table: NAME -->` and `<!-- end -->`. The meaning of a key
+is the comment above its field in `configs`, or behind it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from configs.algorithms import ALGORITHMS
+from configs.keys import REQUIRED, Key, describe, is_list, schema_keys, section_of
+from configs.schema import RunConfig
+
+DOCS = Path(__file__).resolve().parent
+PAGES = ("configuration.md",)
+TABLE = re.compile(r"<!-- table: ([\w ]+) -->\n.*?<!-- end -->", re.DOTALL)
+FIELD = re.compile(r"    (\w+): [^#]*(?:#(.*))?$")
+
+
+def meanings(section: type) -> dict[str, str]:
+    """The comment of each field of a dataclass: the lines above it, or the end of its line."""
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in inspect.getsource(section).splitlines():
+        if line.startswith("    # "):
+            above.append(line.strip("# "))
+            continue
+        if match := FIELD.match(line):
+            found[match[1]] = " ".join([*above, (match[2] or "").strip()]).strip()
+        above = []
+    return found
+
+
+def sections() -> dict[str, type]:
+    """Every section of a recipe by its class's name."""
+    return {cls.__name__: cls for cls, _ in _keys_by_section()}
+
+
+def keys_table(section: type) -> str:
+    """The keys of one section: name, type, default and meaning."""
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    comments = meanings(section)
+    for cls, key in _keys_by_section():
+        always_there = section_of(key.annotation) is not None and key.default is not None
+        name = key.pattern[-1]
+        if cls is section and not always_there:
+            row = f"| `{name}` | {_type(key)} | {_default(key)} | {comments[name]} |"
+            rows += [row] if row not in rows else []  # a section that stands in several places
+    return "\n".join(rows)
+
+
+def algorithms_table() -> str:
+    """What each algorithm brings: the default first, then what may take its place."""
+    rows = ["| algorithm | advantage | normalization | clip_low, clip_high | its own |", "|---|---|---|---|---|"]
+    for name, row in ALGORITHMS.items():
+        low, high = row.clip or (None, None)
+        clip = "not clipped" if high is None else f"{'no bound' if low is None else low}, {high}"
+        own = f"KL {row.kl.estimator} in the {row.kl.placement}, {row.kl.coef}" if row.kl else ""
+        own += f"`rl.overlong_buffer`: {row.overlong_share:g} of the limit" if row.overlong_share else ""
+        rows.append(f"| {name} | {_choices(row.advantages)} | {_choices(row.normalizations)} | {clip} | {own} |")
+    return "\n".join(rows)
+
+
+def render(page: str) -> str:
+    """The page with today's tables."""
+    tables = {name: keys_table(cls) for name, cls in sections().items()} | {"algorithms": algorithms_table()}
+    return TABLE.sub(lambda match: f"<!-- table: {match[1]} -->\n{tables[match[1]]}\n<!-- end -->", page)
+
+
+def _keys_by_section() -> list[tuple[type, Key]]:
+    """Every key with the class that holds it; items of lists are no keys by themselves."""
+    holders: dict[tuple[str, ...], Any] = {(): RunConfig}
+    found: list[tuple[type, Key]] = []
+    for pattern, key in schema_keys().items():
+        inner = key.annotation if dataclasses.is_dataclass(key.annotation) else section_of(key.annotation)
+        if inner is not None:
+            holders[pattern] = inner
+        if pattern[-1] != "N" and pattern[:-1] in holders:
+            found.append((holders[pattern[:-1]], key))
+    return found
+
+
+def _type(key: Key) -> str:
+    if is_list(key.annotation):
+        return "a list"
+    return "a section, or null" if section_of(key.annotation) else describe(key.annotation)
+
+
+def _default(key: Key) -> str:
+    if key.default is REQUIRED:
+        return "*required*"
+    if is_list(key.annotation):
+        return ", ".join(f"`{_item(item)}`" for item in key.default) or "empty"
+    return f"`{key.default}`" if isinstance(key.default, str) else f"`{json.dumps(key.default)}`"
+
+
+def _item(item: Any) -> str:
+    """An item of a list's default: a text, or the keys of a section that differ from its defaults."""
+    if not dataclasses.is_dataclass(item):
+        return str(item)
+    given = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
+    shown = {f.name: given[f.name] for f in dataclasses.fields(item) if given[f.name] != f.default and given[f.name]}
+    return ", ".join(f"{name}: {value}" for name, value in (shown or {"use": given.get("use")}).items())
+
+
+def _choices(values: tuple[str, ...]) -> str:
+    first, *others = values
+    return f"`{first}`" + ("; " + ", ".join(f"`{value}`" for value in others) if others else "")
+
+
+def main() -> int:
+    """Write the pages, or say which differ."""
+    parser = argparse.ArgumentParser(description="write the generated tables of docs/")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a page differs")
+    check = parser.parse_args().check
+    stale = False
+    for page in (DOCS / name for name in PAGES):
+        written = page.read_text(encoding="utf-8")
+        if (rendered := render(written)) == written:
+            continue
+        stale = True
+        if check:
+            print(f"docs/{page.name} differs from the code; run `python docs/generate.py`")
+        else:
+            page.write_text(rendered, encoding="utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
