@@ -22,12 +22,12 @@ from configs.load import load_recipe
 from configs.rl import RLConfig
 from configs.schema import RunConfig
 from kimi_vl import load_model, load_processor
+from kimi_vl.family import stop_and_barred_ids
 from rewards.scorer import Scorer
 from rl.checkpoint import load_checkpoint
 from rl.learner.learner import Learner, LearnerConfig
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.samples import make_samples, sample_metrics
-from rollouts.engines.stop_tokens import stop_and_barred_ids
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.group_building import make_groups
 from rollouts.sources.pipeline import RolloutPipeline

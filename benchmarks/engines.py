@@ -45,7 +45,7 @@ Answer = Callable[[int, int], int]  # seed, number of prompts -> tokens generate
 def make_work(folder: Path, *, groups: int, rows: int, limit: int) -> None:
     """Write the checkpoint, the prompts and what to do with them: all that a column needs."""
     from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
-    from rollouts.engines.stop_tokens import stop_and_barred_ids
+    from kimi_vl.family import stop_and_barred_ids
 
     sizes = TinySizes(
         hidden_size=256, num_hidden_layers=4, moe_intermediate_size=128, intermediate_size=1024, num_merges=1536,

@@ -15,9 +15,9 @@ from pathlib import Path
 from configs.load import load_recipe
 from configs.rl import SamplingConfig
 from kimi_vl import load_model, load_processor
+from kimi_vl.family import stop_and_barred_ids
 from rewards.extraction import split_thinking
 from rl.run.evaluate import HELD_OUT_SEED
-from rollouts.engines.stop_tokens import stop_and_barred_ids
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.tasks.mixture import held_out
 from rollouts.tasks.prompts import PromptRenderer

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from kimi_vl import KimiVLForConditionalGeneration, TinySizes
-from kimi_vl.packing import PackedLayout, Segment, packed_attention, use_packed_attention
 from kimi_vl.tiny import build_tiny_model, tiny_config
 from rewards.types import Task
 from rl.learner.batch import collect_images, pack
 from rl.learner.forward import encode, response_hidden
 from rl.learner.logprobs import token_logprobs
+from rl.learner.packed_attention import PackedLayout, Segment, packed_attention, use_packed_attention
 from rl.types import PromptCompletion
 from rollouts.types import Prompt
 
@@ -63,7 +63,7 @@ def _logprobs_and_gradient(device: torch.device, dtype: torch.dtype) -> tuple[to
         model.set_experts_implementation("eager")  # the grouped product has no kernel for it
     use_packed_attention(model.model.language_model)
     answers = _answers(model)
-    images = collect_images(answers)
+    images = collect_images(answers, model.config)
     row = pack(answers, images)
     logprobs, _ = token_logprobs(
         response_hidden(model, row, encode(model, images)),

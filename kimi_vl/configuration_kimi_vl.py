@@ -143,6 +143,16 @@ class KimiVLConfig(PreTrainedConfig):
         """Channels of a patch as it enters the projector: the vision tower's width."""
         return self.vision_config.hidden_size
 
+    @property
+    def patch_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image patch."""
+        return (3, self.vision_config.patch_size, self.vision_config.patch_size)
+
+    @property
+    def merge_shape(self) -> tuple[int, int]:
+        """Patches down and across that become one token of the text model."""
+        return self.vision_config.merge_kernel_size
+
     def to_dict(self) -> dict[str, Any]:
         """The hub's keys; `rope_theta` is written beside `rope_parameters` for readers that know only one of them."""
         output = super().to_dict()

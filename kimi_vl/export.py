@@ -16,10 +16,10 @@ from transformers import GenerationConfig
 from transformers.core_model_loading import revert_weight_conversion
 
 from .modeling_kimi_vl import KimiVLForConditionalGeneration
-from .processing_kimi_vl import KimiVLProcessor
+from .processing_kimi_vl import TURN_END, KimiVLProcessor
 from .tokenization_kimi_vl import backend_ranks, write_ranks
 
-STOP_TOKENS = ("[EOS]", "<|im_end|>")
+STOP_TOKENS = ("[EOS]", TURN_END)
 """An answer ends at either: the chat template closes a turn with the second."""
 
 CODE_FILES = (

@@ -180,6 +180,23 @@ class KimiVLForConditionalGeneration(KimiVLPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
+    @property
+    def text_model(self) -> KimiVLTextModel:
+        """The language model: embeddings to hidden states, without the head."""
+        return self.model.language_model
+
+    @property
+    def vision_modules(self) -> tuple[nn.Module, ...]:
+        """All modules that turn patches into image features."""
+        return (self.model.vision_tower, self.model.mm_projector)
+
+    def shard_units(self) -> list[nn.Module]:
+        """The modules to shard, inner before outer, without the model itself. Tied weights belong to the model."""
+        text, tower = self.model.language_model, self.model.vision_tower
+        tied = self.lm_head.weight is text.embed_tokens.weight
+        ends = [] if tied else [text.embed_tokens, self.lm_head]
+        return [*tower.layers, tower, self.model.mm_projector, *text.layers, *ends, text.norm]
+
     def get_image_features(self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor, **kwargs: Any) -> Any:
         """See `KimiVLModel.get_image_features`."""
         return self.model.get_image_features(pixel_values, image_grid_hws, **kwargs)

@@ -13,6 +13,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from .image_processing_kimi_vl import KimiVLImageProcessor
 
 IMAGE_TOKEN = "<|media_pad|>"
+TURN_END = "<|im_end|>"
 
 
 class KimiVLProcessor(ProcessorMixin):
@@ -29,7 +30,7 @@ class KimiVLProcessor(ProcessorMixin):
         chat_template: str | None = None,
         **kwargs: Any,
     ) -> None:
-        self.image_token = IMAGE_TOKEN
+        self.image_token, self.turn_end = IMAGE_TOKEN, TURN_END
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
         self.image_token_id: Any = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 
@@ -61,6 +62,11 @@ class KimiVLProcessor(ProcessorMixin):
         encoded = self.tokenizer(_expand(texts, counts), **kwargs)
         _check_cut(encoded["input_ids"], self.image_token_id, sum(counts))
         return BatchFeature({**encoded, **vision}, tensor_type=return_tensors)
+
+    @property
+    def patch_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image patch."""
+        return (3, self.image_processor.patch_size, self.image_processor.patch_size)
 
     def _token_counts(self, grids: np.ndarray | None) -> list[int]:
         merged = int(np.prod(self.image_processor.merge_kernel_size))

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 THINK_OPEN = "◁think▷"
 THINK_CLOSE = "◁/think▷"
 
-_MARKS = ((THINK_OPEN, THINK_CLOSE), ("<think>", "</think>"))  # Kimi's own; what most other models write
+THINK_MARKS = ((THINK_OPEN, THINK_CLOSE), ("<think>", "</think>"))  # Kimi's own; what most other models write
 _TAIL = 100_000  # characters: an answer further from the end than this is not looked for
 _BOX = re.compile(r"\\{1,2}(?:begin)?f?box(?:ed)?\s{0,8}\{|\\.|[{}]", re.DOTALL)
 _BETWEEN = re.compile(
@@ -76,7 +76,7 @@ def split_thinking(text: str) -> Thinking:
     mark is answer text; a block opened after it, and never closed, leaves no answer.
     """
     opened, closed, closed_end, first_end = -1, -1, 0, -1
-    for open_mark, close_mark in _MARKS:
+    for open_mark, close_mark in THINK_MARKS:
         at = text.rfind(open_mark)
         if at >= 0:
             opened = max(opened, at)

@@ -11,9 +11,6 @@ from transformers.utils import logging as transformers_logging
 
 from configs.rl import RLConfig, SamplingConfig
 from configs.schema import RunConfig, SFTConfig
-from kimi_vl import (
-    KimiVLForConditionalGeneration,
-)
 from rl.learner.learner import numpy_weights
 from rl.learner.lora import merged_state, prepare_training, save_adapters
 from rl.learner.optimizer import rounding_note
@@ -25,6 +22,7 @@ from rl.run.progress import StageProgress
 from rl.run.report import finish_run, print_end
 from rl.stages.rl_setup import reinforce
 from rl.stages.sft import run_sft
+from rollouts.model_family import VisionLanguageModel
 from rollouts.sources.pipeline import request_seed
 from rollouts.types import ScoredRollout
 
@@ -115,7 +113,7 @@ def _run_stage(context: RunContext, name: str, stage: SFTConfig | RLConfig, mode
     return answers
 
 
-def _supervised(context: RunContext, name: str, stage: SFTConfig, model: KimiVLForConditionalGeneration) -> bool:
+def _supervised(context: RunContext, name: str, stage: SFTConfig, model: VisionLanguageModel) -> bool:
     """Run an SFT stage on `model` in place; True if it went on from a checkpoint."""
     folder = context.folder.stage(name) / "checkpoints"
     resumed = any(folder.glob("checkpoint-*"))
@@ -138,9 +136,7 @@ def _supervised(context: RunContext, name: str, stage: SFTConfig, model: KimiVLF
     return resumed
 
 
-def evaluate_model(
-    context: RunContext, model: KimiVLForConditionalGeneration
-) -> tuple[EvalResult, list[ScoredRollout]]:
+def evaluate_model(context: RunContext, model: VisionLanguageModel) -> tuple[EvalResult, list[ScoredRollout]]:
     """Publish `model` to the workers and evaluate it on the held-out tasks."""
     context.pool.publish(numpy_weights(model), version=context.pool.version + 1)
     sampling = context.config.rl.sampling if context.config.rl else SamplingConfig()

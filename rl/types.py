@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import torch
 
-from kimi_vl.packing import Segment
+from rl.learner.packed_attention import Segment
 from rollouts.types import Prompt
 
 COLUMNS = ("token_advantages", "reference_logprobs", "sampler_logprobs", "old_values", "returns")

@@ -31,7 +31,7 @@ class Prompt:
     id: str
     task: Task
     input_ids: np.ndarray  # [L] int64
-    pixel_values: np.ndarray  # [P, 3, 14, 14] float32; P = 0 for a text-only prompt
+    pixel_values: np.ndarray  # [P, channels, height, width] float32; P = 0 for a text-only prompt
     image_grid_hws: np.ndarray  # [N, 2] int64, in patches
 
     def __post_init__(self) -> None:

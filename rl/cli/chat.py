@@ -16,7 +16,7 @@ from rewards.types import Task
 from rl.cli.chat_text import AnswerPrinter, TextStream
 from rl.cli.models import find_model, open_model
 from rl.errors import UserError
-from rollouts.engines.stop_tokens import stop_and_barred_ids
+from rollouts.model_family import family_of
 from rollouts.tasks.images import BadImage, decode_image
 from rollouts.tasks.prompts import BadPrompt, PromptRenderer
 from rollouts.types import Prompt
@@ -60,7 +60,7 @@ class Chat:
         place = find_model(name)
         self._model, self._processor = open_model(place)
         torch.nn.Module.to(self._model, "cuda" if torch.cuda.is_available() else "cpu")
-        self._stop, self._barred = stop_and_barred_ids(place.path, self._processor)
+        self._stop, self._barred = family_of(self._model.config).stop_and_barred_ids(place.path, self._processor)
         self._room = self._model.config.text_config.max_position_embeddings
         asked = options.max_new_tokens or 1
         if asked >= self._room:

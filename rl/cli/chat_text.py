@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-_OPEN, _CLOSE = ("◁think▷", "<think>"), ("◁/think▷", "</think>")
+from rewards.extraction import THINK_MARKS
+
+_OPEN, _CLOSE = zip(*THINK_MARKS, strict=True)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # an answer must not move the cursor or change the window
 
 

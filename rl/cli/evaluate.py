@@ -24,8 +24,8 @@ from rl.run.evaluate import HELD_OUT_SEED, EvalResult, evaluate
 from rl.run.folder import write_json
 from rl.run.progress import StageProgress
 from rl.run.thinking_budget import BudgetResult, evaluate_budgets
-from rollouts.engines.stop_tokens import stop_and_barred_ids
 from rollouts.engines.transformers import TransformersEngine
+from rollouts.model_family import family_of
 from rollouts.sources.pipeline import Generate, RolloutPipeline
 from rollouts.tasks.mixture import held_out
 from rollouts.tasks.prompts import PromptRenderer
@@ -89,7 +89,7 @@ def _evaluate(
     if not prompts:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         raise UserError(f"{place.name}: none of the {len(tasks)} held-out tasks can be used: {reasons}")
-    stop, barred = stop_and_barred_ids(place.path, processor)
+    stop, barred = family_of(model.config).stop_and_barred_ids(place.path, processor)
     torch.nn.Module.to(model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=_dtype(config))
     engine = TransformersEngine(model, stop_ids=stop, barred_ids=barred)
 

@@ -76,7 +76,7 @@ class Hub:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """FairLock what the Hub and the network can do to an upload into a UserError; let everything else through."""
+        """Turn what the Hub and the network can do to an upload into a UserError; let everything else through."""
         try:
             yield
         except UserError:

@@ -49,7 +49,7 @@ def thinkvl(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
-    """FairLock Kimi-VL into a model that thinks: supervised warm-up, reinforcement learning with verifiers, export.
+    """Turn a vision-language model into one that thinks: supervised warm-up, RL with verifiers, export.
 
     Begin with `thinkvl run configs/recipes/quickstart.yaml`: minutes on a laptop. Then talk to the result with
     `thinkvl chat`, measure it with `thinkvl eval`, publish it with `thinkvl export`.

@@ -13,7 +13,7 @@ from rl.errors import UserError
 from rl.run.folder import RunFolder
 
 if TYPE_CHECKING:
-    from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor
+    from rollouts.model_family import VisionLanguageModel, VisionLanguageProcessor
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -53,23 +53,20 @@ def find_model(name: str) -> ModelPlace:
     )
 
 
-def open_model(place: ModelPlace) -> tuple[KimiVLForConditionalGeneration, KimiVLProcessor]:
+def open_model(place: ModelPlace) -> tuple[VisionLanguageModel, VisionLanguageProcessor]:
     """Load model (in the type that it was saved in, on the CPU) and processor.
 
     Raises UserError where there is no model, a broken one, or one of another kind.
     """
     from safetensors import SafetensorError
-    from transformers import PreTrainedConfig
     from transformers.utils import logging
 
-    from kimi_vl import load_model, load_processor
+    from rollouts.model_family import family_at
 
     logging.disable_progress_bar()
     try:
-        kind = PreTrainedConfig.get_config_dict(place.path)[0].get("model_type")
-        if kind != "kimi_vl":
-            raise UserError(f"{place.name}: is a {kind or 'nameless'} model; ThinkVL opens kimi_vl models only")
-        return load_model(place.path, dtype="auto"), load_processor(place.path)
+        family = family_at(place.path)
+        return family.load_model(place.path, dtype="auto"), family.load_processor(place.path)
     except (OSError, ValueError) as error:
         raise UserError(_cannot_open(place, error)) from error
     except (SafetensorError, RuntimeError) as error:  # a cut file; tensors of another shape

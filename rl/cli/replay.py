@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 
 from configs.load import load_recipe
-from kimi_vl import KimiVLForConditionalGeneration
 from rl.checkpoint import restore_random_state
 from rl.errors import UserError
 from rl.learner.diagnosis import (
@@ -28,6 +27,7 @@ from rl.learner.lora import prepare_training
 from rl.learner.skipped_updates import SkippedUpdate, SkippedUpdates
 from rl.run.progress import StageProgress
 from rl.types import StepBatch
+from rollouts.model_family import family_of
 
 _SHOWN = 5
 
@@ -76,7 +76,7 @@ def replay_command(name: str, step: int, *, console: Console) -> list[Replayed]:
 
 def restored_learner(skipped: SkippedUpdate, run: Path) -> Learner:
     """The learner as it stood before the step, on the CPU."""
-    model = KimiVLForConditionalGeneration(skipped.model_config)
+    model = family_of(skipped.model_config).new_model(skipped.model_config)
     prepare_training(model, load_recipe(run / "recipe.yaml").model, base=str(run))
     model.load_state_dict(skipped.weights, assign=True)  # each tensor in the type that it had
     learner = Learner(model, skipped.config, barred_ids=skipped.barred_ids)

@@ -1,4 +1,4 @@
-"""Parallelism, applied to a Kimi-VL from outside: FSDP2 over one mesh of ranks. The model's code knows nothing of it.
+"""Parallelism, applied to a model from outside: FSDP2 over one mesh of ranks. The model's code knows nothing of it.
 
 Each decoder layer, vision block, the embedding and the head is a unit whose weights are whole only while it runs.
 Gradients are summed over the ranks, not averaged: the losses' denominators are those of the whole step.
@@ -18,29 +18,20 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from kimi_vl import KimiVLForConditionalGeneration
 from rl.learner.logprobs import token_logprobs
 from rl.learner.lora import adapted_layers, adapter_delta, merge
+from rollouts.model_family import VisionLanguageModel
 
 
-def shard(model: KimiVLForConditionalGeneration, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = None) -> None:
+def shard(model: VisionLanguageModel, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = None) -> None:
     """Shard `model` over `mesh` in place, and move it to the mesh's device.
 
     With `compute_dtype` each unit computes in it, on weights that stay what they are; gradients are summed in fp32
     or better. `token_logprobs` of the result is the head's, see `sharded_logprobs`.
     """
-    parts = model.model
-    tied = model.lm_head.weight is parts.language_model.embed_tokens.weight
-    ends = [] if tied else [parts.language_model.embed_tokens, model.lm_head]
-    units = [
-        *parts.vision_tower.layers,
-        parts.vision_tower,
-        parts.mm_projector,
-        *parts.language_model.layers,
-        *ends,
-        parts.language_model.norm,
-        model,  # nothing is left for it, or the tied matrix
-    ]
+    units = model.shard_units()
+    tied = model.lm_head not in units
+    units.append(model)  # nothing is left for it, or the tied matrix
     # The projector returns a view; nothing is added to it in place.
     warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .*Projection.* returned a view tensor")
     least = torch.promote_types(next(model.parameters()).dtype, torch.float32)

@@ -21,13 +21,13 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from configs.model import ModelConfig
 from configs.rl import RanksConfig
-from kimi_vl import load_model
 from rl.distributed.rank_learner import RankLearner
 from rl.errors import UserError
 from rl.learner.learner import LearnerConfig
 from rl.learner.lora import prepare_training
 from rl.learner.skipped_updates import SkippedUpdate, SkippedUpdates
 from rl.types import ModelOutputs, PromptCompletion, Sample
+from rollouts.model_family import family_at
 from rollouts.types import Group
 
 START_SECONDS = 600.0  # for the ranks to find room in the cluster
@@ -166,7 +166,7 @@ class LearnerGroup:
 
 
 def _build(spec: RankSpec, mesh: Any) -> RankLearner:
-    model = load_model(spec.model_path, dtype=getattr(torch, spec.model.dtype))
+    model = family_at(spec.model_path).load_model(spec.model_path, dtype=getattr(torch, spec.model.dtype))
     torch.set_rng_state(spec.random)
     prepare_training(model, spec.model, base=spec.model_path)
     return RankLearner(

@@ -17,7 +17,6 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-from kimi_vl import KimiVLForConditionalGeneration
 from rl.distributed.fsdp import gather, gather_adapters, rebind, shard, shard_whole, sharded_logprobs, whole_tree
 from rl.distributed.shard_batch import filler, shard_batch, share_of_images
 from rl.distributed.sharded_checkpoint import cut_model, cut_optimizer, read_shards, write_shards
@@ -30,6 +29,7 @@ from rl.learner.optimizer import build_schedule
 from rl.learner.router_replay import RouterStatistics
 from rl.learner.skipped_updates import OnSkip, SkippedUpdate
 from rl.types import PackedRow, PromptCompletion, Sample, StepBatch
+from rollouts.model_family import VisionLanguageModel
 
 T = TypeVar("T")
 _MAXIMA = ("logprob_gap_max",)  # statistics that are no sums
@@ -43,7 +43,7 @@ class RankLearner(Learner):
 
     def __init__(
         self,
-        model: KimiVLForConditionalGeneration,
+        model: VisionLanguageModel,
         config: LearnerConfig,
         *,
         barred_ids: Sequence[int],
@@ -56,7 +56,7 @@ class RankLearner(Learner):
         shard(self.model, mesh, compute_dtype=compute_dtype)
         self._shard_companions(compute_dtype)
         self._barred = self._barred.to(self.model.device)
-        self._filler = filler(int((~self._barred).nonzero()[0]), ())
+        self._filler = filler(int((~self._barred).nonzero()[0]), (), self.model.config)
         self.optimizer, self.schedule = self._new_optimizer()
 
     def _shard_companions(self, compute_dtype: torch.dtype | None) -> None:
@@ -86,10 +86,10 @@ class RankLearner(Learner):
         budget = self.config.micro_batch_tokens
         shares = shard_batch(samples, ranks=self.mesh.size(), budget=budget)
         own = shares[self.mesh.get_local_rank()]
-        images = share_of_images(shares, self.mesh.get_local_rank(), budget=budget)
+        images = share_of_images(shares, self.mesh.get_local_rank(), self.model.config, budget=budget)
         if samples:
             columns = samples[0].columns if isinstance(samples[0], Sample) else ()
-            self._filler = filler(int(self._filler.token_ids[0]), columns)
+            self._filler = filler(int(self._filler.token_ids[0]), columns, self.model.config)
         missing = max(len(share) for share in shares) - len(own)
         return own + [[cast(Packable, self._filler)]] * missing, images
 
@@ -126,7 +126,7 @@ class RankLearner(Learner):
         return every
 
     def _head(
-        self, model: KimiVLForConditionalGeneration, hidden: torch.Tensor, row: PackedRow
+        self, model: VisionLanguageModel, hidden: torch.Tensor, row: PackedRow
     ) -> tuple[torch.Tensor, torch.Tensor]:
         targets = row.targets.to(hidden.device)
         return sharded_logprobs(model, hidden, targets, temperature=self.config.temperature, barred=self._barred)

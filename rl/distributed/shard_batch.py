@@ -18,12 +18,10 @@ import torch
 from rewards.types import Task
 from rl.learner.batch import ImageSet, Packable, collect_images, image_parts, images_of, split_by_tokens
 from rl.types import PromptCompletion, Sample
+from rollouts.model_family import VisionLanguageConfig
 from rollouts.types import Prompt
 
 _IMPOSSIBLE = np.float32(-1e4)  # a log-prob
-_NO_IMAGE = ImageSet(
-    pixel_values=torch.zeros(0, 3, 14, 14), grids=torch.zeros(0, 2, dtype=torch.long), offsets={}, parts=()
-)
 
 
 def shard_batch(samples: Sequence[Packable], *, ranks: int, budget: int) -> list[list[list[Packable]]]:
@@ -44,19 +42,19 @@ def shard_batch(samples: Sequence[Packable], *, ranks: int, budget: int) -> list
 
 
 def share_of_images(
-    shares: Sequence[Sequence[Sequence[PromptCompletion]]], rank: int, *, budget: int
+    shares: Sequence[Sequence[Sequence[PromptCompletion]]], rank: int, config: VisionLanguageConfig, *, budget: int
 ) -> ImageSet | None:
     """A rank's images, in as many parts as those of any rank: where it has fewer, or none, a grey image passes."""
     every = [[sample for part in share for sample in part] for share in shares]
     most = max(len(image_parts(images_of(samples).values(), budget=budget)) for samples in every)
     if not most:
         return None
-    images = collect_images(every[rank], budget=budget) or _NO_IMAGE
+    images = collect_images(every[rank], config, budget=budget) or _no_image(config)
     missing = most - len(images.parts)
     return replace(images, parts=images.parts + (slice(0, 0),) * missing)
 
 
-def filler(token_id: int, columns: Iterable[str]) -> Sample:
+def filler(token_id: int, columns: Iterable[str], config: VisionLanguageConfig) -> Sample:
     """One token after a prompt of one token, with the named columns: for a forward pass that only keeps step.
 
     Its loss gets no weight, but must be finite: the reference finds the token all but impossible, since a KL of an
@@ -66,7 +64,7 @@ def filler(token_id: int, columns: Iterable[str]) -> Sample:
         id="filler",
         task=Task(id="filler", source="filler", question="", answer=""),
         input_ids=np.array([token_id]),
-        pixel_values=np.zeros((0, 3, 14, 14), np.float32),
+        pixel_values=np.zeros((0, *config.patch_shape), np.float32),
         image_grid_hws=np.zeros((0, 2), np.int64),
     )
     nothing = np.zeros(1, np.float32)
@@ -77,6 +75,16 @@ def filler(token_id: int, columns: Iterable[str]) -> Sample:
         old_logprobs=nothing,
         advantage=0.0,
         columns={name: nothing + _IMPOSSIBLE if name == "reference_logprobs" else nothing for name in columns},
+    )
+
+
+def _no_image(config: VisionLanguageConfig) -> ImageSet:
+    return ImageSet(
+        pixel_values=torch.zeros(0, *config.patch_shape),
+        grids=torch.zeros(0, 2, dtype=torch.long),
+        offsets={},
+        parts=(),
+        merge_shape=config.merge_shape,
     )
 
 

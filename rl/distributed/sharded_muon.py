@@ -1,7 +1,7 @@
 """Muon on sharded weights: momentum stays sharded, and only the matrix that is orthogonalised is whole.
 
-A rank's shard of a fused expert tensor holds whole experts, so those need no communication at all: in Kimi-VL-A3B
-they are nine parameters in ten.
+A rank's shard of a fused expert tensor holds whole experts, so those need no communication at all.
+They are nine of ten parameters in a mixture of 64 experts.
 """
 
 from __future__ import annotations

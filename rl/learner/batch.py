@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -10,10 +11,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from kimi_vl.packing import Segment
 from rl.algorithms.loss_inputs import LossInputs
+from rl.learner.packed_attention import Segment
 from rl.learner.router_replay import place_experts
 from rl.types import MicroBatch, PackedRow, PromptCompletion, Sample, StepBatch
+from rollouts.model_family import VisionLanguageConfig
 from rollouts.types import Prompt
 
 Packable = TypeVar("Packable", bound=PromptCompletion)
@@ -23,15 +25,17 @@ Packable = TypeVar("Packable", bound=PromptCompletion)
 class ImageSet:
     """The distinct images of a step: each is encoded once, and samples point into the features by `offsets`."""
 
-    pixel_values: torch.Tensor  # [P, 3, 14, 14]
+    pixel_values: torch.Tensor  # [P, *patch_shape]
     grids: torch.Tensor  # [N, 2]
     offsets: dict[str, torch.Tensor]  # prompt id -> rows of the features that fill its placeholders
     parts: tuple[slice, ...]  # of the images: those that pass the tower together; an empty one keeps step with others
+    merge_shape: tuple[int, int]  # patches down and across of one image token
 
     def part(self, images: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Patches and grids of some images, or of a grey one in place of none."""
         if images.start == images.stop:
-            return torch.zeros(4, *self.pixel_values.shape[1:]), torch.tensor([[2, 2]])
+            grey = torch.zeros(math.prod(self.merge_shape), *self.pixel_values.shape[1:])
+            return grey, torch.tensor([self.merge_shape])
         ends = [0, *self.grids.prod(-1).cumsum(0).tolist()]
         return self.pixel_values[ends[images.start] : ends[images.stop]], self.grids[images]
 
@@ -56,9 +60,9 @@ def image_parts(prompts: Iterable[Prompt], *, budget: int | None) -> tuple[slice
 
 
 def collect_images(
-    answers: Sequence[PromptCompletion], *, budget: int | None = None, merged: int = 4
+    answers: Sequence[PromptCompletion], config: VisionLanguageConfig, *, budget: int | None = None
 ) -> ImageSet | None:
-    """Gather each distinct prompt's patches once; None if no prompt has an image. `merged` patches make a token.
+    """Gather each distinct prompt's patches once; None if no prompt has an image. `config` is the model's.
 
     `budget`: patches that pass the tower together where gradients are kept, see `rl.learner.forward.EncodedImages`.
     """
@@ -67,7 +71,7 @@ def collect_images(
         return None
     offsets, start = {}, 0
     for key, prompt in prompts.items():
-        count = int(prompt.image_grid_hws.prod(-1).sum()) // merged
+        count = int(prompt.image_grid_hws.prod(-1).sum()) // math.prod(config.merge_shape)
         offsets[key] = torch.arange(start, start + count)
         start += count
     return ImageSet(
@@ -75,6 +79,7 @@ def collect_images(
         grids=torch.from_numpy(np.concatenate([p.image_grid_hws for p in prompts.values()])),
         offsets=offsets,
         parts=image_parts(prompts.values(), budget=budget),
+        merge_shape=config.merge_shape,
     )
 
 

@@ -11,7 +11,6 @@ from torch import nn
 
 from configs.algorithms import CriticConfig
 from configs.optimizer import OptimizerConfig
-from kimi_vl import KimiVLForConditionalGeneration
 from rl.algorithms.loss_inputs import LossOutput
 from rl.algorithms.loss_terms import value_loss
 from rl.learner.batch import ImageSet
@@ -19,6 +18,7 @@ from rl.learner.forward import EncodedImages, encode, response_hidden
 from rl.learner.lora import copy_model
 from rl.learner.optimizer import advance, build_adamw, build_schedule, clip_gradients
 from rl.types import MicroBatch
+from rollouts.model_family import VisionLanguageModel
 
 _HEAD = 10.0  # the head's learning rate, in those of the copy: it starts from nothing, the copy from the policy
 _HIGHEST_USUAL = 3e-4  # of the copy; five times a toy policy's rate would make it diverge
@@ -74,7 +74,7 @@ class Critic:
 
     def __init__(
         self,
-        policy: KimiVLForConditionalGeneration,
+        policy: VisionLanguageModel,
         config: CriticConfig,
         *,
         optimizer: OptimizerConfig,

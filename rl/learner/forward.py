@@ -1,14 +1,13 @@
-"""One forward pass of any Kimi-VL over a micro-batch: the policy's, the reference's, the critic's."""
+"""One forward pass of any model over a micro-batch: the policy's, the reference's, the critic's."""
 
 from __future__ import annotations
 
 import torch
 
-from kimi_vl import KimiVLForConditionalGeneration
-from kimi_vl.packing import PackedLayout
-from kimi_vl.routing_kimi_vl import Routing
 from rl.learner.batch import ImageSet
+from rl.learner.packed_attention import PackedLayout
 from rl.types import PackedRow
+from rollouts.model_family import Routing, VisionLanguageModel
 
 
 class EncodedImages:
@@ -18,7 +17,7 @@ class EncodedImages:
     the images are in several parts, no activations are kept: each part passes again in `backward`.
     """
 
-    def __init__(self, model: KimiVLForConditionalGeneration, images: ImageSet | None) -> None:
+    def __init__(self, model: VisionLanguageModel, images: ImageSet | None) -> None:
         self._model, self._images = model, images
         self._learns = torch.is_grad_enabled() and _tower_learns(model)
         with torch.set_grad_enabled(self._learns and images is not None and len(images.parts) == 1):
@@ -43,14 +42,14 @@ class EncodedImages:
             start += len(again)
 
 
-def encode(model: KimiVLForConditionalGeneration, images: ImageSet | None) -> torch.Tensor | None:
+def encode(model: VisionLanguageModel, images: ImageSet | None) -> torch.Tensor | None:
     """Features of all images of the step, with their graph."""
     if images is None:
         return None
     return torch.cat([_encode_part(model, images, part) for part in images.parts])
 
 
-def _encode_part(model: KimiVLForConditionalGeneration, images: ImageSet, part: slice) -> torch.Tensor:
+def _encode_part(model: VisionLanguageModel, images: ImageSet, part: slice) -> torch.Tensor:
     """Features of a part; of an empty one none, for which a grey image passes."""
     patches, grids = images.part(part)
     features = model.encode_images(patches.to(model.device, model.dtype), grids.to(model.device))
@@ -58,7 +57,7 @@ def _encode_part(model: KimiVLForConditionalGeneration, images: ImageSet, part: 
 
 
 def response_hidden(
-    model: KimiVLForConditionalGeneration,
+    model: VisionLanguageModel,
     row: PackedRow,
     features: torch.Tensor | None,
     *,
@@ -73,7 +72,7 @@ def response_hidden(
     embeds = model.embed(row.input_ids[None].to(device), images)
     if torch.is_grad_enabled() and not embeds.requires_grad and not _language_learns(model):
         embeds = embeds.detach().requires_grad_()  # so that a row without images has a backward pass, on every rank
-    hidden = model.model.language_model(
+    hidden = model.text_model(
         inputs_embeds=embeds,
         position_ids=row.position_ids[None].to(device),
         layout=PackedLayout.of(row.segments, device),
@@ -83,10 +82,9 @@ def response_hidden(
     return hidden.last_hidden_state[0, row.predictors.to(device)]
 
 
-def _language_learns(model: KimiVLForConditionalGeneration) -> bool:
-    return any(p.requires_grad for p in (*model.model.language_model.parameters(), *model.lm_head.parameters()))
+def _language_learns(model: VisionLanguageModel) -> bool:
+    return any(p.requires_grad for p in (*model.text_model.parameters(), *model.lm_head.parameters()))
 
 
-def _tower_learns(model: KimiVLForConditionalGeneration) -> bool:
-    parts = (model.model.vision_tower, model.model.mm_projector)
-    return any(p.requires_grad for part in parts for p in part.parameters())
+def _tower_learns(model: VisionLanguageModel) -> bool:
+    return any(p.requires_grad for part in model.vision_modules for p in part.parameters())

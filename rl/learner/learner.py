@@ -14,8 +14,6 @@ from torch import nn
 
 from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
-from kimi_vl import KimiVLForConditionalGeneration
-from kimi_vl.packing import use_packed_attention
 from rl.algorithms.policy_loss import LossOutput, policy_loss
 from rl.checkpoint import random_state
 from rl.learner.batch import (
@@ -32,11 +30,13 @@ from rl.learner.forward import EncodedImages, encode, response_hidden
 from rl.learner.logprobs import token_logprobs
 from rl.learner.lora import merged_state, merged_weights, save_adapters
 from rl.learner.optimizer import advance, build_optimizer, build_schedule, clip_gradients, set_learning_rate
+from rl.learner.packed_attention import use_packed_attention
 from rl.learner.reference_model import Companions
 from rl.learner.router_replay import RouterStatistics, balance_term, routing_of
 from rl.learner.skipped_updates import OnSkip, SkippedUpdate, SpikeGuard
 from rl.types import MicroBatch, ModelOutputs, PackedRow, PromptCompletion, Sample, StepBatch
 from rollouts.engines.sampling import barred_token_mask
+from rollouts.model_family import VisionLanguageModel, family_of
 from rollouts.types import Group
 
 T = TypeVar("T")
@@ -79,14 +79,14 @@ class Learner:
 
     def __init__(
         self,
-        model: KimiVLForConditionalGeneration,
+        model: VisionLanguageModel,
         config: LearnerConfig,
         *,
         barred_ids: Sequence[int],
         on_skip: OnSkip | None = None,
     ) -> None:
         self.model = model.train()
-        use_packed_attention(model.model.language_model)
+        use_packed_attention(model.text_model)
         self.config = config
         self.version = 0
         self._guard, self._on_skip = SpikeGuard(config.spike_threshold), on_skip
@@ -126,7 +126,7 @@ class Learner:
     def _plan(self, samples: Sequence[Packable]) -> tuple[list[list[Packable]], ImageSet | None]:
         """The micro-batches that this process runs of some samples, and their images."""
         budget = self.config.micro_batch_tokens
-        return split_by_tokens(samples, budget=budget), collect_images(samples, budget=budget)
+        return split_by_tokens(samples, budget=budget), collect_images(samples, self.model.config, budget=budget)
 
     def _in_order(self, samples: Sequence[PromptCompletion], found: Mapping[str, T]) -> list[T]:
         """What was found for each sample, by its id, as a list."""
@@ -140,7 +140,7 @@ class Learner:
         found: dict[str, np.ndarray] = {}
         for part in parts:
             row = pack(part, images)
-            routing = routing_of(row, self.model.device)
+            routing = routing_of(family_of(self.model.config), row, self.model.device)
             values, _ = self._head(self.model, response_hidden(self.model, row, features, routing=routing), row)
             pieces = np.split(values.float().cpu().numpy(), np.cumsum(row.lengths.numpy())[:-1])
             found |= {completion.id: piece for completion, piece in zip(part, pieces, strict=True)}
@@ -227,7 +227,7 @@ class Learner:
     ) -> None:
         """Forward and backward of one micro-batch; its statistics go into `sums` and `routers`."""
         micro, coef = make_micro_batch(part, images), self.config.loss.balance_coef
-        routing = routing_of(micro, self.model.device, keep_scores=coef > 0)
+        routing = routing_of(family_of(self.model.config), micro, self.model.device, keep_scores=coef > 0)
         with torch.set_grad_enabled(not self.companions.policy_waits):
             hidden = response_hidden(self.model, micro, encoded.features, routing=routing)
             logprobs, entropy = self._head(self.model, hidden, micro)
@@ -263,7 +263,7 @@ class Learner:
         )
 
     def _head(
-        self, model: KimiVLForConditionalGeneration, hidden: torch.Tensor, row: PackedRow
+        self, model: VisionLanguageModel, hidden: torch.Tensor, row: PackedRow
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probs and entropies `[N]` of the response tokens from a model's hidden states."""
         return token_logprobs(

@@ -1,6 +1,6 @@
 """LoRA by peft (arXiv:2106.09685): small matrices are trained, and merged wherever weights leave the learner.
 
-The adapters live inside the model, so that learner and SFT see an ordinary Kimi-VL with few trainable parameters;
+The adapters live inside the model, so that learner and SFT see an ordinary model with few trainable parameters;
 engines, checkpoints of stages and exports get merged weights under the model's own names.
 """
 
@@ -20,18 +20,13 @@ from torch import nn
 
 from configs.model import LoraConfig, ModelConfig
 from rl.errors import UserError
+from rollouts.model_family import VisionLanguageModel, family_of
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 _NAME = "default"
-_MODULES: Mapping[str, str] = {  # a recipe's target -> the modules, as a regular expression over full names
-    "attention": r".*language_model.*\.self_attn\.(q_proj|q_a_proj|q_b_proj|kv_a_proj_with_mqa|kv_b_proj|o_proj)",
-    "mlp": r".*language_model.*\.(gate_proj|up_proj|down_proj)",  # dense layers and shared experts
-    "vision": r".*vision_tower\.layers.*\.(q_proj|k_proj|v_proj|proj|fc1|fc2)",
-}
-_EXPERTS = ("experts.gate_up_proj", "experts.down_proj")  # fused parameters, not modules
 
 
-def prepare_training(model: nn.Module, config: ModelConfig, *, base: str) -> None:
+def prepare_training(model: VisionLanguageModel, config: ModelConfig, *, base: str) -> None:
     """Freeze what the recipe names under `freeze`, add its adapters, switch checkpointing on, in place.
 
     `base` is where `model` came from.
@@ -103,14 +98,16 @@ def save_adapters(model: nn.Module, folder: Path, state: Mapping[str, torch.Tens
     settings[_NAME].save_pretrained(folder)
 
 
-def _add_adapters(model: nn.Module, lora: LoraConfig, base: str) -> None:
-    modules = "|".join(f"(?:{_MODULES[target]})" for target in lora.targets if target in _MODULES)
+def _add_adapters(model: VisionLanguageModel, lora: LoraConfig, base: str) -> None:
+    family = family_of(model.config)
+    modules = "|".join(f"(?:{family.LORA_MODULES[name]})" for name in lora.targets if name in family.LORA_MODULES)
+    parameters = [end for name in lora.targets for end in family.LORA_PARAMETERS.get(name, ())]
     settings = PeftConfig(
         base_model_name_or_path=base,
         r=lora.rank,
         lora_alpha=int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,  # pyright: ignore[reportArgumentType]
         target_modules=modules or [],
-        target_parameters=list(_EXPERTS) if "experts" in lora.targets else None,
+        target_parameters=parameters or None,
     )
     inject_adapter_in_model(settings, model, adapter_name=_NAME)
     for name, parameter in model.named_parameters():

@@ -10,7 +10,6 @@ import torch
 
 from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
-from kimi_vl import KimiVLForConditionalGeneration
 from rl.algorithms.loss_inputs import LossOutput
 from rl.learner.batch import ImageSet, make_micro_batch
 from rl.learner.critic import Critic
@@ -18,8 +17,9 @@ from rl.learner.forward import encode, response_hidden
 from rl.learner.lora import copy_model
 from rl.learner.router_replay import routing_of
 from rl.types import MicroBatch, ModelOutputs, Sample
+from rollouts.model_family import VisionLanguageModel, family_of
 
-LogprobsOf = Callable[[KimiVLForConditionalGeneration, torch.Tensor, MicroBatch], torch.Tensor]
+LogprobsOf = Callable[[VisionLanguageModel, torch.Tensor, MicroBatch], torch.Tensor]
 
 
 class Companions:
@@ -32,7 +32,7 @@ class Companions:
 
     def __init__(
         self,
-        policy: KimiVLForConditionalGeneration,
+        policy: VisionLanguageModel,
         loss: LossConfig,
         *,
         optimizer: OptimizerConfig,
@@ -42,7 +42,7 @@ class Companions:
         compares = parts.kl is not None or loss.algorithm == "kimi_k15"
         self._decay = loss.reference_decay if parts.reference == "ema" else None
         self._asks_policy = loss.correction is not None
-        self.reference: KimiVLForConditionalGeneration | None = None
+        self.reference: VisionLanguageModel | None = None
         if compares and parts.reference != "iteration":
             self.reference = copy_model(policy).eval().requires_grad_(False)
         self._means: dict[str, torch.Tensor] = {}  # of an `ema` reference, in float32, once it has moved
@@ -53,7 +53,7 @@ class Companions:
     @torch.no_grad()
     def model_outputs(
         self,
-        policy: KimiVLForConditionalGeneration,
+        policy: VisionLanguageModel,
         samples: Sequence[Sample],
         plan: tuple[list[list[Sample]], ImageSet | None],
         logprobs_of: LogprobsOf,
@@ -104,7 +104,7 @@ class Companions:
         return {} if self.critic is None else {"critic_grad_norm": self.critic.finish_step(grad_clip=grad_clip)}
 
     @torch.no_grad()
-    def follow(self, policy: KimiVLForConditionalGeneration) -> None:
+    def follow(self, policy: VisionLanguageModel) -> None:
         """After an iteration: an `ema` reference moves towards the policy by `1 - decay`; the critic counts it."""
         if self.critic is not None:
             self.critic.iterations += 1
@@ -146,8 +146,8 @@ class _Towers:
 
     def __init__(
         self,
-        policy: KimiVLForConditionalGeneration,
-        reference: KimiVLForConditionalGeneration | None,
+        policy: VisionLanguageModel,
+        reference: VisionLanguageModel | None,
         critic: Critic | None,
         images: ImageSet | None,
         *,
@@ -164,7 +164,7 @@ class _Towers:
         columns: dict[str, torch.Tensor] = {}
         hidden = torch.empty(0)
         if self._reads_policy:
-            routing = routing_of(micro, self._policy.device)
+            routing = routing_of(family_of(self._policy.config), micro, self._policy.device)
             hidden = response_hidden(self._policy, micro, self._policy_images, routing=routing)
         if self._asks_policy:
             columns["policy_logprobs"] = logprobs_of(self._policy, hidden, micro)

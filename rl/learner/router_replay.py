@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from kimi_vl.routing_kimi_vl import Routing
 from rl.algorithms.expert_balance import sequence_balance
 from rl.algorithms.loss_inputs import LossOutput
 from rl.errors import UserError
 from rl.types import MicroBatch, PackedRow, PromptCompletion
+from rollouts.model_family import ModelFamily, Routing
 from rollouts.types import Completion
 
 
@@ -46,10 +46,10 @@ def place_experts(samples: Sequence[PromptCompletion], where: Sequence[np.ndarra
     return torch.from_numpy(placed)
 
 
-def routing_of(row: PackedRow, device: torch.device, *, keep_scores: bool = False) -> Routing:
+def routing_of(family: ModelFamily, row: PackedRow, device: torch.device, *, keep_scores: bool = False) -> Routing:
     """What the policy's routers are told for a packed row."""
     replay = None if row.experts is None else row.experts.to(device)
-    return Routing(replay=replay, keep_scores=keep_scores)
+    return family.new_routing(replay=replay, keep_scores=keep_scores)
 
 
 def balance_term(routing: Routing, micro: MicroBatch, *, coef: float, step_sequences: int) -> LossOutput:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,6 @@ from rich.console import Console
 from configs.load import plain
 from configs.rl import RLConfig
 from configs.schema import RunConfig, SourceConfig
-from kimi_vl import (
-    KimiVLForConditionalGeneration,
-    KimiVLProcessor,
-    TinySizes,
-    create_tiny_checkpoint,
-    load_model,
-    load_processor,
-)
 from rewards.scorer import Scorer
 from rl.checkpoint import replace_folder
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
@@ -32,7 +24,7 @@ from rl.run.trackers.run_info import RunInfo
 from rl.run.trackers.table import Metrics
 from rl.stages.sft import answer_text
 from rollouts.engines.build import VLLM_CPU_LATENTS, EngineSpec, check_engine, check_sizes
-from rollouts.engines.stop_tokens import stop_and_barred_ids
+from rollouts.model_family import FAMILIES, TINY_FAMILY, VisionLanguageModel, VisionLanguageProcessor, family_at
 from rollouts.sources.pipeline import RolloutPipeline, request_seed
 from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture, held_out
@@ -55,7 +47,7 @@ class RunContext:
     base: Path  # plug-ins and data files of the recipe are relative to this folder
     checkpoint: str  # folder or hub name of the initial weights
     barred_ids: tuple[int, ...]  # never sampled
-    processor: KimiVLProcessor
+    processor: VisionLanguageProcessor
     renderer: PromptRenderer
     pool: RolloutPool
     scorer: Scorer
@@ -95,12 +87,13 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Cons
         metrics = stack.enter_context(closing(Metrics.open(config.trackers, info, _printer(console))))
         checkpoint = _base_model(config, folder, base, console)
         check_sizes(stage.engine, checkpoint)
-        processor = load_processor(checkpoint)
+        family = family_at(checkpoint)
+        processor = family.load_processor(checkpoint)
         renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
         if config.rl is not None:
             _check_training_data(config, config.rl, scorer, base)
         prompts, validation = _evaluation_prompts(config, scorer, renderer, base, console)
-        stop, barred = stop_and_barred_ids(checkpoint, processor)
+        stop, barred = family.stop_and_barred_ids(checkpoint, processor)
         spec = EngineSpec(
             model_path=checkpoint,
             dtype=config.model.dtype,
@@ -195,33 +188,25 @@ def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Conso
         return str(given.resolve()) if given.exists() else config.model.path
     path = folder.stage("base").resolve()  # workers start in folders of their own
     if not (path / "config.json").exists():
-        console.print("making a tiny Kimi-VL with random weights")
+        family = FAMILIES[TINY_FAMILY]
+        console.print(f"making a tiny {family.TITLE} with random weights")
         tasks = TaskMixture(config.data.train, seed=0, base=base).draw(0, _TINY_CORPUS_TASKS)
         corpus = [t.question + "\n" + answer_text(t, thinking=t.solution is not None) for t in tasks]
-        tiny = config.model.tiny
-        sizes = TinySizes(
-            hidden_size=tiny.hidden_size,
-            num_hidden_layers=tiny.num_hidden_layers,
-            num_attention_heads=tiny.num_attention_heads,
-            n_routed_experts=tiny.n_routed_experts,
-            num_experts_per_tok=tiny.num_experts_per_tok,
-            moe_intermediate_size=tiny.moe_intermediate_size,
-            vision_hidden_size=tiny.vision_hidden_size,
-            vision_num_hidden_layers=tiny.vision_num_hidden_layers,
-            **(VLLM_CPU_LATENTS if config.rl is not None and config.rl.engine == "vllm" else {}),
-        )
+        sizes = asdict(config.model.tiny)
+        if config.rl is not None and config.rl.engine == "vllm":
+            sizes |= VLLM_CPU_LATENTS
         partial = path.with_name("base.partial")
-        create_tiny_checkpoint(partial, corpus=corpus, sizes=sizes, seed=config.seed)
+        family.create_tiny_checkpoint(partial, corpus=corpus, sizes=sizes, seed=config.seed)
         replace_folder(partial, path)
     return str(path)
 
 
-def load_policy(context: RunContext, path: str, *, train: bool = False) -> KimiVLForConditionalGeneration:
+def load_policy(context: RunContext, path: str, *, train: bool = False) -> VisionLanguageModel:
     """The model in `path`, in the recipe's type; to `train` on the GPU where there is one, else on the CPU.
 
     Of several GPUs it is the last, since Ray gives its workers the first ones. SFT's Trainer moves it to the first.
     """
-    model = load_model(path, dtype=getattr(torch, context.config.model.dtype))
+    model = family_at(path).load_model(path, dtype=getattr(torch, context.config.model.dtype))
     if train and torch.cuda.is_available():
         torch.nn.Module.to(model, f"cuda:{torch.cuda.device_count() - 1}")
     return model

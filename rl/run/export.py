@@ -9,28 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import RunConfig
-from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor
-from kimi_vl.export import save_with_code
 from rl.checkpoint import replace_folder
 from rl.run.folder import RunFolder
 from rl.run.model_card import CardFacts, model_card
-
-_LICENCES = {  # what the weights that a run starts from allow
-    "tiny": "apache-2.0",
-    "moonshotai/Kimi-VL-A3B-Instruct": "mit",
-    "moonshotai/Kimi-VL-A3B-Thinking": "mit",
-    "moonshotai/Kimi-VL-A3B-Thinking-2506": "mit",
-}
+from rollouts import model_family
+from rollouts.model_family import VisionLanguageModel, VisionLanguageProcessor, family_of
 
 
 def known_licence(config: RunConfig) -> str | None:
     """The licence of the weights that a run started from; None where it is not known here."""
-    return _LICENCES.get(config.model.path)
+    return "apache-2.0" if config.model.path == "tiny" else model_family.known_licence(config.model.path)
 
 
 def write_export(
-    model: KimiVLForConditionalGeneration,
-    processor: KimiVLProcessor,
+    model: VisionLanguageModel,
+    processor: VisionLanguageProcessor,
     target: Path,
     *,
     run: Path,
@@ -42,9 +35,11 @@ def write_export(
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        save_with_code(model, processor, partial)
+        family = family_of(model.config)
+        family.save_with_code(model, processor, partial)
         facts = CardFacts(
             config=config,
+            family=family,
             summary=_summary(run),
             licence=licence,
             name=repo_id or config.name,

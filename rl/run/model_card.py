@@ -13,6 +13,8 @@ import yaml
 
 from configs.load import dump_recipe
 from configs.schema import DataConfig, RunConfig, SourceConfig
+from rewards.extraction import THINK_CLOSE, THINK_OPEN
+from rollouts.model_family import ModelFamily
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _BUILT_IN = {
@@ -28,6 +30,7 @@ class CardFacts:
     """What a card is made of; `summary` is the content of a run's `summary.json`."""
 
     config: RunConfig
+    family: ModelFamily
     summary: Mapping[str, Any]
     licence: str
     name: str
@@ -55,7 +58,7 @@ def _front_matter(facts: CardFacts) -> str:
         "license": facts.licence,
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
-        "tags": ["kimi_vl", "thinkvl", "reasoning", "vision-language", *_methods(facts.config)],
+        "tags": [*facts.family.TAGS, "thinkvl", "reasoning", "vision-language", *_methods(facts.config)],
     }
     if _is_hub_id(path):
         values["base_model"] = path
@@ -75,14 +78,14 @@ def _methods(config: RunConfig) -> list[str]:
 def _introduction(facts: CardFacts) -> str:
     config = facts.config
     start = {
-        True: "random weights (a tiny model of the Kimi-VL architecture)",
+        True: f"random weights (a tiny model of the {facts.family.TITLE} architecture)",
         False: f"`{_public(config.model.path)}`",
     }
     stages = [_STAGE_TITLES[n] for n in _STAGE_TITLES if n in {s["name"] for s in facts.summary.get("stages", ())}]
     return (
-        f"A Kimi-VL trained to think before it answers: {_millions(facts.parameters)} parameters, from "
+        f"A {facts.family.TITLE} trained to think before it answers: {_millions(facts.parameters)} parameters, from "
         f"{start[config.model.path == 'tiny']} through {' -> '.join(stages) or 'no stage'}. "
-        "Its thinking stands between `◁think▷` and `◁/think▷`, the answer after it."
+        f"Its thinking stands between `{THINK_OPEN}` and `{THINK_CLOSE}`, the answer after it."
     )
 
 

@@ -9,7 +9,6 @@ import torch
 
 from configs.load import dump_recipe
 from configs.rl import RLConfig
-from kimi_vl import KimiVLForConditionalGeneration
 from rl.distributed.learner_group import LearnerGroup, RankSpec
 from rl.learner.learner import Learner, LearnerConfig
 from rl.learner.lora import prepare_training
@@ -22,12 +21,13 @@ from rl.run.progress import StageProgress
 from rl.stages.rl import ReinforceStage
 from rl.step import Loop
 from rl.weight_sync import USUAL_THRESHOLD, WeightSync, parity_prompts
+from rollouts.model_family import VisionLanguageModel
 from rollouts.sources.pipeline import request_seed
 from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import build_sampler
 
 
-def reinforce(context: RunContext, stage: RLConfig, model_path: str) -> tuple[bool, KimiVLForConditionalGeneration]:
+def reinforce(context: RunContext, stage: RLConfig, model_path: str) -> tuple[bool, VisionLanguageModel]:
     """Run the RL stage on the model in `model_path`; return whether it was resumed, and the model with the best
     validation accuracy.
     """

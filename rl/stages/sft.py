@@ -21,8 +21,6 @@ from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from configs.schema import SFTConfig
-from kimi_vl import KimiVLForConditionalGeneration, KimiVLProcessor
-from kimi_vl.packing import use_packed_attention
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
 from rl.errors import UserError
@@ -30,7 +28,9 @@ from rl.learner.batch import collect_images, pack
 from rl.learner.forward import encode, response_hidden
 from rl.learner.logprobs import token_logprobs
 from rl.learner.optimizer import build_optimizer, build_schedule
+from rl.learner.packed_attention import use_packed_attention
 from rl.types import PackedRow, PromptCompletion
+from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
 from rollouts.tasks.mixture import TaskMixture
 from rollouts.tasks.prompts import PromptRenderer
 
@@ -48,8 +48,8 @@ def answer_text(task: Task, *, thinking: bool) -> str:
 class AnswerCollator:
     """Renders prompts when they are needed (patches are large) and packs them with their answers."""
 
-    def __init__(self, tasks: Sequence[Task], renderer: PromptRenderer) -> None:
-        self._tasks, self._renderer = tasks, renderer
+    def __init__(self, tasks: Sequence[Task], renderer: PromptRenderer, config: VisionLanguageConfig) -> None:
+        self._tasks, self._renderer, self._config = tasks, renderer, config
         self._rendered = 0
         self.skipped: Counter[str] = Counter()
 
@@ -74,7 +74,7 @@ class AnswerCollator:
             self._stop_if_hopeless()
             nothing = torch.zeros(0, dtype=torch.long)
             return {"row": None, "images": None, "labels": nothing, "shift_labels": nothing, "input_ids": nothing}
-        images = collect_images(answers)
+        images = collect_images(answers, self._config)
         packed = pack(answers, images)
         labels = packed.targets
         # `shift_labels` tells Trainer that every label counts, not all but a row's first.
@@ -149,20 +149,20 @@ class _ReportSteps(TrainerCallback):
 
 
 def build_examples(
-    mixture: TaskMixture, processor: KimiVLProcessor, config: SFTConfig, *, seed: int
+    mixture: TaskMixture, processor: VisionLanguageProcessor, config: SFTConfig, *, seed: int
 ) -> tuple[list[Task], Dataset]:
     """Draw `steps * batch_size` tasks and tokenise their answers. A task without a solution gets a direct answer."""
     rng = np.random.default_rng([seed, 1])
     tasks = mixture.draw(0, config.steps * config.batch_size)
     thinking = [t.solution is not None and rng.random() < config.thinking_share for t in tasks]
-    texts = [answer_text(t, thinking=th) + "<|im_end|>" for t, th in zip(tasks, thinking, strict=True)]
+    texts = [answer_text(t, thinking=th) + processor.turn_end for t, th in zip(tasks, thinking, strict=True)]
     tokens = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
     return tasks, Dataset.from_dict({"example": range(len(tasks)), "input_ids": tokens})
 
 
 def run_sft(
-    model: KimiVLForConditionalGeneration,
-    processor: KimiVLProcessor,
+    model: VisionLanguageModel,
+    processor: VisionLanguageProcessor,
     renderer: PromptRenderer,
     mixture: TaskMixture,
     config: SFTConfig,
@@ -170,7 +170,7 @@ def run_sft(
     folder: Path,
     seed: int,
     on_step: OnStep,
-) -> KimiVLForConditionalGeneration:
+) -> VisionLanguageModel:
     """Train `model` in place for `config.steps` steps and return it in evaluation mode.
 
     Checkpoints go to `folder` every `config.save_every` steps; a run that was killed continues from the newest.
@@ -199,9 +199,9 @@ def run_sft(
         seed=seed,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # else Trainer wraps the model for all the GPUs that it sees
-    collator = AnswerCollator(tasks, renderer)
+    collator = AnswerCollator(tasks, renderer, model.config)
     optimizer = build_optimizer(model, config.optimizer)
-    use_packed_attention(model.model.language_model)
+    use_packed_attention(model.text_model)
     trainer = _PackedTrainer(
         model=model.train(),
         args=arguments,

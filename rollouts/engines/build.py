@@ -8,14 +8,14 @@ from importlib.util import find_spec
 
 import torch
 
-from kimi_vl import KimiVLConfig, load_model
 from rollouts.engines.transformers import TransformersEngine
+from rollouts.model_family import family_at
 from rollouts.types import Engine
 
 VLLM_CPU_LATENTS = {
     "kv_lora_rank": 512,
     "qk_rope_head_dim": 64,
-}  # those of Kimi-VL: vLLM's decode kernel knows no others
+}  # vLLM's decode kernel for CPUs knows no others
 _CPU_EXPERTS = 32  # sizes of a layer with experts must be multiples of it
 
 
@@ -57,7 +57,7 @@ def check_sizes(name: str, model_path: str) -> None:
     """Raise EngineError where vLLM's CPU kernels do not know the model's sizes."""
     if name != "vllm" or torch.cuda.is_available():
         return
-    text = KimiVLConfig.from_pretrained(model_path).text_config
+    text = family_at(model_path).load_config(model_path).text_config
     wrong = [
         f"{key} = {getattr(text, key)} (must be {size})"
         for key, size in VLLM_CPU_LATENTS.items()
@@ -77,7 +77,7 @@ def check_sizes(name: str, model_path: str) -> None:
 
 
 def _transformers(spec: EngineSpec) -> Engine:
-    model = load_model(spec.model_path, dtype=getattr(torch, spec.dtype))
+    model = family_at(spec.model_path).load_model(spec.model_path, dtype=getattr(torch, spec.dtype))
     torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
     return TransformersEngine(
         model, stop_ids=spec.stop_ids, barred_ids=spec.barred_ids, record_experts=spec.record_experts

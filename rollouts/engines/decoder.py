@@ -1,4 +1,6 @@
-"""Kimi-VL's language model over latents: prompts are read once, and a step feeds one token to every running row.
+"""A language model with latent attention (DeepSeek-V3's), decoded over its latents.
+
+Prompts are read once, and a step feeds one token to every running row.
 
 Attention runs in the compressed space (DeepSeek-V2 §2.1.2, "absorbed" projections): a cached token is one latent of
 kv_lora_rank + qk_rope_head_dim numbers for all heads, and nothing is expanded per step.

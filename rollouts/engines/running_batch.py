@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from configs.rl import SamplingConfig
-from kimi_vl import KimiVLForConditionalGeneration
 from rollouts.engines.decoder import LatentDecoder
 from rollouts.engines.kv_cache import Shelves, plan_step
 from rollouts.engines.running_samples import Group, Row
 from rollouts.engines.sampling import choose_tokens
+from rollouts.model_family import VisionLanguageModel
 from rollouts.types import Prompt, Request
 
 _LOGITS = 1 << 24  # numbers in one block of logits
@@ -42,7 +42,7 @@ class RunningBatch:
 
     def __init__(
         self,
-        model: KimiVLForConditionalGeneration,
+        model: VisionLanguageModel,
         sampling: SamplingConfig,
         *,
         limits: BatchLimits,
@@ -55,7 +55,7 @@ class RunningBatch:
         self._model, self._sampling, self._limits = model, sampling, limits
         self._stop_ids, self._barred, self._version = stop_ids, barred, version
         self._tally = tally  # places that went through the model, and those of them that held no token
-        self._decoder = LatentDecoder(model.model.language_model)
+        self._decoder = LatentDecoder(model.text_model)
         experts = model.config.text_config.n_routed_experts
         self._route_dtype = (np.uint8 if experts < 255 else np.uint16) if record_experts else None
         like = self._decoder.new_latents()

@@ -10,19 +10,19 @@ import numpy as np
 import torch
 
 from configs.rl import SamplingConfig
-from kimi_vl import KimiVLForConditionalGeneration
 from rollouts.engines.fair_lock import FairLock
 from rollouts.engines.heartbeat import Heartbeat
 from rollouts.engines.running_batch import BatchLimits, RunningBatch
 from rollouts.engines.running_samples import Group
 from rollouts.engines.sampling import barred_token_mask
+from rollouts.model_family import VisionLanguageModel
 from rollouts.request_queue import RequestQueue
 from rollouts.types import Completion, Request
 from rollouts.weight_checksums import checksums
 
 
 class TransformersEngine:
-    """Generates with a `KimiVLForConditionalGeneration`.
+    """Generates with a model in this process.
 
     A sample's tokens depend on its prompt, the weights, the request's seed and its index; what else is in the batch
     can change the last bits of a logit (matrix products of another shape), and nothing more.
@@ -30,7 +30,7 @@ class TransformersEngine:
 
     def __init__(
         self,
-        model: KimiVLForConditionalGeneration,
+        model: VisionLanguageModel,
         *,
         stop_ids: Sequence[int],
         barred_ids: Sequence[int],

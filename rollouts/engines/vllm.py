@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from configs.rl import SamplingConfig
-from kimi_vl import KimiVLConfig
 from rollouts.engines.fair_lock import FairLock
 from rollouts.engines.running_samples import Group, Row
 from rollouts.engines.vllm_draw import read_logprobs, sampling_params
 from rollouts.engines.vllm_prompt import VllmPrompt
 from rollouts.engines.vllm_start import VllmLimits, start_vllm
 from rollouts.engines.vllm_weights import Names, send
+from rollouts.model_family import family_at
 from rollouts.request_queue import RequestQueue
 from rollouts.types import Completion, Request
 from rollouts.weight_checksums import checksums
@@ -46,7 +46,7 @@ class VllmEngine:
         self._limits = limits or VllmLimits()
         self._vllm = start_vllm(model_path, dtype=dtype, barred_ids=barred_ids, limits=self._limits)
         self._names = Names(model_path)
-        self._placeholder = KimiVLConfig.from_pretrained(model_path).media_placeholder_token_id
+        self._config = family_at(model_path).load_config(model_path)
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._stop_ids = frozenset(stop_ids)
         self._version = version
@@ -148,7 +148,7 @@ class VllmEngine:
         self._check_lengths(new)
         for group in new:
             groups[group.index] = group
-            prompts[group.index] = VllmPrompt(group.request.prompt, placeholder=self._placeholder, dtype=self._dtype)
+            prompts[group.index] = VllmPrompt(group.request.prompt, config=self._config, dtype=self._dtype)
             queue.extend(row for row in group.rows if row.reason is None)
 
     def _check_lengths(self, groups: Sequence[Group]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,14 @@ from vllm.multimodal.inputs import (  # pyright: ignore[reportMissingImports]
     PlaceholderRange,
 )
 
+from rollouts.model_family import VisionLanguageConfig
 from rollouts.types import Prompt
-
-_MERGED = 4  # patches that become one token
 
 
 class VllmPrompt:
     """A prompt whose images are prepared once, for all samples of its group."""
 
-    def __init__(self, prompt: Prompt, *, placeholder: int, dtype: torch.dtype) -> None:
+    def __init__(self, prompt: Prompt, *, config: VisionLanguageConfig, dtype: torch.dtype) -> None:
         self._ids: list[int] = prompt.input_ids.tolist()
         self._grids = prompt.image_grid_hws
         if not len(self._grids):
@@ -40,7 +40,7 @@ class VllmPrompt:
                 "image_grid_hws": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
             },
         )
-        self._places = _places(prompt, placeholder)
+        self._places = _places(prompt, config)
         pieces = np.split(prompt.pixel_values, np.cumsum(self._grids.prod(-1))[:-1])
         self._digests = [
             hashlib.sha256(grid.tobytes() + piece.tobytes()).hexdigest()
@@ -61,10 +61,10 @@ class VllmPrompt:
         )
 
 
-def _places(prompt: Prompt, placeholder: int) -> list[PlaceholderRange]:
+def _places(prompt: Prompt, config: VisionLanguageConfig) -> list[PlaceholderRange]:
     """Where each image stands: its tokens are neighbours, and the images come in order."""
-    found = np.flatnonzero(prompt.input_ids == placeholder)
-    lengths = prompt.image_grid_hws.prod(-1) // _MERGED
+    found = np.flatnonzero(prompt.input_ids == config.image_token_id)
+    lengths = prompt.image_grid_hws.prod(-1) // math.prod(config.merge_shape)
     if len(found) != lengths.sum():
         raise ValueError(f"task {prompt.task.id}: {len(found)} image tokens, but the images make {int(lengths.sum())}")
     starts = np.cumsum(lengths) - lengths

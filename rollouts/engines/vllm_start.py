@@ -36,10 +36,10 @@ def start_vllm(model_path: str, *, dtype: str, barred_ids: Sequence[int], limits
     from vllm.engine.arg_utils import EngineArgs  # pyright: ignore[reportMissingImports]
     from vllm.v1.engine.llm_engine import LLMEngine  # pyright: ignore[reportMissingImports]
 
-    from kimi_vl import KimiVLConfig
     from rollouts.engines import vllm_draw, vllm_weights
+    from rollouts.model_family import family_at
 
-    text = KimiVLConfig.from_pretrained(model_path).text_config
+    text = family_at(model_path).load_config(model_path).text_config
     context = min(limits.context or text.max_position_embeddings, text.max_position_embeddings)
     vllm_weights.register()
     arguments = EngineArgs(

@@ -31,9 +31,8 @@ from vllm.model_executor.model_loader.reload import (  # pyright: ignore[reportM
     initialize_layerwise_reload,
 )
 
-from kimi_vl import KimiVLConfig, KimiVLForConditionalGeneration
-from kimi_vl.export import hub_names
 from rollouts.engines import vllm_cpu
+from rollouts.model_family import family_at
 
 BACKEND = "thinkvl_shared_memory"
 
@@ -42,8 +41,9 @@ class Names:
     """Which tensors a checkpoint's model has, in our names and shapes, and how they are called on the hub."""
 
     def __init__(self, folder: str) -> None:
+        self._family = family_at(folder)
         with torch.device("meta"):
-            self._model = KimiVLForConditionalGeneration(KimiVLConfig.from_pretrained(folder))
+            self._model = self._family.new_model(self._family.load_config(folder))
         self._shapes = {name: tuple(tensor.shape) for name, tensor in self._model.state_dict().items()}
 
     def check(self, weights: Mapping[str, np.ndarray | torch.Tensor], *, version: int) -> None:
@@ -57,7 +57,7 @@ class Names:
 
     def to_hub(self, weights: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, torch.Tensor]:
         """The same tensors under the hub's names and in its layout."""
-        return hub_names(self._model, {name: _tensor(value) for name, value in weights.items()})
+        return self._family.hub_names(self._model, {name: _tensor(value) for name, value in weights.items()})
 
 
 def send(engine: Any, tensors: Mapping[str, torch.Tensor]) -> None:

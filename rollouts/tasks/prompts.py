@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from kimi_vl import KimiVLProcessor
 from rewards.types import Task
+from rollouts.model_family import VisionLanguageProcessor
 from rollouts.tasks.images import BadImage, decode_image
 from rollouts.types import Prompt
 
@@ -41,8 +41,9 @@ class PromptRenderer:
     `max_prompt_tokens` counts everything before the answer, image tokens included.
     """
 
-    def __init__(self, processor: KimiVLProcessor, *, max_prompt_tokens: int) -> None:
+    def __init__(self, processor: VisionLanguageProcessor, *, max_prompt_tokens: int) -> None:
         self.processor, self.max_prompt_tokens = processor, max_prompt_tokens
+        self._no_patches = np.zeros((0, *processor.patch_shape), np.float32)
 
     def render(self, task: Task) -> Prompt:
         """Return the prompt with the assistant's turn opened. Its id is the task's.
@@ -70,8 +71,8 @@ class PromptRenderer:
             id=task.id,
             task=task,
             input_ids=input_ids,
-            pixel_values=np.asarray(encoded["pixel_values"], np.float32) if images else _NO_PATCHES,
-            image_grid_hws=np.asarray(encoded["image_grid_hws"], np.int64) if images else _NO_GRIDS,
+            pixel_values=np.asarray(encoded.get("pixel_values", self._no_patches), np.float32),
+            image_grid_hws=np.asarray(encoded.get("image_grid_hws", _NO_GRIDS), np.int64),
         )
 
     def render_all(self, tasks: Iterable[Task]) -> tuple[list[Prompt], dict[str, int]]:
@@ -86,5 +87,4 @@ class PromptRenderer:
         return prompts, dict(skipped)
 
 
-_NO_PATCHES = np.zeros((0, 3, 14, 14), np.float32)
 _NO_GRIDS = np.zeros((0, 2), np.int64)

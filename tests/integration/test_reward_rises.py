@@ -10,12 +10,12 @@ from configs.rewards import RewardConfig
 from configs.rl import RLConfig, SamplingConfig
 from configs.schema import SourceConfig
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
+from kimi_vl.family import stop_and_barred_ids
 from rewards.scorer import Scorer
 from rl.learner.learner import Learner, LearnerConfig
 from rl.rollout_log import RolloutLog
 from rl.step import Loop, run_steps
 from rl.weight_sync import WeightSync, parity_prompts
-from rollouts.engines.stop_tokens import stop_and_barred_ids
 from rollouts.sources.pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import build_sampler

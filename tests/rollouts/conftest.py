@@ -8,7 +8,7 @@ from engine_helpers import build_prompt, build_tiny_folder, engine_of
 from hostile_engine import HostileSpec
 
 from kimi_vl import load_model, load_processor
-from rollouts.engines.stop_tokens import stop_and_barred_ids
+from kimi_vl.family import stop_and_barred_ids
 from rollouts.workers.actor import start_ray
 
 

@@ -4,7 +4,7 @@ import pytest
 from vllm_helpers import build_checkpoint, build_prompt
 
 from kimi_vl import load_model, load_processor
-from rollouts.engines.stop_tokens import stop_and_barred_ids
+from kimi_vl.family import stop_and_barred_ids
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ import pytest
 
 from configs.load import load_recipe
 from kimi_vl import load_model, load_processor
+from kimi_vl.family import stop_and_barred_ids
 from rewards.extraction import Thinking
 from rewards.scorer import Scorer
 from rl.run.evaluate import HELD_OUT_SEED, evaluate
-from rollouts.engines.stop_tokens import stop_and_barred_ids
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.pipeline import RolloutPipeline
 from rollouts.tasks.mixture import held_out

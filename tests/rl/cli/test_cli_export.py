@@ -16,6 +16,7 @@ from hub_stand_in import HubStandIn
 from configs.load import load_recipe
 from kimi_vl import load_model
 from rl.run.model_card import CardFacts, model_card
+from rollouts.model_family import FAMILIES
 
 
 def front_matter(card):
@@ -25,7 +26,13 @@ def front_matter(card):
 def facts(run_folder, *overrides, **changes):
     config = load_recipe(run_folder / "recipe.yaml", overrides)
     summary = json.loads((run_folder / "summary.json").read_text())
-    values = {"licence": "mit", "name": "a", "repo_id": None, "parameters": 16_400_000_000} | changes
+    values = {
+        "family": FAMILIES["kimi_vl"],
+        "licence": "mit",
+        "name": "a",
+        "repo_id": None,
+        "parameters": 16_400_000_000,
+    } | changes
     return CardFacts(config=config, summary=summary, **values)
 
 
@@ -66,7 +73,7 @@ class TestFolder:
             (folder / "model.safetensors").write_bytes(b"half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "model.safetensors"))
 
-        monkeypatch.setattr("rl.run.export.save_with_code", full)
+        monkeypatch.setattr("kimi_vl.family.save_with_code", full)
         code, _, text = thinkvl("export", run_folder)
         assert code == 1
         assert text.startswith("error: disk full while writing")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rl_helpers import new_id
 
+from kimi_vl import KimiVLConfig
 from rewards.types import Task
 from rl.algorithms.loss_terms import kl_estimate
 from rl.distributed.shard_batch import filler, shard_batch
@@ -84,7 +85,7 @@ def test_nothing_is_dealt_of_nothing():
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
 def test_a_fillers_divergence_is_finite_however_unlikely_its_token(estimator):
     """0 times infinity would be NaN on that rank, and so in everybody's gradient."""
-    [reference] = filler(3, ["reference_logprobs"]).columns["reference_logprobs"]
+    [reference] = filler(3, ["reference_logprobs"], KimiVLConfig()).columns["reference_logprobs"]
     policy = torch.tensor(-900.0, requires_grad=True)
     (0.0 * kl_estimate(policy - reference, estimator)).backward()
     assert policy.grad == 0

@@ -41,7 +41,7 @@ def test_a_group_is_cut_only_where_it_does_not_fit_whole(rng, model):
 
 def test_a_micro_batch_says_where_every_response_token_is(rng, model):
     samples = make_samples(rng, model)
-    micro = make_micro_batch(samples, collect_images(samples))
+    micro = make_micro_batch(samples, collect_images(samples, model.config))
     assert len(micro.input_ids) == len(micro.position_ids) == packed_tokens(samples), "no padding"
     starts = {}
     for segment in micro.segments:
@@ -70,7 +70,7 @@ def test_a_micro_batch_says_where_every_response_token_is(rng, model):
 def test_features_follow_the_placeholders(rng, model):
     """The rows of `feature_index`, in order, are those of each prompt in the row."""
     samples = make_samples(rng, model, per_prompt=2)
-    images = collect_images(samples)
+    images = collect_images(samples, model.config)
     prompts = list({id(s.prompt): s.prompt for s in samples}.values())
     assert len(images.pixel_values) == sum(len(p.pixel_values) for p in prompts), "each prompt's images once"
     picked = samples[::-1]
@@ -87,7 +87,7 @@ def test_a_step_without_images(rng, model):
     sample = Sample(
         id=new_id(), prompt=prompt, token_ids=np.array([1]), old_logprobs=np.zeros(1, np.float32), advantage=1.0
     )
-    assert collect_images([sample]) is None
+    assert collect_images([sample], model.config) is None
     assert len(make_micro_batch([sample], None).feature_index) == 0
 
 

@@ -41,7 +41,7 @@ def gradient(samples, *, loss=LOSSES[0], model=None, **options):
 
 def logprobs(learner, samples):
     """Log-probs and entropies of the responses under the learner's policy."""
-    images = collect_images(samples)
+    images = collect_images(samples, learner.model.config)
     micro = make_micro_batch(samples, images)
     hidden = response_hidden(learner.model, micro, encode(learner.model, images))
     return learner._head(learner.model, hidden, micro)

@@ -282,7 +282,7 @@ def test_the_critic_says_the_same_before_the_update_and_in_it(group):
     config = RLConfig(steps=1, loss=LossConfig(algorithm="ppo"))
     samples = samples_of([group], config, notes, min_version=3)
     assert not samples[0].trainable.all()
-    images = collect_images(samples)
+    images = collect_images(samples, learner.model.config)
     micro = make_micro_batch(samples, images)
     with torch.no_grad():
         values = critic.values(micro, torch.empty(0), critic.encode(images))

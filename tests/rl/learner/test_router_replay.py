@@ -20,6 +20,7 @@ from rl.learner.router_replay import RouterStatistics, routing_of
 from rl.samples import make_samples as samples_of
 from rl.types import ModelOutputs, Sample
 from rollouts.engines.transformers import TransformersEngine
+from rollouts.model_family import family_of
 from rollouts.types import Completion, Group, Request, Rollout, ScoredRollout
 
 SAMPLING = SamplingConfig(max_new_tokens=24, temperature=0.9)
@@ -167,9 +168,9 @@ def test_an_engine_that_does_not_record_is_refused(rng):
 def test_load_by_hand(rng, model):
     """Shares of the experts over the inputs that predict; even would be 1/4 each."""
     samples = make_samples(rng, model)
-    images = collect_images(samples)
+    images = collect_images(samples, model.config)
     micro = make_micro_batch(samples, images)
-    routing = routing_of(micro, model.device)
+    routing = routing_of(family_of(model.config), micro, model.device)
     with torch.no_grad():
         response_hidden(model, micro, encode(model, images), routing=routing)
     statistics = RouterStatistics()

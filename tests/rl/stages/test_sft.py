@@ -8,7 +8,7 @@ from rl_helpers import SIZES
 from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.schema import SFTConfig, SourceConfig
-from kimi_vl import create_tiny_checkpoint, load_model, load_processor
+from kimi_vl import KimiVLConfig, create_tiny_checkpoint, load_model, load_processor
 from rewards.types import Task
 from rl.errors import UserError
 from rl.learner.lora import prepare_training
@@ -73,7 +73,7 @@ def test_examples_keep_their_tasks(processor, mixture):
 def test_only_answers_are_learnt(processor, renderer, mixture):
     tasks, dataset = build_examples(mixture, processor, config_of(), seed=0)
     rows = [dataset[i] for i in range(8)]
-    batch = AnswerCollator(tasks, renderer)(rows)
+    batch = AnswerCollator(tasks, renderer, KimiVLConfig())(rows)
     packed = batch["row"]
     assert packed.targets.tolist() == [token for row in rows for token in row["input_ids"]]
     assert batch["labels"].tolist() == batch["shift_labels"].tolist() == packed.targets.tolist()
@@ -109,12 +109,12 @@ def test_tasks_that_cannot_be_rendered_are_counted(processor, renderer):
         Task(id="1", source="s", question="What?", answer="1"),
         Task(id="2", source="s", question="What?", answer="2", images=(b"no picture",)),
     ]
-    collator = AnswerCollator(tasks, renderer)
+    collator = AnswerCollator(tasks, renderer, KimiVLConfig())
     batch = collator([{"example": 0, "input_ids": [5]}, {"example": 1, "input_ids": [6]}])
     assert batch["labels"].tolist() == [5]
     assert sum(collator.skipped.values()) == 1
     assert collator([{"example": 1, "input_ids": [6]}])["labels"].tolist() == [], "nothing to learn, and no error"
-    hopeless = AnswerCollator([tasks[1]] * 2, renderer)
+    hopeless = AnswerCollator([tasks[1]] * 2, renderer, KimiVLConfig())
     hopeless([{"example": 0, "input_ids": [6]}])
     with pytest.raises(UserError, match="none of the first 2 examples can be rendered"):
         hopeless([{"example": 1, "input_ids": [6]}])

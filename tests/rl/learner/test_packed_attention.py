@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from kimi_helpers import SMALL
+from rl_helpers import SIZES as SMALL
 
-from kimi_vl import packing
-from kimi_vl.packing import PackedLayout, Segment, packed_attention, use_packed_attention
 from kimi_vl.tiny import build_tiny_model, tiny_config
+from rl.learner import packed_attention as packing
+from rl.learner.packed_attention import PackedLayout, Segment, packed_attention, use_packed_attention
 
 HEADS, WIDTH = 3, 8
 SEGMENTS = [  # a prompt of 5 with three responses, a lone sequence of 9, a prompt of 2 with one response
