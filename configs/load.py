@@ -6,7 +6,6 @@ Only the driver loads recipes; engines and the learner take the plain dataclasse
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import typing
@@ -22,6 +21,7 @@ from configs import keys, yaml_io
 from configs.errors import ConfigError, Problem
 from configs.overrides import apply_override
 from configs.schema import RunConfig
+from configs.text import nearest_names, shorten
 from configs.yaml_io import Document, KeyPath, dotted
 
 __all__ = ["ConfigError", "Problem", "digest", "dump_recipe", "load_recipe", "plain"]
@@ -84,7 +84,7 @@ def _text(path: str | Path) -> str:
 def _near_files(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path(__file__).parent / "recipes"
     there = sorted(file.stem for file in folder.glob("*.yaml"))
-    near = difflib.get_close_matches(path.stem, there, n=1) or there
+    near = nearest_names(path.stem, there) or there
     return (
         f"; recipes in {folder}: {', '.join(f'{name}.yaml' for name in near)}"
         if near
@@ -153,11 +153,10 @@ def _choice(path: KeyPath, value: object) -> str:
     key = keys.find(path)
     if key is None or typing.get_origin(key.annotation) is not typing.Literal:
         return ""
-    near = difflib.get_close_matches(str(value), [str(choice) for choice in typing.get_args(key.annotation)], n=1)
+    near = nearest_names(str(value), map(str, typing.get_args(key.annotation)))
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def _shown(value: object) -> str:
     """A value as the recipe writes it, cut short."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shorten(json.dumps(value, ensure_ascii=False), 60)

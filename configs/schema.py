@@ -58,6 +58,7 @@ class DataConfig:
     # tasks that each stage is evaluated on; at least one source
     held_out: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums", split="held_out"),)
     max_prompt_tokens: int = 4096  # longer prompts are left out and counted
+    verifiers: tuple[str, ...] = ()  # plug-ins that rows may name as their verifier; built-in ones need no entry
 
     def __post_init__(self) -> None:
         _check(len(self.train) > 0, "train", self.train, "at least one source")

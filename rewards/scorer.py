@@ -6,17 +6,16 @@ next response is looked at, so scoring overlaps with whatever the caller does, s
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import queue
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
 from configs.rewards import JudgeConfig, RewardConfig
+from configs.text import did_you_mean
 from rewards.pending_score import VERIFIER, Pending, part_name
 from rewards.plugins.interface import Outcome, PluginError
 from rewards.plugins.runner import AnyPlugin, make_plugin
@@ -25,19 +24,27 @@ from rewards.sandbox.pool import Flow, WorkerPool
 from rewards.sandbox.threads import Threads
 from rewards.shaping import TERMS, Batch, Term
 from rewards.types import Score, Task, Verdict, VerdictKind, Verifier
-from rewards.verifiers.table import VERIFIERS, build_verifier, is_built_in, options
+from rewards.verifiers.table import JUDGE, VERIFIERS, build_verifier, is_built_in, options
 
 _BLOCKING_THREADS = 32  # for verifiers that wait for a service; such a class says `blocking = True`
 
 
 class Scorer:
-    """Scores responses with the terms of a recipe.
+    """Scores responses with the reward terms of a recipe. Thread-safe; pickles as its configuration.
 
-    Every term is loaded here, so that a mistake in a recipe is found before any work starts (`PluginError`).
-    `base`: the folder of the recipe, which relative plug-in files are looked for in. `seconds`: processor time of one
-    comparison in a worker process; `workers` of them, one a core by default, start when the first answer needs them.
-    Without terms, the task's own verifier is the reward. `judge` is for tasks whose verifier is `judge`. Scorers pickle
-    as their configuration. Thread-safe.
+    The constructor loads every term, so a mistake in a recipe is found before any work starts.
+
+    Args:
+        rewards: The terms. Without any, the task's own verifier is the reward.
+        base: The folder that relative plug-in files are looked for in; by default the working folder.
+        seconds: Processor time of one comparison in a worker process.
+        workers: Most worker processes, by default one a core. They start when the first response needs them.
+        judge: The endpoint for tasks whose verifier is `judge`.
+        allowed: Plug-ins that a task may name as its verifier, beside those in a term's `only_for`. A data file is
+            not trusted to name code.
+
+    Raises:
+        PluginError: A term is unknown, cannot be loaded, or is given twice.
     """
 
     def __init__(
@@ -48,10 +55,12 @@ class Scorer:
         seconds: float = 1.5,
         workers: int | None = None,
         judge: JudgeConfig | None = None,
+        allowed: Collection[str] = (),
     ) -> None:
-        self._config = (tuple(rewards), base, seconds, workers, judge)
+        self._config = (tuple(rewards), base, seconds, workers, judge, tuple(allowed))
         self._terms = tuple(rewards) or (RewardConfig(),)
         self._base = base
+        self._allowed = {*allowed, *(name for term in self._terms for name in term.only_for)}
         _check_terms(self._terms)
         self.pool = WorkerPool(seconds=seconds, workers=workers)
         self._crossings = Crossings(self.pool)
@@ -89,29 +98,6 @@ class Scorer:
         Raises ValueError where the two differ in length, PluginError where a task names an unknown verifier.
         """
         return [future.result() for future in self._start(responses, tasks)]
-
-    async def score_async(self, responses: Sequence[str], tasks: Sequence[Task]) -> list[Score]:
-        """`score` for asyncio: other tasks of the event loop run while workers and plug-ins work."""
-        futures = await asyncio.to_thread(self._start, responses, tasks)
-        return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
-
-    def stream(self, responses: Sequence[str], tasks: Sequence[Task]) -> Iterator[tuple[int, Score]]:
-        """(place, Score) of each response as its verdict comes; all of them are under way when this returns."""
-        ended: queue.SimpleQueue[tuple[int, Future[Score]]] = queue.SimpleQueue()
-        futures = self._start(responses, tasks)
-        for place, future in enumerate(futures):
-            future.add_done_callback(lambda done, place=place: ended.put((place, done)))
-        return ((place, future.result()) for place, future in (ended.get() for _ in futures))
-
-    async def stream_async(self, responses: Sequence[str], tasks: Sequence[Task]) -> AsyncIterator[tuple[int, Score]]:
-        """`stream` for asyncio."""
-        futures = await asyncio.to_thread(self._start, responses, tasks)
-
-        async def placed(place: int, future: Future[Score]) -> tuple[int, Score]:
-            return place, await asyncio.wrap_future(future)
-
-        for ended in asyncio.as_completed([placed(place, future) for place, future in enumerate(futures)]):
-            yield await ended
 
     def submit(self, responses: Sequence[str], task: Task, *, flow: Flow | None = None) -> list[Future[Score]]:
         """Begin to score the responses to one task (a group), for instance as soon as they are generated.
@@ -199,6 +185,14 @@ class Scorer:
 
     def _task_plugin(self, task: Task) -> AnyPlugin:
         """The plug-in that is the task's verifier, run as the term `verifier` for it says."""
+        if task.verifier not in self._allowed:
+            names = sorted((*VERIFIERS, JUDGE))
+            raise PluginError(
+                f"task {task.id!r} of {task.source!r}: its verifier {task.verifier!r} is not built "
+                f"in{did_you_mean(task.verifier, names)}, and a row of data runs no other code unless you allow it by "
+                f"name. Built in are {', '.join(names)}. If you trust it, add `{task.verifier}` to `data.verifiers` "
+                "in the recipe, or `--allow` it on the command line"
+            )
         config = next((term for term in self._terms_for(task) if term.use == VERIFIER), RewardConfig())
         try:
             return self._plugin(task.verifier, config)
@@ -221,9 +215,14 @@ class Scorer:
 
 
 def _rebuild(
-    rewards: Sequence[RewardConfig], base: Path | None, seconds: float, workers: int | None, judge: JudgeConfig | None
+    rewards: Sequence[RewardConfig],
+    base: Path | None,
+    seconds: float,
+    workers: int | None,
+    judge: JudgeConfig | None,
+    allowed: Sequence[str],
 ) -> Scorer:
-    return Scorer(rewards, base=base, seconds=seconds, workers=workers, judge=judge)
+    return Scorer(rewards, base=base, seconds=seconds, workers=workers, judge=judge, allowed=allowed)
 
 
 def _check_terms(terms: Sequence[RewardConfig]) -> None:

@@ -6,7 +6,6 @@ possible; files are run under names that nothing else has, so that a user's `rew
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -17,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
+from configs.text import did_you_mean
 from rewards.plugins.adapters import ADAPTERS
 from rewards.plugins.interface import Plugin, PluginError, native
 
@@ -109,7 +109,7 @@ def _member(spec: str, module: ModuleType, name: str, where: str) -> object:
         functions = functions or [
             n for n in dir(module) if not n.startswith("_")
         ]  # a module that loads them when asked
-        near = _nearest(name, functions)
+        near = did_you_mean(name, functions)
         raise PluginError(
             f"reward {spec!r}: {where} has no {name!r}{near}; it defines {', '.join(functions) or 'none'}"
         )
@@ -121,7 +121,7 @@ def _from_entry_point(spec: str, name: str, known: Iterable[str]) -> object:
     if name not in points:
         names = sorted({*points, *known})
         raise PluginError(
-            f"reward {spec!r}: unknown{_nearest(name, names)}; allowed are {', '.join(names)}, `file.py:function`, "
+            f"reward {spec!r}: unknown{did_you_mean(name, names)}; allowed are {', '.join(names)}, `file.py:function`, "
             f"`module:function`, the entry points of installed packages in the group {GROUP!r}, and each of these "
             f"after {', '.join(f'`{adapter}:`' for adapter in ADAPTERS)}"
         )
@@ -133,8 +133,3 @@ def _load_entry_point(spec: str, point: EntryPoint) -> object:
         return point.load()
     except BaseException as error:  # a stranger's import can raise anything
         raise PluginError(f"reward {spec!r}: loading {point.value} failed: {type(error).__name__}: {error}") from error
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from configs.text import did_you_mean
 from rewards.plugins.interface import PluginError
 
 Option = bool | int | float | str
@@ -59,7 +59,9 @@ def make(table: Mapping[str, Callable[..., Made]], spec: str, *args: Any) -> Mad
     """
     parsed = parse_spec(spec)
     if parsed.name not in table:
-        raise PluginError(f"{spec!r}: unknown{_near(parsed.name, table)}; allowed are {', '.join(sorted(table))}")
+        raise PluginError(
+            f"{spec!r}: unknown{did_you_mean(parsed.name, table)}; allowed are {', '.join(sorted(table))}"
+        )
     maker = table[parsed.name]
     allowed = {
         name: parameter
@@ -69,7 +71,7 @@ def make(table: Mapping[str, Callable[..., Made]], spec: str, *args: Any) -> Mad
     for name, value in parsed.options.items():
         if name not in allowed:
             known = f"allowed are {', '.join(allowed)}" if allowed else f"{parsed.name} takes none"
-            raise PluginError(f"{spec!r}: {name}: no such option{_near(name, allowed)}; {known}")
+            raise PluginError(f"{spec!r}: {name}: no such option{did_you_mean(name, allowed)}; {known}")
         kind = allowed[name].annotation
         if not _fits(value, kind):
             raise PluginError(f"{spec!r}: {name} = {value!r}: must be {_KINDS[kind]}")
@@ -95,8 +97,3 @@ def _fits(value: Option, kind: type) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is kind
-
-
-def _near(word: str, words: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(word, list(words), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

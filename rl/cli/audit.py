@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from configs.load import load_recipe
-from configs.schema import SourceConfig
+from configs.schema import RunConfig, SourceConfig
 from rewards.audit.check import Auditor
 from rewards.audit.data import CODES, Duplicates, Finding
 from rewards.audit.page import AuditReport, Sample, SourceSummary, as_json, as_page
@@ -24,6 +24,7 @@ from rewards.types import Task, Verdict
 from rewards.verifiers.options import base_name
 from rl.errors import UserError
 from rl.run.progress import StageProgress
+from rl.run.scoring import recipe_verifiers
 from rollouts.tasks.images import BadImage, decode_image
 from rollouts.tasks.mixture import TaskSource, build_source
 
@@ -42,6 +43,7 @@ class AuditOptions:
     limit: int | None = None  # tasks of each source
     ignore: Collection[str] = ()  # codes
     output: Path | None = None
+    allowed: Collection[str] = ()  # plug-ins that rows may name as their verifier
 
 
 def audit_command(data: str, *, overrides: Sequence[str], options: AuditOptions, console: Console) -> int:
@@ -53,8 +55,10 @@ def audit_command(data: str, *, overrides: Sequence[str], options: AuditOptions,
     if unknown:
         raise UserError(f"--ignore {', '.join(unknown)}: no such finding; there are {', '.join(CODES)}")
     began = time.monotonic()
-    sources = list(_sources(data, overrides, options))
-    with Scorer((), base=Path.cwd()) as scorer:
+    config = load_recipe(Path(data), overrides) if Path(data).suffix in (".yaml", ".yml") else None
+    sources = list(_sources(data, config, overrides, options))
+    allowed = (*options.allowed, *(recipe_verifiers(config.data) if config else ()))
+    with Scorer((), base=Path.cwd(), allowed=allowed) as scorer:
         run = _Run(scorer, options, console)
         for role, source in sources:
             run.source(source, role)
@@ -68,14 +72,15 @@ def audit_command(data: str, *, overrides: Sequence[str], options: AuditOptions,
     return int(bool(report.findings))
 
 
-def _sources(data: str, overrides: Sequence[str], options: AuditOptions) -> Iterator[tuple[str, TaskSource]]:
+def _sources(
+    data: str, config: RunConfig | None, overrides: Sequence[str], options: AuditOptions
+) -> Iterator[tuple[str, TaskSource]]:
     """(role, source) of everything that `data` names. Opening a file checks each of its rows."""
-    if Path(data).suffix in (".yaml", ".yml"):
+    if config is not None:
         if options.split:
             raise UserError(f"--split {options.split}: a recipe names its own splits; leave it out")
-        config = load_recipe(Path(data), overrides).data
         for role in ("train", "validation", "held_out"):
-            for entry in getattr(config, role):
+            for entry in getattr(config.data, role):
                 yield role, build_source(entry, base=Path.cwd())
         return
     if overrides:
@@ -169,7 +174,7 @@ class _Run:
         try:
             scores = self._scorer.score(responses, [task] * len(responses))
         except PluginError as error:
-            raise UserError(f"{error}; mend the task's verifier, or audit in the folder of its plug-in") from error
+            raise UserError(str(error)) from error
         return [score.verdict for score in scores]
 
 

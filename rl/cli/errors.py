@@ -8,6 +8,7 @@ import re
 import socket
 from urllib.parse import urlsplit
 
+from configs.text import one_line
 from rl.errors import UserError
 
 # By name, because importing the classes would load torch before the first word of help.
@@ -59,12 +60,6 @@ def check_ray_address() -> None:
             f"RAY_ADDRESS = {address!r}: nothing answers there ({error.strerror or error}); start the cluster, correct "
             "the address, or unset RAY_ADDRESS to run on this machine"
         ) from error
-
-
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """The first lines of a library's message as one line, cut short."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def _without_ray(error: BaseException) -> BaseException:

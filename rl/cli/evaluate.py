@@ -23,6 +23,7 @@ from rl.errors import UserError
 from rl.run.evaluate import HELD_OUT_SEED, EvalResult, evaluate
 from rl.run.folder import write_json
 from rl.run.progress import StageProgress
+from rl.run.scoring import check_run_of_others, open_scorer
 from rl.run.thinking_budget import BudgetResult, evaluate_budgets
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import family_of
@@ -43,18 +44,21 @@ def evaluate_command(
     output: Path | None,
     console: Console,
     budgets: Sequence[int] = (),
+    allowed: Sequence[str] = (),
 ) -> EvalResult:
     """Evaluate the model that `name` means, print the table and write the figures to `output`.
 
     With `budgets`, also the greedy accuracy with at most so many tokens of thinking.
     Without `recipe`, the one of the run; without `output`, `eval.json` in the run's folder, and for a model that
-    belongs to no run, nothing is written. Raises UserError or ConfigError for what a user can mend.
+    belongs to no run, nothing is written. `allowed` names plug-ins and judges of a run's own recipe that may be used,
+    and plug-ins that rows may name. Raises UserError or ConfigError for what a user can mend.
     """
     place = find_model(name)
     config = load_recipe(recipe or _recipe_of(place), overrides)
     target = output or (place.run / "eval.json" if place.run else None)
-    rewards, judge = (config.rl.rewards, config.rl.judge) if config.rl else ((), None)
-    with Scorer(rewards, base=Path.cwd(), judge=judge) as scorer:
+    if recipe is None:
+        check_run_of_others(config, allowed, _recipe_of(place))
+    with open_scorer(config, base=Path.cwd(), allowed=allowed) as scorer:
         result, by_budget, skipped = _evaluate(place, config, scorer, console, budgets)
     _print_result(name, config, result, skipped, console)
     _print_budgets(result, by_budget, console)

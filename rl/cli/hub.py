@@ -11,6 +11,7 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
+from configs.text import one_line
 from rl.errors import UserError
 
 _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "hf_xet"}  # packages whose errors are the network's
@@ -95,16 +96,16 @@ class Hub:
             return self._refusal(error)
         network = isinstance(error, ConnectionError | TimeoutError)
         if network or type(error).__module__.split(".")[0] in _TRANSPORT:
-            return f"no answer from {self._api.endpoint} ({_short(error)}); check the network. {_AGAIN}"
+            return f"no answer from {self._api.endpoint} ({one_line(error)}); check the network. {_AGAIN}"
         if isinstance(error, ValueError) and "LFS batch API returned errors" in str(error):
-            return f"the hub refuses the weights: {_short(error)}"
+            return f"the hub refuses the weights: {one_line(error)}"
         if error.__cause__ is not None:
             return self._explain(error.__cause__)
-        return f"the upload broke off ({_short(error)}). {_AGAIN}" if isinstance(error, RuntimeError) else None
+        return f"the upload broke off ({one_line(error)}). {_AGAIN}" if isinstance(error, RuntimeError) else None
 
     def _refusal(self, error: HfHubHTTPError) -> str:
         status = error.response.status_code if error.response is not None else 0
-        owner, reason = self.repo_id.split("/")[0], error.server_message or _short(error)
+        owner, reason = self.repo_id.split("/")[0], error.server_message or one_line(error)
         if status == 401:
             return f"the hub does not accept the token ({reason}); correct HF_TOKEN, or run: hf auth login --force"
         if status == 403:
@@ -119,8 +120,3 @@ class Hub:
         if status >= 500:
             return f"the hub has trouble (status {status}). {_AGAIN} in some minutes"
         return f"the hub refuses (status {status}): {reason}"
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."

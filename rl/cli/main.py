@@ -31,6 +31,14 @@ app = typer.Typer(
 console = Console()
 _REWARD = RewardConfig()  # its defaults
 
+_Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Code that a data file or a run folder names and that you trust, such as `checks.py:f`; repeatable.",
+    ),
+]
+
 _Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Changes to the recipe, such as `rl.steps=20`, `rl=null` or `model.dtype=bfloat16`."),
@@ -94,6 +102,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="N,N,...", help="Also the accuracy with thinking closed after N tokens, for each N."),
     ] = None,
+    allow: _Allow = None,
 ) -> None:
     """Measure: greedy and sampled accuracy, share of thinking answers and length on held-out tasks.
 
@@ -109,7 +118,15 @@ def evaluate(
         from rl.cli.evaluate import evaluate_command, parse_budgets
 
         budgets = parse_budgets(thinking_budget)
-        evaluate_command(model, recipe=recipe, overrides=changes, output=output, console=console, budgets=budgets)
+        evaluate_command(
+            model,
+            recipe=recipe,
+            overrides=changes,
+            output=output,
+            console=console,
+            budgets=budgets,
+            allowed=allow or (),
+        )
 
 
 @app.command()
@@ -124,6 +141,7 @@ def rescore(
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Parquet file for the new score of every rollout.")] = None,
+    allow: _Allow = None,
 ) -> None:
     """Try another reward: score all rollouts of a run again, without generating, and show old against new.
 
@@ -132,7 +150,7 @@ def rescore(
     with _stoppable("nothing was written"):
         from rl.cli.rescore import rescore_command
 
-        rescore_command(run, rewards=rewards or (), output=output, console=console)
+        rescore_command(run, rewards=rewards or (), output=output, console=console, allowed=allow or ())
 
 
 @app.command()
@@ -241,6 +259,7 @@ def audit(
         list[str] | None, typer.Option(metavar="FINDING", help="A kind of finding that is known; repeatable.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the report; by default audits/NAME.")] = None,
+    allow: _Allow = None,
 ) -> None:
     """Check data and verifiers before a GPU is used: a page, JSON, and the exit code of a linter.
 
@@ -253,7 +272,9 @@ def audit(
     with _could_not_run(), _stoppable("no report was written"):
         from rl.cli.audit import AuditOptions, audit_command
 
-        options = AuditOptions(split=split, limit=limit, ignore=tuple(ignore or ()), output=output)
+        options = AuditOptions(
+            split=split, limit=limit, ignore=tuple(ignore or ()), output=output, allowed=tuple(allow or ())
+        )
         code = audit_command(data, overrides=overrides or (), options=options, console=console)
     raise typer.Exit(code)
 
@@ -271,6 +292,7 @@ def score(
         list[str] | None, typer.Option(metavar="OURS=THEIRS", help="A column of another name; repeatable.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="By default FILE.verdicts.jsonl beside the file.")] = None,
+    allow: _Allow = None,
 ) -> None:
     """Score responses from anywhere: verdicts as JSON lines, accuracy by source, how the verdicts fell.
 
@@ -283,7 +305,12 @@ def score(
         from rl.cli.score import ScoreOptions, score_command
 
         options = ScoreOptions(
-            verifier=verifier, rewards=tuple(rewards or ()), recipe=recipe, columns=tuple(column or ()), output=output
+            verifier=verifier,
+            rewards=tuple(rewards or ()),
+            recipe=recipe,
+            columns=tuple(column or ()),
+            output=output,
+            allowed=tuple(allow or ()),
         )
         code = score_command(file, options=options, console=console)
     raise typer.Exit(code)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rl.cli.errors import one_line
+from configs.text import nearest_names, one_line
 from rl.errors import UserError
 from rl.run.folder import RunFolder
 
@@ -111,5 +110,5 @@ def _inside(path: Path) -> str:
 def _near(path: Path) -> str:
     if not path.parent.is_dir():
         return ""
-    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir() if p.is_dir()], n=1)
+    near = nearest_names(path.name, [p.name for p in path.parent.iterdir() if p.is_dir()])
     return f" (did you mean {path.parent / near[0]}?)" if near else ""

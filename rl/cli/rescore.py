@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from rl.cli.score import reward_term, split_terms
 from rl.errors import UserError
 from rl.rollout_log import read_rollouts, task_of
 from rl.run.progress import StageProgress
+from rl.run.scoring import check_run_of_others, recipe_verifiers
 
 _OUTPUT = pa.schema(
     [
@@ -47,7 +48,9 @@ class Rescored:
         return self.row["verdict"], self.score.verdict.kind.value
 
 
-def rescore_command(name: str, *, rewards: Sequence[str], output: Path | None, console: Console) -> list[Rescored]:
+def rescore_command(
+    name: str, *, rewards: Sequence[str], output: Path | None, console: Console, allowed: Sequence[str] = ()
+) -> list[Rescored]:
     """Score every rollout of the run `name` again, print old against new by source and verdict, write `output`.
 
     `rewards` are terms as `NAME` or `NAME=WEIGHT`; none means those of the run's recipe. Raises UserError or
@@ -59,11 +62,17 @@ def rescore_command(name: str, *, rewards: Sequence[str], output: Path | None, c
         raise UserError(f"{name}: no run is there (no recipe.yaml); name the folder of a run, its output_dir")
     if not any(folder.glob("step-*.parquet")):
         raise UserError(f"{name}: this run has no rollouts yet ({folder} holds no step-*.parquet)")
-    stage = load_recipe(run / "recipe.yaml").rl
+    config = load_recipe(run / "recipe.yaml")
+    stage = config.rl
     terms = [reward_term(text) for item in rewards for text in split_terms(item)]
     if not terms and stage is not None:
         terms = list(stage.rewards)
-    with Scorer(terms, base=Path.cwd(), judge=stage.judge if stage is not None else None) as scorer:
+    own = [term.use for term in terms] if rewards else []
+    if stage is not None:
+        config = replace(config, rl=replace(stage, rewards=tuple(terms)))
+    check_run_of_others(config, (*allowed, *own), run / "recipe.yaml")
+    judge = stage.judge if stage is not None else None
+    with Scorer(terms, base=Path.cwd(), judge=judge, allowed=(*recipe_verifiers(config.data), *allowed)) as scorer:
         results = list(_rescore(folder, scorer, console))
     _print(results, terms, console)
     if output is not None:

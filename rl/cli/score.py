@@ -21,6 +21,7 @@ from rewards.types import Score, VerdictKind
 from rl.cli.score_rows import FIELDS, BadLine, Row, read_rows
 from rl.errors import UserError
 from rl.run.progress import StageProgress
+from rl.run.scoring import recipe_verifiers
 
 _BATCH = 256  # responses that the scorer gets at once
 _STEPS = 200  # of the progress bar
@@ -37,6 +38,7 @@ class ScoreOptions:
     recipe: Path | None = None
     columns: Sequence[str] = ()  # `ours=theirs`
     output: Path | None = None
+    allowed: Sequence[str] = ()  # plug-ins that rows may name as their verifier
 
 
 def score_command(file: Path, *, options: ScoreOptions, console: Console) -> int:
@@ -45,14 +47,14 @@ def score_command(file: Path, *, options: ScoreOptions, console: Console) -> int
     Raises UserError, ConfigError or PluginError where nothing can be scored.
     """
     columns = _columns(options.columns)
-    terms, judge = _terms(options)
+    terms, judge, allowed = _terms(options)
     output = options.output or file.with_name(f"{file.name}.verdicts.jsonl")
     if output.exists() and file.exists() and output.samefile(file):
         raise UserError(f"--output {output}: is the file of responses itself; name another")
     tally = Tally()
     aside = output.with_name(f".{output.name}.part")
     try:
-        with Scorer(terms, base=Path.cwd(), judge=judge) as scorer:
+        with Scorer(terms, base=Path.cwd(), judge=judge, allowed=allowed) as scorer:
             rows = read_rows(file, columns, options.verifier)
             _score_all(file, rows, scorer, tally, aside, console)
         if not tally.rows and not tally.bad:
@@ -126,15 +128,16 @@ def _columns(given: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def _terms(options: ScoreOptions) -> tuple[tuple[RewardConfig, ...], JudgeConfig | None]:
-    """The verifier, or the recipe's terms, then those of the command line; and the recipe's judge."""
-    terms, judge = (RewardConfig(),), None
+def _terms(options: ScoreOptions) -> tuple[tuple[RewardConfig, ...], JudgeConfig | None, tuple[str, ...]]:
+    """The recipe's terms, or the verifier, then those of the command line; the judge; the plug-ins rows may name."""
+    terms, judge, allowed = (RewardConfig(),), None, (options.verifier, *options.allowed)
     if options.recipe is not None:
-        rl = load_recipe(options.recipe).rl
-        if rl is not None:
-            terms, judge = rl.rewards, rl.judge
+        config = load_recipe(options.recipe)
+        allowed += recipe_verifiers(config.data)
+        if config.rl is not None:
+            terms, judge = config.rl.rewards, config.rl.judge
     terms += tuple(reward_term(text) for text in options.rewards)
-    return terms, judge
+    return terms, judge, allowed
 
 
 def reward_term(text: str) -> RewardConfig:

@@ -20,6 +20,7 @@ from rewards.scorer import Scorer
 from rl.checkpoint import replace_folder
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.run.folder import RunFolder
+from rl.run.scoring import open_scorer
 from rl.run.trackers.run_info import RunInfo
 from rl.run.trackers.table import Metrics
 from rl.stages.sft import answer_text
@@ -81,8 +82,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Cons
     stage = config.rl or RLConfig(steps=1)
     check_engine(stage.engine)
     with ExitStack() as stack:
-        judge = config.rl.judge if config.rl else None
-        scorer = stack.enter_context(Scorer(config.rl.rewards if config.rl else (), base=base, judge=judge))
+        scorer = stack.enter_context(open_scorer(config, base=base))
         info = RunInfo(folder=folder.path, name=config.name, recipe=plain(config))
         metrics = stack.enter_context(closing(Metrics.open(config.trackers, info, _printer(console))))
         checkpoint = _base_model(config, folder, base, console)

@@ -6,12 +6,12 @@ task is skipped and counted. A file that breaks later, or breaks behind its head
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from configs.text import nearest_or_allowed
 from rewards.types import Task
 from rollouts.tasks.images import BadImage, open_image
 from rollouts.tasks.rows import FIELDS, REQUIRED, BadRow, optional_text, parse_row
@@ -157,7 +157,9 @@ def _map_columns(use: str, names: list[str], columns: Mapping[str, str]) -> dict
         if field not in FIELDS:
             raise DataSetError(f"{use}: columns.{field}: unknown field; the fields are {', '.join(FIELDS)}")
         if column not in names:
-            raise DataSetError(f"{use}: columns.{field} = {column!r}: no such column{_nearest(column, names)}")
+            raise DataSetError(
+                f"{use}: columns.{field} = {column!r}: no such column{nearest_or_allowed(column, names)}"
+            )
     mapping = {field: columns.get(field, field) for field in FIELDS}
     if "images" not in columns and "images" not in names and "image" in names:
         mapping["images"] = "image"
@@ -180,14 +182,6 @@ def _file(use: str, base: Path) -> Path | None:
     return None
 
 
-def _nearest(word: str, words: list[str]) -> str:
-    """The end of a message about an unknown word: what may have been meant, or what there is."""
-    near = difflib.get_close_matches(word, words, n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; there are {', '.join(words[:12])}" if words else "; there is none"
-
-
 def _open_file(path: Path, split: str) -> Any:
     """Open a file as a `datasets.Dataset`, JSON lines as a column `text`. Raises DataSetError."""
     from datasets import load_dataset
@@ -196,7 +190,7 @@ def _open_file(path: Path, split: str) -> Any:
         if not path.parent.is_dir():
             raise DataSetError(f"{path}: there is no folder {path.parent}")
         names = sorted(file.name for file in path.parent.iterdir() if file.suffix in FORMATS)
-        raise DataSetError(f"{path}: no such file{_nearest(path.name, names)}")
+        raise DataSetError(f"{path}: no such file{nearest_or_allowed(path.name, names)}")
     if path.stat().st_size == 0:
         raise DataSetError(f"{path}: the data set is empty (0 bytes)")
     if split != "train" and not split.startswith("train["):

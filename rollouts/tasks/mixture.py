@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import inspect
 import random
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from configs.schema import SourceConfig
+from configs.text import nearest_names
 from rewards.types import Task
 from rollouts.tasks.dataset import FORMATS, DataSetError, DatasetTasks
 from rollouts.tasks.digit_sums import DigitSums
@@ -71,7 +71,7 @@ def build_source(config: SourceConfig, *, base: Path) -> TaskSource:
             raise DataSetError(f"{config.use}: columns = {config.columns!r}: a built-in has no columns; leave them out")
         made, fixed = BUILT_IN[config.use], {"split": config.split}
     else:
-        near = difflib.get_close_matches(config.use, BUILT_IN, n=1)
+        near = nearest_names(config.use, BUILT_IN)
         if near and "/" not in config.use and Path(config.use).suffix not in FORMATS:
             raise DataSetError(f"use = {config.use!r}: unknown; did you mean {near[0]}?")
         fixed = {"split": config.split, "base": base, "columns": config.columns, "limit": config.limit}

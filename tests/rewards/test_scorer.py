@@ -1,6 +1,5 @@
 """The weighted sum, streaming and concurrency: the parts, what a failure does, mistakes found before any work."""
 
-import asyncio
 import math
 import pickle
 import threading
@@ -102,7 +101,7 @@ def test_a_task_may_name_a_plugin_as_its_verifier(tmp_path):
     (tmp_path / "near.py").write_text(
         "def near(response, reference, *, task):\n    return 1 / (1 + abs(float(response) - float(reference)))\n"
     )
-    with Scorer((RewardConfig(),), base=tmp_path) as scorer:
+    with Scorer((RewardConfig(),), base=tmp_path, allowed=["near.py:near"]) as scorer:
         tasks = [task("10", verifier="near.py:near")] * 3
         exact, close, broken = scorer.score(["10", "13", "ten"], tasks)
     assert (exact.reward, exact.verdict.kind) == (1.0, VerdictKind.CORRECT)
@@ -110,6 +109,26 @@ def test_a_task_may_name_a_plugin_as_its_verifier(tmp_path):
     assert close.verdict.kind is VerdictKind.WRONG
     assert (broken.reward, broken.verdict.kind) == (None, VerdictKind.CRASH)
     assert "ValueError" in broken.verdict.detail
+
+
+@pytest.mark.parametrize("spec", ["mine.py:f", "os:getpid", "trl:mine.py:f", "verl:os:getpid", "math.py:f", "an_entry"])
+def test_a_task_runs_no_code_that_is_not_allowed(tmp_path, monkeypatch, spec):
+    """A row of data may name built-in verifiers only; the rest must be allowed by its whole name."""
+    monkeypatch.chdir(tmp_path)
+    mark = tmp_path / "ran"
+    for name in ("mine.py", "math.py"):
+        (tmp_path / name).write_text(
+            f"open({str(mark)!r}, 'w')\ndef f(response, reference, *, task):\n    return 1.0\n"
+        )
+    other = RewardConfig(only_for=("math", "other.py:f"))
+    for terms in ((), (RewardConfig(use="format"),), (other, RewardConfig(use="format", only_for=("math",)))):
+        with Scorer(terms, base=tmp_path, allowed=["other.py:f", "mine"]) as scorer:
+            for call in (scorer.check_tasks, lambda tasks: scorer.score(["1"], tasks)):
+                with pytest.raises(PluginError, match=r"no other code|no reward is for") as caught:
+                    call([task("1", verifier=spec)])
+        if not terms:
+            assert f"add `{spec}` to `data.verifiers`" in str(caught.value)
+    assert not mark.exists()
 
 
 def test_terms_may_be_for_some_verifiers_only():
@@ -138,31 +157,6 @@ def chain(response, reference, *, task):  # ends once the next one has
     Path(task.source, str(number)).touch()
     return 1.0
 """
-
-
-def test_scores_stream_as_they_end(tmp_path):
-    (tmp_path / "slow.py").write_text(SLOW)
-    texts = ["0\n19", "1\n19", "2\n18"]
-    tasks = []
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-        tasks.append([Task(id="t", source=str(tmp_path / name), question="?", answer="19")] * 3)
-    with Scorer((RewardConfig(use="slow.py:chain", workers=3, seconds=60),), base=tmp_path) as scorer:
-        found = scorer.stream(texts, tasks[0])  # all of it runs before anybody asks for a score
-        (tmp_path / "first" / "3").touch()
-        found = list(found)
-        assert [place for place, _ in found] == [2, 1, 0]
-        assert {place: score.verdict.kind.value for place, score in found} == {
-            0: "correct",
-            1: "correct",
-            2: "wrong",
-        }
-
-        async def collect():
-            (tmp_path / "second" / "3").touch()
-            return [place async for place, _ in scorer.stream_async(texts, tasks[1])]
-
-        assert sorted(asyncio.run(collect())) == [0, 1, 2]
 
 
 def test_scoring_overlaps_with_what_the_caller_does(tmp_path):
@@ -201,9 +195,8 @@ def test_results_are_the_same_however_they_are_got():
 
     with Scorer((RewardConfig(), RewardConfig(use="format")), seconds=20, workers=3) as scorer:
         assert bare(scorer.score(texts, tasks)) == bare(alone)
-        assert bare(asyncio.run(scorer.score_async(texts, tasks))) == bare(alone)
-        streamed = dict(scorer.stream(texts, tasks))
-        assert bare(streamed[i] for i in range(len(texts))) == bare(alone)
+        futures = [future for text, one in zip(texts, tasks, strict=True) for future in scorer.submit([text], one)]
+        assert bare(future.result(60) for future in futures) == bare(alone)
         threaded = {}
         threads = [
             threading.Thread(target=lambda n=n: threaded.update({n: scorer.score(texts, tasks)})) for n in range(2)
@@ -254,4 +247,3 @@ def test_a_mistake_in_a_built_in_verifier_is_a_crash_of_ours(monkeypatch):
 
 def test_no_responses_are_no_scores(scorer):
     assert scorer.score([], []) == []
-    assert list(scorer.stream([], [])) == []

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from configs.schema import RunConfig, SourceConfig
 from rewards.plugins.loading import plugin_file
 from rl.errors import UserError
+from rl.run.scoring import recipe_verifiers
 from rollouts.tasks.dataset import FORMATS
 
 PACKAGES = ("configs", "kimi_vl", "rewards", "rollouts", "rl")
@@ -142,17 +143,19 @@ def _base_in(config: RunConfig, recipe: Path, root: Path) -> Path:
 
 
 def _named(config: RunConfig, bases: list[Path]) -> dict[str, Path]:
-    """Files that the recipe, and the rows of its data files, name by relative path: as written -> file here."""
-    rewards = [term.use for term in config.rl.rewards] if config.rl else []
+    """Files that the recipe, and the images that rows, name by relative path: as written -> file here.
+
+    Plug-ins are those that the recipe names; a row may not name a file that is then sent away.
+    """
+    terms = config.rl.rewards if config.rl else ()
+    rewards = [name for term in terms for name in (term.use, *term.only_for)] + [*recipe_verifiers(config.data)]
     sources = [*config.data.train, *config.data.validation, *config.data.held_out]
-    rewards += [str(source.options["verifier"]) for source in sources if source.options.get("verifier")]
     named: dict[str, Path] = {}
     for source in sources:
         if Path(source.use).suffix in FORMATS and _is_relative(source.use):
             data = named[source.use] = _find(source.use, bases)
             if data.suffix == ".jsonl":
-                images, verifiers = _named_in_rows(data, source)
-                rewards += verifiers
+                images = _images_in_rows(data, source)
                 folder = PurePosixPath(source.use).parent
                 # a missing image is a bad row, which the run counts
                 named |= {
@@ -164,10 +167,9 @@ def _named(config: RunConfig, bases: list[Path]) -> dict[str, Path]:
     return named
 
 
-def _named_in_rows(data: Path, source: SourceConfig) -> tuple[set[str], set[str]]:
-    """Relative image paths and verifier specs in the rows of a JSONL file; bad rows are for the run to count."""
+def _images_in_rows(data: Path, source: SourceConfig) -> set[str]:
+    """Relative image paths in the rows of a JSONL file; bad rows are for the run to count."""
     images: set[str] = set()
-    verifiers: set[str] = set()
     keys = [source.columns.get("images", "images"), *([] if "images" in source.columns else ["image"])]
     with data.open("rb") as lines:
         for line in lines:
@@ -180,9 +182,7 @@ def _named_in_rows(data: Path, source: SourceConfig) -> tuple[set[str], set[str]
             for value in (row.get(key) for key in keys):
                 items = value if isinstance(value, list) else [value]
                 images |= {item for item in items if isinstance(item, str) and ":" not in item and _is_relative(item)}
-            verifier = row.get(source.columns.get("verifier", "verifier"))
-            verifiers |= {verifier} if isinstance(verifier, str) and ":" in verifier else set()
-    return images, verifiers
+    return images
 
 
 def _is_relative(path: str) -> bool:

@@ -20,6 +20,7 @@ from packaging.version import InvalidVersion, Version
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from configs.text import one_line
 from rl.errors import UserError
 
 CONNECT_SECONDS = 5.0
@@ -83,7 +84,7 @@ class Cluster:
                 lost_since = lost_since or time.monotonic()
                 if time.monotonic() - lost_since > _RETRY_SECONDS:
                     raise UserError(
-                        f"the connection to {self.address} was lost ({_short(error)}); the job {job} goes on if the "
+                        f"the connection to {self.address} was lost ({one_line(error)}); the job {job} goes on if the "
                         "cluster lives"
                     ) from error
             time.sleep(_POLL_SECONDS)
@@ -101,16 +102,16 @@ class Cluster:
         except AuthenticationError as error:
             raise UserError(_auth_text(self.address)) from error
         except (requests.RequestException, ConnectionError) as error:
-            raise UserError(f"{self.address}: no answer from Ray ({_short(error)})") from error
+            raise UserError(f"{self.address}: no answer from Ray ({one_line(error)})") from error
         except RuntimeError as error:
-            raise UserError(f"{self.address}: Ray refused: {_short(error)}") from error
+            raise UserError(f"{self.address}: Ray refused: {one_line(error)}") from error
 
 
 class _Interrupted(RuntimeError):
     """The log's stream broke after `seen` characters."""
 
     def __init__(self, seen: int, cause: BaseException) -> None:
-        super().__init__(_short(cause))
+        super().__init__(one_line(cause))
         self.seen = seen
 
 
@@ -153,14 +154,14 @@ def _probe(address: str) -> str:
         answer = requests.get(f"{address}/api/version", timeout=CONNECT_SECONDS)
     except requests.exceptions.SSLError as error:
         raise UserError(
-            f"{address}: no secure connection ({_short(error)}); try http:// instead of https://"
+            f"{address}: no secure connection ({one_line(error)}); try http:// instead of https://"
         ) from error
     except requests.ConnectTimeout as error:
         raise UserError(f"{address}: nothing answers within {CONNECT_SECONDS:.0f} s; is the host reachable?") from error
     except requests.Timeout as error:
         raise UserError(f"{address}: connected, but there is no answer; {wrong_port}") from error
     except requests.RequestException as error:
-        what = "connection refused" if "refused" in str(error) else _short(error)
+        what = "connection refused" if "refused" in str(error) else one_line(error)
         raise UserError(
             f"{address}: cannot connect ({what}). Is the cluster up (`ray start --head` on its first node)? "
             f"And {wrong_port}"
@@ -191,11 +192,6 @@ def _auth_text(address: str) -> str:
         "~/.ray/auth_token here, then set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to that file "
         "(or RAY_AUTH_TOKEN to its text)"
     )
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 @contextmanager

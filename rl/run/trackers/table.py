@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from configs.nearest import nearest_name
+from configs.text import nearest_or_allowed
 from rl.errors import UserError
 from rl.run.trackers.jsonl_tracker import JsonlTracker
 from rl.run.trackers.mlflow_tracker import MlflowTracker
@@ -52,7 +52,7 @@ def check_trackers(names: Sequence[str]) -> None:
     for index, name in enumerate(names):
         key = f"trackers.{index} = {name!r}"
         if name not in TRACKERS:
-            raise UserError(f"{key}: unknown{nearest_name(name, TRACKERS)}")
+            raise UserError(f"{key}: unknown{nearest_or_allowed(name, TRACKERS)}")
         if name in names[:index]:
             raise UserError(f"{key}: listed twice; remove one")
         extra = TRACKERS[name].extra

@@ -70,7 +70,7 @@ def test_a_file_with_everything_wrong(here):
     ]
     (here / "plug.py").write_text("def always(response, reference, *, task):\n    return 1.0\n")
     lines(here / "bad.jsonl", rows)
-    done = audited("bad.jsonl", "--output", "out")
+    done = audited("bad.jsonl", "--output", "out", "--allow", "plug.py:always")
     assert done.exit_code == 1
     report = json.loads((here / "out/report.json").read_text())
     by_code = {code: [f for f in report["findings"] if f["code"] == code] for code in report["counts"]}
@@ -81,7 +81,7 @@ def test_a_file_with_everything_wrong(here):
     assert "0x" not in json.dumps(report), "the same data give the same report"
     assert "bad-image" in done.output
     ignore = [part for code in report["counts"] for part in ("--ignore", code)]
-    assert audited("bad.jsonl", *ignore).exit_code == 0
+    assert audited("bad.jsonl", "--allow", "plug.py:always", *ignore).exit_code == 0
 
 
 def test_a_recipe_whose_held_out_tasks_were_trained_on(here):
@@ -116,7 +116,8 @@ def test_the_built_in_tasks_are_clean(here, data):
         (["audit", "digit_sums", "--ignore", "leaks"], "--ignore leaks: no such finding; there are bad-row, "),
         (["audit", "digit_sums", "rl.steps=2"], "only a recipe takes changes"),
         (["audit", "gone.yaml"], "gone.yaml"),
-        (["audit", "plug.jsonl"], "reward 'gone.py:f': no such file"),
+        (["audit", "plug.jsonl"], "is not built in, and a row of data runs no other code unless you allow it by name"),
+        (["audit", "plug.jsonl", "--allow", "gone.py:f"], "reward 'gone.py:f': no such file"),
         (["score", "gone.jsonl"], "gone.jsonl: No such file"),
         (["score", "plug.jsonl", "--rewards", "formt"], "did you mean 'format'"),
         (["score", "plug.jsonl", "--rewards", "format=much"], "--rewards format=much: must be TERM or TERM=WEIGHT"),

@@ -118,3 +118,22 @@ def test_a_run_without_rollouts(thinkvl, run_folder):
     code, _, errors = thinkvl("rescore", run_folder)
     assert code == 1
     assert "this run has no rollouts yet" in errors
+
+
+def test_a_run_folders_own_code_and_judge_must_be_allowed(thinkvl, run):
+    """The folder may come from somebody else: nothing that its recipe names runs, and no key is sent, unasked."""
+    recipe = (run / "recipe.yaml").read_text()
+    mark = run / "ran"
+    (run / "evil.py").write_text(f"open({str(mark)!r}, 'w')\ndef f(response, reference, *, task):\n    return 1.0\n")
+    name = f"{run}/evil.py:f"
+    change = f"rl:\n  rewards: [{{use: verifier}}, {{use: '{name}', in_process: true}}]\n"
+    change += "  judge: {url: 'http://127.0.0.1:9/v1', model: m, key_env: HOME}\n"
+    assert "\nrl:\n" in recipe
+    (run / "recipe.yaml").write_text(recipe.replace("\nrl:\n", f"\n{change}"))
+    code, _, errors = thinkvl("rescore", run)
+    assert (code, mark.exists()) == (1, False)
+    assert f"--allow '{name}' --allow 'http://127.0.0.1:9/v1'" in errors.replace("\n", "")
+    assert thinkvl("rescore", run, "--rewards", "verifier", "--allow", "http://127.0.0.1:9/v1")[0] == 0
+    assert not mark.exists()
+    assert thinkvl("rescore", run, "--allow", name, "--allow", "http://127.0.0.1:9/v1")[0] == 0
+    assert mark.exists()

@@ -49,6 +49,7 @@ def test_plugins_and_data_with_their_images(folder):
         {"question": "?", "answer": "1", "figure": "pictures/1.png"},
         {"question": "?", "answer": "1", "figure": ["pictures/2.png", "data:image/png;base64,AA==", "lost.png"]},
         {"question": "?", "answer": "1", "figure": "https://example.org/3.png", "verifier": "checks/own.py:check"},
+        {"question": "?", "answer": "1", "verifier": "unnamed.py:check"},
         {"question": "?", "answer": "1", "figure": "/there/4.png", "verifier": "math"},
         ["no row"],
     ]
@@ -56,7 +57,8 @@ def test_plugins_and_data_with_their_images(folder):
     for name in ("data/pictures/1.png", "data/pictures/2.png", "checks/own.py", "brief.py", "other.py", "unnamed.py"):
         folder.write(name)
     source = "{use: data/rows.jsonl, columns: {images: figure}, options: {verifier: 'other.py:check'}}"
-    recipe = f"{PLAIN}data: {{train: [{source}], held_out: [{{use: /shared/held.parquet}}, {{use: org/name}}]}}\n"
+    recipe = f"{PLAIN}data: {{train: [{source}], held_out: [{{use: /shared/held.parquet}}, {{use: org/name}}], "
+    recipe += "verifiers: ['checks/own.py:check']}\n"
     recipe += "rl: {steps: 1, rewards: [{use: verifier}, {use: 'brief.py:f'}, {use: '/shared/there.py:f'}]}\n"
     bundle = folder.bundle("mine.yaml", recipe)
     names = ["brief.py", "checks/own.py", "data/pictures/1.png", "data/pictures/2.png", "data/rows.jsonl", "mine.yaml"]
