@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from configs.text import did_you_mean
 from rewards.plugins.adapters import ADAPTERS
@@ -32,7 +33,7 @@ def load_plugin(spec: str, *, base: Path | None = None, known: Iterable[str] = (
     adapter, place = split_adapter(spec)
     path, colon, name = place.rpartition(":")
     if colon and _is_file(path):
-        found = _from_file(spec, path, name, base)
+        found, _ = load_function(f"reward {spec!r}", place, base=base)
     elif colon and path and all(part.isidentifier() for part in path.split(".")):
         found = _from_module(spec, path, name)
     elif colon or place.endswith(".py"):
@@ -60,26 +61,31 @@ def _is_file(path: str) -> bool:
     return path.endswith(".py") or "/" in path or "\\" in path
 
 
-def _from_file(spec: str, path: str, name: str, base: Path | None) -> object:
+def load_function(label: str, place: str, *, base: Path | None) -> tuple[Any, Path]:
+    """The function that `file.py:function` names, and its file; `label` starts the messages. Runs the file.
+
+    A relative file is looked for in `base`, then in the working directory. Raises PluginError.
+    """
+    path, _, name = place.rpartition(":")
     given = Path(path).expanduser()
     folders = [Path()] if given.is_absolute() else [folder for folder in (base, Path.cwd()) if folder is not None]
     candidates = [(folder / given).resolve() for folder in folders]
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         looked = " and ".join(dict.fromkeys(str(candidate) for candidate in candidates))
-        raise PluginError(f"reward {spec!r}: no such file; looked for {looked}. Give a path relative to the recipe")
+        raise PluginError(f"{label}: no such file; looked for {looked}")
     if not name.isidentifier():
-        raise PluginError(f"reward {spec!r}: {name!r} is no function name; write `{path}:function`")
-    return _member(spec, _load_file(spec, file), name, str(file))
+        raise PluginError(f"{label}: {name!r} is no function name; write `{path}:function`")
+    return _member(label, _load_file(label, file), name, str(file)), file
 
 
-def _load_file(spec: str, file: Path) -> ModuleType:
+def _load_file(label: str, file: Path) -> ModuleType:
     """Run `file` as a module of a name that no other can have, with its folder last on the import path."""
     digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]
     unique = f"_thinkvl_plugin_{file.stem}_{digest}"
     found = importlib.util.spec_from_file_location(unique, file)
     if found is None or found.loader is None:
-        raise PluginError(f"reward {spec!r}: {file} is no Python file; it must end in `.py`")
+        raise PluginError(f"{label}: {file} is no Python file; it must end in `.py`")
     module = importlib.util.module_from_spec(found)
     sys.modules[unique] = module  # dataclasses and pickle look modules up there
     if str(file.parent) not in sys.path:
@@ -88,7 +94,7 @@ def _load_file(spec: str, file: Path) -> ModuleType:
         found.loader.exec_module(module)
     except BaseException as error:  # a stranger's import can raise anything
         del sys.modules[unique]
-        raise PluginError(f"reward {spec!r}: importing {file} failed: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{label}: importing {file} failed: {type(error).__name__}: {error}") from error
     return module
 
 
@@ -100,19 +106,17 @@ def _from_module(spec: str, path: str, name: str) -> object:
     try:
         return getattr(module, name)  # modules may load their members when asked
     except AttributeError:
-        return _member(spec, module, name, path)
+        return _member(f"reward {spec!r}", module, name, path)
 
 
-def _member(spec: str, module: ModuleType, name: str, where: str) -> object:
+def _member(label: str, module: ModuleType, name: str, where: str) -> object:
     if name not in vars(module):
         functions = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
         functions = functions or [
             n for n in dir(module) if not n.startswith("_")
         ]  # a module that loads them when asked
         near = did_you_mean(name, functions)
-        raise PluginError(
-            f"reward {spec!r}: {where} has no {name!r}{near}; it defines {', '.join(functions) or 'none'}"
-        )
+        raise PluginError(f"{label}: {where} has no {name!r}{near}; it defines {', '.join(functions) or 'none'}")
     return vars(module)[name]
 
 

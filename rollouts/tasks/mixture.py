@@ -12,11 +12,13 @@ from typing import Any, Protocol
 
 from configs.schema import SourceConfig
 from configs.text import nearest_names
+from rewards.plugins.loading import plugin_file
 from rewards.types import Task
 from rollouts.tasks.dataset import FORMATS, DataSetError, DatasetTasks
 from rollouts.tasks.digit_sums import DigitSums
 from rollouts.tasks.easy_vqa import EasyVQA
 from rollouts.tasks.skip_report import SkipReport
+from rollouts.tasks.task_file import TaskFile
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {"digit_sums": DigitSums, "easy_vqa": EasyVQA}
 BUCKETS = 8  # an epoch shuffles within these parts of a source: a row returns after 7/8 of an epoch at the earliest
@@ -66,9 +68,13 @@ def build_source(config: SourceConfig, *, base: Path) -> TaskSource:
     Raises DataSetError for unknown built-ins and options, and for data that cannot be used.
     """
     made: Callable[..., TaskSource]
+    in_python = plugin_file(config.use) is not None
+    if config.columns and (in_python or config.use in BUILT_IN):
+        what = "a task file" if in_python else "a built-in"
+        raise DataSetError(f"{config.use}: columns = {config.columns!r}: {what} has no columns; leave them out")
+    if in_python:
+        return TaskFile(config.use, split=config.split, base=base, limit=config.limit, options=config.options)
     if config.use in BUILT_IN:
-        if config.columns:
-            raise DataSetError(f"{config.use}: columns = {config.columns!r}: a built-in has no columns; leave them out")
         made, fixed = BUILT_IN[config.use], {"split": config.split}
     else:
         near = nearest_names(config.use, BUILT_IN)

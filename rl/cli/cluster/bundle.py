@@ -161,7 +161,7 @@ def _named(config: RunConfig, bases: list[Path]) -> dict[str, Path]:
                 named |= {
                     str(folder / image): data.parent / image for image in images if (data.parent / image).is_file()
                 }
-    for path in dict.fromkeys(plugin_file(spec) for spec in rewards):
+    for path in dict.fromkeys(plugin_file(spec) for spec in [*rewards, *(source.use for source in sources)]):
         if path is not None and _is_relative(path):
             named[path] = _find(path, bases)
     return named
