@@ -1,8 +1,15 @@
-"""What is wrong with a recipe: every problem found, each with its key, its place and what to do."""
+"""Errors that a user can act on, and what is wrong with a recipe. It imports nothing, so every package can use it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+class UserError(Exception):
+    """Something in the user's hands is wrong. The text gives the value, what is allowed, and how to fix it.
+
+    The command line prints the text of this class and of its subclasses. All other errors keep their traceback.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +27,7 @@ class Problem:
         return f"{self.where}: {self.message}"
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A recipe that cannot be run; `problems` lists everything found, and the text shows all of it."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:

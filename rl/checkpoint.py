@@ -12,8 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from configs.errors import UserError
 
-class CheckpointError(RuntimeError):
+
+class CheckpointError(UserError):
     """No checkpoint could be read; the message names the files and what to do."""
 
 

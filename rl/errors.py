@@ -1,7 +1,5 @@
-"""Errors that a user can act on. The command line prints their text; a traceback is for our own mistakes."""
+"""Errors that a user can act on; see `configs.errors.UserError`."""
 
-from __future__ import annotations
+from configs.errors import UserError
 
-
-class UserError(RuntimeError):
-    """Something in the user's hands is wrong; the text says what, what is allowed, and how to mend it."""
+__all__ = ["UserError"]

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 import kimi_vl.family
+from configs.errors import UserError
 
 
 class VisionLanguageConfig(PreTrainedConfig):
@@ -172,6 +173,10 @@ class ModelFamily(Protocol):
         ...
 
 
+class UnknownFamily(UserError, ValueError):
+    """A checkpoint of a model that no family stands for."""
+
+
 FAMILIES: Mapping[str, ModelFamily] = {  # by `model_type` of config.json
     "kimi_vl": cast(ModelFamily, kimi_vl.family),
 }
@@ -186,11 +191,11 @@ def family_of(config: VisionLanguageConfig) -> ModelFamily:
 def family_at(path: str | Path) -> ModelFamily:
     """The family of the checkpoint in a folder or under a hub id.
 
-    Raises ValueError for a model of no known family, OSError where there is no config.json.
+    Raises UnknownFamily for any other model, OSError where there is no config.json.
     """
     kind = PreTrainedConfig.get_config_dict(str(path))[0].get("model_type")
     if kind is None or kind not in FAMILIES:
-        raise ValueError(f"{path}: model_type is {kind!r} in its config.json; must be {' or '.join(FAMILIES)}")
+        raise UnknownFamily(f"{path}: is a {kind or 'nameless'} model (model_type); must be {' or '.join(FAMILIES)}")
     return FAMILIES[kind]
 
 

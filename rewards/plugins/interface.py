@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from configs.errors import UserError
 from rewards.types import Task, Verdict, VerdictKind
 
 RewardFunction = Callable[..., Any]
@@ -27,7 +28,7 @@ ALLOWED = (
 _CORRECT_ABOVE = 0.5
 
 
-class PluginError(ValueError):
+class PluginError(UserError, ValueError):
     """A plug-in cannot be loaded; the message tells what was given, what is allowed and how to put it right."""
 
 

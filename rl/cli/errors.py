@@ -8,20 +8,9 @@ import re
 import socket
 from urllib.parse import urlsplit
 
+from configs.errors import UserError
 from configs.text import one_line
-from rl.errors import UserError
 
-# By name, because importing the classes would load torch before the first word of help.
-_TOLD_AS_IS = {
-    "rl.errors.UserError",
-    "configs.errors.ConfigError",
-    "rewards.plugins.interface.PluginError",
-    "rollouts.tasks.dataset.DataSetError",
-    "rl.checkpoint.CheckpointError",
-    "rollouts.engines.build.EngineError",
-    "rollouts.workers.worker_group.StaleWorker",
-    "rollouts.workers.actor.WorkerError",
-}
 _RAY_TASK_ERROR = "ray.exceptions.RayTaskError"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_DISK_TEXT = re.compile(r"No space left on device|os error (28|122|27)\b|PytorchStreamWriter failed writing")
@@ -32,7 +21,7 @@ _ADDRESS_SECONDS = 5.0
 def explain(error: BaseException) -> str | None:
     """The text for a mistake that a user can mend; None for our own mistakes, whose traceback is wanted."""
     error = _without_ray(error)
-    if _names(error) & _TOLD_AS_IS:
+    if isinstance(error, UserError):
         return str(error)
     if _is_full_disk(error):
         return _full_disk(error)

@@ -66,6 +66,8 @@ def open_model(place: ModelPlace) -> tuple[VisionLanguageModel, VisionLanguagePr
     try:
         family = family_at(place.path)
         return family.load_model(place.path, dtype="auto"), family.load_processor(place.path)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(_cannot_open(place, error)) from error
     except (SafetensorError, RuntimeError) as error:  # a cut file; tensors of another shape

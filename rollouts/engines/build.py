@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import torch
 
+from configs.errors import UserError
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import family_at
 from rollouts.types import Engine
@@ -19,7 +20,7 @@ VLLM_CPU_LATENTS = {
 _CPU_EXPERTS = 32  # sizes of a layer with experts must be multiples of it
 
 
-class EngineError(ValueError):
+class EngineError(UserError, ValueError):
     """The chosen engine cannot run here, or not with this model; the message says what to do."""
 
 

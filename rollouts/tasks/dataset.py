@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from configs.errors import UserError
 from configs.text import nearest_or_allowed
 from rewards.types import Task
 from rollouts.tasks.images import BadImage, open_image
@@ -21,7 +22,7 @@ FORMATS = {".jsonl": "text", ".parquet": "parquet"}  # file suffix -> loader of 
 BATCH = 64  # rows read at a time while checking
 
 
-class DataSetError(ValueError):
+class DataSetError(UserError, ValueError):
     """A data set that cannot be used at all; the message says what to change."""
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 import ray
 import torch
 
+from configs.errors import UserError
 from configs.rl import SamplingConfig
 from rollouts.engines.build import EngineSpec
 from rollouts.request_queue import RequestQueue
@@ -23,7 +25,7 @@ from rollouts.types import Completion, Request
 from rollouts.weight_checksums import Served
 
 
-class WorkerError(RuntimeError):
+class WorkerError(UserError):
     """Workers cannot start, or cannot do their work; the message says which, why, and what to do."""
 
 
@@ -118,7 +120,10 @@ def start_ray(workers: int) -> bool:
     joins = bool(os.environ.get("RAY_ADDRESS"))
     extra = {} if joins else {"num_cpus": max(workers + 1, os.cpu_count() or 1), "include_dashboard": False}
     try:
+        handler = signal.getsignal(signal.SIGTERM)
         ray.init(log_to_driver=False, configure_logging=False, **extra)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which ends without cleaning up
     except ConnectionError:
         raise  # told as a wrong RAY_ADDRESS
     except Exception as error:  # ports, memory, sockets, versions: Ray's start-up errors share no type

@@ -14,6 +14,7 @@ import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
+from configs.errors import UserError
 from rollouts.engines.build import EngineSpec
 from rollouts.weight_checksums import Served, checksums, differing
 from rollouts.workers.actor import Address, RolloutActor, WorkerError
@@ -23,7 +24,7 @@ START_SECONDS = 600.0  # for a worker to load its model, or its weights
 _RAISED = re.compile(r"^(?=[\w.]+(?:Error|Exception|Exit|Interrupt)\b)", re.MULTILINE)  # where a traceback says what
 
 
-class StaleWorker(RuntimeError):
+class StaleWorker(UserError):
     """A worker serves another version, or other weights, than those that were sent to it twice."""
 
 

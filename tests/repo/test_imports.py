@@ -94,7 +94,7 @@ FAMILY_TABLE = "rollouts.model_family"
 FAMILY_FREE = {  # files that may name a family's package without importing it
     "rl.cli.cluster.bundle": "sends our packages to the cluster",
     "rollouts.tasks.rows": "rows are read without a model, and none may hold an image placeholder as text",
-    "rl.cli.main": "published models in the examples of its help",
+    "rl.cli.model_commands": "published models in the examples of its help",
 }
 
 

@@ -73,20 +73,27 @@ class TestExitCodes:
         with pytest.raises(KeyError):
             thinkvl("chat", run_folder)
 
-    def test_ctrl_c_is_130(self):
-        """A real signal to a real process that waits for a question."""
-        code = (
+    @pytest.mark.parametrize(
+        ("signals", "code"),
+        [([signal.SIGINT], 130), ([signal.SIGINT, signal.SIGINT], 130), ([signal.SIGTERM], 143)],
+    )
+    def test_ctrl_c_is_130_and_sigterm_143(self, signals, code):
+        """Real signals to a real process that waits for a question, the second while it cleans up."""
+        program = (
             "import sys, time, types\n"
-            "def wait(*_, **__):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+            "def wait(*_, **__):\n"
+            "    try: print('ready', flush=True); time.sleep(60)\n"
+            "    finally: print('cleaning', flush=True); time.sleep(0.5)\n"
             "stub = types.SimpleNamespace(ChatOptions=dict, chat_command=wait)  # torch takes seconds to load\n"
             "sys.modules['rl.cli.chat'] = stub\n"
             "from rl.cli import main as cli\nsys.argv = ['thinkvl', 'chat', 'x']\ncli.main()"
         )
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert process.stdout.readline() == b"ready\n"
-        process.send_signal(signal.SIGINT)
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for line, number in zip((b"ready\n", b"cleaning\n"), signals, strict=False):
+            assert process.stdout.readline() == line
+            process.send_signal(number)
         _, errors = process.communicate(timeout=30)
-        assert process.returncode == 130
+        assert process.returncode == code
         assert errors.decode() == "stopped\n"
 
 

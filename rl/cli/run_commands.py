@@ -1,0 +1,104 @@
+"""Arguments and help of the commands that train, or look into a run: `run`, `submit`, `rescore`, `replay`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from configs.load import load_recipe
+from rl.cli.errors import check_ray_address
+from rl.cli.terminal import Allow, Overrides, console, stoppable
+
+# Torch, Ray and transformers are imported inside the commands: help and mistakes in a recipe show at once.
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/recipes/quickstart.yaml.")],
+    overrides: Overrides = None,
+) -> None:
+    """Train: run every stage of a recipe (instruct SFT, long-CoT SFT, RL), evaluate after each, export.
+
+    A run that was stopped, by whatever, continues with the same command. The folder `output_dir` of the recipe gets
+    the models, `summary.json`, the curves and examples. RAY_ADDRESS=HOST:PORT uses a Ray cluster.
+
+    Example: `thinkvl run configs/recipes/quickstart.yaml rl.steps=20 output_dir=runs/short`
+    """
+    config = load_recipe(recipe, overrides or ())
+    check_ray_address()
+    with stoppable("the same command continues the run"):
+        from rl.pipeline import run as run_recipe
+
+        run_recipe(config, base=Path.cwd(), console=console)
+
+
+def submit(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/recipes/quickstart.yaml.")],
+    overrides: Overrides = None,
+    address: Annotated[
+        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The dashboard of the cluster's head node.")
+    ] = "http://127.0.0.1:8265",
+    wait: Annotated[bool, typer.Option(help="Follow the job until it ends.")] = True,
+    working_dir: Annotated[
+        Path | None, typer.Option(help="Send this whole folder, not only the files that the recipe names.")
+    ] = None,
+    pip: Annotated[list[str] | None, typer.Option(help="A requirement to install for the job; repeatable.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(help="A variable to send, such as `HF_TOKEN` or `NAME=VALUE`; repeatable.")
+    ] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of the learner; each rollout worker takes one more.")] = 0,
+) -> None:
+    """Train on a cluster: the same run as a job of Ray, with its log here; exit code 0 if it succeeds.
+
+    The recipe and the plug-ins and data files that it names by relative path are sent along. Ctrl-C ends the log, not
+    the job. `output_dir` is a folder on the cluster that every node sees.
+
+    Example: `thinkvl submit my.yaml --address http://HEAD:8265 output_dir=/shared/runs/mine`
+    """
+    with stoppable("nothing was submitted"):
+        from rl.cli.submit import JobOptions
+        from rl.cli.submit import submit as submit_job
+
+        options = JobOptions(working_dir=working_dir, pip=tuple(pip or ()), env=tuple(env or ()), gpus=gpus, wait=wait)
+        submit_job(recipe, overrides or (), address, options, console=console)
+
+
+def rescore(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")],
+    rewards: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=WEIGHT]",
+            help="A term of the reward, as in `rl.rewards`: `verifier`, `format=0.2`, `file.py:function`. Repeat it, "
+            "or separate terms by commas; by default the run's own, with the verifiers of today.",
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Parquet file for the new score of every rollout.")] = None,
+    allow: Allow = None,
+) -> None:
+    """Try another reward: score all rollouts of a run again, without generating, and show old against new.
+
+    Example: `thinkvl rescore runs/quickstart --rewards verifier --rewards my_rewards.py:brevity=0.1`
+    """
+    with stoppable("nothing was written"):
+        from rl.cli.rescore import rescore_command
+
+        rescore_command(run, rewards=rewards or (), output=output, console=console, allowed=allow or ())
+
+
+def replay(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")],
+    step: Annotated[int, typer.Argument(min=1, help="A step in which an update was skipped.")],
+) -> None:
+    """Look into a skipped update: repeat it on the CPU, and say which numbers, samples and weights it comes from.
+
+    A run keeps the last steps whose gradient was not finite or a spike, in `rl/skipped/`. Exit code 0 if loss and
+    gradient norm are those of the run, 1 if not.
+
+    Example: `thinkvl replay runs/quickstart 12`
+    """
+    with stoppable("nothing was written"):
+        from rl.cli.replay import replay_command
+
+        raise typer.Exit(int(not all(r.same for r in replay_command(run, step, console=console))))
