@@ -19,8 +19,8 @@ from configs.text import did_you_mean
 from rewards.pending_score import VERIFIER, Pending, part_name
 from rewards.plugins.interface import Outcome, PluginError
 from rewards.plugins.runner import AnyPlugin, make_plugin
-from rewards.sandbox.crossing import Crossings
 from rewards.sandbox.pool import Flow, WorkerPool
+from rewards.sandbox.resumable import ResumableWorker
 from rewards.sandbox.threads import Threads
 from rewards.shaping import TERMS, Batch, Term
 from rewards.types import Score, Task, Verdict, VerdictKind, Verifier
@@ -63,7 +63,7 @@ class Scorer:
         self._allowed = {*allowed, *(name for term in self._terms for name in term.only_for)}
         _check_terms(self._terms)
         self.pool = WorkerPool(seconds=seconds, workers=workers)
-        self._crossings = Crossings(self.pool)
+        self._worker = ResumableWorker(self.pool)
         self._judge = judge
         self._verifiers: dict[str, Verifier] = {}
         self._shaping: dict[str, Term] = {}
@@ -153,11 +153,11 @@ class Scorer:
             return self._task_plugin(task).start(responses, task, flow, _putter(group, VERIFIER))
         verifier = self._verifier(task)
         for response, pending in zip(responses, group, strict=True):
-            judge = functools.partial(verifier, response, task.answer, task=task)
+            verify = functools.partial(verifier, response, task.answer, task=task)
             if getattr(verifier, "blocking", False):
-                self._threads.submit(lambda judge=judge, pending=pending: pending.verdict(*_called(judge)))
+                self._threads.submit(lambda verify=verify, pending=pending: pending.verdict(*_called(verify)))
             else:
-                self._crossings.run(judge, pending.verdict, flow)
+                self._worker.run(verify, pending.verdict, flow)
         return None
 
     def _count(self, name: str, kind: VerdictKind) -> None:
@@ -178,7 +178,7 @@ class Scorer:
         with self._loading:
             if task.verifier not in self._verifiers:
                 try:
-                    self._verifiers[task.verifier] = build_verifier(task.verifier, self._crossings, judge=self._judge)
+                    self._verifiers[task.verifier] = build_verifier(task.verifier, self._worker, judge=self._judge)
                 except PluginError as error:
                     raise PluginError(f"task {task.id!r} of {task.source!r}: its verifier: {error}") from error
             return self._verifiers[task.verifier]
@@ -257,8 +257,8 @@ def _putter(group: Sequence[Pending], name: str) -> Callable[[int, Outcome], Non
     return lambda place, outcome: group[place].put(name, outcome)
 
 
-def _called(judge: Callable[[], Verdict]) -> tuple[Verdict | Exception, float]:
+def _called(verify: Callable[[], Verdict]) -> tuple[Verdict | Exception, float]:
     try:
-        return judge(), 0.0
+        return verify(), 0.0
     except Exception as error:
         return error, 0.0

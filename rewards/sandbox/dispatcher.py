@@ -1,4 +1,4 @@
-"""The thread behind a pool, the only one that touches workers: hands them jobs, kills the late ones, replaces them."""
+"""The thread behind a pool. It alone touches workers: it gives them jobs, kills late ones and replaces them."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import time
 
 from rewards.sandbox.flow_queue import Job, Queue
 from rewards.sandbox.fork_server import ENDED, FAILED, KILL, MESSAGE, READY, SPAWN
-from rewards.sandbox.fork_server_client import NurseryProcess
+from rewards.sandbox.fork_server_client import ForkServerProcess
 from rewards.sandbox.job_queue import JobQueue
-from rewards.sandbox.worker import WorkerDied, WorkerHandle, WorkerTimeout, told
+from rewards.sandbox.worker import WorkerDied, WorkerHandle, WorkerTimeout, failure_of
 from rewards.sandbox.worker_main import WorkerClass
 
-_KILL_SECONDS = 5.0  # a killed worker is gone by then, or something is wrong with the nursery
-_MOST_RESTARTS = 8  # times that a job is begun anew, because the nursery died or it made place
+_KILL_SECONDS = 5.0  # a killed worker has ended by then, or the fork server hangs
+_MOST_RESTARTS = 8  # of a job, because the fork server died or the job yielded to others
 
 
 class Dispatcher(threading.Thread):
-    """Owns the nursery and the workers of one pool. Its public methods may be called from any thread."""
+    """Owns the fork server and the workers of one pool. Its public methods may be called from any thread."""
 
     def __init__(self, kind: WorkerClass, *, workers: int, start_seconds: float, interrupts: bool) -> None:
         super().__init__(name="thinkvl-reward-pool", daemon=True)
         self.kills = 0
         self._kind, self._most, self._start_seconds, self._interrupts = kind, workers, start_seconds, interrupts
-        self._inbox = JobQueue()
+        self._new_jobs = JobQueue()
         self._closing = False
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._inbox.woken, selectors.EVENT_READ, lambda _: self._inbox.calm())
+        self._selector.register(self._new_jobs.woken, selectors.EVENT_READ, lambda _: self._new_jobs.drain())
         self._queue = Queue()
         self._numbers = itertools.count()
         self._workers: dict[int, WorkerHandle] = {}
-        self._nursery: NurseryProcess | None = None
-        self._nursery_until = 0.0  # when its start is overdue; infinite once it is ready
-        self._looked = 0.0  # when the deadlines were last looked at
+        self._fork_server: ForkServerProcess | None = None
+        self._fork_server_until = 0.0  # deadline of its start; infinite once it is ready
+        self._checked = 0.0  # when deadlines were last checked
 
     @property
     def pids(self) -> list[int]:
@@ -45,30 +45,30 @@ class Dispatcher(threading.Thread):
         return [w.pid for w in list(self._workers.values()) if w.pid and not w.dying]
 
     @property
-    def nursery_pid(self) -> int | None:
-        """Process id of the nursery, None where none runs."""
-        nursery = self._nursery
-        return nursery.pid if nursery is not None else None
+    def fork_server_pid(self) -> int | None:
+        """Process id of the fork server, None where none runs."""
+        fork_server = self._fork_server
+        return fork_server.pid if fork_server is not None else None
 
     def submit(self, job: Job) -> None:
-        """Let `job` run some time; its future gets the answer, WorkerTimeout or WorkerDied."""
-        self._inbox.put(job)
+        """Queue `job`; its future gets the answer, WorkerTimeout or WorkerDied."""
+        self._new_jobs.put(job)
 
     def stop(self) -> None:
-        """Kill every process and end the thread; jobs that wait get WorkerDied. Returns once all are gone."""
+        """Kill every process and end the thread. Waiting jobs get WorkerDied. Returns once all processes have ended."""
         self._closing = True
-        self._inbox.wake()
+        self._new_jobs.wake()
         if threading.current_thread() is not self:
             self.join()
 
     def forget(self) -> None:
         """In a fork of the owner: drop the descriptors, so that the workers see the owner's end and not the fork's."""
         self._selector.close()
-        self._inbox.close()
+        self._new_jobs.close()
         for worker in self._workers.values():
             worker.channel.close()
-        if self._nursery is not None:
-            self._nursery.forget()
+        if self._fork_server is not None:
+            self._fork_server.forget()
 
     def run(self) -> None:
         """The loop; `start` calls it."""
@@ -78,35 +78,35 @@ class Dispatcher(threading.Thread):
                 timeout = max(0.0, self._next_time() - time.monotonic())
                 for key, events in self._selector.select(None if timeout == float("inf") else timeout):
                     key.data(events)
-                self._looked = time.monotonic()
-                self._expire(self._looked)
+                self._checked = time.monotonic()
+                self._expire(self._checked)
                 self._assign()
         except BaseException:
-            reason = "the pool failed"  # a mistake of ours, which must not leave anybody waiting
+            reason = "the pool failed"  # a programmer's error must leave no caller waiting
             raise
         finally:
             self._closing = True
-            self._end_nursery(reason)
+            self._end_fork_server(reason)
             self._selector.close()
-            self._inbox.close()
+            self._new_jobs.close()
 
     # Time
 
     def _next_time(self) -> float:
-        times = [self._nursery_until if self._nursery is not None else float("inf")]
+        times = [self._fork_server_until if self._fork_server is not None else float("inf")]
         for worker in self._workers.values():
             times.append(worker.until)
-            if worker.job is not None and self._interrupts and len(self._queue) and worker.slice_ends > self._looked:
-                times.append(worker.slice_ends)  # one that is over already is looked at whenever anything happens
+            if worker.job is not None and self._interrupts and len(self._queue) and worker.slice_ends > self._checked:
+                times.append(worker.slice_ends)  # one that is over is checked at every event
         return min(times)
 
     def _expire(self, now: float) -> None:
-        if self._nursery is not None and now >= self._nursery_until:
-            return self._end_nursery("the worker did not start in time")
+        if self._fork_server is not None and now >= self._fork_server_until:
+            return self._end_fork_server("the worker did not start in time")
         for worker in list(self._workers.values()):
             if now >= worker.until:
                 if worker.dying:
-                    return self._end_nursery()  # it does not obey
+                    return self._end_fork_server()  # the fork server did not kill it
                 job = worker.job
                 late = WorkerTimeout(f"no answer within {job.seconds:g} s") if job else None
                 self._kill(worker, late or WorkerDied(f"a worker did not start within {self._start_seconds:g} s"))
@@ -128,7 +128,7 @@ class Dispatcher(threading.Thread):
         return len(alive) < self._most or any(worker.idle for worker in alive)
 
     def _assign(self) -> None:
-        while (new := self._inbox.take()) is not None:
+        while (new := self._new_jobs.take()) is not None:
             self._queue.put(new)
         alive = [worker for worker in self._workers.values() if not worker.dying]
         idle = [worker for worker in alive if worker.idle]
@@ -182,7 +182,7 @@ class Dispatcher(threading.Thread):
             job.future.set_result({"answer": answer, "seconds": seconds})
 
     def _fail_all(self, reason: str) -> None:
-        while (new := self._inbox.take()) is not None:
+        while (new := self._new_jobs.take()) is not None:
             self._queue.put(new)
         while (job := self._queue.pop()) is not None:
             if job.future.running() or job.future.set_running_or_notify_cancel():
@@ -193,9 +193,9 @@ class Dispatcher(threading.Thread):
     def _spawn(self) -> None:
         overdue = time.monotonic() + self._start_seconds
         try:
-            if self._nursery is None:
-                self._nursery, self._nursery_until = NurseryProcess(self._kind), overdue
-                self._selector.register(self._nursery.control, selectors.EVENT_READ, self._on_nursery)
+            if self._fork_server is None:
+                self._fork_server, self._fork_server_until = ForkServerProcess(self._kind), overdue
+                self._selector.register(self._fork_server.control, selectors.EVENT_READ, self._on_fork_server)
             ours, theirs = socket.socketpair()
         except OSError as error:  # no more processes or descriptors
             return self._fail_all(f"no worker can be started: {error}")
@@ -203,17 +203,17 @@ class Dispatcher(threading.Thread):
         worker = WorkerHandle(number=next(self._numbers), channel=ours, until=overdue)
         self._workers[worker.number] = worker
         self._selector.register(ours, selectors.EVENT_READ, lambda events: self._on_worker(worker, events))
-        with theirs, contextlib.suppress(OSError):  # a nursery that has ended is seen by the loop
-            self._nursery.send(MESSAGE.pack(SPAWN, worker.number, 0), theirs.fileno())
+        with theirs, contextlib.suppress(OSError):  # a fork server that has ended is seen by the loop
+            self._fork_server.send(MESSAGE.pack(SPAWN, worker.number, 0), theirs.fileno())
         return None
 
     def _kill(self, worker: WorkerHandle, verdict: Exception | None) -> None:
         if worker.dying:
             return
         self._mark_dying(worker, verdict)
-        if self._nursery is not None:
+        if self._fork_server is not None:
             with contextlib.suppress(OSError):
-                self._nursery.send(MESSAGE.pack(KILL, worker.number, 0))
+                self._fork_server.send(MESSAGE.pack(KILL, worker.number, 0))
 
     def _mark_dying(self, worker: WorkerHandle, verdict: Exception | None) -> None:
         if worker.job is not None:
@@ -221,28 +221,28 @@ class Dispatcher(threading.Thread):
         self._selector.unregister(worker.channel)
         worker.dying, worker.verdict, worker.until = True, verdict, time.monotonic() + _KILL_SECONDS
 
-    def _on_nursery(self, _: int) -> None:
-        nursery = self._nursery
-        assert nursery is not None
+    def _on_fork_server(self, _: int) -> None:
+        fork_server = self._fork_server
+        assert fork_server is not None
         try:
-            kind, number, value = MESSAGE.unpack(nursery.receive(MESSAGE.size))
-            text = nursery.receive(value).decode("utf-8", "replace") if kind == FAILED else ""
+            kind, number, value = MESSAGE.unpack(fork_server.receive(MESSAGE.size))
+            text = fork_server.receive(value).decode("utf-8", "replace") if kind == FAILED else ""
         except OSError:
-            self._end_nursery("the worker ended while it started" if self._nursery_until < float("inf") else "")
+            self._end_fork_server("the worker ended while it started" if self._fork_server_until < float("inf") else "")
             return
         if kind == READY:
-            self._nursery_until = float("inf")
+            self._fork_server_until = float("inf")
         elif kind == FAILED:
-            self._end_nursery(f"the worker did not start: {text}")
+            self._end_fork_server(f"the worker did not start: {text}")
         elif kind == ENDED and (worker := self._workers.get(number)) is not None:
             if not worker.dying:
-                self._receive(worker)  # its last words
+                self._receive(worker)  # what it sent before it ended
             if not worker.dying:
                 self._mark_dying(worker, WorkerDied("the worker ended"))
-            self._bury(worker, value)
+            self._remove(worker, value)
 
-    def _bury(self, worker: WorkerHandle, status: int) -> None:
-        """The process is gone: answer its job, or put it back."""
+    def _remove(self, worker: WorkerHandle, status: int) -> None:
+        """Forget a worker whose process has ended; answer its job, or queue the job again."""
         self._workers.pop(worker.number, None)
         worker.channel.close()
         job, worker.job = worker.job, None
@@ -253,27 +253,27 @@ class Dispatcher(threading.Thread):
             job.interruptions += 1
             self._queue.put(job)
         else:
-            error = told(worker.verdict, status, job)
+            error = failure_of(worker.verdict, status, job)
             self.kills += isinstance(error, WorkerTimeout)
             job.future.set_exception(error)
 
-    def _end_nursery(self, reason: str = "") -> None:
-        """End what is left of it. What waits gets `reason`; what runs is put back, but not again and again."""
+    def _end_fork_server(self, reason: str = "") -> None:
+        """End the fork server and its workers. With `reason`, waiting jobs fail; running jobs are queued again."""
         if reason:
             self._fail_all(reason)
-        nursery, self._nursery = self._nursery, None
-        if nursery is not None:
-            self._selector.unregister(nursery.control)
-            nursery.end()
+        fork_server, self._fork_server = self._fork_server, None
+        if fork_server is not None:
+            self._selector.unregister(fork_server.control)
+            fork_server.end()
         for worker in list(self._workers.values()):
             if not worker.dying:
                 lost = worker.job is not None and (self._closing or worker.job.interruptions >= _MOST_RESTARTS)
                 self._mark_dying(worker, WorkerDied("the worker was ended with its pool") if lost else None)
-            self._bury(worker, 0)
+            self._remove(worker, 0)
 
 
 def in_dispatcher() -> bool:
-    """True in a callback of a future: waiting there would wait for ever."""
+    """True in a callback of a future, where waiting for the pool would deadlock."""
     return isinstance(threading.current_thread(), Dispatcher)
 
 

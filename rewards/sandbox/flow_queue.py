@@ -1,7 +1,7 @@
-"""Who is next: jobs wait by what their flow has cost so far, so that nothing waits behind a burst of hostile answers.
+"""Fair order of jobs: by what their flow has cost so far, so nothing waits behind a burst of hostile responses.
 
-A flow is what was submitted together, such as one batch. A cheap flow goes before a costly one; in a flow, jobs that
-have not run go before those that were interrupted, and small ones before large ones. Nothing here knows of processes.
+A flow is what was submitted together, such as one batch. A cheap flow goes before a costly one. Within a flow, jobs
+that have not run go before interrupted ones, and small ones before large ones. Nothing here knows about processes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Rank = tuple[float, int, int, int]
 
 
 class Flow:
-    """What was submitted together; a bare identity."""
+    """Identifies the jobs that were submitted together. It holds nothing."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Job:
 
 
 @dataclass(eq=False, slots=True)
-class _Lane:
+class _FlowJobs:
     """One flow's waiting jobs, and what its jobs have cost."""
 
     waiting: list[tuple[int, int, int, Job]] = field(default_factory=list)  # a heap
@@ -45,7 +45,7 @@ class _Lane:
     version: int = 0  # entries of the queue's heap that have another are out of date
 
     def rank(self) -> Rank:
-        """How soon the lane's first job is due; the least is next."""
+        """The rank of the first waiting job; the queue takes the lowest next."""
         return (self.mean, *self.waiting[0][:3])
 
     @property
@@ -57,61 +57,61 @@ class Queue:
     """Jobs that wait for a worker. Every operation takes logarithmic time."""
 
     def __init__(self) -> None:
-        self._lanes: weakref.WeakKeyDictionary[Flow, _Lane] = weakref.WeakKeyDictionary()
-        self._heap: list[tuple[Rank, int, int, _Lane]] = []  # rank, version, a tie-breaker
+        self._flows: weakref.WeakKeyDictionary[Flow, _FlowJobs] = weakref.WeakKeyDictionary()
+        self._heap: list[tuple[Rank, int, int, _FlowJobs]] = []  # rank, version, a tie-breaker
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
     def put(self, job: Job) -> None:
-        """Let `job` wait; again, where it was interrupted."""
-        lane = self._lane(job.flow)
-        heapq.heappush(lane.waiting, (*_place(job), job))
+        """Add a new or interrupted job."""
+        jobs = self._jobs_of(job.flow)
+        heapq.heappush(jobs.waiting, (*_place(job), job))
         self._size += 1
-        self._renew(lane)
+        self._renew(jobs)
 
     def pop(self) -> Job | None:
         """Take the next job."""
-        lane = self._first()
-        if lane is None:
+        jobs = self._first()
+        if jobs is None:
             return None
-        job = heapq.heappop(lane.waiting)[-1]
+        job = heapq.heappop(jobs.waiting)[-1]
         self._size -= 1
-        self._renew(lane)
+        self._renew(jobs)
         return job
 
     def charge(self, job: Job, seconds: float) -> None:
-        """Tell what a run of `job`, whole or interrupted, has cost."""
-        lane = self._lane(job.flow)
-        lane.seconds += seconds
-        lane.runs += job.interruptions == 0
-        self._renew(lane)
+        """Add what a run of `job`, whole or interrupted, has cost to its flow."""
+        jobs = self._jobs_of(job.flow)
+        jobs.seconds += seconds
+        jobs.runs += job.interruptions == 0
+        self._renew(jobs)
 
     def interrupts(self, running: Job) -> bool:
-        """True where `running`, whose time slice is over, should make place for one that waits."""
-        lane = self._first()
-        if lane is None or running.interruptions >= MOST_INTERRUPTIONS:
+        """True if `running`, whose time slice is over, should yield to a waiting job."""
+        jobs = self._first()
+        if jobs is None or running.interruptions >= MOST_INTERRUPTIONS:
             return False
-        return lane.rank() < (self._lane(running.flow).mean, 1, 0, 0)
+        return jobs.rank() < (self._jobs_of(running.flow).mean, 1, 0, 0)
 
-    def _lane(self, flow: Flow) -> _Lane:
-        return self._lanes.setdefault(flow, _Lane())
+    def _jobs_of(self, flow: Flow) -> _FlowJobs:
+        return self._flows.setdefault(flow, _FlowJobs())
 
-    def _renew(self, lane: _Lane) -> None:
-        lane.version += 1
-        if lane.waiting:
-            heapq.heappush(self._heap, (lane.rank(), lane.version, id(lane), lane))
+    def _renew(self, jobs: _FlowJobs) -> None:
+        jobs.version += 1
+        if jobs.waiting:
+            heapq.heappush(self._heap, (jobs.rank(), jobs.version, id(jobs), jobs))
 
-    def _first(self) -> _Lane | None:
+    def _first(self) -> _FlowJobs | None:
         while self._heap:
-            _, version, _, lane = self._heap[0]
-            if version == lane.version and lane.waiting:
-                return lane
+            _, version, _, jobs = self._heap[0]
+            if version == jobs.version and jobs.waiting:
+                return jobs
             heapq.heappop(self._heap)
         return None
 
 
 def _place(job: Job) -> tuple[int, int, int]:
-    """A job's place in its lane: not yet run first, then small ones (within a factor of two), then as they came."""
+    """A job's place in its flow: not yet run first, then small ones (by powers of two), then by order of arrival."""
     return (min(job.interruptions, 1), job.size.bit_length(), job.number)

@@ -1,8 +1,8 @@
-"""The process that workers are forked from: its imports are done, so a killed worker is replaced in milliseconds.
+"""The fork server: it has the imports done and forks the workers, so a killed worker is replaced in milliseconds.
 
-It runs one thread and never runs a request, so that it always listens. It ends all of its descendants, also those
-that tried to leave, as soon as its owner is gone: it reads the end of the control socket, and the kernel wakes it
-when the thread that started it ends. That a thread ended is not that the owner did, so it looks at its parent's id.
+It runs one thread and no request, so it always listens. When its owner is gone it kills all of its descendants, also
+those that left their process group. It notices in two ways: the control socket ends, and the kernel sends SIGCONT
+when the thread that started it ends. The owner may live on after that thread, so the parent's process id decides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from rewards.sandbox.worker_main import WorkerClass, adopt_orphans, end_with_parent, serve, tell
+from rewards.sandbox.worker_main import WorkerClass, adopt_orphans, describe_error, end_with_parent, serve
 
 MESSAGE = struct.Struct("!cQq")  # kind, worker, value
 SPAWN, KILL = b"S", b"K"  # from the owner; SPAWN carries the worker's socket
@@ -37,10 +37,10 @@ def main(settings: dict[str, Any]) -> NoReturn:
     woken, wake = socket.socketpair()
     for end in (woken, wake):
         end.setblocking(False)
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for signum in (signal.SIGTERM, signal.SIGCHLD, signal.SIGCONT):
+        signal.signal(signum, lambda *_: None)
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-    end_with_parent(owner, signal.SIGTERM)
+    end_with_parent(owner, signal.SIGCONT)  # also wakes this process where it was stopped
     adopt_orphans()
     kind = WorkerClass(**settings["kind"])
     try:
@@ -48,17 +48,17 @@ def main(settings: dict[str, Any]) -> NoReturn:
         if hasattr(module, "warm_up"):
             module.warm_up()
     except BaseException as error:  # whatever an import raises, the owner is to hear of it
-        text = tell(error).encode()
+        text = describe_error(error).encode()
         control.sendall(MESSAGE.pack(FAILED, 0, len(text)) + text)
         os._exit(1)
     gc.collect()
     gc.freeze()  # what exists now is never looked at again, so its memory stays shared
     control.sendall(MESSAGE.pack(READY, 0, 0))
-    _Nursery(control, woken, wake, module, kind, owner).run()
+    _ForkServer(control, woken, wake, module, kind, owner).run()
     os._exit(0)
 
 
-class _Nursery:
+class _ForkServer:
     def __init__(
         self,
         control: socket.socket,
@@ -105,21 +105,21 @@ class _Nursery:
         return True
 
     def _spawn(self, number: int, fd: int) -> None:
-        nursery = os.getpid()
+        fork_server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_worker(nursery, fd)
+            self._become_worker(fork_server, fd)
         with contextlib.suppress(OSError):  # both sides do it, so that the group is there whoever is first
             os.setpgid(pid, pid)
         os.close(fd)
         self._workers[pid] = number
 
-    def _become_worker(self, nursery: int, fd: int) -> NoReturn:
+    def _become_worker(self, fork_server: int, fd: int) -> NoReturn:
         try:
-            end_with_parent(nursery, signal.SIGKILL)
+            end_with_parent(fork_server, signal.SIGKILL)
             os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
-            for signum in (signal.SIGTERM, signal.SIGCHLD):
+            for signum in (signal.SIGTERM, signal.SIGCHLD, signal.SIGCONT):
                 signal.signal(signum, signal.SIG_DFL)
             for end in (self._control, self._woken, self._wake):
                 end.close()

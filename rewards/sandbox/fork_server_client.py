@@ -1,4 +1,4 @@
-"""Starts and ends the nursery of a pool: its command line, its environment, and the socket between the two."""
+"""Starts and ends the fork server of a pool: its command line, its environment, and the socket between the two."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "HOM
 _END_SECONDS = 5.0
 
 
-class NurseryProcess:
+class ForkServerProcess:
     """The child of this process that all workers are children of.
 
     It is started by `subprocess`, not by `multiprocessing`: nothing of the caller's `__main__` is imported again, no
@@ -62,12 +62,12 @@ class NurseryProcess:
         socket.send_fds(self.control, [message], [] if fd is None else [fd])
 
     def receive(self, size: int) -> bytes:
-        """Exactly `size` bytes. Raises EOFError, an OSError of ours, where the nursery has ended."""
+        """Exactly `size` bytes. Raises EOFError, an OSError of ours, where the fork server has ended."""
         data = b""
         while len(data) < size:
             part = self.control.recv(size - len(data))
             if not part:
-                raise ConnectionError("the nursery has ended")
+                raise ConnectionError("the fork server has ended")
             data += part
         return data
 

@@ -1,4 +1,4 @@
-"""Jobs on their way from any thread to the one that hands them out, which sleeps in a selector."""
+"""Hands jobs from any thread to the dispatcher, which sleeps in a selector."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rewards.sandbox.flow_queue import Job
 
 
 class JobQueue:
-    """A list of jobs and a socket that becomes readable when there is something to look at."""
+    """A queue with a socket that becomes readable when a job was added."""
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
@@ -24,15 +24,15 @@ class JobQueue:
         self.wake()
 
     def wake(self) -> None:
-        """Let the reader look."""
+        """Wake the reader."""
         with contextlib.suppress(OSError):  # full: it is being woken already; closed: there is nothing to wake
             self._wake.send(b"x")
 
     def take(self) -> Job | None:
-        """The oldest job."""
+        """Remove and return the oldest job, or None."""
         return self._jobs.popleft() if self._jobs else None
 
-    def calm(self) -> None:
+    def drain(self) -> None:
         """Make the socket unreadable again."""
         with contextlib.suppress(BlockingIOError):
             self.woken.recv(4096)

@@ -1,7 +1,11 @@
-"""A pool of worker processes that a hostile answer cannot stall: one request each, killed at the deadline, replaced.
+"""A pool of worker processes that a hostile response cannot stall.
 
-The processes: this one -> a nursery with the imports done -> the workers, forked from it in milliseconds. Nothing
-of them outlives this process, however it ends. `rewards.sandbox.flow_queue` says which request is next.
+A worker runs one request at a time. It is killed at the deadline and replaced. This process starts a fork server that
+has the imports done, and the fork server forks the workers in milliseconds. None of them outlives this process.
+`rewards.sandbox.flow_queue` decides which request is next.
+
+Why not a library: `pebble` and `concurrent.futures` kill late workers too, but a replacement imports sympy again
+(seconds, not milliseconds), a long request cannot yield to short ones, and daemons of a worker outlive a killed owner.
 """
 
 from __future__ import annotations
@@ -27,7 +31,10 @@ class Worker(Protocol):
     """What a verifier sees of a pool."""
 
     def call(self, request: dict[str, Any], *, seconds: float | None = None) -> dict[str, Any]:
-        """The worker's answer to `request`. Raises WorkerTimeout or WorkerDied."""
+        """The worker's answer to `request`. Raises WorkerTimeout or WorkerDied.
+
+        In a scorer the call may suspend the verifier and run it again from the start: see `rewards.sandbox.resumable`.
+        """
         ...
 
     def close(self) -> None:
@@ -74,10 +81,10 @@ class WorkerPool:
         return dispatcher.pids if dispatcher is not None else []
 
     @property
-    def nursery_pid(self) -> int | None:
+    def fork_server_pid(self) -> int | None:
         """Process id of the parent of the workers, None where none runs."""
         dispatcher = self._dispatcher
-        return dispatcher.nursery_pid if dispatcher is not None else None
+        return dispatcher.fork_server_pid if dispatcher is not None else None
 
     @property
     def kills(self) -> int:

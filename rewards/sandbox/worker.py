@@ -82,7 +82,7 @@ class WorkerHandle:
     def end_job(self) -> tuple[Job, float]:
         """The job that was answered, no longer this worker's, and its seconds."""
         if self.job is None:
-            raise ValueError("an answer without a question")
+            raise ValueError("a reply without a request")
         job, self.job, self.until = self.job, None, float("inf")
         return job, time.monotonic() - self._began
 
@@ -99,8 +99,8 @@ class WorkerHandle:
         return left <= 0
 
 
-def told(verdict: Exception, status: int, job: Job) -> Exception:
-    """What is said of a job whose worker is gone with an exit status: a processor limit ends it by a signal."""
+def failure_of(verdict: Exception, status: int, job: Job) -> Exception:
+    """The error of a job whose worker ended with `status`; the processor limit ends a worker by a signal."""
     if status in _CPU_SIGNALS:
         return WorkerTimeout(f"no answer within {job.cpu_seconds:g} s of processor time")
     if not isinstance(verdict, WorkerDied) or not status:

@@ -1,7 +1,7 @@
 """What a worker process does: put itself under limits, answer one request after the other, end when it has swollen.
 
 Runs in the process that `rewards.sandbox.fork_server` forked; the owner uses `WorkerClass` and the frame functions.
-A worker's module has `answer(request) -> response` on JSON values. It may have `warm_up()`, which the nursery calls
+A worker's module has `answer(request) -> response` on JSON values. It may have `warm_up()`, which the fork_server calls
 once before it forks, and `open(options)`, which each worker calls before it is ready.
 """
 
@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 _HEADER = struct.Struct("!I")  # a frame is its length and so many bytes of JSON
-_PDEATHSIG, _SUBREAPER = 1, 36  # of Linux's prctl
+_PDEATHSIG, _SUBREAPER, _NO_NEW_PRIVS = 1, 36, 38  # of Linux's prctl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ def serve(channel: socket.socket, module: ModuleType, kind: WorkerClass) -> None
         if hasattr(module, "open"):
             module.open(dict(kind.options))
     except BaseException as error:  # a stranger's import may even call sys.exit
-        channel.sendall(frame({"failed": tell(error)}))
+        channel.sendall(frame({"failed": describe_error(error)}))
         return
     channel.sendall(frame({"ready": own}))
     gc.freeze()
@@ -103,11 +103,11 @@ def serve(channel: socket.socket, module: ModuleType, kind: WorkerClass) -> None
             try:
                 reply = {"answer": module.answer(request)}
             except BaseException as error:
-                reply = {"error": tell(error)}
+                reply = {"error": describe_error(error)}
             if os.getpid() != own:
                 os._exit(0)  # a fork that the module forgot to end must not answer a second time
             signal.setitimer(signal.ITIMER_PROF, 0)
-            ends = "error" in reply or _swollen(kind, fresh)
+            ends = "error" in reply or _has_grown(kind, fresh)
             channel.sendall(_reply(reply, ends))
             if ends:
                 return
@@ -117,10 +117,10 @@ def _reply(reply: dict[str, Any], ends: bool) -> bytes:
     try:
         return frame({**reply, "ends": ends})
     except (TypeError, ValueError) as error:  # not JSON
-        return frame({"error": tell(error), "ends": ends})
+        return frame({"error": describe_error(error), "ends": ends})
 
 
-def tell(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception in a line, whatever its author made of its text."""
     if isinstance(error, MemoryError):
         return "MemoryError: out of memory"
@@ -130,6 +130,7 @@ def tell(error: BaseException) -> str:
 
 
 def _limit(kind: WorkerClass) -> None:
+    _prctl(_NO_NEW_PRIVS, 1)  # no program that it starts gains privileges (setuid)
     sys.setrecursionlimit(kind.recursion)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     limits = (
@@ -160,7 +161,7 @@ def _usage() -> tuple[int, int]:
     return 0, 0
 
 
-def _swollen(kind: WorkerClass, fresh: tuple[int, int]) -> bool:
+def _has_grown(kind: WorkerClass, fresh: tuple[int, int]) -> bool:
     """True where half of what was free at the start is in use between requests: a leak, or a cache that grew."""
     limits = (kind.memory_bytes, kind.open_files)
     return any(2 * (now - then) > most - then for now, then, most in zip(_usage(), fresh, limits, strict=True))

@@ -130,10 +130,10 @@ def test_what_it_may_do_to_others_reaches_nobody(scorer, does, capfd):
     assert made.failures == {}
     assert capfd.readouterr().out == ""
     (plugin,) = made._plugins.values()
-    nursery = plugin.pool.nursery_pid
+    fork_server = plugin.pool.fork_server_pid
     made.close()
-    assert not Path(f"/proc/{nursery}").exists()
-    sleepers = [p for p in Path("/proc").iterdir() if p.name.isdigit() and _parent(p) == nursery]
+    assert not Path(f"/proc/{fork_server}").exists()
+    sleepers = [p for p in Path("/proc").iterdir() if p.name.isdigit() and _parent(p) == fork_server]
     assert sleepers == []
 
 
@@ -222,8 +222,8 @@ scorer = Scorer((RewardConfig(use="bad.py:bad", workers=2, seconds=60),), base=P
 scorer.score(["daemon"] * 2, [task] * 2)
 scorer.submit(["hang"], task)
 (plugin,) = scorer._plugins.values()
-nursery = plugin.pool.nursery_pid
-print(json.dumps([nursery, *plugin.pool.pids]), flush=True)
+fork_server = plugin.pool.fork_server_pid
+print(json.dumps([fork_server, *plugin.pool.pids]), flush=True)
 sys.stdin.read()
 """
     process = subprocess.Popen(

@@ -162,38 +162,38 @@ def test_a_stopped_worker_is_killed_and_replaced(toy):
     assert pool.call({"do": "echo", "value": 5}) == 5
 
 
-def test_a_stopped_nursery_is_replaced_with_its_workers(toy, monkeypatch):
+def test_a_stopped_fork_server_is_replaced_with_its_workers(toy, monkeypatch):
     monkeypatch.setattr("rewards.sandbox.dispatcher._KILL_SECONDS", 0.3)
     monkeypatch.setattr("rewards.sandbox.fork_server_client._END_SECONDS", 0.1)
     pool = toy(seconds=0.5, wall_factor=1)
     pool.call({"do": "echo"})
-    nursery, (worker,) = pool.nursery_pid, pool.pids
-    os.kill(nursery, signal.SIGSTOP)
+    fork_server, (worker,) = pool.fork_server_pid, pool.pids
+    os.kill(fork_server, signal.SIGSTOP)
     with pytest.raises(WorkerTimeout):
         pool.call({"do": "sleep", "value": 60})
-    waiting = pool.submit({"do": "echo", "value": 6})  # not at fault, so it waits for the next nursery
+    waiting = pool.submit({"do": "echo", "value": 6})  # not at fault, so it waits for the next fork server
     assert pool.call({"do": "echo", "value": 5}) == 5
     assert waiting.result(20)["answer"] == 6
-    assert wait_gone(nursery, worker)
-    assert pool.nursery_pid != nursery
+    assert wait_gone(fork_server, worker)
+    assert pool.fork_server_pid != fork_server
 
 
-@pytest.mark.parametrize("victim", ["worker", "nursery"])
+@pytest.mark.parametrize("victim", ["worker", "fork_server"])
 def test_what_is_killed_from_outside_is_replaced(toy, victim):
     pool = toy()
     pool.call({"do": "echo"})
-    killed = pool.pids[0] if victim == "worker" else pool.nursery_pid
+    killed = pool.pids[0] if victim == "worker" else pool.fork_server_pid
     os.kill(killed, signal.SIGKILL)
     wait_gone(killed)
     assert pool.call({"do": "echo", "value": 5}) == 5
 
 
-def test_a_job_goes_on_elsewhere_when_the_nursery_dies_under_it(toy):
+def test_a_job_goes_on_elsewhere_when_the_fork_server_dies_under_it(toy):
     pool = toy()
     pool.call({"do": "echo"})
     future = pool.submit({"do": "sleep", "value": 0.5})
     time.sleep(0.1)
-    os.kill(pool.nursery_pid, signal.SIGKILL)
+    os.kill(pool.fork_server_pid, signal.SIGKILL)
     assert future.result(20)["answer"] == "done"
 
 
@@ -363,7 +363,7 @@ def test_waiting_in_a_callback_is_refused(toy):
 def test_closing_ends_what_is_under_way_and_a_later_call_starts_anew(toy):
     pool = toy()
     pool.call({"do": "echo"})
-    future, pids = pool.submit({"do": "sleep", "value": 60}), [*pool.pids, pool.nursery_pid]
+    future, pids = pool.submit({"do": "sleep", "value": 60}), [*pool.pids, pool.fork_server_pid]
     pool.close()
     assert isinstance(future.exception(), WorkerDied)
     assert not any(map(alive, pids))
@@ -373,7 +373,7 @@ def test_closing_ends_what_is_under_way_and_a_later_call_starts_anew(toy):
 def test_a_pool_that_is_dropped_leaves_nothing(toy, tmp_path):
     pool = WorkerPool(WorkerClass(module="toy_worker"))
     pool.call({"do": "echo"})
-    pids = [*pool.pids, pool.nursery_pid]
+    pids = [*pool.pids, pool.fork_server_pid]
     del pool
     gc.collect()
     assert not any(map(alive, pids))
@@ -435,7 +435,8 @@ def test_inside_a_ray_actor_which_then_is_killed(tmp_path):
                 from rewards import Task
                 tasks = [Task(id="r", source="unit", question="", answer="1+\\\\Re(x)")] * 2
                 scores = self.scorer.score([r"\\\\boxed{\\\\Re(x)+1}", r"\\\\boxed{\\\\Re(x)+3}"], tasks)
-                return [s.verdict.kind.value for s in scores], self.scorer.pool.pids + [self.scorer.pool.nursery_pid]
+                pool = self.scorer.pool
+                return [s.verdict.kind.value for s in scores], [*pool.pids, pool.fork_server_pid]
         actor = Actor.remote()
         kinds, pids = ray.get(actor.kinds.remote())
         ray.kill(actor)
@@ -453,8 +454,9 @@ def test_inside_a_ray_actor_which_then_is_killed(tmp_path):
     assert gone
 
 
+@pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize("busy", [False, True])
-def test_nothing_outlives_an_owner_that_is_killed(busy):
+def test_nothing_outlives_an_owner_that_is_killed(busy, stopped):
     process = script(
         f"""
         import os, threading, time
@@ -467,7 +469,7 @@ def test_nothing_outlives_an_owner_that_is_killed(busy):
         if os.fork() == 0:  # a fork that lives on must not keep them alive
             time.sleep(8)
             os._exit(0)
-        print(pool.nursery_pid, *pool.pids, flush=True)
+        print(pool.fork_server_pid, *pool.pids, flush=True)
         time.sleep(60)
         """,
         stderr=subprocess.DEVNULL,
@@ -476,22 +478,26 @@ def test_nothing_outlives_an_owner_that_is_killed(busy):
     assert len(pids) >= 2
     assert set(pids[1:]) <= set(children(pids[0]))
     time.sleep(0.3)
+    if stopped:  # as by a debugger or a job scheduler: it cannot see that its owner is gone
+        [os.kill(pid, signal.SIGSTOP) for pid in pids]
     process.kill()
     process.wait()
     assert wait_gone(*pids, seconds=5)
 
 
 def test_it_ends_with_its_owner_and_needs_no_main_guard(tmp_path):
-    (tmp_path / "rewards.py").write_text("raise SystemExit('shadowed')\n")
+    for name in ("rewards", "configs", "rollouts", "rl", "sandbox", "symbolic"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
     program = tmp_path / "program.py"
     program.write_text(
         "from rewards.sandbox.pool import WorkerPool\npool = WorkerPool(seconds=20.0)\n"
-        "print(pool.call({'gold': 'x', 'answer': 'y'})['outcome'], pool.nursery_pid, *pool.pids)\n"
+        "print(pool.call({'gold': 'x', 'answer': 'y'})['outcome'], pool.fork_server_pid, *pool.pids)\n"
     )
     run = f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')"
     boot = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {run}"
+    paths = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", boot], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", boot], cwd=tmp_path, env=paths, capture_output=True, text=True, timeout=60, check=True
     )
     outcome, *pids = done.stdout.split()
     assert outcome == "different"
