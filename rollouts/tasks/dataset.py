@@ -6,16 +6,20 @@ task is skipped and counted. A file that breaks later, or breaks behind its head
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
 from configs.text import nearest_or_allowed
 from rewards.types import Task
+from rollouts.tasks.columns import ColumnError, map_columns, plain_rows, unused_images
 from rollouts.tasks.images import BadImage, open_image
-from rollouts.tasks.rows import FIELDS, REQUIRED, BadRow, optional_text, parse_row
+from rollouts.tasks.rows import FIELDS, BadRow, optional_text, parse_row
 from rollouts.tasks.skip_report import SkipReport
 
 FORMATS = {".jsonl": "text", ".parquet": "parquet"}  # file suffix -> loader of `datasets`
@@ -51,14 +55,21 @@ class DatasetTasks:
         self.use, self.name = use, path.stem if path else use.rpartition("/")[2]
         self.report = SkipReport()
         self._prefix = ":".join([use, *([subset] if subset else []), *([split] if split != "train" else [])])
-        self._folder, self._verifier = path.parent if path else None, verifier
+        self._path, self._folder, self._verifier = path, path.parent if path else None, verifier
         self._lines = path is not None and path.suffix == ".jsonl"
         self._rows = _open_file(path, split) if path else _open_hub(use, split, subset)
         if len(self._rows) == 0:
             raise DataSetError(f"{use}: the data set is empty (split {split})")
-        self._columns = _map_columns(use, self._names(), columns or {})
+        try:
+            self._columns = map_columns(use, self._names(), columns or {})
+        except ColumnError as error:
+            raise DataSetError(str(error)) from error
+        for name in unused_images(self._first_rows(), self._columns.used()):
+            self.report.note(
+                f"{self.name}: column {name!r} holds images and is not used; `columns: {{images: {name}}}` uses it"
+            )
         if not self._lines:
-            self._rows = self._rows.select_columns(sorted(set(self._columns.values())))
+            self._rows = self._rows.select_columns(self._columns.used())
         self._usable = self._check(limit)
 
     def __len__(self) -> int:
@@ -69,19 +80,44 @@ class DatasetTasks:
         """Usable row `index` as a task, the same for every `seed`; an image that has vanished becomes `b""`."""
         del seed
         row, row_id = self._usable[index]
-        return self._parse(self._read(row), row_id, vanished_ok=True)
+        return self._parse(self._columns.cells(self._read(row)), row_id, vanished_ok=True)
 
     def _names(self) -> list[str]:
-        """The columns; of JSON lines, the keys of the first thousand."""
+        """The columns; of JSON lines, the keys of all of them."""
         if not self._lines:
             return list(self._rows.column_names)
         names: dict[str, None] = {}  # a dict, for the order
-        for cell in self._rows[:1000]["text"]:
+        for cells in self._cells():
             try:
-                names.update(dict.fromkeys(_json_object(cell)))
+                names.update(dict.fromkeys(self._row(cells)))
             except BadRow:
                 continue
         return list(names)
+
+    def _first_rows(self) -> Iterator[Mapping[str, Any]]:
+        """Some rows with all their columns; bad ones are left out."""
+        for cells in itertools.islice(self._cells(), BATCH):
+            with suppress(BadRow):
+                yield self._row(cells)
+
+    def _row(self, cells: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row itself: what a line of JSON holds, or the cells as they are. Raises BadRow."""
+        if not self._lines:
+            return cells
+        line = cells["text"].removeprefix("\ufeff")  # a byte-order mark
+        if "\ufffd" in line and not self._is_utf8:  # what the loader puts where bytes are not UTF-8
+            raise BadRow("line is not UTF-8")
+        return _json_object(line)
+
+    @functools.cached_property
+    def _is_utf8(self) -> bool:
+        """Whether the whole file is UTF-8, so that a U+FFFD in it was written there."""
+        assert self._path is not None
+        try:
+            with self._path.open(encoding="utf-8") as file:
+                return all(True for _ in file)
+        except UnicodeDecodeError:
+            return False
 
     def _check(self, limit: int | None) -> list[tuple[int, str]]:
         """(row number, id) of the first `limit` usable rows, counting the others in the report."""
@@ -108,8 +144,8 @@ class DatasetTasks:
 
     def _check_row(self, cells: Mapping[str, Any], number: int, seen: set[str]) -> str:
         """The id of a good row. Raises BadRow or BadImage."""
-        row = _json_object(cells["text"]) if self._lines else cells
-        row_id = optional_text({"id": row.get(self._columns.get("id", ""))}, "id") or str(number)
+        row = self._columns.cells(self._row(cells))
+        row_id = optional_text(row, "id") or str(number)
         if row_id in seen:
             raise BadRow("id was seen before", row_id)
         for data in self._parse(row, row_id).images:
@@ -121,7 +157,7 @@ class DatasetTasks:
             row,
             task_id=f"{self._prefix}/{row_id}",
             source=self.name,
-            columns=self._columns,
+            columns={field: field for field in FIELDS},
             folder=self._folder,
             verifier=self._verifier,
             vanished_ok=vanished_ok,
@@ -130,17 +166,14 @@ class DatasetTasks:
     def _cells(self) -> Iterator[dict[str, Any]]:
         """All rows as plain Python; the arrow format keeps `datasets` from decoding images."""
         for batch in self._rows.with_format("arrow").iter(batch_size=BATCH):
-            yield from batch.to_pylist()
+            yield from plain_rows(batch)
 
     def _read(self, row: int) -> Mapping[str, Any]:
-        cells = self._rows.with_format("arrow")[row].to_pylist()[0]
-        return _json_object(cells["text"]) if self._lines else cells
+        return self._row(plain_rows(self._rows.with_format("arrow")[row])[0])
 
 
 def _json_object(line: str) -> dict[str, Any]:
     """The object on a line of JSONL. Raises BadRow."""
-    if "\ufffd" in line:  # what the loader puts where bytes are no UTF-8
-        raise BadRow("line is not UTF-8")
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -148,29 +181,6 @@ def _json_object(line: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRow("line is not a JSON object", line[:40])
     return value
-
-
-def _map_columns(use: str, names: list[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """Our field -> the file's column, by `columns` or by the same name (`image` serves as `images`)."""
-    if not names:
-        raise DataSetError(f"{use}: no line holds a JSON object: the data set is empty, or it is not JSON Lines")
-    for field, column in columns.items():
-        if field not in FIELDS:
-            raise DataSetError(f"{use}: columns.{field}: unknown field; the fields are {', '.join(FIELDS)}")
-        if column not in names:
-            raise DataSetError(
-                f"{use}: columns.{field} = {column!r}: no such column{nearest_or_allowed(column, names)}"
-            )
-    mapping = {field: columns.get(field, field) for field in FIELDS}
-    if "images" not in columns and "images" not in names and "image" in names:
-        mapping["images"] = "image"
-    for field in REQUIRED:
-        if mapping[field] not in names:
-            raise DataSetError(
-                f"{use}: there is no column {field!r}; the columns are {', '.join(names)}. "
-                f"Say which one holds the {field}: `columns: {{{field}: {names[0]}}}`"
-            )
-    return {field: column for field, column in mapping.items() if column in names}
 
 
 def _file(use: str, base: Path) -> Path | None:

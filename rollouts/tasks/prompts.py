@@ -5,6 +5,7 @@ Shapes: L prompt tokens, P image patches, N images.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from rewards.types import Task
 from rollouts.model_family import VisionLanguageProcessor
 from rollouts.tasks.images import BadImage, decode_image
+from rollouts.tasks.rows import IMAGE_MARK
 from rollouts.types import Prompt
 
 
@@ -30,9 +32,16 @@ class PromptTooLong(BadPrompt):
 
 
 def messages(task: Task) -> list[dict[str, Any]]:
-    """One user turn: the images, then the question, as the chat template wants them."""
-    content: list[dict[str, Any]] = [{"type": "image"} for _ in task.images]
-    return [{"role": "user", "content": [*content, {"type": "text", "text": task.question}]}]
+    """One user turn as the chat template takes it: images in front, or where the question says `<image>`."""
+    images = [{"type": "image"} for _ in task.images]
+    texts = task.question.split(IMAGE_MARK) if images else [task.question]
+    if len(texts) != len(images) + 1:
+        return [{"role": "user", "content": [*images, {"type": "text", "text": task.question}]}]
+    content: list[dict[str, Any]] = []
+    for text, image in itertools.zip_longest(texts, images):
+        content += [{"type": "text", "text": text.strip("\n")}] if text.strip() else []
+        content += [image] if image else []
+    return [{"role": "user", "content": content}]
 
 
 class PromptRenderer:

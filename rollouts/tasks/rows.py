@@ -15,6 +15,12 @@ FIELDS = ("images", "question", "answer", "verifier", "choices", "difficulty", "
 REQUIRED = ("question", "answer")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IMAGE_PLACEHOLDER = "<|media_pad|>"  # as text it would ask the model for an image that does not exist
+IMAGE_MARK = "<image>"  # in a question: the place of the next image
+_CONTROL = re.compile(r"<\|\w+\|>")  # the tokenizer would read it as a control token, such as the end of a turn
+_THOUGHT = re.compile(r"(?:<think>|◁think▷)(.*?)(?:</think>|◁/think▷)", re.DOTALL)
+_MARKS = re.compile(r"</?think>|◁/?think▷|</?answer>")
+_ANSWER = re.compile(r"<answer>(.*)</answer>", re.DOTALL)
+_LEVEL = re.compile(r"level ([1-5])", re.IGNORECASE)  # MATH's five levels
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # half a character, which JSON can spell and no tokenizer takes
 
 
@@ -48,6 +54,11 @@ def parse_row(
     """
     cell = {field: row.get(column) for field, column in columns.items()}
     question, answer = _text(cell, "question"), _text(cell, "answer")
+    if wrapped := _ANSWER.search(answer):  # R1-V's layout
+        answer = _text({"answer": wrapped[1]}, "answer")
+    images = _images(cell.get("images"), folder, vanished_ok)
+    if (marks := question.count(IMAGE_MARK)) and marks != len(images):
+        raise BadRow(f"question has more or fewer {IMAGE_MARK} than images", f"{marks} for {len(images)}")
     choices = _choices(cell.get("choices"))
     if choices:
         answer = _letter(answer, choices)
@@ -58,11 +69,11 @@ def parse_row(
         source=source,
         question=question,
         answer=answer,
-        images=_images(cell.get("images"), folder, vanished_ok),
+        images=images,
         verifier=optional_text(cell, "verifier") or ("choice" if choices else verifier),
         choices=choices,
         difficulty=_difficulty(cell.get("difficulty")),
-        solution=optional_text(cell, "solution"),
+        solution=_solution(cell),
     )
 
 
@@ -81,9 +92,12 @@ def optional_text(cell: Mapping[str, Any], field: str) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise BadRow(f"{field} is neither text nor a number", repr(value)[:80])
-    text = str(value).strip()
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    text = str(int(value) if whole else value).strip()  # whole numbers are floats in a column with nulls
     if IMAGE_PLACEHOLDER in text:
         raise BadRow(f"{field} holds the image placeholder", text[:80])
+    if control := _CONTROL.search(text):
+        raise BadRow(f"{field} holds a control token", control[0])
     if not text.isascii() and _SURROGATE.search(text):
         raise BadRow(f"{field} is not valid Unicode", ascii(text)[:80])
     return text or None
@@ -118,9 +132,23 @@ def _lists_options(question: str, count: int) -> bool:
     return all(re.search(rf"(?<!\w)\(?{letter}[.):]", question) for letter in LETTERS[:count])
 
 
+def _solution(cell: Mapping[str, Any]) -> str | None:
+    """The solution without the think marks around it, and without the answer behind them."""
+    solution = optional_text(cell, "solution")
+    if solution is None:
+        return None
+    if thought := _THOUGHT.match(solution):
+        solution = thought[1].strip()
+    if mark := _MARKS.search(solution):
+        raise BadRow("solution holds think or answer marks", mark[0])
+    return solution or None
+
+
 def _difficulty(value: Any) -> float | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
+    if isinstance(value, str) and (level := _LEVEL.fullmatch(value.strip())):
+        return (int(level[1]) - 1) / 4
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise BadRow("difficulty is not a number in [0, 1]", repr(value)[:80])
     return float(value)

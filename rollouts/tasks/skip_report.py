@@ -15,6 +15,7 @@ class SkipReport:
     def __init__(self) -> None:
         self._counts: dict[str, Counter[str]] = defaultdict(Counter)
         self._examples: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self._notes: list[str] = []
 
     def add(self, source: str, reason: str, example: str) -> None:
         """Count one skipped row; `example` says which one and what it holds, such as `row 7: photo.png`."""
@@ -22,6 +23,10 @@ class SkipReport:
         examples = self._examples[source, reason]
         if len(examples) < MAX_KEPT:
             examples.append(example)
+
+    def note(self, text: str) -> None:
+        """Add a line about something that no row is skipped for."""
+        self._notes.append(text)
 
     @property
     def total(self) -> int:
@@ -35,6 +40,7 @@ class SkipReport:
 
     def merge(self, other: SkipReport) -> None:
         """Take over everything that `other` has counted."""
+        self._notes += other._notes
         for source, counts in other._counts.items():
             self._counts[source] += counts
             for reason in counts:
@@ -47,8 +53,8 @@ class SkipReport:
             yield from ((reason, example) for example in self._examples[source, reason])
 
     def lines(self) -> list[str]:
-        """One line for each source and reason, most frequent first; empty where nothing was skipped."""
-        lines = []
+        """The notes, then one line for each source and reason, most frequent first."""
+        lines = list(self._notes)
         for source, counts in self._counts.items():
             for reason, count in counts.most_common():
                 examples = self._examples[source, reason][:MAX_EXAMPLES]
