@@ -6,9 +6,12 @@ import difflib
 from collections.abc import Iterable
 
 
-def printable(text: str) -> str:
-    """`text` with every character that a terminal could obey, and every lone surrogate, replaced by `?`."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+def printable(text: str, *, keep: str = "") -> str:
+    """`text` with control and format characters, which a terminal may obey, and lone surrogates replaced by `?`.
+
+    `keep` lists characters that stay, such as line breaks.
+    """
+    return "".join(char if char.isprintable() or char in keep else "?" for char in text)
 
 
 def shorten(text: str, limit: int = 300) -> str:

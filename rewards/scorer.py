@@ -1,7 +1,7 @@
-"""Scores responses: each term of the recipe's `rewards`, summed with its weight; many at a time, told as they end.
+"""Scores responses: the weighted sum of the recipe's reward terms, for one response, a group or a batch.
 
-Cheap comparisons are settled in the caller's thread. What needs a worker process or a plug-in is under way while the
-next response is looked at, so scoring overlaps with whatever the caller does, such as generating.
+Cheap comparisons are made in the caller's thread. Worker processes and plug-ins run meanwhile, so scoring overlaps with
+whatever the caller does next, such as generating.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Scorer:
         seconds: Processor time of one comparison in a worker process.
         workers: Most worker processes, by default one a core. They start when the first response needs them.
         judge: The endpoint for tasks whose verifier is `judge`.
-        allowed: Plug-ins that a task may name as its verifier, beside those in a term's `only_for`. A data file is
-            not trusted to name code.
+        allowed: Plug-ins that a task may name as its verifier, beside those that the terms name. A data file is not
+            trusted to name code.
 
     Raises:
         PluginError: A term is unknown, cannot be loaded, or is given twice.
@@ -60,7 +60,7 @@ class Scorer:
         self._config = (tuple(rewards), base, seconds, workers, judge, tuple(allowed))
         self._terms = tuple(rewards) or (RewardConfig(),)
         self._base = base
-        self._allowed = {*allowed, *(name for term in self._terms for name in term.only_for)}
+        self._allowed = {*allowed, *(name for term in self._terms for name in (term.use, *term.only_for))}
         _check_terms(self._terms)
         self.pool = WorkerPool(seconds=seconds, workers=workers)
         self._worker = ResumableWorker(self.pool)
@@ -149,6 +149,12 @@ class Scorer:
         return futures
 
     def _verify(self, responses: Sequence[str], task: Task, group: Sequence[Pending], flow: Flow) -> None:
+        if not isinstance(task.answer, str):
+            detail = f"the reference is a {type(task.answer).__name__}, not a text"
+            unusable = Verdict(kind=VerdictKind.BAD_REFERENCE, score=0.0, rule="reference", detail=detail)
+            for pending in group:
+                pending.verdict(unusable, 0.0)
+            return None
         if not is_built_in(task.verifier):
             return self._task_plugin(task).start(responses, task, flow, _putter(group, VERIFIER))
         verifier = self._verifier(task)

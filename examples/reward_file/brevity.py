@@ -1,11 +1,11 @@
 """A reward of one's own in one file: short answers score higher.
 
-Copy this file beside your recipe and add it to the recipe's rewards:
+Copy this file to the folder that you run in, and add it to the recipe's rewards:
 
     rl:
       rewards:
         - use: verifier                # is the answer right?
-        - use: brevity.py:brevity      # this function; the path is relative to the recipe
+        - use: brevity.py:brevity      # this function; the path is relative to the folder that you run in
           weight: 0.1
 
 A reward gets the whole response, the reference answer and the task, and returns a float, a `rewards.Verdict`, or a dict

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from configs.text import printable
 from rewards.audit.check import Tried
 from rewards.audit.data import CODES, Finding
 from rewards.types import Task, VerdictKind
@@ -167,4 +168,4 @@ def _code(response: str) -> str:
 
 
 def _text(value: str) -> str:
-    return html.escape(value)
+    return html.escape(printable(value, keep="\n\t"))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from configs.errors import UserError
+from configs.text import printable
 from rewards.types import Task, Verdict, VerdictKind
 
 RewardFunction = Callable[..., Any]
@@ -29,7 +30,10 @@ _CORRECT_ABOVE = 0.5
 
 
 class PluginError(UserError, ValueError):
-    """A plug-in cannot be loaded; the message tells what was given, what is allowed and how to put it right."""
+    """A plug-in cannot be loaded. The message has the value, what is allowed and the fix, and is safe to print."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message, keep="\n"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +176,10 @@ def judged(value: float, start: float) -> Verdict:
 def failed(kind: VerdictKind, detail: str, *, seconds: float = 0.0) -> Outcome:
     """The outcome of a call that gave no value: `timeout` or `crash`."""
     return Outcome(
-        value=0.0, verdict=Verdict(kind=kind, score=0.0, rule="plugin", seconds=seconds, detail=detail[:500])
+        value=0.0,
+        verdict=Verdict(
+            kind=kind, score=0.0, rule="plugin", seconds=seconds, detail=printable(detail[:500], keep="\n\t")
+        ),
     )
 
 

@@ -27,7 +27,7 @@ GROUP = "thinkvl.rewards"
 def load_plugin(spec: str, *, base: Path | None = None, known: Iterable[str] = ()) -> Plugin:
     """Find the reward function that `spec` names and check its signature. Runs its code.
 
-    `base`: the folder that a relative file is looked for in first (the recipe's); then the working directory.
+    `base`: the folder that a relative file is looked for in, by default the working folder, which is looked in next.
     `known`: further names that a mistyped `spec` may have meant. Raises PluginError.
     """
     adapter, place = split_adapter(spec)

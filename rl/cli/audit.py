@@ -63,7 +63,7 @@ def audit_command(data: str, *, overrides: Sequence[str], options: AuditOptions,
         for role, source in sources:
             run.source(source, role)
     report = run.report(data, seconds=time.monotonic() - began)
-    folder = options.output or Path("audits") / (Path(data).stem or "data")
+    folder = options.output or Path("audits") / (Path(data).stem.strip(".") or "data")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.html").write_text(as_page(report), encoding="utf-8", errors="replace")
     text = json.dumps(as_json(report), indent=1, ensure_ascii=True)

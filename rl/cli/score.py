@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from configs.load import load_recipe
 from configs.rewards import JudgeConfig, RewardConfig
@@ -216,7 +217,7 @@ def _print(tally: Tally, terms: Sequence[RewardConfig], console: Console) -> Non
     rows = {**tally.by_source, **({"all": tally.kinds} if len(tally.by_source) != 1 else {})}
     for source, kinds in rows.items():
         counts = [f"{kinds[kind]:,}" for kind in VerdictKind]
-        table.add_row(source, f"{sum(kinds.values()):,}", f"{accuracy(kinds):.3f}", *counts)
+        table.add_row(Text(source), f"{sum(kinds.values()):,}", f"{accuracy(kinds):.3f}", *counts)
     console.print(table)
     if len(terms) > 1:
         for name, (total, count) in tally.parts.items():

@@ -45,7 +45,7 @@ class RunContext:
 
     config: RunConfig
     folder: RunFolder
-    base: Path  # plug-ins and data files of the recipe are relative to this folder
+    base: Path  # the working folder, which plug-ins and data files of the recipe are relative to
     checkpoint: str  # folder or hub name of the initial weights
     barred_ids: tuple[int, ...]  # never sampled
     processor: VisionLanguageProcessor

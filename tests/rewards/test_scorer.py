@@ -10,6 +10,7 @@ from configs.rewards import RewardConfig
 from rewards.plugins.interface import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Task, VerdictKind
+from rewards.verifiers.table import VERIFIERS
 
 
 def task(answer="19", **more):
@@ -243,6 +244,29 @@ def test_a_mistake_in_a_built_in_verifier_is_a_crash_of_ours(monkeypatch):
     monkeypatch.setattr("rewards.verifiers.table.VERIFIERS", {"broken": Broken})
     with Scorer(()) as scorer, pytest.raises(KeyError, match="ours"):
         scorer.score(["x"], [task(verifier="broken")])
+
+
+@pytest.mark.parametrize("answer", [None, 5, 0.5, True, ["cat", "kitty"], {"a": 1}, b"19"])
+@pytest.mark.parametrize("verifier", sorted(VERIFIERS))
+def test_a_reference_that_is_no_text_is_a_bad_reference(scorer, answer, verifier):
+    spec = {"numeric": "numeric(rel=0.1)", "point": "point(radius=1)"}.get(verifier, verifier)
+    (score,) = scorer.score(["\\boxed{19}"], [task(answer, verifier=spec)])
+    assert (score.reward, score.verdict.kind) == (None, VerdictKind.BAD_REFERENCE)
+    assert type(answer).__name__ in score.verdict.detail
+
+
+def test_what_a_plugin_raises_reaches_no_terminal(tmp_path):
+    """Escape sequences, C1 controls, bidirectional overrides and lone surrogates of an error become `?`."""
+    hostile = "a\x1b]8;;http://x\x07b\x9b31mc\u202ed\ud800"
+    (tmp_path / "loud.py").write_text(f"def f(response, reference, *, task):\n    raise ValueError({hostile!r})\n")
+    (tmp_path / "early.py").write_text(f"raise ValueError({hostile!r})\n")
+    for in_process in (False, True):
+        terms = (RewardConfig(), RewardConfig(use="loud.py:f", in_process=in_process))
+        with Scorer(terms, base=tmp_path) as scorer:
+            (score,) = scorer.score(["19"], [task()])
+        assert score.failures["loud.py:f"].detail.endswith("a?]8;;http://x?b?31mc?d?")
+        with pytest.raises(PluginError, match=r"a\?\]8;;http://x\?b\?31mc\?d\?"):
+            Scorer((RewardConfig(use="early.py:f", in_process=in_process),), base=tmp_path)
 
 
 def test_no_responses_are_no_scores(scorer):

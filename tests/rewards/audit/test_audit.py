@@ -183,6 +183,11 @@ def test_page_and_json(auditor):
     assert json.loads(json.dumps(data)) == data
     assert (data["clean"], data["counts"], data["seconds"]) == (False, {"cheat-accepted": 1}, 3.2)
     assert data["findings"][0]["task_id"] == "t"
+    hidden = "".join(map(chr, [0x1B, 0x9B, 0x202E, 0xD800, 0x7F, 0]))
+    unseen = Task(id=f"i{hidden}", source="s", question=f"q{hidden}", answer=f"a{hidden}")
+    page = as_page(report([Finding(code="conflict", message=f"m{hidden}").on(unseen)], [Sample(task=unseen, tried=[])]))
+    assert not set(hidden) & set(page), "no control, bidirectional override or lone surrogate reaches the page"
+    assert "m??????" in page
     clean = as_page(report([]))
     assert "no findings" in clean
     assert "class=bad" not in clean
