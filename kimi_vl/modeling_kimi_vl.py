@@ -35,6 +35,21 @@ def grid_thw(image_grid_hws: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(image_grid_hws, (1, 0), value=1)
 
 
+def _images_of_rows(grids: torch.Tensor, tokens: list[int], merge_shape: tuple[int, int]) -> list[list[int]]:
+    """The numbers of each row's images; `tokens` are the image tokens of each row, which the images fill in order."""
+    sizes = (grids.prod(-1) // (merge_shape[0] * merge_shape[1])).tolist()
+    rows: list[list[int]] = []
+    image = 0
+    for wanted in tokens:
+        first = image
+        while image < len(sizes) and sum(sizes[first : image + 1]) <= wanted:
+            image += 1
+        rows.append(list(range(first, image)))
+        if sum(sizes[first:image]) != wanted:
+            raise ValueError(f"row {len(rows) - 1} has {wanted} image placeholders, which no whole images fill")
+    return rows
+
+
 class _ExpertsChoice:
     """Lets `experts_implementation=` and `set_experts_implementation` through."""
 
@@ -208,6 +223,30 @@ class KimiVLForConditionalGeneration(KimiVLPreTrainedModel, GenerationMixin):
     def embed(self, input_ids: torch.Tensor, image_features: torch.Tensor | None = None) -> torch.Tensor:
         """(B, L) ids and (T, H) features -> (B, L, H) `inputs_embeds`; see `KimiVLModel.embed`."""
         return self.model.embed(input_ids, image_features)
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Repeat every row `expand_size` times with all of its images, for several sequences or beams.
+
+        transformers would repeat each patch instead, which mixes the images of different rows.
+        """
+        pixels, grids = kwargs.pop("pixel_values", None), kwargs.pop("image_grid_hws", None)
+        if pixels is not None and input_ids is not None:
+            counts = (input_ids == self.config.media_placeholder_token_id).sum(-1)
+            images = _images_of_rows(grids, counts.tolist(), self.config.merge_shape)
+            pieces = pixels.split(grids.prod(-1).tolist())
+            order = [image for row in images for _ in range(expand_size) for image in row]
+            pixels, grids = torch.cat([pieces[image] for image in order]), grids[order]
+        parent: Any = super()
+        input_ids, kwargs = parent._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
+        )
+        return input_ids, kwargs | ({} if pixels is None else {"pixel_values": pixels, "image_grid_hws": grids})
 
     def forward(
         self,

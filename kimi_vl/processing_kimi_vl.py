@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,10 @@ class KimiVLProcessor(ProcessorMixin):
         return [] if grids is None else [int(h) * int(w) // merged for h, w in grids]
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """Write the hub's files: the tokenizer's, `chat_template.jinja` and `preprocessor_config.json`."""
+        """Write the hub's files: the tokenizer's, `chat_template.jinja` and `preprocessor_config.json`.
+
+        A processor that was loaded from a folder with code is saved with that code, which its `auto_map` names.
+        """
         del push_to_hub, kwargs
         folder = Path(save_directory)
         self.tokenizer.chat_template = self.chat_template
@@ -81,6 +85,11 @@ class KimiVLProcessor(ProcessorMixin):
         path = folder / "preprocessor_config.json"
         content = {**json.loads(path.read_text(encoding="utf-8")), "processor_class": type(self).__name__}
         path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if "auto_map" in content:
+            for code in sorted(Path(__file__).parent.glob("*processing_kimi_vl.py")):
+                if not (folder / code.name).exists():
+                    shutil.copyfile(code, folder / code.name)
+                    files.append(str(folder / code.name))
         return files
 
     @property

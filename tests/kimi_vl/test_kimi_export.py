@@ -18,6 +18,7 @@ from kimi_vl import export, load_model, load_processor, save_with_code
 SNIPPET = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
+import torch
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoProcessor
 
@@ -44,6 +45,12 @@ response = processor.batch_decode(
 
 ours = [name for name in ("kimi_vl", "tiktoken", "trl", "datasets", "ray", "pydantic") if name in sys.modules]
 model.save_pretrained(sys.argv[4])
+again = sys.argv[4] + "-again"
+model.save_pretrained(again)
+processor.save_pretrained(again)
+reopened = AutoProcessor.from_pretrained(again, trust_remote_code=True)
+same = reopened(images=image, text=text, return_tensors="pt", padding=True)
+remodel = AutoModelForCausalLM.from_pretrained(again, trust_remote_code=True).to(model.device)
 print(json.dumps({
     "response": response,
     "ids": generated_ids_trimmed[0].tolist(),
@@ -51,6 +58,8 @@ print(json.dumps({
     "modules": [type(model).__module__, type(processor).__module__],
     "ours": ours,
     "stops": model.generation_config.eos_token_id,
+    "same_inputs": same["input_ids"].tolist() == inputs["input_ids"].tolist(),
+    "same_logits": torch.equal(remodel(**inputs).logits, model(**inputs).logits),
 }))
 """
 
@@ -123,6 +132,8 @@ def test_it_computes_what_we_compute(elsewhere, exported, model, processor):
     assert ids[0].tolist() == elsewhere["ids"]
     assert processor.batch_decode(ids, skip_special_tokens=True)[0] == elsewhere["response"]
     assert elsewhere["stops"] == [processor.tokenizer.convert_tokens_to_ids(t) for t in export.STOP_TOKENS]
+    assert elsewhere["same_inputs"], "a processor that was saved again opens"
+    assert elsewhere["same_logits"], "a model that was saved again opens"
 
 
 def test_saving_there_gives_the_hubs_names(elsewhere, tensors):
