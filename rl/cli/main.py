@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # before a user's rewards.py or configs.py
 
 from rl.cli import data_commands, model_commands, run_commands
 from rl.cli.errors import explain

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,18 +111,20 @@ class RolloutActor:
 
 
 def start_ray(workers: int) -> bool:
-    """Join the cluster that RAY_ADDRESS names (as a submitted job does), or start a local one.
+    """Join the cluster that RAY_ADDRESS names (as a submitted job does), or start a private one on this machine.
 
-    Returns True if a local one was started, so that the caller shuts down what it started. Raises WorkerError where
-    Ray cannot start.
+    Without RAY_ADDRESS, a Ray that already runs here is not joined, and an address file that a killed one left behind
+    is not read; `RAY_ADDRESS=auto` joins it. Returns True if Ray was not up yet, so that the caller shuts it down.
+    Raises WorkerError where Ray cannot start.
     """
     if ray.is_initialized():
         return False
     joins = bool(os.environ.get("RAY_ADDRESS"))
-    extra = {} if joins else {"num_cpus": max(workers + 1, os.cpu_count() or 1), "include_dashboard": False}
+    private = {"address": "local", "num_cpus": max(workers + 1, os.cpu_count() or 1), "include_dashboard": False}
     try:
         handler = signal.getsignal(signal.SIGTERM)
-        ray.init(log_to_driver=False, configure_logging=False, **extra)
+        with _in_code_folder():
+            ray.init(log_to_driver=False, configure_logging=False, **({} if joins else private))
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which ends without cleaning up
     except ConnectionError:
@@ -134,3 +137,18 @@ def start_ray(workers: int) -> bool:
             "folder (RAY_TMPDIR, a short path), then run the same command again"
         ) from error
     return True
+
+
+@contextmanager
+def _in_code_folder() -> Iterator[None]:
+    """Within the block the working folder is the one that holds our packages.
+
+    Ray puts the driver's working folder first on the workers' import path: a user's `rewards.py` there would shadow
+    our package.
+    """
+    before = Path.cwd()
+    os.chdir(Path(__file__).resolve().parents[2])
+    try:
+        yield
+    finally:
+        os.chdir(before)
