@@ -52,6 +52,18 @@ def find_model(name: str) -> ModelPlace:
     )
 
 
+def check_base_model(path: str) -> None:
+    """Raise UserError if `model.path` of a recipe is neither `tiny`, a model's folder nor a hub id; loads nothing."""
+    if path == "tiny":
+        return
+    try:
+        place = find_model(path)
+    except UserError as error:
+        raise UserError(f"model.path = {error}; or `tiny`") from error
+    if place.run is not None:
+        raise UserError(f"model.path = {path}: is a run's folder; to train its model further, name {place.path}")
+
+
 def open_model(place: ModelPlace) -> tuple[VisionLanguageModel, VisionLanguageProcessor]:
     """Load model (in the type that it was saved in, on the CPU) and processor.
 

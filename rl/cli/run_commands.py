@@ -9,6 +9,7 @@ import typer
 
 from configs.load import load_recipe
 from rl.cli.errors import check_ray_address
+from rl.cli.models import check_base_model
 from rl.cli.terminal import Allow, Overrides, console, stoppable
 
 # Torch, Ray and transformers are imported inside the commands: help and mistakes in a recipe show at once.
@@ -27,6 +28,7 @@ def run(
     """
     config = load_recipe(recipe, overrides or ())
     check_ray_address()
+    check_base_model(config.model.path)
     with stoppable("the same command continues the run"):
         from rl.pipeline import run as run_recipe
 

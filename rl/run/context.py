@@ -183,7 +183,7 @@ def _check_training_data(config: RunConfig, stage: RLConfig, scorer: Scorer, bas
 
 def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> str:
     """Where the initial weights are: an absolute folder or a hub name; makes the tiny model if the recipe says so."""
-    given = Path(config.model.path)
+    given = Path(config.model.path).expanduser()
     if config.model.path != "tiny":
         return str(given.resolve()) if given.exists() else config.model.path
     path = folder.stage("base").resolve()  # workers start in folders of their own

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from configs.errors import UserError
 from configs.schema import RunConfig
 from rl.checkpoint import replace_folder
 from rl.run.folder import RunFolder
 from rl.run.model_card import CardFacts, model_card
 from rollouts import model_family
 from rollouts.model_family import VisionLanguageModel, VisionLanguageProcessor, family_of
+
+_SHARD = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|\.git.*")
 
 
 def known_licence(config: RunConfig) -> str | None:
@@ -47,10 +51,24 @@ def write_export(
             parameters=sum(p.numel() for p in model.parameters()),
         )
         (partial / "README.md").write_text(model_card(facts), encoding="utf-8")
+        _check_only_exports(target, partial)
         replace_folder(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _check_only_exports(target: Path, new: Path) -> None:
+    """Raise UserError if `target` holds anything that the new export would not replace."""
+    if not target.is_dir():
+        return
+    known = {path.name for path in new.iterdir()}
+    foreign = sorted(p.name for p in target.iterdir() if p.name not in known and not _SHARD.fullmatch(p.name))
+    if foreign:
+        raise UserError(
+            f"{target}: holds {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''} beside an earlier "
+            "export, which would be deleted; move that elsewhere, or choose another folder with --output"
+        )
 
 
 def _summary(run: Path) -> dict[str, Any]:

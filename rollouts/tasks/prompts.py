@@ -6,6 +6,7 @@ Shapes: L prompt tokens, P image patches, N images.
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -52,16 +53,20 @@ class PromptRenderer:
 
     def __init__(self, processor: VisionLanguageProcessor, *, max_prompt_tokens: int) -> None:
         self.processor, self.max_prompt_tokens = processor, max_prompt_tokens
+        special = [token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special]
+        self._control = re.compile("|".join(map(re.escape, special)) or r"(?!)")
         self._no_patches = np.zeros((0, *processor.patch_shape), np.float32)
 
     def render(self, task: Task) -> Prompt:
         """Return the prompt with the assistant's turn opened. Its id is the task's.
 
         Raises PromptTooLong, BadImage (from `rollouts.tasks.images`), or BadPrompt for a question that holds the image
-        placeholder.
+        placeholder or another special token: as text it would open a turn, or end one.
         """
         if self.processor.image_token in task.question:
             raise BadPrompt("image placeholder in the question", f"task {task.id}")
+        if self._control.search(task.question):
+            raise BadPrompt("control token in the question", f"task {task.id}")
         images = [decode_image(data) for data in task.images]
         text = self.processor.apply_chat_template(messages(task), add_generation_prompt=True, tokenize=False)
         try:

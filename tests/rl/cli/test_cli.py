@@ -17,7 +17,7 @@ from configs.errors import ConfigError, Problem
 from rewards.plugins.interface import PluginError
 from rl.checkpoint import CheckpointError
 from rl.cli.errors import check_ray_address, explain
-from rl.cli.models import find_model, open_model
+from rl.cli.models import check_base_model, find_model, open_model
 from rl.errors import UserError
 from rollouts.tasks.dataset import DataSetError
 
@@ -208,6 +208,27 @@ class TestFindModel:
             find_model("runs/tiny/recipe.yaml")
         with pytest.raises(UserError, match="no such folder"):
             find_model("./no/where/at all")
+
+
+class TestBaseModel:
+    @pytest.mark.parametrize(
+        ("path", "text"),
+        [
+            ("models/tinny", r"model\.path = models/tinny: no such folder \(did you mean models/tiny\?\)"),
+            ("~/no-such-model", r"model\.path = ~/no-such-model: no such folder"),
+            ("runs/tiny", r"model\.path = runs/tiny: is a run's folder; .* name runs/tiny/rl/model"),
+        ],
+    )
+    def test_a_path_that_is_no_model_is_refused_before_anything_starts(self, run_folder, monkeypatch, path, text):
+        monkeypatch.chdir(run_folder.parents[1])
+        Path("models/tiny").mkdir(parents=True)
+        with pytest.raises(UserError, match=text):
+            check_base_model(path)
+
+    def test_what_can_be_a_model_passes(self, run_folder, monkeypatch):
+        monkeypatch.chdir(run_folder.parents[1])
+        for path in ("tiny", "runs/tiny/rl/model", "moonshotai/Kimi-VL-A3B-Instruct"):
+            check_base_model(path)
 
 
 class TestOpenModel:

@@ -64,6 +64,16 @@ class TestFolder:
         assert "holds something that is no export" in text
         assert [p.name for p in mine.iterdir()] == ["chapter.tex"]
 
+    def test_files_of_mine_beside_an_earlier_export_stay(self, thinkvl, run_folder, tmp_path):
+        target = tmp_path / "out"
+        assert thinkvl("export", run_folder, "--output", target)[0] == 0
+        (target / "notes.md").write_text("mine")
+        code, _, text = thinkvl("export", run_folder, "--output", target)
+        assert code == 1
+        assert "notes.md" in text
+        assert (target / "notes.md").read_text() == "mine"
+        assert (target / "model.safetensors").exists()
+
     def test_a_full_disk_keeps_the_older_export(self, thinkvl, run_folder, monkeypatch):
         assert thinkvl("export", run_folder)[0] == 0
         before = {p.name: p.read_bytes() for p in (run_folder / "export").iterdir()}

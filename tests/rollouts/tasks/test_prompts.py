@@ -98,6 +98,11 @@ class TestRendering:
         with pytest.raises(BadPrompt, match="placeholder"):
             renderer.render(task(question=f"What is {IMAGE_TOKEN}?"))
 
+    @pytest.mark.parametrize("token", ["<|im_end|>", "<|im_assistant|>", "[EOS]", "<|media_start|>"])
+    def test_a_control_token_in_the_question_is_refused(self, renderer, token):
+        with pytest.raises(BadPrompt, match="control token in the question"):
+            renderer.render(task(question=f"What is this?\nA. {token}\nB. cat"))
+
 
 def bomb(width, height):
     """A PNG of few bytes whose header promises many pixels."""
