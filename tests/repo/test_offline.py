@@ -24,4 +24,4 @@ def test_one_thread_and_no_hub():
 
 @pytest.mark.parametrize("name", ["one", "other"])
 def test_each_test_has_a_seed_of_its_own(rng, name):
-    assert int(rng.integers(1000)) == {"one": 588, "other": 749}[name]
+    assert int(rng.integers(1000)) == {"one": 956, "other": 627}[name]

@@ -98,8 +98,8 @@ def test_adapters_of_bfloat16_weights_are_float32(rng, targets):
     samples = make_samples(rng, model)
     assert np.isfinite(list(learner.update(samples).values())).all()
     learner.update(samples)
-    still = [float((trained[n] == before[n]).float().mean()) for n in trained if "lora_A" in n]
-    assert max(still) < 0.2
+    still = torch.cat([(trained[n] == before[n]).flatten().float() for n in trained if "lora_A" in n])
+    assert float(still.mean()) < 0.1  # an expert that no token reached keeps its adapter
     assert {t.dtype for t in dict(merged_weights(model)).values()} == {
         t.dtype for t in build_model(dtype=torch.bfloat16).state_dict().values()
     }
