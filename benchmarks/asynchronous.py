@@ -16,8 +16,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +39,13 @@ from rl.run.trackers.jsonl_tracker import read_metrics
 from rl.step import Loop
 from rl.types import ModelOutputs
 from rl.weight_sync import WeightSync
-from rollouts.request_queue import RequestQueue
+from rollouts.engines.driver import EngineDriver
+from rollouts.engines.protocol import Engine, FinishedGroup
 from rollouts.sources.pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import UniformSampler
 from rollouts.types import Completion, Prompt, Request, Segment
+from rollouts.weight_checksums import checksums
 from rollouts.workers.actor import EngineSpec, start_ray
 from rollouts.workers.pool import RolloutPool
 
@@ -62,65 +64,85 @@ class ReplaySpec(EngineSpec):
     rows: int
     token_seconds: float
 
-    def build(self) -> Any:
+    def build(self) -> EngineDriver:
         """The engine, in a worker's process."""
-        return ReplayEngine(self)
+        return EngineDriver(ReplayEngine(self))
 
 
-class ReplayEngine:
-    """Sleeps as long as the recorded answers would take; refills a row as soon as it ends."""
+@dataclass(slots=True)
+class ReplayedSample:
+    """A sample whose length is known from the start."""
+
+    index: int  # of its request
+    tokens: int
+    left: int
+    version: int = 0  # that wrote its first token
+
+
+class ReplayEngine(Engine):
+    """Sleeps as long as the recorded completions would take; refills a row as soon as it ends."""
 
     def __init__(self, spec: ReplaySpec) -> None:
-        self.spec, self.version, self.tally = spec, 0, Counter()
+        self.spec, self._version = spec, 0
         self.model = torch.nn.Sequential(torch.nn.LayerNorm(2))
+        self.queue: deque[ReplayedSample] = deque()
+        self.live: list[ReplayedSample] = []
+        self.ended: dict[int, list[ReplayedSample]] = {}
+        self.sizes: dict[int, int] = {}
+
+    @property
+    def version(self) -> int:
+        """Of the next slice."""
+        return self._version
 
     def load_weights(self, weights: Mapping[str, Any], *, version: int) -> None:
         """Serve `version` from the next slice on."""
         self.model.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
-        self.version = version
+        self._version = version
 
-    def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
-        """All answers, in order."""
-        found = dict(self.stream(requests, sampling))
-        return [found[i] for i in range(len(requests))]
+    def weight_checksums(self) -> dict[str, int]:
+        """Of the two small tensors."""
+        return checksums(self.model.state_dict())
 
-    def stream(
-        self, requests: Sequence[Request] | RequestQueue, sampling: SamplingConfig
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """Answers as they end."""
-        inbox = requests if isinstance(requests, RequestQueue) else RequestQueue(requests)
-        queue: list[tuple[int, int, int]] = []  # (request, sample, tokens)
-        live: list[list[int]] = []  # [request, tokens, tokens left, version of the first]
-        done: dict[int, list[list[int]]] = {}
-        sizes: list[int] = []
-        while (news := inbox.take(wait=not (queue or live))) is not None or queue or live:
-            for request in news.requests if news else ():
-                queue += [(len(sizes), i, self._length(request, i)) for i in range(request.n)]
-                sizes.append(request.n)
-            while queue and len(live) < self.spec.rows:
-                number, _, tokens = queue.pop(0)
-                live.append([number, tokens, tokens, self.version])
-            self.model(torch.zeros(2))  # a sign of life
-            time.sleep(SLICE * self.spec.token_seconds)
-            for row in live:
-                row[2] -= SLICE
-                if row[2] <= 0:
-                    done.setdefault(row[0], []).append(row)
-            live = [row for row in live if row[2] > 0]
-            for number in [n for n, rows in done.items() if len(rows) == sizes[n]]:
-                yield number, [self._completion(row) for row in done.pop(number)]
+    def add(self, index: int, request: Request, sampling: SamplingConfig) -> None:
+        """Queue the samples of a request."""
+        lengths = [self._length(request, i) for i in range(request.n)]
+        self.queue.extend(ReplayedSample(index, tokens, tokens) for tokens in lengths)
+        self.sizes[index] = request.n
+
+    def step(self) -> list[FinishedGroup]:
+        """Sleep for a slice of every running sample."""
+        while self.queue and len(self.live) < self.spec.rows:
+            sample = self.queue.popleft()
+            sample.version = self._version
+            self.live.append(sample)
+        time.sleep(SLICE * self.spec.token_seconds)
+        for sample in self.live:
+            sample.left -= SLICE
+            if sample.left <= 0:
+                self.ended.setdefault(sample.index, []).append(sample)
+        self.live = [sample for sample in self.live if sample.left > 0]
+        done = [index for index, samples in self.ended.items() if len(samples) == self.sizes[index]]
+        return [(index, [self._completion(sample) for sample in self.ended.pop(index)]) for index in done]
+
+    def cancel(self, indices: Iterable[int]) -> list[FinishedGroup]:
+        """Forget these requests: nothing here reads what is cancelled."""
+        gone = set(indices)
+        self.queue = deque(sample for sample in self.queue if sample.index not in gone)
+        self.live = [sample for sample in self.live if sample.index not in gone]
+        return [(index, []) for index in gone if self.ended.pop(index, None) or index in self.sizes]
 
     def _length(self, request: Request, sample: int) -> int:
         return self.spec.lengths[(request.seed + 7919 * sample) % len(self.spec.lengths)]
 
-    def _completion(self, row: list[int]) -> Completion:
-        _, tokens, _, first = row
+    def _completion(self, sample: ReplayedSample) -> Completion:
+        tokens, first = sample.tokens, sample.version
         cut = tokens // 2
         segments = (Segment(start=0, stop=tokens, version=first),)
-        if first != self.version and cut:
+        if first != self._version and cut:
             segments = (
                 Segment(start=0, stop=cut, version=first),
-                Segment(start=cut, stop=tokens, version=self.version),
+                Segment(start=cut, stop=tokens, version=self._version),
             )
         zeros = np.zeros(tokens, np.float32)
         return Completion(

@@ -28,6 +28,7 @@ from rl.checkpoint import load_checkpoint
 from rl.learner.learner import Learner, LearnerConfig
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.samples import make_samples, sample_metrics
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.group_building import make_groups
 from rollouts.sources.pipeline import RolloutPipeline
@@ -62,7 +63,7 @@ class Judge:
             raise SystemExit(f"{folder}: no checkpoint of an RL stage; run benchmarks/compare_algorithms.py --only ppo")
         self.learner.load_state_dict(state["learner"])
         self.renderer = PromptRenderer(self.processor, max_prompt_tokens=self.config.data.max_prompt_tokens)
-        self.engine = TransformersEngine(load_model(path), stop_ids=stop, barred_ids=barred)
+        self.engine = EngineDriver(TransformersEngine(load_model(path), stop_ids=stop, barred_ids=barred))
         self.engine.load_weights(self.learner.weights(), version=self.learner.version)
 
     def decode(self, ids: np.ndarray) -> str:

@@ -109,15 +109,18 @@ def embedded_engine(model: Path, work: dict) -> Any:
     import torch
 
     from kimi_vl import load_model
+    from rollouts.engines.driver import EngineDriver
     from rollouts.engines.running_batch import BatchLimits
     from rollouts.engines.transformers import TransformersEngine
 
     torch.set_num_threads(1)
-    return TransformersEngine(
-        load_model(model),
-        stop_ids=work["stop"],
-        barred_ids=work["barred"],
-        limits=BatchLimits(rows=work["rows"]),
+    return EngineDriver(
+        TransformersEngine(
+            load_model(model),
+            stop_ids=work["stop"],
+            barred_ids=work["barred"],
+            limits=BatchLimits(rows=work["rows"]),
+        )
     )
 
 
@@ -158,7 +161,7 @@ def generate(folder: Path, work: dict) -> Answer:
 def pool(folder: Path, work: dict, *, workers: int) -> Answer:
     """Ray actors, each with the embedded engine of the first column."""
     from configs.rl import SamplingConfig
-    from rollouts.engines.build import EngineSpec
+    from rollouts.engines.table import EngineSpec
     from rollouts.workers.actor import start_ray
     from rollouts.workers.pool import RolloutPool
 
@@ -181,14 +184,17 @@ def pool(folder: Path, work: dict, *, workers: int) -> Answer:
 def vllm(folder: Path, work: dict) -> Answer:
     """vLLM, eager on a CPU; `--python vllm=.vllm-env/bin/python`."""
     from configs.rl import SamplingConfig
+    from rollouts.engines.driver import EngineDriver
     from rollouts.engines.vllm import VllmEngine, VllmLimits
 
-    engine = VllmEngine(
-        str(folder / "model"),
-        dtype="float32",
-        stop_ids=work["stop"],
-        barred_ids=work["barred"],
-        limits=VllmLimits(rows=work["rows"]),
+    engine = EngineDriver(
+        VllmEngine(
+            str(folder / "model"),
+            dtype="float32",
+            stop_ids=work["stop"],
+            barred_ids=work["barred"],
+            limits=VllmLimits(rows=work["rows"]),
+        )
     )
     sampling = SamplingConfig(max_new_tokens=work["limit"])
     return lambda seed, count: _count(engine.generate(_requests(folder, work, seed, count), sampling))

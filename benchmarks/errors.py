@@ -18,6 +18,7 @@ from kimi_vl import load_model, load_processor
 from kimi_vl.family import stop_and_barred_ids
 from rewards.extraction import split_thinking
 from rl.run.evaluate import HELD_OUT_SEED
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.tasks.mixture import held_out
 from rollouts.tasks.prompts import PromptRenderer
@@ -29,7 +30,7 @@ def main(path: str) -> None:
     config = load_recipe("configs/recipes/quickstart.yaml")
     model, processor = load_model(path), load_processor(path)
     stop, barred = stop_and_barred_ids(path, processor)
-    engine = TransformersEngine(model, stop_ids=stop, barred_ids=barred)
+    engine = EngineDriver(TransformersEngine(model, stop_ids=stop, barred_ids=barred))
     tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=Path.cwd())
     prompts, _ = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens).render_all(tasks)
     sampling = SamplingConfig(max_new_tokens=config.evaluation.max_new_tokens, temperature=0.0)

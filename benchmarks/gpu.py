@@ -45,6 +45,7 @@ from rl.learner.learner import Learner, LearnerConfig  # noqa: E402
 from rl.learner.lora import prepare_training  # noqa: E402
 from rl.learner.optimizer import build_schedule  # noqa: E402
 from rl.types import Sample  # noqa: E402
+from rollouts.engines.driver import EngineDriver  # noqa: E402
 from rollouts.engines.running_batch import BatchLimits  # noqa: E402
 from rollouts.engines.transformers import TransformersEngine  # noqa: E402
 from rollouts.types import Request  # noqa: E402
@@ -222,8 +223,10 @@ def rollout_rows(plan: Plan, peak: tuple[float, float] | None) -> Iterator[Row]:
     for job in plan.rollouts:
         requests = _requests(job, plan.config.text_config.bos_token_id)
         limits = BatchLimits(rows=job.groups * SAMPLES)
-        watched = TransformersEngine(model, stop_ids=(), barred_ids=(), limits=limits, record_experts=True)
-        engine = TransformersEngine(model, stop_ids=(), barred_ids=(), limits=limits)
+        watched = EngineDriver(
+            TransformersEngine(model, stop_ids=(), barred_ids=(), limits=limits, record_experts=True)
+        )
+        engine = EngineDriver(TransformersEngine(model, stop_ids=(), barred_ids=(), limits=limits))
         met = _experts_met(watched, requests)
         sampling = SamplingConfig(max_new_tokens=job.new)
         seconds, memory = measure(plan, lambda e=engine, r=requests, s=sampling: e.generate(r, s))
@@ -240,7 +243,7 @@ def _requests(job: Rollouts, vocabulary: int) -> list[Request]:
     return [Request(prompt=prompt, n=SAMPLES, seed=seed) for seed, prompt in enumerate(prompts)]
 
 
-def _experts_met(engine: TransformersEngine, requests: list[Request]) -> float:
+def _experts_met(engine: EngineDriver, requests: list[Request]) -> float:
     """Mean number of distinct experts of a layer that one decode step reads, from a short run."""
     groups = engine.generate(requests, SamplingConfig(max_new_tokens=8))
     routes = np.stack([completion.routed_experts for group in groups for completion in group])  # [R, T, M, k]

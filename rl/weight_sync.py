@@ -97,8 +97,8 @@ class WeightSync:
     def _verdict(self, gap: float) -> str:
         own = checksums(self.learner.weights())
         named = []
-        for slot, held in enumerate(self.pool.crew.held()):
-            names = differing(own, held)
+        for slot, served in enumerate(self.pool.crew.weight_checksums()):
+            names = differing(own, served)
             if names:
                 more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
                 named.append(f"worker {slot} holds other values of {', '.join(names[:NAMED])}{more}")

@@ -5,18 +5,12 @@ Shapes: T response tokens, L prompt tokens, P image patches, N images.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
-from configs.rl import SamplingConfig
 from rewards.types import Score, Task
-
-if TYPE_CHECKING:
-    from rollouts.request_queue import RequestQueue
 
 FinishReason = Literal["stop", "length", "abort", "repeat"]
 
@@ -167,49 +161,3 @@ class Group:
     def rewards(self) -> list[float]:
         """Reward of each member, in order."""
         return [m.score.reward for m in self.rollouts if m.score.reward is not None]
-
-
-class Engine(Protocol):
-    """Turns requests into completions. Runs without Ray.
-
-    `abort` and `load_weights` may be called between two results of `stream`, or from another thread. `tally` counts the
-    places of prompts and answers that were `computed`, and those `padded` among them.
-    """
-
-    tally: Counter[str]
-
-    def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
-        """Return `request.n` completions for each request, in order."""
-        ...
-
-    def stream(
-        self, requests: Sequence[Request] | RequestQueue, sampling: SamplingConfig
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """Yield (index of the request, its completions) as requests finish; what is put into an inbox joins them."""
-        ...
-
-    def abort(self) -> None:
-        """End what runs: every unfinished sample comes back with what it has and the finish reason `abort`."""
-        ...
-
-    def load_weights(self, weights: Mapping[str, Any], *, version: int) -> None:
-        """Replace the weights in place and serve `version` from the next token on."""
-        ...
-
-    @property
-    def version(self) -> int:
-        """The policy version that the next token will come from."""
-        ...
-
-    def held(self) -> dict[str, int]:
-        """The checksum of every tensor that is served, by state-dict name (`rollouts.weight_checksums.checksums`)."""
-        ...
-
-    @property
-    def pulse(self) -> int:
-        """A number that grows while the engine works; where it stands still for long, the engine hangs."""
-        ...
-
-    def close(self) -> None:
-        """Free what the engine holds."""
-        ...

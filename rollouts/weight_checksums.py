@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,20 +10,15 @@ import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """An engine's answer to new weights: the version it serves, and the checksum of every tensor that it holds.
+class LoadedWeights:
+    """A worker's reply to new weights: the version it serves, and the checksum of every tensor that it holds.
 
-    `tally` counts since the last answer: places `computed` by the model, and those of them that were `padded`.
+    `padding_stats` counts since the last reply: positions `computed` by the model, and the `padded` ones among them.
     """
 
     version: int
-    tensors: Mapping[str, int]
-    tally: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def checksum(self) -> int:
-        """One number for all tensors."""
-        return combine(self.tensors)
+    checksums: Mapping[str, int]
+    padding_stats: Mapping[str, int] = field(default_factory=dict)
 
 
 def checksums(weights: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, int]:
@@ -37,14 +31,9 @@ def checksums(weights: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, int
     return {name: xxhash.xxh3_64_intdigest(_bytes(value).data) for name, value in weights.items()}
 
 
-def combine(tensors: Mapping[str, int]) -> int:
-    """One checksum of named checksums, whatever their order."""
-    return zlib.crc32("\n".join(f"{name} {value}" for name, value in sorted(tensors.items())).encode())
-
-
-def differing(expected: Mapping[str, int], held: Mapping[str, int]) -> list[str]:
+def differing(expected: Mapping[str, int], served: Mapping[str, int]) -> list[str]:
     """Names whose checksums differ, or that one side lacks."""
-    return sorted(name for name in expected.keys() | held.keys() if expected.get(name) != held.get(name))
+    return sorted(name for name in expected.keys() | served.keys() if expected.get(name) != served.get(name))
 
 
 def _bytes(value: np.ndarray | torch.Tensor) -> np.ndarray:

@@ -25,6 +25,7 @@ from rl.run.folder import write_json
 from rl.run.progress import StageProgress
 from rl.run.scoring import check_run_of_others, open_scorer
 from rl.run.thinking_budget import BudgetResult, evaluate_budgets
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import family_of
 from rollouts.sources.pipeline import Generate, RolloutPipeline
@@ -95,7 +96,7 @@ def _evaluate(
         raise UserError(f"{place.name}: none of the {len(tasks)} held-out tasks can be used: {reasons}")
     stop, barred = family_of(model.config).stop_and_barred_ids(place.path, processor)
     torch.nn.Module.to(model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=_dtype(config))
-    engine = TransformersEngine(model, stop_ids=stop, barred_ids=barred)
+    engine = EngineDriver(TransformersEngine(model, stop_ids=stop, barred_ids=barred))
 
     def decode(ids: np.ndarray) -> str:
         return processor.tokenizer.decode(ids, skip_special_tokens=True)
@@ -136,7 +137,7 @@ def _blocks(prompts: Sequence[Prompt]) -> int:
     return -(-len(prompts) // _BLOCK)
 
 
-def _in_blocks(engine: TransformersEngine, bar: StageProgress) -> Generate:
+def _in_blocks(engine: EngineDriver, bar: StageProgress) -> Generate:
     """The engine's `generate`, a block of requests at a time, so that the bar can move."""
 
     def generate(requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:

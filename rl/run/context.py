@@ -24,7 +24,7 @@ from rl.run.scoring import open_scorer
 from rl.run.trackers.run_info import RunInfo
 from rl.run.trackers.table import Metrics
 from rl.stages.sft import answer_text
-from rollouts.engines.build import VLLM_CPU_LATENTS, EngineSpec, check_engine, check_sizes
+from rollouts.engines.table import VLLM_CPU_LATENTS, EngineSpec, check_engine, check_sizes
 from rollouts.model_family import FAMILIES, TINY_FAMILY, VisionLanguageModel, VisionLanguageProcessor, family_at
 from rollouts.sources.pipeline import RolloutPipeline, request_seed
 from rollouts.tasks.curriculum import build_sampler

@@ -39,6 +39,11 @@ class LatentDecoder:
         self.width = self.rank + text_model.config.qk_rope_head_dim
         self.rotate = apply_rotary_pos_emb_interleave if text_model.config.rope_interleave else apply_rotary_pos_emb
 
+    @property
+    def norms(self) -> list[nn.Module]:
+        """A module of each layer that every prefill and every decoding step calls."""
+        return [layer.post_attention_layernorm for layer in self.layers]
+
     def new_latents(self, *shape: int) -> Tensor:
         """Uninitialised latents `[layers, *shape, K]`."""
         weight = self.model.embed_tokens.weight
@@ -79,7 +84,7 @@ class LatentDecoder:
         return _latents_of(cache)[:, :, known:]
 
     def step(self, token_ids: Tensor, positions: Tensor, plan: StepPlan) -> tuple[Tensor, Tensor]:
-        """RequestDispatcher `[R]` tokens at `[R]` positions; return the hidden states `[R, H]` that predict the next.
+        """Feed `[R]` tokens at `[R]` positions; return the hidden states `[R, H]` that predict the next.
 
         The second result is the experts that each token was routed to, `[R, M, k]`.
         """

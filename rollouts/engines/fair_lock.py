@@ -1,4 +1,4 @@
-"""Who may touch an engine's model now: the thread that steps, or the one that brings new weights."""
+"""Decides who may use an engine: the thread that steps it, or the one that loads weights."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from threading import Lock
 
 
 class FairLock:
-    """A lock that goes from hand to hand: a thread that waits gets it before the one that had it last."""
+    """A lock that a waiting thread gets before the thread that held it last. It is not reentrant."""
 
     def __init__(self) -> None:
         self._next, self._lock = Lock(), Lock()
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Hold the turn."""
+    def held(self) -> Iterator[None]:
+        """Hold the lock for the duration of a `with` block."""
         with self._next:
             self._lock.acquire()
         try:

@@ -1,18 +1,19 @@
-"""An engine's signs of life, for whoever watches a worker from outside."""
+"""Counts the layers that a model runs, so that a long prefill or decoding step shows progress."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from torch import nn
 
 
-class Heartbeat:
-    """Counts each time a normalisation layer has run: several times in every prefill and in every step."""
+class LayerCounter:
+    """Counts forward passes of the given modules; `count` never decreases."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.count = 0
-        for module in model.modules():
-            if "Norm" in type(module).__name__:
-                module.register_forward_hook(self._beat)
+        for module in modules:
+            module.register_forward_hook(self._add)
 
-    def _beat(self, *_: object) -> None:
+    def _add(self, *_: object) -> None:
         self.count += 1

@@ -1,11 +1,11 @@
 """Where a running batch keeps its latents: prompts once a group, answers by the row, both in blocks of few sizes.
 
-Rows come and go at every step, and their lengths are long-tailed. So rows of similar length share a *shelf*: one block
+Rows come and go at every step, and their lengths are long-tailed. So rows of similar length share a *block*: one block
 of memory for all layers, live rows at its front, so that attention reads plain slices and pads little. A row that
-outgrows its shelf moves to the next, of twice the capacity: copying costs less than one pass over its tokens in all.
+outgrows its block moves to the next, of twice the capacity: copying costs less than one pass over its tokens in all.
 
 Shapes: R live rows, h heads, K latent width (kv_lora_rank + qk_rope_head_dim), r its first kv_lora_rank numbers,
-L prompt tokens, T own tokens, S slots of a shelf.
+L prompt tokens, T own tokens, S slots of a block.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 FIRST_CAPACITY = 32
 
 
-class Shelf:
+class KVBlock:
     """Items with at most `capacity` cached tokens each; the item in slot i has its latents in `kv[:, i]`."""
 
     def __init__(self, capacity: int, like: torch.Tensor) -> None:
@@ -50,14 +50,14 @@ class Shelf:
         return kv
 
 
-class Shelves:
-    """Shelves of growing capacity; an item stands on the smallest that holds it."""
+class KVCache:
+    """KVCache of growing capacity; an item stands on the smallest that holds it."""
 
     def __init__(self, like: torch.Tensor) -> None:
         """`like` gives layers, width, dtype and device: any tensor `[layers, ..., K]`."""
         self._like = like
-        self._shelves: dict[int, Shelf] = {}
-        self._place: dict[Any, Shelf] = {}
+        self._blocks: dict[int, KVBlock] = {}
+        self._place: dict[Any, KVBlock] = {}
 
     @staticmethod
     def capacity_for(tokens: int) -> int:
@@ -70,18 +70,18 @@ class Shelves:
     @property
     def tokens(self) -> int:
         """Tokens that the items' places could hold: what memory is counted in."""
-        return sum(len(s.items) * s.capacity for s in self._shelves.values())
+        return sum(len(s.items) * s.capacity for s in self._blocks.values())
 
-    def in_use(self) -> list[Shelf]:
-        """Shelves that hold something, smallest first."""
-        return [s for _, s in sorted(self._shelves.items()) if s.items]
+    def in_use(self) -> list[KVBlock]:
+        """KVCache that hold something, smallest first."""
+        return [s for _, s in sorted(self._blocks.items()) if s.items]
 
     def add(self, item: Any, kv: torch.Tensor, *, tokens: int) -> None:
         """Place `item`, which will need `tokens` places, with its latents so far `[layers, t, K]`."""
         capacity = self.capacity_for(max(tokens, 1))
-        shelf = self._shelves.setdefault(capacity, Shelf(capacity, self._like))
-        shelf.add(item, kv)
-        self._place[item] = shelf
+        block = self._blocks.setdefault(capacity, KVBlock(capacity, self._like))
+        block.add(item, kv)
+        self._place[item] = block
 
     def remove(self, item: Any) -> torch.Tensor:
         """Take `item` out; return its latents."""
@@ -89,8 +89,8 @@ class Shelves:
 
     def latents(self, item: Any, tokens: int) -> torch.Tensor:
         """The first `tokens` latents of `item`, `[layers, tokens, K]`, where they stand."""
-        shelf = self._place[item]
-        return shelf.kv[:, shelf.items.index(item), :tokens]
+        block = self._place[item]
+        return block.kv[:, block.items.index(item), :tokens]
 
     def outgrown(self, item: Any, tokens: int) -> bool:
         """True if `item` needs more than its place holds."""
@@ -98,10 +98,10 @@ class Shelves:
 
 
 @dataclass(slots=True)
-class Part:
-    """A shelf's share of one attention step: queries `[batch, m, K]` against `kv[layer, :batch, :longest]`."""
+class AttentionPart:
+    """A block's share of one attention step: queries `[batch, m, K]` against `kv[layer, :batch, :longest]`."""
 
-    shelf: Shelf
+    block: KVBlock
     start: int  # where its rows, or padded places, begin
     stop: int
     longest: int
@@ -111,25 +111,25 @@ class Part:
 
 @dataclass(slots=True)
 class StepPlan:
-    """How the rows of one step lie in the cache. Rows are in the order of the own shelves."""
+    """How the rows of one step lie in the cache. Rows are in the order of the own blocks."""
 
     rows: list[Any]
-    own: list[Part]
-    prompts: list[Part]
+    own: list[AttentionPart]
+    prompts: list[AttentionPart]
     places: torch.Tensor  # [P] the row whose query stands at each place of the prompt parts (row 0 where padded)
     back: torch.Tensor  # [R] the place of each row
 
     def write(self, layer: int, latents: torch.Tensor) -> None:
         """Store the newest latent of every row, `[R, K]`."""
         for part in self.own:
-            part.shelf.kv[layer][part.newest] = latents[part.start : part.stop]
+            part.block.kv[layer][part.newest] = latents[part.start : part.stop]
 
     def attend(self, layer: int, query: torch.Tensor, rank: int) -> torch.Tensor:
         """Scaled queries `[R, h, K]` to the attention-weighted latents `[R, h, r]`, over prompt and own tokens."""
         _, heads, width = query.shape
         padded = query[self.places]
         prompt = [
-            _attend_part(padded[p.start : p.stop].view(len(p.shelf.items), -1, width), p, layer, rank)
+            _attend_part(padded[p.start : p.stop].view(len(p.block.items), -1, width), p, layer, rank)
             for p in self.prompts
         ]
         own = [_attend_part(query[p.start : p.stop], p, layer, rank) for p in self.own]
@@ -148,10 +148,10 @@ class StepPlan:
 
 
 def _attend_part(
-    query: torch.Tensor, part: Part, layer: int, rank: int
+    query: torch.Tensor, part: AttentionPart, layer: int, rank: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Unnormalised mix `[batch, m, r]` with the peak and the sum `[batch, m, 1]` of its softmax."""
-    keys = part.shelf.kv[layer, : len(part.shelf.items), : part.longest]
+    keys = part.block.kv[layer, : len(part.block.items), : part.longest]
     scores = torch.bmm(query, keys.transpose(1, 2))
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
@@ -162,30 +162,30 @@ def _attend_part(
     return torch.bmm(weights.to(keys.dtype), keys[..., :rank]), peak, weights.sum(-1, keepdim=True)
 
 
-def plan_step(own: Shelves, prompts: Shelves, device: torch.device) -> StepPlan:
+def plan_step(own: KVCache, prompts: KVCache, device: torch.device) -> StepPlan:
     """Lay out one step. Rows have `.length` (own tokens, with the newest) and `.group`; groups have `.length` (L)."""
     own_parts, rows, start = [], [], 0
-    for shelf in own.in_use():
-        lengths = [row.length for row in shelf.items]
-        own_parts.append(_part(shelf, start, start + len(lengths), lengths, device))
-        rows += shelf.items
+    for block in own.in_use():
+        lengths = [row.length for row in block.items]
+        own_parts.append(_part(block, start, start + len(lengths), lengths, device))
+        rows += block.items
         start += len(lengths)
     members: dict[Any, list[int]] = {}
     for index, row in enumerate(rows):
         members.setdefault(row.group, []).append(index)
     prompt_parts, places, back, start = [], [], [0] * len(rows), 0
-    for shelf in prompts.in_use():
-        widest = max(len(members.get(group, ())) for group in shelf.items)
+    for block in prompts.in_use():
+        widest = max(len(members.get(group, ())) for group in block.items)
         if not widest:
             continue  # prompts whose samples wait for a free row
-        for group in shelf.items:
+        for group in block.items:
             indices = members.get(group, [])
             for index in indices:
                 back[index] = len(places)
                 places.append(index)
             places += [0] * (widest - len(indices))
-        lengths = [group.length for group in shelf.items]
-        prompt_parts.append(_part(shelf, start, len(places), lengths, device))
+        lengths = [group.length for group in block.items]
+        prompt_parts.append(_part(block, start, len(places), lengths, device))
         start = len(places)
     return StepPlan(
         rows=rows,
@@ -196,10 +196,10 @@ def plan_step(own: Shelves, prompts: Shelves, device: torch.device) -> StepPlan:
     )
 
 
-def _part(shelf: Shelf, start: int, stop: int, lengths: list[int], device: torch.device) -> Part:
+def _part(block: KVBlock, start: int, stop: int, lengths: list[int], device: torch.device) -> AttentionPart:
     counts, longest = torch.tensor(lengths, device=device), max(lengths)
     mask = None
     if min(lengths) < longest:
         mask = (torch.arange(longest, device=device) >= counts[:, None])[:, None]
     newest = (torch.arange(len(lengths), device=device), counts - 1)
-    return Part(shelf=shelf, start=start, stop=stop, longest=longest, mask=mask, newest=newest)
+    return AttentionPart(block=block, start=start, stop=stop, longest=longest, mask=mask, newest=newest)

@@ -15,29 +15,29 @@ from rollouts.types import Completion, FinishReason, Request, Segment
 _LOOP_CHECK = 16  # tokens between two looks for a loop; what was written since is cut off, so results are exact
 
 
-class Group:
-    """One request: its rows and, while any of them is unfinished, what prefill found in the prompt."""
+class RunningGroup:
+    """One request: its samples and, while any of them is unfinished, what prefill found in the prompt."""
 
     def __init__(self, index: int, request: Request, sampling: SamplingConfig) -> None:
         self.index, self.request = index, request
         self.length = len(request.prompt.input_ids)
-        self.latents: torch.Tensor | None = None  # [layers, L, K], until the first row needs them in the cache
+        self.latents: torch.Tensor | None = None  # [layers, L, K], until the first sample needs them in the cache
         self.hidden: torch.Tensor | None = None  # [H], predicts the first token; None: not read yet
         self.experts: torch.Tensor | None = None  # [M, k] of the last prompt token
         written = request.written or (None,) * request.n
-        self.rows = [Row(self, sample, sampling, before) for sample, before in enumerate(written)]
-        self.unfinished = sum(row.reason is None for row in self.rows)
+        self.samples = [RunningSample(self, index, sampling, before) for index, before in enumerate(written)]
+        self.unfinished = sum(sample.reason is None for sample in self.samples)
 
     def completions(self) -> list[Completion]:
         """What is returned for the request."""
-        return [row.completion() for row in self.rows]
+        return [sample.completion() for sample in self.samples]
 
 
-class Row:
+class RunningSample:
     """One sample. `reason` is None while it runs."""
 
-    def __init__(self, group: Group, sample: int, sampling: SamplingConfig, before: Completion | None) -> None:
-        self.group, self.sampling, self.before = group, sampling, before
+    def __init__(self, group: RunningGroup, index: int, sampling: SamplingConfig, before: Completion | None) -> None:
+        self.group, self.index, self.sampling, self.before = group, index, sampling, before
         self.tokens = array("q", before.token_ids.tolist() if before else ())
         self.policy = array("f", before.policy_logprobs.tolist() if before else ())
         self.sampler = array("f", before.sampler_logprobs.tolist() if before else ())
@@ -46,7 +46,7 @@ class Row:
         self.known = self.searched = len(self.tokens)
         limit, budget = sampling.max_new_tokens, group.request.budget
         self.stop_at = limit if budget is None else min(limit, self.known + budget)
-        self.uniforms = UniformStream(group.request.seed, sample, start=self.known)
+        self.uniforms = UniformStream(group.request.seed, index, start=self.known)
         self.reason: FinishReason | None = None
         if before is not None and before.finish_reason != "abort":
             self.reason = before.finish_reason

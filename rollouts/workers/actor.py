@@ -20,10 +20,10 @@ import torch
 
 from configs.errors import UserError
 from configs.rl import SamplingConfig
-from rollouts.engines.build import EngineSpec
+from rollouts.engines.table import EngineSpec
 from rollouts.request_queue import RequestQueue
 from rollouts.types import Completion, Request
-from rollouts.weight_checksums import Served
+from rollouts.weight_checksums import LoadedWeights
 
 
 class WorkerError(UserError):
@@ -41,7 +41,7 @@ class Address:
 
 @ray.remote(concurrency_groups={"watch": 1, "feed": 1})  # pyright: ignore[reportCallIssue]
 class RolloutActor:
-    """One engine in one process. All the work is the engine's; `pulse` and `stacks` answer while it works.
+    """One engine in one process. All the work is the engine's; `heartbeat` and `stacks` answer while it works.
 
     Answers are asked for in a call (`generate`), or beside such calls in a stream without end (`serve` and `ask`).
     """
@@ -87,21 +87,23 @@ class RolloutActor:
         inbox.cancel(range(asked))
         inbox.close()
 
-    def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> Served:
+    def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> LoadedWeights:
         """Take new weights; answer with the version now served and the checksums of what the model now holds."""
         self.engine.load_weights(weights, version=version)
-        tally = dict(self.engine.tally)
-        self.engine.tally.subtract(tally)  # the stream may be counting just now
-        return Served(version=self.engine.version, tensors=self.held(), tally=tally)
+        return LoadedWeights(
+            version=self.engine.version,
+            checksums=self.engine.weight_checksums(),
+            padding_stats=dict(self.engine.take_padding_stats()),
+        )
 
-    def held(self) -> dict[str, int]:
+    def weight_checksums(self) -> dict[str, int]:
         """The checksum of every tensor that the engine serves."""
-        return self.engine.held()
+        return self.engine.weight_checksums()
 
     @ray.method(concurrency_group="watch")
-    def pulse(self) -> int:
+    def heartbeat(self) -> int:
         """A number that grows while the engine works."""
-        return self.engine.pulse
+        return self.engine.heartbeat
 
     @ray.method(concurrency_group="watch")
     def stacks(self) -> str:

@@ -36,7 +36,7 @@ class Watch:
     def look(self) -> None:
         """Ask for the pulse, or read the answer of the last question if it is there."""
         if self._question is None:
-            self._question = self._actor.pulse.remote()
+            self._question = self._actor.heartbeat.remote()
         ready, _ = ray.wait([self._question], timeout=0)
         if not ready:
             return

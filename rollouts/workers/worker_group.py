@@ -15,8 +15,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from configs.errors import UserError
-from rollouts.engines.build import EngineSpec
-from rollouts.weight_checksums import Served, checksums, differing
+from rollouts.engines.table import EngineSpec
+from rollouts.weight_checksums import LoadedWeights, checksums, differing
 from rollouts.workers.actor import Address, RolloutActor, WorkerError
 
 START_TRIES = 2
@@ -38,7 +38,7 @@ class WorkerGroup:
         self._weights: tuple[ray.ObjectRef[Any], int] | None = None
         self._expected: Mapping[str, int] = {}
         self._unsummed: Mapping[str, np.ndarray] | None = None  # published, and its checksums are not taken yet
-        self._tally: Counter[str] = Counter()  # what the workers computed up to the last publish
+        self._padding_stats: Counter[str] = Counter()  # what the workers computed up to the last publish
         self.addresses: dict[int, Address] = {}  # of the workers that have started
         self.actors: list[Any] = [self._new_actor() for _ in range(workers)]  # they start side by side
 
@@ -91,11 +91,11 @@ class WorkerGroup:
 
     def padded_share(self) -> float:
         """Share of the places computed up to the last publish, of prompts and answers, that held no token."""
-        return self._tally["padded"] / max(1, self._tally["computed"])
+        return self._padding_stats["padded"] / max(1, self._padding_stats["computed"])
 
-    def held(self) -> list[dict[str, int]]:
-        """Which tensors each worker holds now, as checksums."""
-        return [dict(tensors) for tensors in ray.get([actor.held.remote() for actor in self.actors])]
+    def weight_checksums(self) -> list[dict[str, int]]:
+        """The checksum of every tensor that each worker serves now."""
+        return [dict(found) for found in ray.get([actor.weight_checksums.remote() for actor in self.actors])]
 
     def close(self) -> None:
         """End the actors."""
@@ -115,17 +115,17 @@ class WorkerGroup:
         wrong: dict[int, str] = {}
         for slot, future in futures.items():
             try:
-                served: Served = ray.get(future, timeout=START_SECONDS)
+                loaded: LoadedWeights = ray.get(future, timeout=START_SECONDS)
             except (RayActorError, GetTimeoutError) as error:
                 self._on_death(slot, exit_of(error) or f"no answer to new weights within {START_SECONDS:.0f} s")
                 self.fresh(slot)
                 self.start([slot])
                 wrong[slot] = f"worker {slot} died"
                 continue
-            self._tally.update(served.tally)
-            names = differing(expected, served.tensors)
-            if served.version != version:
-                wrong[slot] = f"worker {slot} serves version {served.version}"
+            self._padding_stats.update(loaded.padding_stats)
+            names = differing(expected, loaded.checksums)
+            if loaded.version != version:
+                wrong[slot] = f"worker {slot} serves version {loaded.version}"
             elif names:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
                 wrong[slot] = f"worker {slot} holds other values of {', '.join(names[:5])}{more}"

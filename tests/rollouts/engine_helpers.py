@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from kimi_vl import TinySizes, create_tiny_checkpoint
 from rewards.types import Task
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Prompt, Request
 
@@ -61,7 +62,8 @@ def engine_of(model, ids, *, stop_ids=None, **options):
     """An engine; without `stop_ids` the stop tokens are barred too, so that every answer runs to the limit."""
     stop, barred = ids
     barred = barred if stop_ids is not None else [*barred, *stop]
-    return TransformersEngine(model, stop_ids=stop if stop_ids is None else stop_ids, barred_ids=barred, **options)
+    stop = stop if stop_ids is None else stop_ids
+    return EngineDriver(TransformersEngine(model, stop_ids=stop, barred_ids=barred, **options))
 
 
 def requests_for(prompts, n=2, seed=100):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import ray
 
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
-from rollouts.request_queue import RequestQueue
 from rollouts.workers.actor import EngineSpec
 
 
@@ -22,8 +22,7 @@ class HostileSpec(EngineSpec):
     folder: str
 
     def build(self):
-        engine = EngineSpec.build(self)
-        return HostileEngine(engine, Path(self.folder))
+        return EngineDriver(HostileEngine(EngineSpec.build(self).engine, Path(self.folder)))
 
 
 class HostileEngine(TransformersEngine):
@@ -31,25 +30,16 @@ class HostileEngine(TransformersEngine):
         self.__dict__.update(engine.__dict__)
         self.folder = folder
 
-    def generate(self, requests, sampling):
-        self.obey(requests)
-        return TransformersEngine.generate(self, requests, sampling)
-
-    def stream(self, requests, sampling):
-        if not isinstance(requests, RequestQueue):
-            return TransformersEngine.stream(self, requests, sampling)
-        return TransformersEngine.stream(self, ObeyingInbox(requests, self.obey), sampling)
-
-    def obey(self, requests):
-        for request in requests:
-            for kind, act in ACTS.items():
-                order = self.folder / f"{kind}-{request.prompt.task.id}"
-                once = order.with_name(f"once-{order.name}")
-                if once.exists():
-                    once.unlink()
-                    act()
-                if order.exists():
-                    act()
+    def add(self, index, request, sampling):
+        for kind, act in ACTS.items():
+            order = self.folder / f"{kind}-{request.prompt.task.id}"
+            once = order.with_name(f"once-{order.name}")
+            if once.exists():
+                once.unlink()
+                act()
+            if order.exists():
+                act()
+        TransformersEngine.add(self, index, request, sampling)
 
     def load_weights(self, weights, *, version):
         weights = dict(weights)
@@ -62,18 +52,6 @@ class HostileEngine(TransformersEngine):
             a, b = (f"model.language_model.layers.{i}.input_layernorm.weight" for i in (0, 1))
             weights[a], weights[b] = weights[b], weights[a]
         TransformersEngine.load_weights(self, weights, version=version)
-
-
-class ObeyingInbox(RequestQueue):
-    def __init__(self, inbox, obey):
-        self.__dict__.update(inbox.__dict__)
-        self.inbox, self.obey = inbox, obey
-
-    def take(self, *, wait):
-        news = self.inbox.take(wait=wait)
-        if news is not None:
-            self.obey(news.requests)
-        return news
 
 
 def a_named_place():

@@ -5,6 +5,7 @@ from vllm_helpers import build_checkpoint, build_prompt
 
 from kimi_vl import load_model, load_processor
 from kimi_vl.family import stop_and_barred_ids
+from rollouts.engines.driver import EngineDriver
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ def shared(checkpoint, ids):
     from rollouts.engines.vllm import VllmEngine
 
     stop, barred = ids
-    engine = VllmEngine(str(checkpoint), dtype="float32", stop_ids=stop, barred_ids=barred)
+    engine = EngineDriver(VllmEngine(str(checkpoint), dtype="float32", stop_ids=stop, barred_ids=barred))
     yield engine
     engine.close()
 

@@ -55,7 +55,7 @@ def test_the_image_is_seen(engine, model, ids, prompts):
 def test_a_sample_does_not_depend_on_its_company(engine, prompts):
     requests = requests_for(prompts)
     together = engine.generate(requests, PLAIN)
-    assert engine.pulse > 0
+    assert engine.heartbeat > 0
     alone = [engine.generate([request], PLAIN)[0] for request in requests]
     assert max(gaps(together, alone)) < THRESHOLD
     fewer = engine.generate([Request(prompt=r.prompt, n=1, seed=r.seed) for r in requests], PLAIN)
@@ -146,15 +146,15 @@ def test_requests_join_while_it_works_and_are_called_off(engine, prompts):
     (called_off,) = [found.pop(len(requests))]
     assert {c.finish_reason for c in called_off} == {"abort"}
     assert max(gaps([found[i] for i in range(len(requests))], expected)) < THRESHOLD
-    assert not engine._running
+    assert not engine.engine._running
 
 
 def test_a_caller_that_stops_asking_leaves_nothing_behind(engine, prompts):
     stream = engine.stream([Request(prompt=prompts[0], n=1, seed=1, budget=2), *requests_for(prompts)], PLAIN)
     next(stream)
     stream.close()
-    assert not engine._running
-    assert engine._vllm.get_num_unfinished_requests() == 0
+    assert not engine.engine._running
+    assert engine.engine._vllm.get_num_unfinished_requests() == 0
 
 
 def test_new_weights_in_flight(engine, model, prompts):
@@ -185,7 +185,7 @@ def test_a_loop_ends_an_answer(engine, model, prompts):
             last = completion.token_ids[-32:]
             assert len(completion.token_ids) < 200
             assert any((last[p:] == last[:-p]).all() for p in range(1, 9))
-    assert not engine._running
+    assert not engine.engine._running
 
 
 def test_weights_that_do_not_fit_change_nothing(engine, model, prompts):
@@ -202,13 +202,13 @@ def test_weights_that_do_not_fit_change_nothing(engine, model, prompts):
 def test_it_holds_what_it_was_given(engine, model):
     weights = {name: tensor.numpy() for name, tensor in move(model).state_dict().items()}
     engine.load_weights(weights, version=2)
-    assert engine.held() == checksums(weights)
+    assert engine.weight_checksums() == checksums(weights)
 
 
 def test_a_prompt_that_does_not_fit_says_so(engine, rng, model, prompts):
     with pytest.raises(ValueError, match="a prompt of 2000 tokens leaves no room for an answer in a context of 1024"):
         engine.generate(requests_for([build_prompt(rng, model.config, text=2000)]), PLAIN)
-    assert not engine._running
+    assert not engine.engine._running
     assert len(flat(engine.generate(requests_for(prompts), PLAIN))) == 9
 
 

@@ -19,13 +19,13 @@ class OneEngine:
 
     def __init__(self, engine, monkeypatch):
         self.engine, self.crew, self.fault, self.sent = engine, self, None, 0
-        honest = engine._names.to_hub
+        honest = engine.engine._names.to_hub
 
         def to_hub(weights):
             tensors = honest(weights)
             return self.fault(tensors) if self.fault else tensors
 
-        monkeypatch.setattr(engine._names, "to_hub", to_hub)
+        monkeypatch.setattr(engine.engine._names, "to_hub", to_hub)
 
     def publish(self, weights, *, version):
         self.sent += 1
@@ -34,8 +34,8 @@ class OneEngine:
     def generate_on_each(self, requests, sampling):
         return [self.engine.generate(requests, sampling)]
 
-    def held(self):
-        return [self.engine.held()]
+    def weight_checksums(self):
+        return [self.engine.weight_checksums()]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_honest_weights_pass(made):
 
 def test_a_tensor_that_was_not_sent(made):
     sync, pool, said = made
-    old = pool.engine._names.to_hub({**sync.learner.weights()})  # the names, with values of another time
+    old = pool.engine.engine._names.to_hub({**sync.learner.weights()})  # the names, with values of another time
     pool.fault = lambda tensors: tensors | {name: old[name] * 0.5 for name in ["language_model.lm_head.weight"]}
     with pytest.raises(ParityError, match=r"still differ by \d\S* in a token's log-prob"):
         sync.publish()
@@ -112,7 +112,7 @@ def test_a_stale_engine(made, monkeypatch):
     monkeypatch.setattr(pool, "publish", lambda weights, *, version: None)
     with pytest.raises(ParityError, match="differ by inf"):
         sync.publish()
-    monkeypatch.setattr(pool.engine, "_version", 4)
+    monkeypatch.setattr(pool.engine.engine, "_version", 4)
     with pytest.raises(ParityError, match=r"differ by \d.*worker 0 holds other values"):
         sync.publish()
 

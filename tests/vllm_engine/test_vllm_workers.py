@@ -16,7 +16,7 @@ from kimi_vl import load_model
 from rl.learner.learner import Learner, LearnerConfig, numpy_weights
 from rl.types import PromptCompletion
 from rl.weight_sync import ParityError, WeightSync
-from rollouts.engines.build import EngineSpec
+from rollouts.engines.table import EngineSpec
 from rollouts.workers.actor import WorkerError, start_ray
 from rollouts.workers.pool import RolloutPool
 
@@ -64,9 +64,9 @@ def test_a_worker_with_vllm(cluster, checkpoint, ids, model, prompts, rng):
             assert max(gaps(found, embedded(ours, ids).generate(requests_for(prompts), SAMPLING))) < 1e-3
             assert {s.version for group in found for c in group for s in c.segments} == {version}
         actor = pool.crew.actors[0]
-        before = ray.get(actor.pulse.remote())
+        before = ray.get(actor.heartbeat.remote())
         pool.generate(requests_for(prompts), SAMPLING)
-        assert ray.get(actor.pulse.remote()) >= before + 10
+        assert ray.get(actor.heartbeat.remote()) >= before + 10
         os.kill(pool.crew.addresses[0].pid, 9)
         assert max(gaps(pool.generate(requests_for(prompts), SAMPLING), found)) < 1e-3
         assert pool.failures == {"death": 1}

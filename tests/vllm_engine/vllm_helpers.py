@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor, save_with_code
 from rewards.types import Task
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Prompt, Request
 
@@ -60,7 +61,7 @@ def requests_for(prompts, n=3, seed=100, **options):
 def embedded(model, ids):
     """Our own engine with the same stop and barred ids."""
     stop, barred = ids
-    return TransformersEngine(model, stop_ids=stop, barred_ids=barred)
+    return EngineDriver(TransformersEngine(model, stop_ids=stop, barred_ids=barred))
 
 
 def move(model, by=0.1, seed=3):

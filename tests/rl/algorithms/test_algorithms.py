@@ -15,6 +15,7 @@ from configs.rl import RLConfig, SamplingConfig
 from rewards.types import Score, Verdict, VerdictKind
 from rl.learner.critic import surprises
 from rl.samples import make_samples, sample_metrics
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.group_building import groups_with_signal, make_groups
 from rollouts.types import Group, Request, Rollout, ScoredRollout
@@ -39,7 +40,7 @@ def name_of(loss):
 @pytest.fixture
 def groups(rng, model):
     """What an engine drew for three prompts, one with an image; an answer earns its share of even tokens."""
-    engine = TransformersEngine(copy.deepcopy(model), stop_ids=[0], barred_ids=barred_ids(model))
+    engine = EngineDriver(TransformersEngine(copy.deepcopy(model), stop_ids=[0], barred_ids=barred_ids(model)))
     prompts = [make_prompt(rng, model, text=t, grids=g) for t, g in ((5, ()), (3, ((2, 4),)), (6, ()))]
     requests = [Request(prompt=p, n=4, seed=i) for i, p in enumerate(prompts)]
     drawn = engine.generate(requests, SamplingConfig(max_new_tokens=12, temperature=0.9, top_p=0.9))

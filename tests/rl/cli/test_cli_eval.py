@@ -11,6 +11,7 @@ from kimi_vl.family import stop_and_barred_ids
 from rewards.extraction import Thinking
 from rewards.scorer import Scorer
 from rl.run.evaluate import HELD_OUT_SEED, evaluate
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.pipeline import RolloutPipeline
 from rollouts.tasks.mixture import held_out
@@ -25,7 +26,7 @@ def direct_figures(run_folder, config):
     tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=run_folder)
     renderer = PromptRenderer(processor, max_prompt_tokens=4096)
     prompts, _ = renderer.render_all(tasks)
-    engine = TransformersEngine(load_model(path), stop_ids=stop, barred_ids=barred)
+    engine = EngineDriver(TransformersEngine(load_model(path), stop_ids=stop, barred_ids=barred))
     with Scorer(()) as scorer:
         pipeline = RolloutPipeline(
             renderer=renderer,

@@ -19,6 +19,7 @@ from rl.learner.batch import collect_images, deal, make_micro_batch, split_by_to
 from rl.learner.forward import encode, response_hidden
 from rl.learner.lora import prepare_training
 from rl.types import Sample
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.sampling import barred_token_mask, policy_logprobs
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Request
@@ -168,7 +169,7 @@ def test_a_step_of_text_alone_learns_and_leaves_the_tower(rng, model):
 def test_logprobs_are_the_engines(rng, model):
     """The two sides of the ratio, for sampled answers of unlike length with and without images."""
     prompts = [make_prompt(rng, model, text=t, grids=g) for t, g in ((5, ()), (3, ((2, 4),)), (9, ((4, 4), (2, 2))))]
-    engine = TransformersEngine(copy.deepcopy(model), stop_ids=[0, 1, 2], barred_ids=barred_ids(model))
+    engine = EngineDriver(TransformersEngine(copy.deepcopy(model), stop_ids=[0, 1, 2], barred_ids=barred_ids(model)))
     requests = [Request(prompt=p, n=4, seed=i) for i, p in enumerate(prompts)]
     groups = engine.generate(requests, SamplingConfig(max_new_tokens=24, temperature=0.7, top_k=12))
     samples = [
@@ -349,9 +350,11 @@ def test_weights_in_bfloat16_reach_an_engine(rng):
     model = build_model(dtype=torch.bfloat16)
     learner = make_learner(model)
     learner.update(make_samples(rng, model))
-    engine = TransformersEngine(build_model(seed=3, dtype=torch.bfloat16), stop_ids=[], barred_ids=barred_ids(model))
+    engine = EngineDriver(
+        TransformersEngine(build_model(seed=3, dtype=torch.bfloat16), stop_ids=[], barred_ids=barred_ids(model))
+    )
     engine.load_weights(learner.weights(), version=learner.version)
-    theirs = engine.model.state_dict()
+    theirs = engine.engine.model.state_dict()
     assert not [n for n, t in model.state_dict().items() if not torch.equal(t, theirs[n])]
 
 

@@ -17,6 +17,7 @@ from configs.rl import SamplingConfig
 from kimi_vl import load_model
 from rl.errors import UserError
 from rl.learner.lora import adapted_layers, merged_weights, prepare_training, save_adapters
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Request
 
@@ -72,7 +73,7 @@ def test_only_adapters_learn_and_the_engine_gets_them_merged(rng, optimizer):
     moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved
     assert all("lora_" in name for name in moved)
-    engine = TransformersEngine(build_model(seed=9), stop_ids=[0], barred_ids=barred_ids(model))
+    engine = EngineDriver(TransformersEngine(build_model(seed=9), stop_ids=[0], barred_ids=barred_ids(model)))
     engine.load_weights(learner.weights(), version=1)
     prompt = make_prompt(rng, model, text=5, grids=((2, 4),))
     [group] = engine.generate([Request(prompt=prompt, n=4, seed=0)], SamplingConfig(max_new_tokens=12))

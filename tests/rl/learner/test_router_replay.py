@@ -19,6 +19,7 @@ from rl.learner.forward import encode, response_hidden
 from rl.learner.router_replay import RouterStatistics, routing_of
 from rl.samples import make_samples as samples_of
 from rl.types import ModelOutputs, Sample
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import family_of
 from rollouts.types import Completion, Group, Request, Rollout, ScoredRollout
@@ -53,7 +54,9 @@ def build(dtype):
 
 def rollouts(model, rng, *, record=True, groups=6, n=4):
     prompts = [make_prompt(rng, model, text=5 + i, grids=((2, 4),) if i % 2 else ()) for i in range(groups)]
-    engine = TransformersEngine(copy.deepcopy(model), stop_ids=[0], barred_ids=barred_ids(model), record_experts=record)
+    engine = EngineDriver(
+        TransformersEngine(copy.deepcopy(model), stop_ids=[0], barred_ids=barred_ids(model), record_experts=record)
+    )
     return prompts, engine.generate([Request(prompt=p, n=n, seed=i) for i, p in enumerate(prompts)], SAMPLING)
 
 

@@ -7,8 +7,9 @@ import pytest
 from engine_helpers import SIZES, build_tiny_folder
 
 from kimi_vl import TinySizes, create_tiny_checkpoint
-from rollouts.engines.build import ENGINES, VLLM_CPU_LATENTS, EngineError, EngineSpec, check_engine, check_sizes
+from rollouts.engines.table import ENGINES, VLLM_CPU_LATENTS, EngineError, EngineSpec, check_engine, check_sizes
 from rollouts.engines.transformers import TransformersEngine
+from rollouts.weight_checksums import checksums
 
 
 def test_the_schema_and_the_table_know_the_same_engines():
@@ -22,16 +23,16 @@ def test_the_schema_and_the_table_know_the_same_engines():
 def test_the_embedded_engine_is_built_by_default(tmp_path):
     folder = build_tiny_folder(tmp_path / "model")
     engine = EngineSpec(model_path=str(folder), dtype="float32", stop_ids=(1,), barred_ids=(2,)).build()
-    assert isinstance(engine, TransformersEngine)
-    assert engine.held().keys() == engine.model.state_dict().keys()
-    assert engine.pulse == 0
+    assert isinstance(engine.engine, TransformersEngine)
+    assert engine.weight_checksums() == checksums(engine.engine.model.state_dict())
+    assert engine.heartbeat == 0
 
 
 @pytest.mark.parametrize(
     "spec", [None, importlib.machinery.ModuleSpec("vllm", None, is_package=True)], ids=["missing", "a mere folder"]
 )
 def test_without_vllm_the_error_says_how_to_get_it(monkeypatch, spec):
-    monkeypatch.setattr("rollouts.engines.build.find_spec", lambda name: spec)
+    monkeypatch.setattr("rollouts.engines.table.find_spec", lambda name: spec)
     with pytest.raises(EngineError, match=r"vLLM is not installed here. `make vllm-env` makes an environment"):
         check_engine("vllm")
     check_engine("transformers")

@@ -112,4 +112,4 @@ def test_padding_is_counted(engine, prompts):
     padded = len(lengths) * max(lengths) - sum(lengths)
     later = len(lengths) * (SAMPLED.max_new_tokens - 1)
     assert padded > 0
-    assert engine.tally == {"padded": padded, "computed": sum(lengths) + padded + later}
+    assert engine.take_padding_stats() == {"padded": padded, "computed": sum(lengths) + padded + later}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from configs.rl import SamplingConfig
 from rollouts.engines.decoder import LatentDecoder
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.running_batch import BatchLimits, RunningBatch
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Request
@@ -118,7 +119,7 @@ def test_memory_stays_within_its_limit(ending, prompts, monkeypatch):
         grow(self)
         put_back.append(before - len(self._live))
         used.append(self._used)
-        assert len(set(self._held)) == len(self._held), "a prompt was read twice"
+        assert len(set(self._read_groups)) == len(self._read_groups), "a prompt was read twice"
 
     monkeypatch.setattr(RunningBatch, "_grow", watched)
     limits = BatchLimits(tokens=320)
@@ -358,6 +359,8 @@ def test_double_precision_makes_company_invisible(tiny_folder, tiny_ids, prompts
     requests = requests_for(prompts, n=3)
     stop, barred = tiny_ids
     barred = [*barred, *stop]
-    whole = TransformersEngine(model, stop_ids=[], barred_ids=barred).generate(requests, SAMPLED)
-    small = TransformersEngine(model, stop_ids=[], barred_ids=barred, limits=BatchLimits(rows=2, tokens=200))
+    whole = EngineDriver(TransformersEngine(model, stop_ids=[], barred_ids=barred)).generate(requests, SAMPLED)
+    small = EngineDriver(
+        TransformersEngine(model, stop_ids=[], barred_ids=barred, limits=BatchLimits(rows=2, tokens=200))
+    )
     assert_same(small.generate(requests, SAMPLED), whole, atol=2e-6)

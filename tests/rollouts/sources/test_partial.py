@@ -11,6 +11,7 @@ from rl_helpers import barred_ids, build_model, make_prompt
 from configs.errors import ConfigError
 from configs.rl import PartialConfig, RLConfig, SamplingConfig
 from rewards.scorer import Scorer
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.partial import min_trainable_version
 from rollouts.sources.pipeline import RolloutPipeline, make_requests, request_seed
@@ -22,7 +23,7 @@ STEPS, SEED = 12, 5
 
 @pytest.fixture
 def engine(model):
-    return TransformersEngine(model, stop_ids=range(4), barred_ids=barred_ids(model))
+    return EngineDriver(TransformersEngine(model, stop_ids=range(4), barred_ids=barred_ids(model)))
 
 
 @pytest.fixture
@@ -92,12 +93,12 @@ def run(partial, *, start=0, stop=STEPS):
     done = {}
     for step in range(start, stop):
         done |= {task: (step, found) for task, found in partial.step(step).items()}
-        partial.engine.load_weights(partial.engine.model.state_dict(), version=step + 1)
+        partial.engine.load_weights(partial.engine.engine.model.state_dict(), version=step + 1)
     return done
 
 
 def in_one_piece(engine, prompts):
-    engine.load_weights(engine.model.state_dict(), version=0)
+    engine.load_weights(engine.engine.model.state_dict(), version=0)
     requests = [
         request
         for step in range(3)
@@ -109,7 +110,7 @@ def in_one_piece(engine, prompts):
 def test_pieces_are_the_whole_and_a_group_is_done_when_all_its_answers_are(engine, prompts):
     """With weights that stay the same, an answer over several steps has the tokens of one in one piece."""
     whole = in_one_piece(engine, prompts)
-    engine.load_weights(engine.model.state_dict(), version=0)
+    engine.load_weights(engine.engine.model.state_dict(), version=0)
     partial = Partial(engine, prompts, budget=12)
     done = run(partial)
     assert done.keys() == whole.keys()
@@ -206,7 +207,7 @@ def test_a_refill_generates_only_what_is_new(engine, prompts):
 @pytest.mark.parametrize("stop", range(1, 6))
 def test_going_on_from_a_checkpoint_is_the_same_to_the_bit(engine, prompts, stop):
     expected = run(Partial(engine, prompts, budget=4))
-    engine.load_weights(engine.model.state_dict(), version=0)
+    engine.load_weights(engine.engine.model.state_dict(), version=0)
     first = Partial(engine, prompts, budget=4)
     done = run(first, stop=stop)
     file = io.BytesIO()

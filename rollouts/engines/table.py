@@ -9,9 +9,10 @@ from importlib.util import find_spec
 import torch
 
 from configs.errors import UserError
+from rollouts.engines.driver import EngineDriver
+from rollouts.engines.protocol import Engine
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import family_at
-from rollouts.types import Engine
 
 VLLM_CPU_LATENTS = {
     "kv_lora_rank": 512,
@@ -38,10 +39,10 @@ class EngineSpec:
     context: int | None = None  # vLLM: the most tokens of a prompt and its answer; None: the model's own limit
     gpu_share: float = 1.0  # vLLM: of a GPU that is this worker's
 
-    def build(self) -> Engine:
+    def build(self) -> EngineDriver:
         """Start the engine with the weights of the checkpoint."""
         torch.set_num_threads(self.threads)
-        return ENGINES[self.engine](self)
+        return EngineDriver(ENGINES[self.engine](self))
 
 
 def check_engine(name: str) -> None:

@@ -1,0 +1,135 @@
+"""Drives an engine: streams, blocking generation, cancellation, weight loading and the heartbeat, for all engines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+from configs.rl import SamplingConfig
+from rollouts.engines.fair_lock import FairLock
+from rollouts.engines.protocol import Engine, FinishedGroup, ReadableWeights
+from rollouts.request_queue import QueueUpdate, RequestQueue
+from rollouts.types import Completion, Request
+from rollouts.weight_checksums import checksums
+
+
+class EngineDriver:
+    """Serves any number of streams from one engine. All methods may be called from any thread, also between two
+    results of a stream.
+
+    A stream does its work in the thread that iterates over it. Each step serves the requests of all streams; results
+    of other streams wait until those are iterated over.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._lock = FairLock()
+        self._indices = count()
+        self._expected: set[int] = set()  # indices whose streams wait for them
+        self._finished: dict[int, list[Completion]] = {}  # by index, until their stream takes them
+        self._aborts = self._steps = 0
+        self._loaded: dict[str, int] = {}  # checksums of the last weights, for engines that cannot read theirs back
+
+    @property
+    def version(self) -> int:
+        """The policy version that the next token will come from."""
+        return self.engine.version
+
+    @property
+    def heartbeat(self) -> int:
+        """A number that grows while the engine works. An engine hangs if it stands still while requests are running."""
+        return self._steps + self.engine.progress
+
+    def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
+        """Return `request.n` completions for each request, in the order of `requests`."""
+        results = dict(self.stream(requests, sampling))
+        return [results[i] for i in range(len(requests))]
+
+    def stream(self, requests: Sequence[Request] | RequestQueue, sampling: SamplingConfig) -> Iterator[FinishedGroup]:
+        """Yield (index of the request, its completions) as requests finish.
+
+        Requests that are put into a `RequestQueue` join at the next step. The stream ends when the queue is closed and
+        every request has been returned, or after `abort`. Raises ValueError for a request that the engine refuses.
+        """
+        queue = requests if isinstance(requests, RequestQueue) else RequestQueue(requests)
+        aborts, numbers = self._aborts, count()
+        running: dict[int, int] = {}  # engine index -> index of the request in this stream
+        try:
+            while (update := queue.take(wait=not running)) is not None or running:
+                aborted = aborts != self._aborts
+                with self._lock.held():
+                    if update is not None:
+                        self._apply(update, running, numbers, sampling)
+                    if aborted:
+                        self._collect(self.engine.cancel(running))
+                    elif not running.keys() <= self._finished.keys():
+                        self._collect(self.engine.step())
+                        self._steps += 1
+                    finished = [(i, self._finished.pop(i)) for i in list(self._finished) if i in running]
+                    self._expected.difference_update(index for index, _ in finished)
+                for index, completions in finished:
+                    yield running.pop(index), completions
+                if aborted:
+                    return
+        finally:  # also where the caller stops iterating
+            if running:
+                with self._lock.held():
+                    self._forget(running)
+
+    def abort(self) -> None:
+        """End every running stream; unfinished samples come back with what they have and the reason `abort`."""
+        self._aborts += 1
+
+    def load_weights(self, weights: Mapping[str, Any], *, version: int) -> None:
+        """Replace the weights between two steps. Running samples continue; their next tokens are of `version`.
+
+        Raises ValueError, before anything is changed, if names or shapes do not fit.
+        """
+        with self._lock.held():
+            self.engine.load_weights(weights, version=version)
+            self._steps += 1
+            if not isinstance(self.engine, ReadableWeights):
+                self._loaded = checksums(weights)
+
+    def weight_checksums(self) -> dict[str, int]:
+        """The checksum of every tensor that the engine serves, by state-dict name.
+
+        An engine with `weight_checksums` reads its tensors back. For the others these are the checksums of the weights
+        that were loaded last, empty before the first; the parity check then shows what the engine made of them.
+        """
+        return self.engine.weight_checksums() if isinstance(self.engine, ReadableWeights) else self._loaded
+
+    def take_padding_stats(self) -> Counter[str]:
+        """Positions `computed` since the last call, and the `padded` ones among them."""
+        return self.engine.take_padding_stats()
+
+    def close(self) -> None:
+        """End the streams and free the engine."""
+        self.abort()
+        with self._lock.held():
+            self.engine.close()
+
+    def _apply(
+        self, update: QueueUpdate, running: dict[int, int], numbers: Iterator[int], sampling: SamplingConfig
+    ) -> None:
+        """Add new requests to the engine, and cancel those that are no longer wanted."""
+        for request in update.requests:
+            index = next(self._indices)
+            running[index] = next(numbers)
+            self._expected.add(index)
+            self.engine.add(index, request, sampling)
+        if update.cancelled:
+            cancelled = set(update.cancelled)
+            self._collect(self.engine.cancel([index for index, number in running.items() if number in cancelled]))
+
+    def _collect(self, groups: Iterable[FinishedGroup]) -> None:
+        self._finished.update((index, completions) for index, completions in groups if index in self._expected)
+
+    def _forget(self, indices: Iterable[int]) -> None:
+        """Cancel the requests of a stream that nobody reads any more, and drop what they produced."""
+        self._expected.difference_update(indices)
+        self._collect(self.engine.cancel(indices))
+        for index in indices:
+            self._finished.pop(index, None)

@@ -1,0 +1,75 @@
+"""What an engine must implement. `rollouts.engines.driver.EngineDriver` builds everything else on it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from configs.rl import SamplingConfig
+from rollouts.types import Completion, Request
+
+FinishedGroup = tuple[int, list[Completion]]  # the index under which a request was added, and its `n` completions
+
+
+class Engine(ABC):
+    """Generates completions with one model. A new engine implements the five abstract members and nothing else.
+
+    The driver calls `add`, `step`, `cancel` and `load_weights` from one thread at a time, so an engine needs no locks.
+    Every request that is added is returned exactly once, by `step` or by `cancel`.
+    """
+
+    @abstractmethod
+    def add(self, index: int, request: Request, sampling: SamplingConfig) -> None:
+        """Accept a request. `index` is unique in the life of the engine.
+
+        Raises ValueError, before anything is accepted, if the engine cannot serve the request.
+        """
+
+    @abstractmethod
+    def step(self) -> list[FinishedGroup]:
+        """Advance the running samples by one step, and return the groups that have finished.
+
+        A step should be short: between two steps, requests are added and weights are loaded.
+        """
+
+    @abstractmethod
+    def cancel(self, indices: Iterable[int]) -> list[FinishedGroup]:
+        """End these requests now and return their groups; unknown indices are ignored.
+
+        Unfinished samples keep the tokens they have and get the finish reason `abort`.
+        """
+
+    @abstractmethod
+    def load_weights(self, weights: Mapping[str, Any], *, version: int) -> None:
+        """Replace the weights, named as in the state dict of our model, and serve `version` from the next token on.
+
+        Raises ValueError, before anything is changed, if names or shapes do not fit.
+        """
+
+    @property
+    @abstractmethod
+    def version(self) -> int:
+        """The policy version that the next token will come from."""
+
+    @property
+    def progress(self) -> int:
+        """A number that grows during a long `step`. It may stay 0 where steps are short: the driver counts steps."""
+        return 0
+
+    def close(self) -> None:  # noqa: B027 - most engines have nothing to free
+        """Free what the engine holds."""
+
+    def take_padding_stats(self) -> Counter[str]:
+        """Positions that the model has `computed` since the last call, and the `padded` ones among them."""
+        return Counter()
+
+
+@runtime_checkable
+class ReadableWeights(Protocol):
+    """An engine that can read its weights back, so that a weight sync proves what it really serves."""
+
+    def weight_checksums(self) -> dict[str, int]:
+        """The checksum of every tensor, by its state-dict name (`rollouts.weight_checksums.checksums`)."""
+        ...
