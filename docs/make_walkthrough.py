@@ -25,6 +25,7 @@ from rl.learner.batch import collect_images, make_micro_batch
 from rl.learner.learner import Learner, LearnerConfig
 from rl.samples import build_samples, compute_advantages
 from rl.types import PromptCompletion, StepBatch
+from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import FAMILIES, TINY_FAMILY
 from rollouts.sources.group_building import groups_with_signal, make_groups
@@ -115,7 +116,7 @@ def main() -> None:
         )
 
 
-def build(folder: Path, corpus: list[str], scorer: Scorer) -> tuple[TransformersEngine, Learner, RolloutPipeline]:
+def build(folder: Path, corpus: list[str], scorer: Scorer) -> tuple[EngineDriver, Learner, RolloutPipeline]:
     """A tiny model as engine and as learner. All tokens but the digits and the end are barred."""
     family = FAMILIES[TINY_FAMILY]
     path = family.create_tiny_checkpoint(folder / "tiny", corpus=corpus, sizes=SIZES, seed=SEED)
@@ -124,7 +125,7 @@ def build(folder: Path, corpus: list[str], scorer: Scorer) -> tuple[Transformers
     spoken = {*stop, *(processor.tokenizer.encode(digit, add_special_tokens=False)[0] for digit in "0123456789")}
     model = family.load_model(path)
     barred = sorted({*barred, *range(model.config.text_config.vocab_size)} - spoken)
-    engine = TransformersEngine(family.load_model(path), stop_ids=stop, barred_ids=barred)
+    engine = EngineDriver(TransformersEngine(family.load_model(path), stop_ids=stop, barred_ids=barred))
     config = LearnerConfig(
         loss=CONFIG.loss,
         optimizer=CONFIG.optimizer,
@@ -141,7 +142,7 @@ def build(folder: Path, corpus: list[str], scorer: Scorer) -> tuple[Transformers
     return engine, Learner(model, config, barred_ids=barred), pipeline
 
 
-def served(engine: TransformersEngine) -> Any:
+def served(engine: EngineDriver) -> Any:
     """A source reads one thing from its worker pool: the version that is served."""
     return engine
 
