@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs.files import atomic_write
 from rewards.types import Task
 from rl.types import Sample
 from rollouts.types import Group, ScoredRollout
@@ -91,7 +92,8 @@ class RolloutLog:
         path = self._path(step)
         path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        _write_renamed(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
+        with atomic_write(path) as file:
+            pq.write_table(table, file, compression="zstd")
 
     def forget_after(self, step: int) -> None:
         """Delete the files of later steps: a run that goes on after `step` writes them anew."""
@@ -107,8 +109,8 @@ class RolloutLog:
         name = hashlib.sha256(image).hexdigest()
         path = self.folder / "images" / name[:2] / name
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_renamed(path, lambda partial: partial.write_bytes(image))
+            with atomic_write(path) as file:
+                file.write(image)
         return name
 
 
@@ -188,13 +190,3 @@ def routes_of(row: dict[str, Any]) -> np.ndarray | None:
 def _storable(text: str) -> str:
     """Parquet's text is UTF-8, and a lone surrogate is not."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _write_renamed(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        write(partial)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import statistics
 from collections import deque
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from configs.files import atomic_write
 from rl.checkpoint import sync_folder
 from rl.errors import UserError
 from rl.types import Sample
@@ -109,18 +109,8 @@ class SkippedUpdates:
     def keep(self, skipped: SkippedUpdate) -> None:
         """Write it, and delete all but the newest steps. A full disk raises OSError."""
         target = self.folder / f"step-{skipped.step:06d}"
-        target.mkdir(parents=True, exist_ok=True)
-        path = target / f"update-{skipped.update}.pt"
-        partial = path.with_suffix(".partial")
-        try:
-            with partial.open("wb") as file:
-                torch.save({name: getattr(skipped, name) for name in SkippedUpdate.__slots__}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with atomic_write(target / f"update-{skipped.update}.pt") as file:
+            torch.save({name: getattr(skipped, name) for name in SkippedUpdate.__slots__}, file)
         figures = {name: str(getattr(skipped, name)) for name in ("update", "reason", "loss", "norm", "limit")}
         why = target / "why.json"
         known = json.loads(why.read_text(encoding="utf-8")) if why.exists() else []

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from configs.files import write_text
 from configs.load import digest, dump_recipe, load_recipe
 from configs.rl import RanksConfig
 from configs.schema import RunConfig
@@ -18,7 +19,7 @@ from rl.errors import UserError
 
 STAGES = ("instruct", "long_cot", "rl")  # in the order in which they run
 
-_BEFORE_RECIPE = {"lock", ".writable", "recipe.partial"}  # what a run that was killed at once may have left
+_BEFORE_RECIPE = {"lock", ".writable", "recipe.yaml.partial"}  # what a run that was killed at once may have left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +69,7 @@ class RunFolder:
                 "choose another with output_dir=PATH"
             )
         else:
-            partial = recipe.with_suffix(".partial")
-            partial.write_text(dump_recipe(config), encoding="utf-8")
-            partial.replace(recipe)
+            write_text(recipe, dump_recipe(config))
         return folder
 
     @contextmanager
@@ -109,11 +108,8 @@ class RunFolder:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` under a temporary name and rename it, so that readers never see half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Write `value` as JSON, atomically, so that readers never see half a file."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def _as_learnt(config: RunConfig) -> RunConfig:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from configs.files import write_text
 from rewards.types import Task
 
 T = TypeVar("T")
@@ -69,11 +70,7 @@ class Quarantine:
             failures=failures,
         )
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_suffix(".partial")
-            rows = [asdict(entry) for entry in self.entries.values()]
-            partial.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-            partial.replace(self.path)
+            write_text(self.path, json.dumps([asdict(entry) for entry in self.entries.values()], indent=2) + "\n")
 
     def lines(self) -> list[str]:
         """One line for each task, for people."""

@@ -83,7 +83,7 @@ def test_a_folder_that_is_no_run_is_refused(config, tmp_path):
 def test_a_kill_at_the_first_moment_leaves_a_folder_that_can_be_used(config, tmp_path):
     """Before the recipe was written there may be the lock, the probe and half a recipe."""
     (tmp_path / "run").mkdir()
-    for name in ("lock", ".writable", "recipe.partial"):
+    for name in ("lock", ".writable", "recipe.yaml.partial"):
         (tmp_path / "run" / name).write_text("name: t")
     assert load_recipe(RunFolder.open(config).path / "recipe.yaml") == config
 
