@@ -159,7 +159,7 @@ def _named(config: RunConfig, bases: list[Path]) -> dict[str, Path]:
                 folder = PurePosixPath(source.use).parent
                 # a missing image is a bad row, which the run counts
                 named |= {
-                    str(folder / image): data.parent / image for image in images if (data.parent / image).is_file()
+                    str(folder / image): data.parent / image for image in images if _is_inside(data.parent, image)
                 }
     for path in dict.fromkeys(plugin_file(spec) for spec in [*rewards, *(source.use for source in sources)]):
         if path is not None and _is_relative(path):
@@ -181,12 +181,26 @@ def _images_in_rows(data: Path, source: SourceConfig) -> set[str]:
                 continue
             for value in (row.get(key) for key in keys):
                 items = value if isinstance(value, list) else [value]
-                images |= {item for item in items if isinstance(item, str) and ":" not in item and _is_relative(item)}
+                paths = [item.get("path") if isinstance(item, dict) else item for item in items]
+                images |= {path for path in paths if isinstance(path, str) and _is_relative(path)}
     return images
 
 
 def _is_relative(path: str) -> bool:
-    return bool(path) and not path.startswith(("/", "~"))
+    return bool(path) and not path.startswith(("/", "~", "data:")) and "://" not in path
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    """Whether a row names a file in its data file's own folder, and no hidden one.
+
+    No row makes us send any other, by `..` or by a link.
+    """
+    try:
+        path, root = (folder / name).resolve(), folder.resolve()
+        inside = path.is_relative_to(root) and path.is_file()
+        return inside and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    except (OSError, ValueError):  # a name too long, or with a zero byte
+        return False
 
 
 def _find(written: str, bases: list[Path]) -> Path:
@@ -205,14 +219,14 @@ def _outside(what: str, root: Path) -> str:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Every file under `root`, but for hidden ones and `LEFT_OUT`."""
+    """Every file under `root`, except hidden ones, `LEFT_OUT`, and links that lead out of it."""
     if not root.is_dir():
         raise UserError(f"--working-dir {root}: no such folder")
     for place, folders, names in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in LEFT_OUT)
         for name in names:
             path = Path(place) / name
-            if not name.startswith(".") and path.is_file():
+            if not name.startswith(".") and path.is_file() and path.resolve().is_relative_to(root.resolve()):
                 yield path.relative_to(root).as_posix()
 
 

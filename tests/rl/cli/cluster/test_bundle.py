@@ -9,8 +9,9 @@ import zipfile
 import pytest
 
 from configs.load import load_recipe
+from configs.schema import SourceConfig
 from rl.cli.cluster import bundle as bundles
-from rl.cli.cluster.bundle import fingerprint, make_bundle, read_packages
+from rl.cli.cluster.bundle import _images_in_rows, _is_inside, _walk, fingerprint, make_bundle, read_packages
 from rl.errors import UserError
 
 PLAIN = "name: a\noutput_dir: out\ninstruct: {steps: 1}\n"
@@ -167,3 +168,40 @@ def test_one_changed_letter_is_other_code():
     assert fingerprint(packages) != fingerprint(packages | {"rl/a.py": b"x = 2"})
     assert fingerprint(packages) != fingerprint(packages | {"rl/c.py": b""})
     assert fingerprint({"a.py": b"bc.py", "c.py": b""}) != fingerprint({"a.py": b"", "c.py": b"bc.py"})
+
+
+def test_a_row_sends_files_of_its_data_folder_only(tmp_path, monkeypatch):
+    """However they are spelled; what lies elsewhere stays here, whether named by `..`, absolutely or by a link."""
+    data = tmp_path / "work" / "data"
+    data.mkdir(parents=True)
+    monkeypatch.chdir(data.parent)
+    (tmp_path / "work" / ".env").write_text("secret")
+    for name in ("a.png", "at 10:30.png", "b.png"):
+        (data / name).write_bytes(b"image")
+    (data / "link.png").symlink_to("/etc/passwd")
+    (data / ".env").write_text("secret")
+    images = [
+        ".env",
+        "a.png",
+        "at 10:30.png",
+        {"path": "b.png"},
+        "../.env",
+        "/etc/passwd",
+        "link.png",
+        {"path": "../.env"},
+    ]
+    rows = [json.dumps({"question": "?", "answer": "1", "images": [image]}) for image in images]
+    (data / "rows.jsonl").write_text("\n".join(rows))
+    source = SourceConfig(use="data/rows.jsonl")
+    assert _images_in_rows(data / "rows.jsonl", source) >= {"a.png", "at 10:30.png", "b.png"}
+    inside = {name for name in _images_in_rows(data / "rows.jsonl", source) if _is_inside(data, name)}
+    assert inside == {"a.png", "at 10:30.png", "b.png"}
+
+
+def test_a_whole_folder_is_sent_without_links_out_of_it(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a.txt").write_text("a")
+    (root / "out.txt").symlink_to("/etc/passwd")
+    (root / "in.txt").symlink_to(root / "a.txt")
+    assert set(_walk(root)) == {"a.txt", "in.txt"}
