@@ -6,7 +6,6 @@ Only the driver loads recipes; engines and the learner take the plain dataclasse
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import typing
 from collections.abc import Sequence
@@ -24,9 +23,7 @@ from configs.schema import RunConfig
 from configs.text import nearest_names, shorten
 from configs.yaml_io import Document, KeyPath, dotted
 
-__all__ = ["ConfigError", "Problem", "digest", "dump_recipe", "load_recipe", "plain"]
-
-_UNREAD_BY_DIGEST = {"output_dir"}  # where a run lies is not what it is: a run folder may be moved
+__all__ = ["ConfigError", "Problem", "dump_recipe", "load_recipe", "plain"]
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -50,12 +47,6 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 def dump_recipe(config: RunConfig) -> str:
     """The whole recipe as YAML, defaults written out, keys in the schema's order; `load_recipe` reads it back equal."""
     return yaml_io.dump(plain(config))
-
-
-def digest(config: RunConfig) -> str:
-    """64 hex digits that are the same for the same run, wherever its folder lies: a resume must find its own."""
-    kept = {key: value for key, value in plain(config).items() if key not in _UNREAD_BY_DIGEST}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from configs.rl import RLConfig
 from configs.schema import RunConfig, SourceConfig
 from rewards.scorer import Scorer
 from rl.checkpoint import replace_folder
+from rl.errors import UserError
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.run.folder import RunFolder
 from rl.run.scoring import open_scorer
@@ -80,6 +81,8 @@ class RunContext:
 def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> Iterator[RunContext]:
     """Check everything that can fail before any training, then start Ray and the workers."""
     stage = config.rl or RLConfig(steps=1)
+    for line in folder.accept_changes(config):
+        console.print(f"the recipe changes: {line}", markup=False, highlight=False)
     check_engine(stage.engine)
     with ExitStack() as stack:
         scorer = stack.enter_context(open_scorer(config, base=base))
@@ -90,8 +93,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Cons
         family = family_at(checkpoint)
         processor = family.load_processor(checkpoint)
         renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
-        if config.rl is not None:
-            _check_training_data(config, config.rl, scorer, base)
+        _check_training_data(config, scorer, renderer, base, console)
         prompts, validation = _evaluation_prompts(config, scorer, renderer, base, console)
         stop, barred = family.stop_and_barred_ids(checkpoint, processor)
         spec = EngineSpec(
@@ -161,24 +163,51 @@ def _evaluation_prompts(
         rendered, skipped = renderer.render_all(tasks)
         for reason, count in skipped.items():
             console.print(f"{name}: {count} tasks left out ({reason})")
+        if not rendered:
+            raise UserError(f"data.{name}: none of the {len(tasks)} tasks can be rendered: {_reasons(skipped)}")
         return rendered
 
     data, few = config.data, config.evaluation.validation_tasks
-    found = prompts("held-out", data.held_out, config.evaluation.tasks, HELD_OUT_SEED)
+    found = prompts("held_out", data.held_out, config.evaluation.tasks, HELD_OUT_SEED)
     if config.rl is None or not data.validation:
         return found, found[:few]
     return found, prompts("validation", data.validation, few, VALIDATION_SEED)
 
 
-def _check_training_data(config: RunConfig, stage: RLConfig, scorer: Scorer, base: Path) -> None:
-    """Raise now, not after the supervised stages, where the data cannot serve the sampler, or a verifier is not there.
+def _check_training_data(
+    config: RunConfig, scorer: Scorer, renderer: PromptRenderer, base: Path, console: Console
+) -> None:
+    """Raise before any training where the data cannot serve a stage: no prompt fits, no solution, no such verifier.
 
-    Verifiers are those of the first tasks, to which every source adds whose share is above a hundredth. Raises
-    DataSetError, PluginError.
+    The first tasks of the mixture are looked at, to which every source adds whose share is above a hundredth. Raises
+    DataSetError, PluginError, UserError.
     """
     mixture = TaskMixture(config.data.train, seed=0, base=base)
-    scorer.check_tasks(mixture.draw(0, _CHECKED_TASKS))
-    build_sampler(stage.sampler, mixture, seed=0, steps=stage.steps).draw(0, stage.prompts_per_step)
+    tasks = mixture.draw(0, _CHECKED_TASKS)
+    rendered, skipped = renderer.render_all(tasks)
+    if not rendered:
+        raise UserError(f"data.train: none of the first {len(tasks)} tasks can be rendered: {_reasons(skipped)}")
+    without = sum(task.solution is None for task in tasks)
+    for name, stage in (("instruct", config.instruct), ("long_cot", config.long_cot)):
+        if stage is None or stage.thinking_share == 0 or without == 0:
+            continue
+        if without == len(tasks):
+            raise UserError(
+                f"{name}.thinking_share = {stage.thinking_share}: none of the first {len(tasks)} tasks of data.train "
+                "has a solution; map a column with `columns: {solution: NAME}`, or set thinking_share to 0"
+            )
+        console.print(
+            f"{name}: {without} of the first {len(tasks)} tasks have no solution: they train the answer alone"
+        )
+    if config.rl is not None:
+        scorer.check_tasks(tasks)
+        sampler = build_sampler(config.rl.sampler, mixture, seed=0, steps=config.rl.steps)
+        sampler.draw(0, config.rl.prompts_per_step)
+
+
+def _reasons(skipped: Mapping[str, int]) -> str:
+    """Why tasks were left out. Example: `prompt longer than 8 tokens (64)`."""
+    return ", ".join(f"{reason} ({count})" for reason, count in skipped.items()) or "there is none"
 
 
 def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> str:

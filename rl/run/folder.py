@@ -5,17 +5,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from configs.files import write_text
-from configs.load import digest, dump_recipe, load_recipe
-from configs.rl import RanksConfig
+from configs.load import dump_recipe, load_recipe
 from configs.schema import RunConfig
-from configs.yaml_io import flatten
 from rl.errors import UserError
+from rl.run.recipe_changes import differences, may_change
 
 STAGES = ("instruct", "long_cot", "rl")  # in the order in which they run
 
@@ -47,7 +47,7 @@ class RunFolder:
 
         Raises UserError if it cannot be written, holds something that is no run, or another recipe's run.
         """
-        folder = cls(Path(config.output_dir))
+        folder = cls(_path(config.output_dir))
         recipe = folder.path / "recipe.yaml"
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -60,9 +60,7 @@ class RunFolder:
                 "choose another with output_dir=PATH"
             ) from error
         if recipe.exists():
-            found = load_recipe(recipe)
-            if digest(_as_learnt(found)) != digest(_as_learnt(config)):
-                raise UserError(_other_recipe(config, found))
+            folder._refuse_other_runs(config)
         elif any(p.name not in _BEFORE_RECIPE for p in folder.path.iterdir()):
             raise UserError(
                 f"output_dir = {config.output_dir!r}: the folder is not empty and holds no recipe.yaml: it is no run; "
@@ -71,6 +69,34 @@ class RunFolder:
         else:
             write_text(recipe, dump_recipe(config))
         return folder
+
+    def accept_changes(self, config: RunConfig) -> list[str]:
+        """Make `config` the run's recipe, note in `changes.jsonl` what differs, and return that as lines of text.
+
+        Call it with the folder locked: another process may be running with the recipe as it is.
+        """
+        changed = differences(load_recipe(self.path / "recipe.yaml"), config)
+        if not changed:
+            return []
+        with (self.path / "changes.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time.time(), "changed": changed}) + "\n")
+        write_text(self.path / "recipe.yaml", dump_recipe(config))
+        return [f"{key}: {there!r} before, {now!r} now" for key, (there, now) in changed.items()]
+
+    def _refuse_other_runs(self, config: RunConfig) -> None:
+        """Raise UserError where the recipe in the folder differs in a key that must not change."""
+        changed = differences(load_recipe(self.path / "recipe.yaml"), config)
+        refused = [key for key in changed if not may_change(key)]
+        if "rl.steps" in changed and self.record("rl") is not None:
+            refused.append("rl.steps")  # the stage is done, so the new value would do nothing
+        if not refused:
+            return
+        lines = [f"  {key}: {changed[key][0]!r} there, {changed[key][1]!r} now" for key in refused]
+        more = f"\n  and {len(lines) - 8} more" if len(lines) > 8 else ""
+        raise UserError(
+            f"output_dir = {config.output_dir!r} holds a run of another recipe:\n" + "\n".join(lines[:8]) + more + "\n"
+            "set these keys back to go on with that run, or choose another folder with output_dir=PATH"
+        )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -112,22 +138,17 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def _as_learnt(config: RunConfig) -> RunConfig:
-    """The recipe without what does not change what is learnt: a run may go on with another number of ranks."""
-    if config.rl is None:
-        return config
-    return replace(
-        config, rl=replace(config.rl, ranks=RanksConfig(count=2, compute_dtype=config.rl.ranks.compute_dtype))
-    )
-
-
-def _other_recipe(config: RunConfig, found: RunConfig) -> str:
-    """Says which keys differ between the folder's run and the one that was asked for."""
-    wanted, there = flatten(asdict(config)), flatten(asdict(found))
-    differing = sorted(k for k in wanted.keys() | there.keys() if wanted.get(k) != there.get(k) and k != "output_dir")
-    shown = "\n".join(f"  {k}: {there.get(k)!r} there, {wanted.get(k)!r} now" for k in differing[:8])
-    more = f"\n  and {len(differing) - 8} more" if len(differing) > 8 else ""
-    return (
-        f"output_dir = {config.output_dir!r} holds a run of another recipe:\n{shown}{more}\n"
-        "choose another folder with output_dir=PATH, or delete that one"
-    )
+def _path(output_dir: str) -> Path:
+    """The folder that a recipe names; `~` is the user's. Raises UserError for an address and for a colon."""
+    path = Path(output_dir).expanduser()
+    if "://" in output_dir:
+        raise UserError(
+            f"output_dir = {output_dir!r}: an address; a run needs a folder of this machine, or one that is mounted; "
+            "choose another with output_dir=PATH"
+        )
+    if ":" in str(path.absolute()):
+        raise UserError(
+            f"output_dir = {output_dir!r}: {path.absolute()} holds a colon, which libraries take for the scheme of an "
+            "address; choose another with output_dir=PATH"
+        )
+    return path

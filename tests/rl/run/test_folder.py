@@ -8,12 +8,15 @@ import textwrap
 
 import pytest
 
+from configs import keys
 from configs.load import load_recipe
+from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
-from configs.rl import RLConfig
+from configs.rl import RanksConfig, RLConfig
 from configs.schema import RunConfig, SFTConfig
 from rl.errors import UserError
 from rl.run.folder import RunFolder, StageRecord, write_json
+from rl.run.recipe_changes import MAY_CHANGE, differences
 
 RECORD = StageRecord(
     name="rl",
@@ -49,7 +52,7 @@ def test_a_new_folder_keeps_its_recipe(config):
     ("change", "line"),
     [
         ({"seed": 4}, "seed: 0 there, 4 now"),
-        ({"rl": RLConfig(steps=5)}, "rl.steps: 3 there, 5 now"),
+        ({"rl": RLConfig(steps=3, prompts_per_step=5)}, "rl.prompts_per_step: 32 there, 5 now"),
         (
             {"rl": RLConfig(steps=3, optimizer=OptimizerConfig(learning_rate=1e-3))},
             "rl.optimizer.learning_rate: 1e-06 there, 0.001 now",
@@ -65,6 +68,57 @@ def test_another_recipe_is_refused_by_the_keys_that_differ(config, change, line)
     assert line in text
     assert "output_dir:" not in text
     assert (RunFolder.open(config).path / "recipe.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"threads": 3}, {"trackers": ()}]
+    + [
+        {"rl": RLConfig(**({"steps": 3} | change))}
+        for change in (
+            {"steps": 5},
+            {"workers": 1},
+            {"worker_deadline": 600.0},
+            {"micro_batch_tokens": 1024},
+            {"eval_every": 1, "save_every": 1},
+            {"engine": "vllm"},
+            {"ranks": RanksConfig(count=2)},
+        )
+    ]
+    + [{"model": ModelConfig(gradient_checkpointing=True)}],
+)
+def test_what_does_not_change_the_result_may_change_on_resume(config, change):
+    RunFolder.open(config)
+    wanted = dataclasses.replace(config, **change)
+    folder = RunFolder.open(wanted)
+    assert load_recipe(folder.path / "recipe.yaml") == config, "another process may still run with it"
+    lines = folder.accept_changes(wanted)
+    assert len(lines) == len(differences(config, wanted))
+    assert load_recipe(folder.path / "recipe.yaml") == wanted
+    [noted] = map(json.loads, (folder.path / "changes.jsonl").read_text().splitlines())
+    assert noted["changed"].keys() == differences(config, wanted).keys()
+    assert folder.accept_changes(wanted) == []
+
+
+def test_more_steps_of_a_stage_that_is_done_are_refused(config):
+    RunFolder.open(config).finish(RECORD)
+    assert "rl.steps: 3 there, 5 now" in refusal(dataclasses.replace(config, rl=RLConfig(steps=5)))
+
+
+def test_every_key_that_may_change_is_a_key():
+    assert all(tuple(key.split(".")) in keys.schema_keys() for key in MAY_CHANGE)
+
+
+def test_the_users_folder(config, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert RunFolder.open(dataclasses.replace(config, output_dir="~/runs/x")).path == tmp_path / "runs" / "x"
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/run", "hf://me/run", "runs/12:30"])
+def test_a_folder_that_libraries_take_for_an_address_is_refused(config, monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    assert f"output_dir = {name!r}" in refusal(dataclasses.replace(config, output_dir=name))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_moved_folder_is_the_same_run(config, tmp_path):

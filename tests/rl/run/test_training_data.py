@@ -1,0 +1,57 @@
+"""Data that would make a run worthless stops it before any training."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from configs.model import ModelConfig
+from configs.rl import RLConfig
+from configs.schema import DataConfig, RunConfig, SFTConfig, SourceConfig
+from kimi_vl import create_tiny_checkpoint
+from rl.errors import UserError
+from rl.run.context import open_context
+from rl.run.folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return str(create_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), corpus=["How many? Three."] * 4))
+
+
+def refusal(tmp_path, tiny, monkeypatch, **config):
+    """What opening the run says; neither Ray nor a worker is started."""
+    monkeypatch.setattr("rl.run.context.start_ray", lambda processes: pytest.fail("the run was started"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    made = RunConfig(name="t", output_dir=str(tmp_path / "run"), model=ModelConfig(path=tiny), **config)
+    with pytest.raises(UserError) as error, open_context(made, RunFolder.open(made), tmp_path, Console(quiet=True)):
+        pass
+    return str(error.value)
+
+
+def rows(tmp_path, **fields):
+    text = "".join(
+        json.dumps({"question": "How many?", "answer": "3", "id": str(i), **fields}) + "\n" for i in range(8)
+    )
+    Path(tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
+    return (SourceConfig(use="rows.jsonl"),)
+
+
+def test_prompts_that_are_all_too_long(tmp_path, tiny, monkeypatch):
+    data = DataConfig(max_prompt_tokens=3)
+    text = refusal(tmp_path, tiny, monkeypatch, data=data, rl=RLConfig(steps=1))
+    assert text == "data.train: none of the first 64 tasks can be rendered: prompt longer than 3 tokens (64)"
+
+
+def test_held_out_prompts_that_are_all_too_long(tmp_path, tiny, monkeypatch):
+    held_out = rows(tmp_path, question="How many? " * 400)
+    data = DataConfig(held_out=held_out, max_prompt_tokens=200)
+    text = refusal(tmp_path, tiny, monkeypatch, data=data, rl=RLConfig(steps=1))
+    assert text == "data.held_out: none of the 8 tasks can be rendered: prompt longer than 200 tokens (8)"
+
+
+def test_thinking_without_solutions(tmp_path, tiny, monkeypatch):
+    data = DataConfig(train=rows(tmp_path))
+    text = refusal(tmp_path, tiny, monkeypatch, data=data, long_cot=SFTConfig(steps=1, thinking_share=0.5))
+    assert "long_cot.thinking_share = 0.5: none of the first 64 tasks of data.train has a solution" in text
