@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from configs.algorithms import AlgorithmParts, CriticConfig, KLConfig
+from configs.algorithms import AlgorithmParts, KLConfig
+from configs.critic import CriticConfig
 from rl.algorithms import advantages
 from rl.algorithms.loss_terms import kl_estimate
 from rl.types import ModelOutputs

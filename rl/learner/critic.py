@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from configs.algorithms import CriticConfig
+from configs.critic import CriticConfig
 from configs.optimizer import OptimizerConfig
 from rl.algorithms.loss_inputs import LossOutput
 from rl.algorithms.loss_terms import value_loss

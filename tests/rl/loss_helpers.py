@@ -2,7 +2,13 @@
 
 import torch
 
-from rl.algorithms.policy_loss import LossInputs
+from configs.algorithms import ALGORITHMS
+from rl.algorithms.policy_loss import TOKEN_LOSSES, LossInputs
+
+
+def token_loss(name, x, *, normalization=None, **clip):
+    """The loss of an algorithm with one ratio per token; `normalization` None is the algorithm's own."""
+    return TOKEN_LOSSES[name](x, normalization=normalization or ALGORITHMS[name].normalizations[0], **clip)
 
 
 def inputs(new, old, advantages, *, sequences=None, tokens=None, max_tokens=8, **more):

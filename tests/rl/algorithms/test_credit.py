@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from configs.algorithms import CriticConfig, KLConfig, LossConfig
+from configs.algorithms import KLConfig, LossConfig
+from configs.critic import CriticConfig
 from rl.algorithms.credit import Response, assign
 from rl.types import ModelOutputs
 

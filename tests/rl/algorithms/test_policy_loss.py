@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-from loss_helpers import RESPONSES, REWARDS, Table, inputs, of_tables
+from loss_helpers import RESPONSES, REWARDS, Table, inputs, of_tables, token_loss
 
-from rl.algorithms.clipped_losses import grpo_loss
 from rl.algorithms.sequence_losses import kimi_k15_loss
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.3}
@@ -14,7 +13,7 @@ CLIP = {"clip_low": 0.2, "clip_high": 0.3}
 
 def one_token(ratio, advantage, **clip):
     x = inputs([[math.log(ratio)]], [[0.0]], [advantage])
-    output = grpo_loss(x, **(clip or CLIP))
+    output = token_loss("grpo", x, **(clip or CLIP))
     output.loss.backward()
     return output.loss.item(), x.logprobs.grad.item(), output.metrics["clip_fraction"].item()
 
@@ -38,7 +37,7 @@ def test_grpo_clips_by_hand(ratio, advantage, loss, gradient, clipped):
 def test_grpo_is_a_mean_over_sequences_of_means_over_tokens():
     """Two tokens at ratio 1 with A = 3, and four with A = -1: -(3 + (-1)) / 2, however long they are."""
     x = inputs([[0.0] * 2, [0.0] * 4], [[0.0] * 2, [0.0] * 4], [3.0, -1.0])
-    output = grpo_loss(x, **CLIP)
+    output = token_loss("grpo", x, **CLIP)
     output.loss.backward()
     assert output.loss.item() == pytest.approx(-1.0)
     assert x.logprobs.grad.tolist() == pytest.approx([-3 / 4] * 2 + [1 / 8] * 4)
@@ -108,13 +107,13 @@ def test_kimi_does_not_normalise_by_length():
 def test_grpo_at_ratio_1_is_the_policy_gradient():
     theta = Table(3)
     advantages = torch.tensor([0.4, -1.0, 2.0, -0.1], dtype=torch.float64)
-    grpo_loss(of_tables(theta, theta, advantages), **CLIP).loss.backward()
+    token_loss("grpo", of_tables(theta, theta, advantages), **CLIP).loss.backward()
     weighted = sum(a * theta(r).mean() for a, r in zip(advantages, RESPONSES, strict=True)) / len(RESPONSES)
     [expected] = torch.autograd.grad(-weighted, theta.logits)
     assert torch.allclose(theta.logits.grad, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("loss", [lambda x: grpo_loss(x, **CLIP), lambda x: kimi_k15_loss(x, tau=0.2)])
+@pytest.mark.parametrize("loss", [lambda x: token_loss("grpo", x, **CLIP), lambda x: kimi_k15_loss(x, tau=0.2)])
 def test_shares_of_a_cut_step_add_up(loss):
     new = [[0.1, -0.4], [0.3], [-0.2, 0.5, 0.9]]
     old = [[0.0, 0.1], [-0.3], [0.2, 0.2, 0.1]]

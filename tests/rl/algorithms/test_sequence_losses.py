@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from loss_helpers import RESPONSES, REWARDS, Table, inputs, of_tables
+from loss_helpers import RESPONSES, REWARDS, Table, inputs, of_tables, token_loss
 
 from rl.algorithms.advantages import centered, leave_one_out
-from rl.algorithms.clipped_losses import dr_grpo_loss
 from rl.algorithms.sequence_losses import gspo_loss, kimi_k15_loss, rloo_loss
 
 ADVANTAGES = torch.tensor([0.4, -1.0, 2.0, -0.1], dtype=torch.float64)
@@ -76,7 +75,7 @@ def test_rloo_gradient_on_policy_is_reinforce():
     [
         (lambda x: rloo_loss(x, clip_low=0.2, clip_high=0.2), leave_one_out, 1.0),
         (lambda x: kimi_k15_loss(x, tau=0.3), centered, 0.5),  # (k - 1) / k: the mean holds the answer's own reward
-        (lambda x: dr_grpo_loss(x, clip_low=0.2, clip_high=0.2), centered, 0.5 / 8),  # and 1 / limit
+        (lambda x: token_loss("dr_grpo", x, clip_low=0.2, clip_high=0.2), centered, 0.5 / 8),  # and 1 / limit
     ],
     ids=["rloo", "kimi_k15", "dr_grpo"],
 )

@@ -6,7 +6,8 @@ import rank_jobs as jobs
 import torch
 from rl_helpers import build_model
 
-from configs.algorithms import CriticConfig, KLConfig, LossConfig
+from configs.algorithms import KLConfig, LossConfig
+from configs.critic import CriticConfig
 from configs.optimizer import OptimizerConfig
 from kimi_vl import load_model
 

@@ -6,7 +6,8 @@ import rank_jobs as jobs
 import torch
 from test_distributed import MUON, distance
 
-from configs.algorithms import CriticConfig, KLConfig, LossConfig
+from configs.algorithms import KLConfig, LossConfig
+from configs.critic import CriticConfig
 from configs.optimizer import OptimizerConfig
 
 SETTINGS = {

@@ -10,7 +10,8 @@ import torch
 from peft import PeftModel
 from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples, new_id
 
-from configs.algorithms import CriticConfig, KLConfig, LossConfig
+from configs.algorithms import KLConfig, LossConfig
+from configs.critic import CriticConfig
 from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig

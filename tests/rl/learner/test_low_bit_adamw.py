@@ -8,7 +8,8 @@ import pytest
 import torch
 from rl_helpers import build_model, make_learner, make_samples
 
-from configs.algorithms import CriticConfig, LossConfig
+from configs.algorithms import LossConfig
+from configs.critic import CriticConfig
 from configs.errors import ConfigError
 from configs.load import load_recipe
 from configs.optimizer import OptimizerConfig
