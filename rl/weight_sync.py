@@ -97,7 +97,7 @@ class WeightSync:
     def _verdict(self, gap: float) -> str:
         own = checksums(self.learner.weights())
         named = []
-        for slot, served in enumerate(self.pool.crew.weight_checksums()):
+        for slot, served in enumerate(self.pool.worker_group.weight_checksums()):
             names = differing(own, served)
             if names:
                 more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

@@ -19,10 +19,10 @@ from rollouts.types import Completion, Request
 
 
 class Dispatcher(Protocol):
-    """Gives requests to engines and calls `on_answer(key, completions)` for each, under `turn`."""
+    """Gives requests to engines and calls `on_answer(key, completions)` for each, under `lock`."""
 
     @property
-    def turn(self) -> AbstractContextManager[Any]:
+    def lock(self) -> AbstractContextManager[Any]:
         """Held while `on_answer` runs, and by those who read or change what it changes."""
         ...
 
@@ -35,7 +35,7 @@ class Dispatcher(Protocol):
         ...
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Return when `ready()`, which is looked at under `turn` after each completed request."""
+        """Return when `ready()`, which is looked at under `lock` after each completed request."""
         ...
 
     def depths(self) -> tuple[int, int]:
@@ -53,7 +53,7 @@ class BatchDispatcher:
     def __init__(
         self, generate: Generate, sampling: SamplingConfig, *, on_answer: Callable[[int, list[Completion]], None]
     ) -> None:
-        self.turn = contextlib.nullcontext()
+        self.lock = contextlib.nullcontext()
         self._generate, self._sampling, self._on_answer = generate, sampling, on_answer
         self._waiting: dict[int, Request] = {}
 

@@ -83,7 +83,7 @@ class WindowedSource:
 
         A group's id is the step, counted from 1, and its number in the step. Returns the groups' keys.
         """
-        with self._dispatcher.turn:  # whose thread decodes: a tokenizer serves one thread at a time
+        with self._dispatcher.lock:  # whose thread decodes: a tokenizer serves one thread at a time
             prompts, left_out = self.pipeline.render(tasks)
             self._skipped.setdefault(step, Counter()).update(left_out)
             before = self._submitted[step]
@@ -101,7 +101,7 @@ class WindowedSource:
         """Wait for the groups that `step` trains on."""
         if self._options is not None and self._options.stale == "drop":
             return self.wait_for(self._first_finished(self._options.max_staleness))
-        with self._dispatcher.turn:
+        with self._dispatcher.lock:
             known = {**self._running, **{key: group.pending for key, group in self._finished.items()}}
         return self.wait_for(sorted(key for key, pending in known.items() if pending.step <= step))
 
@@ -142,7 +142,7 @@ class WindowedSource:
 
     def _start(self, groups: Mapping[int, PendingGroup]) -> None:
         budget = self._budget.tokens(self._step) if self._budget is not None else None
-        with self._dispatcher.turn:
+        with self._dispatcher.lock:
             self._running.update(groups)
             self._dispatcher.ask({key: replace(group.request, budget=budget) for key, group in groups.items()})
 
@@ -165,15 +165,15 @@ class WindowedSource:
     def _first_finished(self, max_staleness: int) -> list[int]:
         """Keys of the finished groups submitted first, as many as a step takes, once so many are not too old."""
         self._drop_stale(max_staleness)
-        with self._dispatcher.turn:
+        with self._dispatcher.lock:
             wanted = min(self.config.prompts_per_step, len(self._running) + len(self._finished))
         self._dispatcher.wait_until(lambda: len(self._finished) >= wanted)
-        with self._dispatcher.turn:
+        with self._dispatcher.lock:
             return sorted(self._finished)[:wanted]
 
     def _drop_stale(self, max_staleness: int) -> None:
         """Drop groups that are too old to be trained on, and submit their tasks again."""
-        with self._dispatcher.turn:
+        with self._dispatcher.lock:
             oldest = self._pool.version - max_staleness
             finished = [key for key, group in self._finished.items() if group.min_version < oldest]
             running = [key for key, pending in self._running.items() if pending.version < oldest]
@@ -192,7 +192,7 @@ class WindowedSource:
 
     def _depths(self) -> dict[str, float]:
         waiting, running = self._dispatcher.depths()
-        with self._dispatcher.turn:
+        with self._dispatcher.lock:
             ready = len(self._finished)
         return {"queue/waiting": float(waiting), "queue/running": float(running), "queue/ready": float(ready)}
 
@@ -200,7 +200,7 @@ class WindowedSource:
 
     def state_dict(self) -> dict[str, Any]:
         """The groups that no step has trained on, in order: finished ones with their scores, others to submit again."""
-        with self._dispatcher.turn:
+        with self._dispatcher.lock:
             finished = dict(self._finished)
             groups = {**self._running, **self._paused, **{key: group.pending for key, group in finished.items()}}
         return {

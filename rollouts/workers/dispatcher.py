@@ -1,6 +1,6 @@
 """Keeps a pool's workers busy over the borders of steps: requests as there is room, answers as they complete.
 
-One thread waits for all workers. Whoever uses the workers holds `pool.turn`: this thread while it hands out and takes
+One thread waits for all workers. Whoever uses the workers holds `pool.lock`: this thread while it hands out and takes
 in, the run's own thread while it publishes, evaluates or asks. So nothing here needs a lock of its own.
 """
 
@@ -24,7 +24,7 @@ from rollouts.workers.quarantine import Failure
 
 ROOM = 512  # samples that a worker holds: twice what decodes at once, so that a row that ends is filled from its queue
 SUSPICIOUS = 2  # failures of workers that owed a request, after which it is asked apart from the others
-_LATE = 5 * POLL_SECONDS  # without a look at a pulse (the turn was somebody else's), silence proves nothing
+_LATE = 5 * POLL_SECONDS  # without a look at the heartbeat (another thread held the lock), silence proves nothing
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Line:
     actor: Any
     answers: Any  # Ray's generator of (number, completions)
     watch: Watch
-    looked: float = 0.0  # when its pulse was last asked for
+    looked: float = 0.0  # when its heartbeat was last asked for
     asked: int = 0
     keys: dict[int, int] = field(default_factory=dict)  # of the requests that it owes, by number
     owed: dict[int, Request] = field(default_factory=dict)  # by key
@@ -48,7 +48,7 @@ class Line:
 
 class RequestDispatcher:
     """Hands requests to the workers of `pool`, each to the one that owes least, and calls `on_answer(key, completions)`
-    from its own thread, under `pool.turn`. A request of a task in quarantine is answered without completions.
+    from its own thread, under `pool.lock`. A request of a task in quarantine is answered without completions.
 
     A worker that fails is replaced, and what it owed is asked again; requests that were owed in two failures are
     asked by the pool, apart from all others, as a synchronous run would. `room` bounds the samples of a worker.
@@ -63,7 +63,7 @@ class RequestDispatcher:
         room: int | None = ROOM,
     ) -> None:
         self._pool, self._sampling, self._on_answer, self._room = pool, sampling, on_answer, room
-        self.turn = pool.turn
+        self.lock = pool.lock
         self._waiting: deque[tuple[int, Request]] = deque()
         self._lines: dict[int, Line] = {}  # by slot
         self._failed: Counter[int] = Counter()  # by key: failures of workers that owed it
@@ -74,17 +74,17 @@ class RequestDispatcher:
 
     def ask(self, requests: Mapping[int, Request]) -> None:
         """Queue requests by key, in order; the workers get them at once as far as they have room."""
-        with self.turn:
+        with self.lock:
             self._waiting.extend(requests.items())
             self._hand_out()
             if self._thread.ident is None:
                 self._thread.start()
-            self.turn.notify_all()
+            self.lock.notify_all()
 
     def cancel(self, keys: Iterable[int]) -> None:
         """End these: those that a worker has come back with the reason `abort`, the others without completions."""
         wanted = set(keys)
-        with self.turn:
+        with self.lock:
             unasked = [key for key, _ in self._waiting if key in wanted]
             self._waiting = deque(item for item in self._waiting if item[0] not in wanted)
             for line in self._lines.values():
@@ -96,27 +96,27 @@ class RequestDispatcher:
                 self._on_answer(key, [])
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Sleep until `ready()`, which is looked at under the turn whenever something came. Raises what ended the
+        """Sleep until `ready()`, which is looked at under the lock whenever something came. Raises what ended the
         feed's thread.
         """
-        with self.turn:
+        with self.lock:
             while not ready():
                 if self._error is not None:
                     raise self._error
-                self.turn.wait()
+                self.lock.wait()
 
     def depths(self) -> tuple[int, int]:
         """Requests that wait for room, and those that workers owe."""
-        with self.turn:
+        with self.lock:
             return len(self._waiting), sum(len(line.owed) for line in self._lines.values())
 
     def close(self) -> None:
         """End the thread and the streams; what is owed is forgotten. The workers belong to the pool."""
-        with self.turn:
+        with self.lock:
             self._closed = True
             for line in self._lines.values():
                 line.actor.end.remote(line.asked)
-            self.turn.notify_all()
+            self.lock.notify_all()
         if self._thread.ident is not None:
             self._thread.join(timeout=20)
 
@@ -126,28 +126,30 @@ class RequestDispatcher:
         try:
             while streams := self._streams():
                 ready, _ = ray.wait(streams, timeout=POLL_SECONDS)
-                with self.turn:
+                with self.lock:
                     if not self._closed:
                         self._look(ready)
         except BaseException as error:  # the run's thread raises it
-            with self.turn:
+            with self.lock:
                 self._error = error
-                self.turn.notify_all()
+                self.lock.notify_all()
 
     def _streams(self) -> list[Any]:
         """The streams of the workers that owe something; sleeps while none does, and is empty at the end."""
-        with self.turn:
+        with self.lock:
             while not self._closed:
                 owing = [line.answers for line in self._lines.values() if line.owed]
                 if owing:
                     return owing
-                self.turn.wait()
+                self.lock.wait()
             return []
 
     def _look(self, ready: list[Any]) -> None:
         """Take in one answer, look after the other workers, and hand out what there is room for."""
         for line in list(self._lines.values()):
-            if line.actor is not self._pool.crew.actors[line.slot]:  # a call of the run's thread met its end first
+            if (
+                line.actor is not self._pool.worker_group.actors[line.slot]
+            ):  # a call of the run's thread met its end first
                 self._ask_again(line)
                 continue
             failure = self._receive(line) if any(line.answers is stream for stream in ready) else self._silent(line)
@@ -156,7 +158,7 @@ class RequestDispatcher:
                 self._settle_suspects(line)
                 self._ask_again(line)
         self._hand_out()
-        self.turn.notify_all()
+        self.lock.notify_all()
 
     def _receive(self, line: Line) -> Failure | None:
         """Pass on the next answer, or say how the worker failed."""
@@ -183,7 +185,7 @@ class RequestDispatcher:
         line.watch.look()
         if line.watch.silent_for < self._pool.deadline:
             return None
-        address = self._pool.crew.addresses[line.slot]
+        address = self._pool.worker_group.addresses[line.slot]
         return Failure("hang", diagnose(line.slot, address, line.actor, line.watch, list(line.owed.values())))
 
     def _settle_suspects(self, line: Line) -> None:
@@ -206,7 +208,7 @@ class RequestDispatcher:
 
     def _hand_out(self) -> None:
         """Give waiting requests to the workers that owe least, as far as they have room."""
-        for slot in range(len(self._pool.crew.actors) if self._waiting else 0):
+        for slot in range(len(self._pool.worker_group.actors) if self._waiting else 0):
             if slot not in self._lines:
                 self._lines[slot] = self._open(slot)
         given: dict[int, list[Request]] = {}
@@ -229,6 +231,6 @@ class RequestDispatcher:
             self._lines[slot].actor.ask.remote(requests)
 
     def _open(self, slot: int) -> Line:
-        self._pool.crew.start([slot])
-        actor = self._pool.crew.actors[slot]
+        self._pool.worker_group.start([slot])
+        actor = self._pool.worker_group.actors[slot]
         return Line(slot, actor, actor.serve.remote(self._sampling), Watch(actor))

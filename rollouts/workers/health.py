@@ -1,4 +1,4 @@
-"""Is a worker alive? Its pulse while it works, and a diagnosis with stacks where it has none."""
+"""Is a worker alive? Its heartbeat while it works, and a diagnosis with stacks where it has none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ANSWER_SECONDS = 3.0  # for a worker that hangs: to answer with its stacks, or 
 
 
 class Watch:
-    """Follows the pulse of one actor while it holds work.
+    """Follows the heartbeat of one actor while it holds work.
 
     `silent_for` grows while the actor neither answers nor makes progress.
     """
@@ -34,7 +34,7 @@ class Watch:
         self._last = self.began
 
     def look(self) -> None:
-        """Ask for the pulse, or read the answer of the last question if it is there."""
+        """Ask for the heartbeat, or read the answer of the last question if it is there."""
         if self._question is None:
             self._question = self._actor.heartbeat.remote()
         ready, _ = ray.wait([self._question], timeout=0)

@@ -49,8 +49,8 @@ class RolloutPool:
         self.quarantine = quarantine if quarantine is not None else Quarantine()
         self.failures: Counter[str] = Counter()  # by kind, since the pool was made
         self.deadline, self._folder, self._say = deadline, folder, say
-        self.turn = threading.Condition(threading.RLock())  # who holds it may use and replace the workers
-        self.crew = WorkerGroup(
+        self.lock = threading.Condition(threading.RLock())  # who holds it may use and replace the workers
+        self.worker_group = WorkerGroup(
             spec, workers=workers, on_death=lambda slot, text: self._tell(slot, Failure("death", text))
         )
 
@@ -61,17 +61,17 @@ class RolloutPool:
         of it once more. Raises StaleWorker with the names of the tensors if it differs again, ValueError for
         weights that do not fit the model.
         """
-        with self.turn:
-            self.crew.publish(weights, version=version)
+        with self.lock:
+            self.worker_group.publish(weights, version=version)
             self.version = version
 
     def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Answers:
         """Completions of each request, in order, and none for a task in quarantine; i goes to worker i mod workers."""
-        with self.turn:
+        with self.lock:
             return self._generate(requests, sampling)
 
     def _generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Answers:
-        count = len(self.crew.actors)
+        count = len(self.worker_group.actors)
         shares = {
             slot: [i for i in range(slot, len(requests), count) if requests[i].prompt.task.id not in self.quarantine]
             for slot in range(count)
@@ -90,8 +90,8 @@ class RolloutPool:
 
     def generate_on_each(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Answers]:
         """The answers of every worker to all the requests."""
-        with self.turn:
-            outcomes = self._run(dict.fromkeys(range(len(self.crew.actors)), requests), sampling)
+        with self.lock:
+            outcomes = self._run(dict.fromkeys(range(len(self.worker_group.actors)), requests), sampling)
         for slot, outcome in outcomes.items():
             if isinstance(outcome, Failure):
                 raise WorkerError(f"worker {slot} failed {TRIES} times on the parity check: {outcome.headline}")
@@ -103,12 +103,12 @@ class RolloutPool:
         return {
             **counts,
             "workers/quarantined": float(len(self.quarantine)),
-            "workers/padding": self.crew.padded_share(),
+            "workers/padding": self.worker_group.padded_share(),
         }
 
     def close(self) -> None:
         """End the workers."""
-        self.crew.close()
+        self.worker_group.close()
 
     # Generation that survives its workers
 
@@ -116,7 +116,7 @@ class RolloutPool:
         self, shares: Mapping[int, Sequence[Request]], sampling: SamplingConfig, *, tries: int = TRIES
     ) -> dict[int, Answers | Failure]:
         """Each worker's answers to its share; its last failure where `tries` workers in a row failed."""
-        self.crew.start(list(shares))
+        self.worker_group.start(list(shares))
         left = dict.fromkeys(shares, tries)
         outcomes: dict[int, Answers | Failure] = {}
         jobs = {slot: self._issue(slot, share, sampling) for slot, share in shares.items()}
@@ -137,7 +137,7 @@ class RolloutPool:
         return outcomes
 
     def _issue(self, slot: int, share: Sequence[Request], sampling: SamplingConfig) -> tuple[ray.ObjectRef[Any], Watch]:
-        actor = self.crew.actors[slot]
+        actor = self.worker_group.actors[slot]
         return actor.generate.remote(list(share), sampling), Watch(actor)
 
     def _look(
@@ -152,14 +152,16 @@ class RolloutPool:
         watch.look()
         if watch.silent_for < self.deadline:
             return None
-        return Failure("hang", diagnose(slot, self.crew.addresses[slot], self.crew.actors[slot], watch, share))
+        return Failure(
+            "hang", diagnose(slot, self.worker_group.addresses[slot], self.worker_group.actors[slot], watch, share)
+        )
 
     def failure_of(self, slot: int, error: RayError) -> Failure:
         """What Ray's error says of the worker in `slot`."""
         if isinstance(error, RayTaskError):
             cause = error.cause
             return Failure("exception", f"{type(cause).__name__}: {one_line(cause)}\n{_COLOUR.sub('', str(error))}")
-        return Failure("death", f"process {self.crew.addresses[slot].pid}: {exit_of(error)}\n{error}")
+        return Failure("death", f"process {self.worker_group.addresses[slot].pid}: {exit_of(error)}\n{error}")
 
     def _without_culprits(
         self, slot: int, share: Sequence[Request], sampling: SamplingConfig, failure: Failure, most: int
@@ -200,8 +202,8 @@ class RolloutPool:
     def replace(self, slot: int, failure: Failure) -> None:
         """A fresh worker with the current weights in place of one that failed."""
         self._tell(slot, failure)
-        self.crew.fresh(slot)
-        self.crew.load([slot])
+        self.worker_group.fresh(slot)
+        self.worker_group.load([slot])
 
     def _tell(self, slot: int, failure: Failure) -> None:
         """Count a failure, say it in a line, and keep its whole text in a file."""

@@ -23,7 +23,7 @@ class OneEngine:
 
     def __init__(self, model):
         self.engine = EngineDriver(TransformersEngine(copy.deepcopy(model), stop_ids=[0], barred_ids=barred_ids(model)))
-        self.crew, self.fault, self.times, self.sent = self, None, 0, 0
+        self.worker_group, self.fault, self.times, self.sent = self, None, 0, 0
 
     def publish(self, weights, *, version):
         self.sent += 1

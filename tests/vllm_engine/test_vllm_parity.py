@@ -18,7 +18,7 @@ class OneEngine:
     """A pool of the one engine; `fault(tensors)` changes what reaches vLLM under the hub's names."""
 
     def __init__(self, engine, monkeypatch):
-        self.engine, self.crew, self.fault, self.sent = engine, self, None, 0
+        self.engine, self.worker_group, self.fault, self.sent = engine, self, None, 0
         honest = engine.engine._names.to_hub
 
         def to_hub(weights):

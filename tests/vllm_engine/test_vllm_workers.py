@@ -63,11 +63,11 @@ def test_a_worker_with_vllm(cluster, checkpoint, ids, model, prompts, rng):
             ours.load_state_dict(model.state_dict())
             assert max(gaps(found, embedded(ours, ids).generate(requests_for(prompts), SAMPLING))) < 1e-3
             assert {s.version for group in found for c in group for s in c.segments} == {version}
-        actor = pool.crew.actors[0]
+        actor = pool.worker_group.actors[0]
         before = ray.get(actor.heartbeat.remote())
         pool.generate(requests_for(prompts), SAMPLING)
         assert ray.get(actor.heartbeat.remote()) >= before + 10
-        os.kill(pool.crew.addresses[0].pid, 9)
+        os.kill(pool.worker_group.addresses[0].pid, 9)
         assert max(gaps(pool.generate(requests_for(prompts), SAMPLING), found)) < 1e-3
         assert pool.failures == {"death": 1}
     finally:

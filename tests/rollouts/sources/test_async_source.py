@@ -27,7 +27,7 @@ class FakeFeed:
 
     def __init__(self, pool, sampling, *, on_answer, room):
         self.pool, self.on_answer, self.room = pool, on_answer, room
-        self.turn = threading.RLock()
+        self.lock = threading.RLock()
         self.owed = {}
         FakeFeed.last = self
 

@@ -113,7 +113,7 @@ def test_called_off(pool, feed, prompts):
     """Those that run come back with what they have, those that wait without anything, the others whole."""
     feeding, found = feed(room=2)
     requests = dict(enumerate(requests_for(prompts * 2)))
-    with pool.turn:
+    with pool.lock:
         feeding.ask(requests)
         feeding.cancel([0, 6, 7])
         assert (found[6], found[7]) == ([], [])
