@@ -25,7 +25,8 @@ from kimi_vl import load_model, load_processor
 from kimi_vl.family import stop_and_barred_ids
 from rewards.scorer import Scorer
 from rl.checkpoint import load_checkpoint
-from rl.learner.learner import Learner, LearnerConfig
+from rl.learner.learner import Learner
+from rl.learner.learner_config import LearnerConfig
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.samples import make_samples, sample_metrics
 from rollouts.engines.driver import EngineDriver

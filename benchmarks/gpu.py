@@ -41,7 +41,8 @@ from configs.optimizer import OptimizerConfig  # noqa: E402
 from configs.rl import SamplingConfig  # noqa: E402
 from kimi_vl import KimiVLConfig, KimiVLForConditionalGeneration, TinySizes  # noqa: E402
 from kimi_vl.tiny import tiny_config  # noqa: E402
-from rl.learner.learner import Learner, LearnerConfig  # noqa: E402
+from rl.learner.learner import Learner  # noqa: E402
+from rl.learner.learner_config import LearnerConfig  # noqa: E402
 from rl.learner.lora import prepare_training  # noqa: E402
 from rl.learner.optimizer import build_schedule  # noqa: E402
 from rl.types import Sample  # noqa: E402

@@ -32,7 +32,8 @@ from configs.optimizer import OptimizerConfig
 from kimi_vl import KimiVLForConditionalGeneration, TinySizes
 from kimi_vl.tiny import build_tiny_model, tiny_config
 from rewards.types import Task
-from rl.learner.learner import Learner, LearnerConfig
+from rl.learner.learner import Learner
+from rl.learner.learner_config import LearnerConfig
 from rl.types import Sample
 from rollouts.types import Prompt
 

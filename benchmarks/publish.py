@@ -25,7 +25,8 @@ from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
 from kimi_vl.family import stop_and_barred_ids
-from rl.learner.learner import Learner, LearnerConfig
+from rl.learner.learner import Learner
+from rl.learner.learner_config import LearnerConfig
 from rl.weight_sync import WeightSync, parity_prompts
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.weight_checksums import checksums

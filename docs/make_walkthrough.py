@@ -22,7 +22,8 @@ from configs.rl import RLConfig, SamplingConfig
 from configs.schema import SourceConfig
 from rewards.scorer import Scorer
 from rl.learner.batch import collect_images, make_micro_batch
-from rl.learner.learner import Learner, LearnerConfig
+from rl.learner.learner import Learner
+from rl.learner.learner_config import LearnerConfig
 from rl.samples import build_samples, compute_advantages
 from rl.types import PromptCompletion, StepBatch
 from rollouts.engines.driver import EngineDriver

@@ -11,8 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from configs.rl import RLConfig, SamplingConfig
 from configs.schema import RunConfig, SFTConfig
-from rl.learner.learner import numpy_weights
-from rl.learner.lora import merged_state, prepare_training, save_adapters
+from rl.learner.lora import merged_state, numpy_weights, prepare_training, save_adapters
 from rl.learner.optimizer import rounding_note
 from rl.run.context import RunContext, load_policy, open_context
 from rl.run.evaluate import EvalResult, evaluate

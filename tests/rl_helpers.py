@@ -10,7 +10,8 @@ from configs.optimizer import OptimizerConfig
 from kimi_vl import TinySizes
 from kimi_vl.tiny import build_tiny_model, tiny_config
 from rewards.types import Score, Task, Verdict, VerdictKind
-from rl.learner.learner import Learner, LearnerConfig
+from rl.learner.learner import Learner
+from rl.learner.learner_config import LearnerConfig
 from rl.types import Sample
 from rollouts.types import Completion, Prompt, Rollout, ScoredRollout, Segment
 

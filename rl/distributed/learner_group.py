@@ -23,7 +23,7 @@ from configs.model import ModelConfig
 from configs.rl import RanksConfig
 from rl.distributed.rank_learner import RankLearner
 from rl.errors import UserError
-from rl.learner.learner import LearnerConfig
+from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
 from rl.learner.skipped_updates import SkippedUpdate, SkippedUpdates
 from rl.types import ModelOutputs, PromptCompletion, Sample

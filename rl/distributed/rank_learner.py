@@ -23,7 +23,8 @@ from rl.distributed.sharded_checkpoint import cut_model, cut_optimizer, read_sha
 from rl.distributed.sharded_muon import ShardedMuonWithAdamW
 from rl.learner.batch import ImageSet, Packable
 from rl.learner.forward import EncodedImages
-from rl.learner.learner import Learner, LearnerConfig
+from rl.learner.learner import Learner
+from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import save_adapters
 from rl.learner.optimizer import build_schedule
 from rl.learner.router_replay import RouterStatistics

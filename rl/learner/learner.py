@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 
-from configs.algorithms import LossConfig
-from configs.optimizer import OptimizerConfig
 from rl.algorithms.policy_loss import LossOutput, policy_loss
 from rl.checkpoint import random_state
 from rl.learner.batch import (
@@ -27,8 +23,9 @@ from rl.learner.batch import (
     split_by_tokens,
 )
 from rl.learner.forward import EncodedImages, encode, response_hidden
+from rl.learner.learner_config import LearnerConfig
 from rl.learner.logprobs import token_logprobs
-from rl.learner.lora import merged_state, merged_weights, save_adapters
+from rl.learner.lora import merged_state, numpy_weights, save_adapters
 from rl.learner.optimizer import advance, build_optimizer, build_schedule, clip_gradients, set_learning_rate
 from rl.learner.packed_attention import use_packed_attention
 from rl.learner.reference_model import Companions
@@ -40,38 +37,6 @@ from rollouts.model_family import VisionLanguageModel, family_of
 from rollouts.types import Group
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LearnerConfig:
-    """What the learner needs to know of a recipe."""
-
-    loss: LossConfig
-    optimizer: OptimizerConfig
-    temperature: float  # the rollouts' temperature: log-probs are of the same distribution
-    total_steps: int  # optimizer steps of the run, for the schedules
-    max_new_tokens: int  # the rollouts' limit, which Dr.GRPO divides by
-    epochs: int = 1
-    minibatches: int = 1
-    micro_batch_tokens: int = 16_384  # packed tokens of one forward pass, and patches of one pass of the tower
-    spike_threshold: float = 0.0  # times the usual gradient norm; 0: no step is skipped for its size
-    seed: int = 0
-
-    @property
-    def steps_per_iteration(self) -> int:
-        """Optimizer steps of one `Learner.update` that has enough samples."""
-        return self.epochs * self.minibatches
-
-    @property
-    def waiting_steps(self) -> int:
-        """The optimizer steps in which the policy waits for its critic."""
-        critic = self.loss.resolved().critic
-        return critic.pretrain_steps * self.steps_per_iteration if critic is not None else 0
-
-    @property
-    def policy_steps(self) -> int:
-        """The optimizer steps that the policy makes."""
-        return max(1, self.total_steps - self.waiting_steps)
 
 
 class Learner:
@@ -317,14 +282,6 @@ class Learner:
 
     def close(self) -> None:
         """Nothing to end: one process holds it all."""
-
-
-def numpy_weights(model: nn.Module) -> dict[str, np.ndarray]:
-    """A copy of a model's merged weights as arrays. numpy has no bfloat16: they go as float32, which is exact."""
-    return {
-        name: (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy().copy()
-        for name, t in merged_weights(model)
-    }
 
 
 def _without_advantages(groups: Sequence[Group], min_version: int) -> tuple[list[np.ndarray], list[Sample]]:

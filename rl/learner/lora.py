@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from peft import LoraConfig as PeftConfig
 from peft import get_peft_model_state_dict, inject_adapter_in_model
@@ -142,3 +143,11 @@ def _add(weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
 def _plain(name: str) -> str:
     """The name that a module or parameter had before adapters were put around it."""
     return name.replace(".base_layer", "")
+
+
+def numpy_weights(model: nn.Module) -> dict[str, np.ndarray]:
+    """A copy of a model's merged weights as arrays. numpy has no bfloat16: they go as float32, which is exact."""
+    return {
+        name: (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy().copy()
+        for name, t in merged_weights(model)
+    }

@@ -10,17 +10,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from configs.files import atomic_write
 from rl.checkpoint import sync_folder
 from rl.errors import UserError
+from rl.learner.learner_config import LearnerConfig
 from rl.types import Sample
-
-if TYPE_CHECKING:
-    from rl.learner.learner import LearnerConfig
 
 NOT_FINITE, SPIKE = "not finite", "a spike"
 _MOST_SKIPPED = 5  # updates, one after the other

@@ -10,7 +10,8 @@ import torch
 from configs.load import dump_recipe
 from configs.rl import RLConfig
 from rl.distributed.learner_group import LearnerGroup, RankSpec
-from rl.learner.learner import Learner, LearnerConfig
+from rl.learner.learner import Learner
+from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
 from rl.learner.skipped_updates import SkippedUpdates
 from rl.learner.trainer import Trainer

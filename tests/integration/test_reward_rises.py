@@ -12,7 +12,8 @@ from configs.schema import SourceConfig
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
 from kimi_vl.family import stop_and_barred_ids
 from rewards.scorer import Scorer
-from rl.learner.learner import Learner, LearnerConfig
+from rl.learner.learner import Learner
+from rl.learner.learner_config import LearnerConfig
 from rl.rollout_log import RolloutLog
 from rl.step import Loop, run_steps
 from rl.weight_sync import WeightSync, parity_prompts

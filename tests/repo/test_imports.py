@@ -132,7 +132,7 @@ def circles(modules, *, at_import_time):
     return ", ".join(f"{name} -> {sorted(needs & left.keys())}" for name, needs in sorted(left.items()))
 
 
-@pytest.mark.parametrize("at_import_time", [True], ids=["run"])
+@pytest.mark.parametrize("at_import_time", [True, False], ids=["run", "written"])
 def test_no_circle_of_imports(modules, at_import_time):
     """Neither in what runs on import, nor in what is written: in functions and under TYPE_CHECKING."""
     assert not circles(modules, at_import_time=at_import_time)

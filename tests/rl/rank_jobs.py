@@ -16,7 +16,8 @@ from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
 from rl.distributed.fsdp import whole, whole_tree
 from rl.distributed.rank_learner import RankLearner
-from rl.learner.learner import Learner, LearnerConfig
+from rl.learner.learner import Learner
+from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
 from rl.types import Sample
 

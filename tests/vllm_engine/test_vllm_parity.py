@@ -6,7 +6,8 @@ from vllm_helpers import build_prompt, move
 from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
-from rl.learner.learner import Learner, LearnerConfig
+from rl.learner.learner import Learner
+from rl.learner.learner_config import LearnerConfig
 from rl.weight_sync import ParityError, WeightSync
 from rollouts.engines import vllm_cpu
 
