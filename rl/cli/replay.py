@@ -80,8 +80,8 @@ def restored_learner(skipped: SkippedUpdate, run: Path) -> Learner:
     prepare_training(model, load_recipe(run / "recipe.yaml").model, base=str(run))
     model.load_state_dict(skipped.weights, assign=True)  # each tensor in the type that it had
     learner = Learner(model, skipped.config, barred_ids=skipped.barred_ids)
-    if learner.companions.critic is not None and skipped.critic is not None:
-        learner.companions.critic.load_state_dict(skipped.critic)
+    if learner.critic is not None and skipped.critic is not None:
+        learner.critic.load_state_dict(skipped.critic)
     return learner
 
 

@@ -6,7 +6,6 @@ of the forward and backward passes.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +26,12 @@ from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import save_adapters
 from rl.learner.optimizer import build_schedule
-from rl.learner.router_replay import RouterStatistics
 from rl.learner.skipped_updates import OnSkip, SkippedUpdate
+from rl.learner.step_statistics import StepStatistics
 from rl.types import PackedRow, PromptCompletion, Sample, StepBatch
 from rollouts.model_family import VisionLanguageModel
 
 T = TypeVar("T")
-_MAXIMA = ("logprob_gap_max",)  # statistics that are no sums
 
 
 class RankLearner(Learner):
@@ -55,15 +53,15 @@ class RankLearner(Learner):
         super().__init__(model, config, barred_ids=barred_ids, on_skip=on_skip)
         self.mesh = mesh
         shard(self.model, mesh, compute_dtype=compute_dtype)
-        self._shard_companions(compute_dtype)
+        self._shard_reference_and_critic(compute_dtype)
         self._barred = self._barred.to(self.model.device)
         self._filler = filler(int((~self._barred).nonzero()[0]), (), self.model.config)
         self.optimizer, self.schedule = self._new_optimizer()
 
-    def _shard_companions(self, compute_dtype: torch.dtype | None) -> None:
-        if self.companions.reference is not None:
-            shard(self.companions.reference, self.mesh, compute_dtype=compute_dtype)
-        critic = self.companions.critic
+    def _shard_reference_and_critic(self, compute_dtype: torch.dtype | None) -> None:
+        if self.reference is not None:
+            shard(self.reference.model, self.mesh, compute_dtype=compute_dtype)
+        critic = self.critic
         if critic is None:
             return
         modules = {"head": critic.head} | ({} if critic.backbone is None else {"backbone": critic.backbone})
@@ -100,20 +98,16 @@ class RankLearner(Learner):
         images: ImageSet | None,
         encoded: EncodedImages,
         batch: StepBatch,
-        sums: dict[str, float],
-        routers: RouterStatistics,
+        statistics: StepStatistics,
         *,
         weight: float = 1.0,
     ) -> None:
         if part[0] is self._filler:
-            sums, routers, weight = defaultdict(float), RouterStatistics(), 0.0
-        super()._add_gradient(part, images, encoded, batch, sums, routers, weight=weight)
+            statistics, weight = StepStatistics(), 0.0
+        super()._add_gradient(part, images, encoded, batch, statistics, weight=weight)
 
-    def _total(self, sums: dict[str, float], routers: RouterStatistics) -> tuple[dict[str, float], RouterStatistics]:
-        every = self._exchange((dict(sums), routers))
-        names = dict.fromkeys(name for own, _ in every for name in own)
-        total = {n: (max if n in _MAXIMA else sum)(own[n] for own, _ in every if n in own) for n in names}
-        return total, RouterStatistics.total([own for _, own in every])
+    def _total(self, statistics: StepStatistics) -> StepStatistics:
+        return StepStatistics.total(self._exchange(statistics))
 
     def _in_order(self, samples: Sequence[PromptCompletion], found: Mapping[str, T]) -> list[T]:
         own = {i: found[sample.id] for i, sample in enumerate(samples) if sample.id in found}
@@ -152,8 +146,7 @@ class RankLearner(Learner):
 
     def _cut(self, state: dict[str, Any]) -> dict[str, Any]:
         """The state of a learner in one process, sharded as this one's."""
-        companions = state["companions"]
-        if (critic := companions["critic"]) is not None:
+        if (critic := state["critic"]) is not None:
             critic = critic | {
                 "head": cut_model(critic["head"], self.mesh),
                 "backbone": cut_model(critic["backbone"], self.mesh),
@@ -165,15 +158,13 @@ class RankLearner(Learner):
             optimizer = {name: cut_optimizer(part, self.mesh) for name, part in optimizer.items()}
         else:
             optimizer = cut_optimizer(optimizer, self.mesh)
-        reference = cut_model(companions["reference"], self.mesh)
+        if (reference := state["reference"]) is not None:
+            reference = {name: cut_model(part, self.mesh) for name, part in reference.items()}
         return state | {
             "model": cut_model(state["model"], self.mesh),
             "optimizer": optimizer,
-            "companions": {
-                "reference": reference,
-                "means": cut_model(companions["means"], self.mesh),
-                "critic": critic,
-            },
+            "reference": reference,
+            "critic": critic,
         }
 
     # Whole weights, on the first rank

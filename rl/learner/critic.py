@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from configs.algorithms import LossConfig
 from configs.critic import CriticConfig
 from configs.optimizer import OptimizerConfig
 from rl.algorithms.loss_inputs import LossOutput
@@ -67,9 +68,9 @@ def surprises(logprobs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 class Critic:
     """A value head on the policy's hidden states (`shared`), or on those of a copy of the policy (`own`).
 
-    The head learns ten times as fast as the copy. Both have AdamW, with moments of the policy's `optimizer.state`, at
-    a rate that rises over ten updates and then follows the policy's schedule; a shared backbone moves with the policy's
-    own gradient. For its first `pretrain_steps` iterations the critic learns alone.
+    The head's learning rate is ten times that of the copy. Both are trained with AdamW, with moments in the type of
+    the policy's `optimizer.state`. Their rates rise over ten updates and then follow the policy's schedule. A shared
+    backbone is trained by the policy's optimizer. Its first `pretrain_steps` iterations train only the critic.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Critic:
         return self.config.value_coef if self.backbone is None else 1.0
 
     @property
-    def learns_alone(self) -> bool:
+    def trains_alone(self) -> bool:
         """True while the policy waits for its critic."""
         return self.iterations < self.config.pretrain_steps
 
@@ -128,8 +129,19 @@ class Critic:
         )
         return LossOutput(loss=self._weight * output.loss, metrics=output.metrics)
 
-    def finish_step(self, *, grad_clip: float) -> float:
-        """One update of the head, and of the backbone where it is the critic's own. Returns the gradient's norm.
+    def add_loss(
+        self, policy_loss: LossOutput, micro: MicroBatch, policy_hidden: torch.Tensor, *, step_tokens: int
+    ) -> LossOutput:
+        """The policy's loss and the critic's, for one backward pass through both.
+
+        While the critic is trained alone, the policy's loss has no graph and counts 0; its metrics stay.
+        """
+        if self.trains_alone:
+            policy_loss = LossOutput(loss=0.0 * policy_loss.loss, metrics=policy_loss.metrics)
+        return policy_loss + self.loss(micro, policy_hidden, step_tokens=step_tokens)
+
+    def finish_step(self, *, grad_clip: float) -> dict[str, float]:
+        """One update of the head, and of the backbone if it is the critic's own. Returns the gradient's norm as metric.
 
         A gradient that is not finite is dropped. The very first update only sets the bias to the mean return.
         """
@@ -147,10 +159,14 @@ class Critic:
         self.updates += 1
         self.optimizer.zero_grad()
         self._images = None
-        return norm
+        return {"critic_grad_norm": norm}
 
-    def keep_pace(self, steps: int) -> None:
-        """Move the rates to where they stand after `steps` optimizer steps, the first of which has no rate."""
+    def end_iteration(self, steps: int) -> None:
+        """Count the iteration, and move the learning rates to where they stand after `steps` optimizer steps.
+
+        The first step only sets the bias and has no rate.
+        """
+        self.iterations += 1
         advance(self.schedule, to=steps - 1)
 
     def state_dict(self) -> dict[str, Any]:
@@ -173,3 +189,11 @@ class Critic:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.iterations, self.updates = state["iterations"], state["updates"]
+
+
+def build_critic(
+    policy: VisionLanguageModel, loss: LossConfig, *, optimizer: OptimizerConfig, total_steps: int
+) -> Critic | None:
+    """The critic of a recipe; None if its algorithm has none."""
+    config = loss.resolved().critic
+    return Critic(policy, config, optimizer=optimizer, total_steps=total_steps) if config is not None else None

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from rl.algorithms.policy_loss import LossOutput, policy_loss
+from rl.algorithms.policy_loss import policy_loss
 from rl.checkpoint import random_state
 from rl.learner.batch import (
     ImageSet,
@@ -19,19 +19,21 @@ from rl.learner.batch import (
     deal,
     loss_inputs,
     make_micro_batch,
-    pack,
     split_by_tokens,
 )
-from rl.learner.forward import EncodedImages, encode, response_hidden
+from rl.learner.critic import build_critic
+from rl.learner.forward import EncodedImages, response_hidden
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.logprobs import token_logprobs
 from rl.learner.lora import merged_state, numpy_weights, save_adapters
+from rl.learner.model_outputs import OutputReader, unscored_samples
 from rl.learner.optimizer import advance, build_optimizer, build_schedule, clip_gradients, set_learning_rate
 from rl.learner.packed_attention import use_packed_attention
-from rl.learner.reference_model import Companions
-from rl.learner.router_replay import RouterStatistics, balance_term, routing_of
+from rl.learner.reference_model import build_reference
+from rl.learner.router_replay import balance_term, routing_of
 from rl.learner.skipped_updates import OnSkip, SkippedUpdate, SpikeGuard
-from rl.types import MicroBatch, ModelOutputs, PackedRow, PromptCompletion, Sample, StepBatch
+from rl.learner.step_statistics import StepStatistics
+from rl.types import ModelOutputs, PackedRow, PromptCompletion, Sample, StepBatch
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.model_family import VisionLanguageModel, family_of
 from rollouts.types import Group
@@ -58,8 +60,14 @@ class Learner:
         self._barred_ids = tuple(barred_ids)
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         self.optimizer, self.schedule = self._new_optimizer()
-        self.companions = Companions(
-            self.model, config.loss, optimizer=config.optimizer, total_steps=config.total_steps
+        self.reference = build_reference(self.model, config.loss)
+        self.critic = build_critic(self.model, config.loss, optimizer=config.optimizer, total_steps=config.total_steps)
+        self._reader = OutputReader(
+            self.model,
+            self.reference,
+            self.critic,
+            lambda *args: self._head(*args)[0],
+            wants_policy=config.loss.correction is not None,
         )
 
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
@@ -76,17 +84,19 @@ class Learner:
             set_learning_rate(group, rate)
 
     def model_outputs(self, groups: Sequence[Group], min_version: int = 0) -> list[list[ModelOutputs]]:
-        """What the algorithm asks of every member of every group before advantages: see `Companions`.
+        """What the models say of each rollout of each group before the update, as the algorithm needs it.
 
         Tokens that are not trained (inserted, or older than `min_version`) are context here as in the update.
         """
-        masks, blank = _without_advantages(groups, min_version)
-        by_sample = self.companions.model_outputs(
-            self.model, blank, self._plan(blank), lambda *args: self._head(*args)[0]
-        )
-        found = iter(self._in_order(blank, by_sample))
-        notes = (next(found).spread(mask) if mask.any() else ModelOutputs() for mask in masks)
-        return [[next(notes) for _ in group.rollouts] for group in groups]
+        masks, samples = unscored_samples(groups, min_version)
+        found = iter(self._in_order(samples, self._reader.read(samples, *self._plan(samples))))
+        outputs = (next(found).spread(mask) if mask.any() else ModelOutputs() for mask in masks)
+        return [[next(outputs) for _ in group.rollouts] for group in groups]
+
+    @property
+    def _policy_waits(self) -> bool:
+        """True while the critic is trained alone."""
+        return self.critic is not None and self.critic.trains_alone
 
     def _plan(self, samples: Sequence[Packable]) -> tuple[list[list[Packable]], ImageSet | None]:
         """The micro-batches that this process runs of some samples, and their images."""
@@ -97,18 +107,9 @@ class Learner:
         """What was found for each sample, by its id, as a list."""
         return [found[sample.id] for sample in samples]
 
-    @torch.no_grad()
     def logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
         """The current policy's log-probs of each completion's trainable tokens, float32; nothing is changed."""
-        parts, images = self._plan(completions)
-        features = encode(self.model, images)
-        found: dict[str, np.ndarray] = {}
-        for part in parts:
-            row = pack(part, images)
-            routing = routing_of(family_of(self.model.config), row, self.model.device)
-            values, _ = self._head(self.model, response_hidden(self.model, row, features, routing=routing), row)
-            pieces = np.split(values.float().cpu().numpy(), np.cumsum(row.lengths.numpy())[:-1])
-            found |= {completion.id: piece for completion, piece in zip(part, pieces, strict=True)}
+        found = self._reader.policy_logprobs(*self._plan(completions))
         return self._in_order(completions, found)
 
     def update(self, samples: Sequence[Sample]) -> dict[str, float]:
@@ -128,11 +129,13 @@ class Learner:
                 done = len(metrics["grad_norm"])
                 for name, value in self._optimizer_step(StepBatch(samples=tuple(part)), number=done + 1).items():
                     metrics[name].append(value)
-        self.companions.follow(self.model)
+        if self.reference is not None:
+            self.reference.follow(self.model)
         self.version += 1
         done = self.version * self.config.steps_per_iteration
         advance(self.schedule, to=done - self.config.waiting_steps)
-        self.companions.keep_pace(done)
+        if self.critic is not None:
+            self.critic.end_iteration(done)
         return {name: float(np.mean(values)) for name, values in metrics.items()}
 
     def _optimizer_step(self, batch: StepBatch, *, number: int) -> dict[str, float]:
@@ -141,7 +144,7 @@ class Learner:
         values = self.accumulate(batch)
         limit, norm, reason = self._guard.limit, 0.0, None
         learning_rate = self.schedule.get_last_lr()[0]
-        if not self.companions.policy_waits:  # else it has no gradient: no norm to remember, no weight to decay
+        if not self._policy_waits:  # else it has no gradient: no norm to remember, no weight to decay
             norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
             reason = self._guard.refuse(norm)
             if reason is None:
@@ -156,7 +159,7 @@ class Learner:
             "grad_norm": norm,
             "skipped_updates": float(reason is not None),
             "learning_rate": float(learning_rate),
-            **self.companions.finish_step(grad_clip=self.config.optimizer.grad_clip),
+            **({} if self.critic is None else self.critic.finish_step(grad_clip=self.config.optimizer.grad_clip)),
             **values,
         }
 
@@ -166,18 +169,15 @@ class Learner:
         Denominators are the step's, so the gradients of its samples add up to the step's.
         """
         parts, images = self._plan(batch.samples if samples is None else samples)
-        with torch.set_grad_enabled(not self.companions.policy_waits):
+        with torch.set_grad_enabled(not self._policy_waits):
             encoded = EncodedImages(self.model, images)
-        self.companions.begin_step(images)
-        sums: dict[str, float] = defaultdict(float)
-        routers = RouterStatistics()
+        if self.critic is not None:
+            self.critic.begin_step(images)
+        statistics = StepStatistics()
         for part in parts:
-            self._add_gradient(part, images, encoded, batch, sums, routers)
+            self._add_gradient(part, images, encoded, batch, statistics)
         encoded.backward()
-        sums, routers = self._total(sums, routers)
-        sums["entropy"] /= batch.tokens
-        sums["approx_kl"] /= batch.tokens
-        return {name: float(value) for name, value in sums.items()} | routers.metrics()
+        return self._total(statistics).metrics(tokens=batch.tokens)
 
     def _add_gradient(
         self,
@@ -185,15 +185,14 @@ class Learner:
         images: ImageSet | None,
         encoded: EncodedImages,
         batch: StepBatch,
-        sums: dict[str, float],
-        routers: RouterStatistics,
+        statistics: StepStatistics,
         *,
         weight: float = 1.0,
     ) -> None:
-        """Forward and backward of one micro-batch; its statistics go into `sums` and `routers`."""
+        """Forward and backward of one micro-batch; its statistics go into `statistics`."""
         micro, coef = make_micro_batch(part, images), self.config.loss.balance_coef
         routing = routing_of(family_of(self.model.config), micro, self.model.device, keep_scores=coef > 0)
-        with torch.set_grad_enabled(not self.companions.policy_waits):
+        with torch.set_grad_enabled(not self._policy_waits):
             hidden = response_hidden(self.model, micro, encoded.features, routing=routing)
             logprobs, entropy = self._head(self.model, hidden, micro)
         output = policy_loss(
@@ -201,18 +200,18 @@ class Learner:
         )
         if coef:
             output += balance_term(routing, micro, coef=coef, step_sequences=batch.sequences)
-        output = self.companions.add_value_loss(output, micro, hidden, step_tokens=batch.tokens)
+        if self.critic is not None:
+            output = self.critic.add_loss(output, micro, hidden, step_tokens=batch.tokens)
         (weight * output.loss).backward()
-        routers.add(routing, micro.predictors, self.model.config.text_config.n_routed_experts)
-        _add_statistics(sums, micro, logprobs.detach(), entropy.detach(), output)
+        statistics.routers.add(routing, micro.predictors, self.model.config.text_config.n_routed_experts)
+        statistics.add(micro, logprobs.detach(), entropy.detach(), output)
 
-    def _total(self, sums: dict[str, float], routers: RouterStatistics) -> tuple[dict[str, float], RouterStatistics]:
-        """The step's statistics from this process's."""
-        return sums, routers
+    def _total(self, statistics: StepStatistics) -> StepStatistics:
+        """The step's statistics from those of this process."""
+        return statistics
 
     def _skipped(self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]) -> SkippedUpdate:
         """All that the refused optimizer step depends on."""
-        critic = self.companions.critic
         return SkippedUpdate(
             step=self.version + 1,
             update=number,
@@ -221,7 +220,7 @@ class Learner:
             barred_ids=self._barred_ids,
             model_config=self.model.config,
             weights=self.model.state_dict(),
-            critic=critic.state_dict() if critic is not None else None,
+            critic=self.critic.state_dict() if self.critic is not None else None,
             random=random,
             threads=torch.get_num_threads(),
             **figures,
@@ -247,7 +246,8 @@ class Learner:
             "schedule": self.schedule.state_dict(),
             "version": self.version,
             "guard": self._guard.state_dict(),
-            "companions": self.companions.state_dict(),
+            "reference": self.reference.state_dict() if self.reference is not None else None,
+            "critic": self.critic.state_dict() if self.critic is not None else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -257,7 +257,10 @@ class Learner:
         self.schedule.load_state_dict(state["schedule"])
         self.version = state["version"]
         self._guard.load_state_dict(state["guard"])
-        self.companions.load_state_dict(state["companions"])
+        if self.reference is not None:
+            self.reference.load_state_dict(state["reference"])
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
 
     def write_checkpoint(self, folder: Path) -> dict[str, Any] | None:
         """The state for the run's checkpoint; a learner on several ranks writes its shards into `folder` instead."""
@@ -282,36 +285,3 @@ class Learner:
 
     def close(self) -> None:
         """Nothing to end: one process holds it all."""
-
-
-def _without_advantages(groups: Sequence[Group], min_version: int) -> tuple[list[np.ndarray], list[Sample]]:
-    """Which tokens of every member are learnt from, and samples of those members that have any."""
-    rollouts = [m.rollout for group in groups for m in group.rollouts]
-    masks = [rollout.completion.mask_from(min_version) for rollout in rollouts]
-    samples = [
-        Sample(
-            id=rollout.id,
-            prompt=rollout.prompt,
-            token_ids=rollout.completion.token_ids,
-            mask=None if mask.all() else mask,
-            old_logprobs=rollout.completion.policy_logprobs,
-            advantage=0.0,
-            experts=rollout.completion.routed_experts,
-        )
-        for rollout, mask in zip(rollouts, masks, strict=True)
-        if mask.any()
-    ]
-    return masks, samples
-
-
-def _add_statistics(
-    sums: dict[str, float], micro: MicroBatch, logprobs: torch.Tensor, entropy: torch.Tensor, output: LossOutput
-) -> None:
-    """Add one micro-batch's sums; `approx_kl` is k3 (Schulman) of the sampling policy against the current one."""
-    gap = logprobs.cpu() - micro.old_logprobs
-    sums["loss"] += float(output.loss.detach())
-    sums["entropy"] += float(entropy.sum())
-    sums["approx_kl"] += float((gap.exp() - 1 - gap).sum())
-    sums["logprob_gap_max"] = max(sums["logprob_gap_max"], float(gap.abs().max()))
-    for name, value in output.metrics.items():
-        sums[name] += float(value)

@@ -215,7 +215,7 @@ def adapters(mesh, settings):
     before = look()
     for batch in ("one_image", "text_only"):
         learner.update(draw(learner, batch))
-    means = learner.companions.reference.named_parameters()
+    means = learner.reference.model.named_parameters()
     return before, look(), {n: whole(p).numpy() for n, p in means if "lora_" in n}
 
 
@@ -243,12 +243,10 @@ def bad_step(mesh, settings):
 
 
 def columns_of(mesh, settings):
-    """Log-probs of samples, and what the companions say of them, in order."""
+    """Log-probs of samples, and what reference and critic say of them, in order."""
     learner = make(mesh, "fp64", settings)
     samples = draw(learner, "uneven")
-    found = learner.companions.model_outputs(
-        learner.model, samples, learner._plan(samples), lambda *args: learner._head(*args)[0]
-    )
+    found = learner._reader.read(samples, *learner._plan(samples))
     notes = learner._in_order(samples, found)
     return learner.logprobs(samples), [(n.reference_logprobs, n.values) for n in notes]
 
@@ -290,7 +288,7 @@ def critic_goes_on(mesh, settings, read, write):
     _teach_critic(learner)
     if write is not None:
         learner.write_checkpoint(write)
-    state = whole_tree(learner.companions.critic.state_dict())
+    state = whole_tree(learner.critic.state_dict())
     weights = {f"{part}.{n}": t.numpy() for part in ("head", "backbone") for n, t in state[part].items()}
     return weights, (state["iterations"], state["updates"], state["schedule"]["last_epoch"])
 

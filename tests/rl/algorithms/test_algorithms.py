@@ -129,8 +129,8 @@ def test_nothing_is_asked_where_nothing_is_needed(groups):
     notes = [n for notes in learner.model_outputs(groups) for n in notes]
     assert len(notes) == 12
     assert all(n.policy_logprobs is n.reference_logprobs is n.values is None for n in notes)
-    assert learner.companions.reference is None
-    assert learner.companions.critic is None
+    assert learner.reference is None
+    assert learner.critic is None
 
 
 def test_annotations_are_of_the_policies_they_name(groups, model):
@@ -158,7 +158,7 @@ def test_the_reference_stays_or_follows(groups, reference, share):
     learner = make_learner(build_model(), loss=loss)
     start = copy.deepcopy(dict(learner.model.named_parameters()))
     learner.update(samples_of(learner, groups, loss))
-    policy, kept = dict(learner.model.named_parameters()), dict(learner.companions.reference.named_parameters())
+    policy, kept = dict(learner.model.named_parameters()), dict(learner.reference.model.named_parameters())
     for name, first in start.items():
         expected = first + share * (policy[name] - first)
         assert torch.allclose(kept[name], expected, atol=1e-6), name
@@ -235,7 +235,7 @@ def test_only_a_shared_critic_moves_the_policys_backbone(groups, critic):
     """Where no answer has an advantage, all that reaches the policy's layers is a shared critic's gradient."""
     loss = LossConfig(algorithm="ppo", critic=critic)
     learner = make_learner(build_model(), loss=loss)
-    torch.nn.init.constant_(learner.companions.critic.head.outer.weight, 0.1)
+    torch.nn.init.constant_(learner.critic.head.outer.weight, 0.1)
     flat = [
         replace(s, columns={**s.columns, "token_advantages": np.zeros(len(s.token_ids), np.float32)})
         for s in samples_of(learner, groups, loss)
@@ -256,7 +256,7 @@ def test_a_value_knows_nothing_of_its_own_token_and_those_after(groups):
     """What is written later changes no value: the value stays a baseline."""
     loss = LossConfig(algorithm="ppo")
     learner = make_learner(build_model(), loss=loss)
-    torch.nn.init.normal_(learner.companions.critic.head.outer.weight)
+    torch.nn.init.normal_(learner.critic.head.outer.weight)
 
     def values(cut):
         member = max((m for g in groups for m in g.rollouts), key=lambda m: len(m.rollout.completion.token_ids))
@@ -277,20 +277,20 @@ def test_a_moving_reference_moves_in_bfloat16_too():
     loss = LossConfig(algorithm="grpo", kl=KLConfig(coef=0.1), reference="ema", reference_decay=0.99)
     learner = make_learner(build_model(dtype=torch.bfloat16), loss=loss)
     name, far = "language_model.layers.0.self_attn.o_proj.weight", 1.05
-    policy, mean = (m.model.get_parameter(name) for m in (learner.model, learner.companions.reference))
+    policy, mean = (m.model.get_parameter(name) for m in (learner.model, learner.reference.model))
     start = mean.detach().float().clone()
     with torch.no_grad():
         policy.mul_(far)
     for _ in range(50):
-        learner.companions.follow(learner.model)
+        learner.reference.follow(learner.model)
     restored = make_learner(build_model(seed=4, dtype=torch.bfloat16), loss=loss)
     restored.load_state_dict(copy.deepcopy(learner.state_dict()))
     for one in (learner, restored):
         for _ in range(50):
-            one.companions.follow(one.model)
-        moved = one.companions.reference.model.get_parameter(name).float() / start - 1
+            one.reference.follow(one.model)
+        moved = one.reference.model.model.get_parameter(name).float() / start - 1
         assert float(moved[start != 0].median()) == pytest.approx(0.05 * (1 - 0.99**100), rel=0.15)
-    again = restored.companions.reference.model.get_parameter(name)
+    again = restored.reference.model.model.get_parameter(name)
     assert torch.equal(again, mean)
 
 
@@ -305,7 +305,7 @@ def test_the_policy_waits_while_its_critic_learns_alone(groups, critic):
     learner = make_learner(build_model(), loss=loss, **decay)
 
     def moved(by):
-        parts = {"policy": by.model, "head": by.companions.critic.head}
+        parts = {"policy": by.model, "head": by.critic.head}
         before = {name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()}
         by.update(samples_of(by, groups, loss))
         return {
@@ -340,7 +340,7 @@ def test_the_critics_rates_fall_as_the_policys_do(groups):
     learner = make_learner(build_model(), loss=loss, optimizer=rate, total_steps=30)
     head, backbone = [], []
     for _ in range(31):
-        found = learner.companions.critic.schedule.get_last_lr()
+        found = learner.critic.schedule.get_last_lr()
         head.append(found[0])
         backbone.append(found[1])
         learner.update(samples_of(learner, groups, loss))

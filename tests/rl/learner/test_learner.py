@@ -283,7 +283,7 @@ def test_learning_rates_fall_over_the_run_whatever_there_is_to_learn(rng, model,
     for step in (two, [], samples):
         learner.update(step)
         rates.append(learner.schedule.get_last_lr()[0])
-        critics.append(learner.companions.critic.schedule.last_epoch if algorithm == "ppo" else 4 * len(rates) - 1)
+        critics.append(learner.critic.schedule.last_epoch if algorithm == "ppo" else 4 * len(rates) - 1)
     assert rates == pytest.approx([0.75e-3, 0.5e-3, 0.25e-3])
     assert critics == [3, 7, 11]
     restored = make_learner(build_model(seed=3), **options)

@@ -123,14 +123,14 @@ def test_reference_and_critic_share_what_is_frozen(rng):
     loss = LossConfig(algorithm="ppo", kl=KLConfig(coef=0.1), critic=CriticConfig(backbone="own"))
     learner = make_learner(adapted(), loss=loss)
     policy = dict(learner.model.named_parameters())
-    for other in (learner.companions.reference, learner.companions.critic.backbone):
+    for other in (learner.reference.model, learner.critic.backbone):
         for name, parameter in other.named_parameters():
             assert (parameter.data_ptr() == policy[name].data_ptr()) == ("lora_" not in name), name
     size = len(pickled(learner.state_dict()))
     assert size < 1.9 * len(pickled(learner.model.state_dict())), "three whole models would be above 3"
     restored = make_learner(adapted(), loss=loss)
     restored.load_state_dict(torch.load(io.BytesIO(pickled(learner.state_dict())), weights_only=False))
-    assert {n: p.data_ptr() for n, p in restored.companions.reference.named_parameters() if "lora_" not in n} == {
+    assert {n: p.data_ptr() for n, p in restored.reference.model.named_parameters() if "lora_" not in n} == {
         n: p.data_ptr() for n, p in restored.model.named_parameters() if "lora_" not in n
     }
 

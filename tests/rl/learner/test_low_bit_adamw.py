@@ -154,7 +154,7 @@ def test_the_critics_copy_of_a_bfloat16_policy_learns_too(torchao):
     still = {}
     for state in (None, "bfloat16"):
         options = {"loss": loss, "optimizer": OptimizerConfig(learning_rate=1e-6, state=state), "total_steps": 100}
-        critic = make_learner(build_model(dtype=torch.bfloat16), **options).companions.critic
+        critic = make_learner(build_model(dtype=torch.bfloat16), **options).critic
         weight = critic.backbone.model.get_parameter("language_model.layers.0.self_attn.o_proj.weight")
         before = weight.detach().clone()
         for _ in range(40):

@@ -276,7 +276,7 @@ def test_every_algorithm_survives_empty_and_masked_answers(group, algorithm):
 
 def test_the_critic_says_the_same_before_the_update_and_in_it(group):
     learner = make_learner(build_model(), loss=LossConfig(algorithm="ppo"))
-    critic = learner.companions.critic
+    critic = learner.critic
     torch.nn.init.normal_(critic.head.outer.weight)
     notes = learner.model_outputs([group], 3)
     config = RLConfig(steps=1, loss=LossConfig(algorithm="ppo"))

@@ -111,7 +111,7 @@ def test_what_the_critic_knows_of_validation_answers(rng, model, tmp_path, algor
     if algorithm == "grpo":
         assert stage._critics_knowledge(drawn) == {}
         return
-    torch.nn.init.normal_(learner.companions.critic.head.outer.weight)
+    torch.nn.init.normal_(learner.critic.head.outer.weight)
     groups = make_groups(prompts, drawn)[:2]
     values = np.concatenate([notes[0].values for notes in learner.model_outputs(groups)]).astype(np.float64)
     returns = np.array([1.0, 1.0, 0.0, 0.0, 0.0])
