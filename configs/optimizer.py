@@ -23,7 +23,7 @@ class OptimizerConfig:
     # type of AdamW's moments, by torchao (`pip install 'thinkvl[lean]'`); null: the weights' type, and PyTorch's fused
     # AdamW. Not with `muon`
     state: Literal["float32", "bfloat16", "8bit"] | None = None
-    weight_decay: float = 0.0  # decoupled; 0 or more
+    weight_decay: float = 0.0  # decoupled; not of norms, biases and embeddings; 0 or more
     beta1: float = 0.9  # of AdamW; from 0, below 1
     beta2: float = 0.95  # of AdamW; from 0, below 1
     warmup_steps: int = 0  # optimizer steps in which the learning rate rises from 0

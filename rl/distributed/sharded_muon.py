@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor, Replicate
 
 from configs.optimizer import OptimizerConfig
-from rl.learner.optimizer import MuonWithAdamW, is_matrix, matrix_views
+from rl.learner.optimizer import MuonWithAdamW, decay_groups, is_matrix, matrix_views
 
 _MOMENTUM = 0.95  # torch.optim.Muon's
 
@@ -25,14 +25,13 @@ class ShardedMuonWithAdamW(MuonWithAdamW):
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> None:
         named = [(name, p) for name, p in named if p.requires_grad]
         matrices = [(name, p) for name, p in named if is_matrix(name, p)]
-        rest = [p for name, p in named if not is_matrix(name, p)]
+        rest = [(name, p) for name, p in named if not is_matrix(name, p)]
         torch.optim.Optimizer.__init__(self, [p for _, p in named], {})
         self._muon = _ShardedMuon(matrices, lr=config.learning_rate, weight_decay=config.weight_decay)
         self._adamw = torch.optim.AdamW(
-            [{"params": rest}],
+            decay_groups(rest, config.weight_decay),
             lr=config.adamw_learning_rate or config.learning_rate,
             betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
         )
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]
 

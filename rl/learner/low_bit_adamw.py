@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
 from torchao.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
 
 from configs.optimizer import OptimizerConfig
@@ -23,10 +22,10 @@ class LeanAdamW(AdamW8bit):
     not divide, keep moments in the weights' type.
     """
 
-    def __init__(self, params: Sequence[nn.Parameter] | Sequence[dict[str, Any]], config: OptimizerConfig) -> None:
+    def __init__(self, groups: Sequence[dict[str, Any]], config: OptimizerConfig) -> None:
         self._moments = _FLOATS.get(config.state or "")
         super().__init__(
-            params,
+            groups,
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,

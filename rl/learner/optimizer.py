@@ -28,7 +28,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> None:
         named = [(name, p) for name, p in named if p.requires_grad]
         self._matrices = [(name, p) for name, p in named if is_matrix(name, p)]
-        rest = [p for name, p in named if not is_matrix(name, p)]
+        rest = [(name, p) for name, p in named if not is_matrix(name, p)]
         self._views = [[nn.Parameter(v) for v in matrix_views(name, p.detach())] for name, p in self._matrices]
         super().__init__([p for _, p in named], {})
         self._muon = torch.optim.Muon(
@@ -38,10 +38,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
             adjust_lr_fn="match_rms_adamw",  # 0.2 sqrt(max(A, B)): Moonlight eq. 4
         )
         self._adamw = torch.optim.AdamW(
-            [{"params": rest}],  # as a group, which may be empty
+            decay_groups(rest, config.weight_decay),
             lr=config.adamw_learning_rate or config.learning_rate,
             betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
             fused=True,
         )
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]  # one schedule steers both
@@ -86,6 +85,20 @@ def matrix_views(name: str, tensor: torch.Tensor) -> list[torch.Tensor]:
     return [half for e in experts for half in (e.chunk(2) if name.endswith("gate_up_proj") else (e,))]
 
 
+def is_decayed(name: str, parameter: torch.Tensor) -> bool:
+    """True for weights that decay: not norms, biases, token embeddings and position tables."""
+    return parameter.ndim > 1 and not any(part in name for part in ("norm", "embed_tokens", "position"))
+
+
+def decay_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups of parameters: those that decay, and those that do not. Either may be empty."""
+    named = list(named)
+    return [
+        {"params": [p for name, p in named if is_decayed(name, p)], "weight_decay": weight_decay},
+        {"params": [p for name, p in named if not is_decayed(name, p)], "weight_decay": 0.0},
+    ]
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> float:
     """Scale the gradients down to a norm of at most `limit`; return the norm before, over all ranks where sharded."""
     norm = nn.utils.clip_grad_norm_(parameters, limit)
@@ -93,22 +106,21 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> float:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer that a recipe names, over the model's trainable parameters."""
+    """The optimizer of a recipe, over the model's trainable parameters. Weight decay follows `is_decayed`."""
     if config.name == "muon":
         return MuonWithAdamW(model.named_parameters(), config)
-    return build_adamw([p for p in model.parameters() if p.requires_grad], config)
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return build_adamw(decay_groups(trainable, config.weight_decay), config)
 
 
-def build_adamw(
-    parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]], config: OptimizerConfig
-) -> torch.optim.Optimizer:
-    """AdamW over parameters, or over groups of them that may have a rate of their own, with moments of `config.state`.
+def build_adamw(groups: Sequence[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW with moments of `config.state`. A group's own learning rate and weight decay take precedence.
 
     Raises UserError where torchao is asked for and cannot be imported.
     """
     if config.state is None:
         return torch.optim.AdamW(
-            parameters,
+            groups,
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
@@ -121,7 +133,7 @@ def build_adamw(
             f"optimizer.state = {config.state!r} needs torchao, which cannot be imported ({error}): "
             "pip install 'thinkvl[lean]', or leave optimizer.state out"
         ) from error
-    return LeanAdamW(parameters, config)
+    return LeanAdamW(groups, config)
 
 
 def rounding_note(model: ModelConfig, optimizer: OptimizerConfig, *, stage: str) -> str | None:

@@ -64,7 +64,7 @@ def test_it_converges_as_float32_does_on_its_share_of_the_bytes(torchao, state):
 
 
 def test_float32_moments_take_the_steps_of_torchs_own(torchao):
-    plain, lean = (torch.nn.Parameter(torch.linspace(-1, 1, 50)) for _ in range(2))
+    plain, lean = (torch.nn.Parameter(torch.linspace(-1, 1, 50).reshape(5, 10)) for _ in range(2))
     config = OptimizerConfig(learning_rate=0.01, weight_decay=0.1)
     torchs = torch.optim.AdamW([plain], lr=0.01, betas=(0.9, 0.95), weight_decay=0.1)
     holder = torch.nn.Module()
@@ -72,7 +72,7 @@ def test_float32_moments_take_the_steps_of_torchs_own(torchao):
     ours = build_optimizer(holder, OptimizerConfig(learning_rate=0.01, weight_decay=0.1, state="float32"))
     assert config.state is None
     for step in range(20):
-        plain.grad = torch.randn(50, generator=torch.Generator().manual_seed(step))
+        plain.grad = torch.randn(5, 10, generator=torch.Generator().manual_seed(step))
         lean.grad = plain.grad.clone()
         torchs.step()
         ours.step()

@@ -98,7 +98,9 @@ def test_what_is_no_matrix_goes_to_adamw(model):
     assert {"lm_head.weight", f"{text}.embed_tokens.weight", f"{text}.norm.weight"} <= set(rest)
     assert {"model.vision_tower.patch_embed.proj.weight", "model.mm_projector.pre_norm.bias"} <= set(rest)
     assert "model.vision_tower.patch_embed.pos_emb.position_embeddings" in rest
-    adamw = torch.optim.AdamW(rest.values(), lr=0.003, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    decayed = {"lm_head.weight", "model.vision_tower.patch_embed.proj.weight"}
+    groups = [{"params": [p], "weight_decay": 0.1 if name in decayed else 0.0} for name, p in rest.items()]
+    adamw = torch.optim.AdamW(groups, lr=0.003, betas=(0.9, 0.95), fused=True)
     optimizer = build_optimizer(model, MUON)
     for step in range(2):
         random_gradients(model, step)
@@ -107,6 +109,23 @@ def test_what_is_no_matrix_goes_to_adamw(model):
         optimizer.step()
         adamw.step()
     assert [name for name, p in rest.items() if not torch.equal(p, named[name])] == []
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_weight_decay_spares_norms_biases_and_embeddings(model, name):
+    """Gradients of zero, a rate of 0.5 and a decay of 0.5: what decays is 0.75 of what it was, the rest stays."""
+    optimizer = build_optimizer(model, OptimizerConfig(name=name, learning_rate=0.5, weight_decay=0.5))
+    before = values(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    spared = {n for n, p in model.named_parameters() if torch.equal(p, before[n])}
+    ending = ("norm.weight", "norm1.weight", "norm2.weight", "layernorm.weight", "bias", "embed_tokens.weight")
+    expected = {n for n in before if n.endswith((*ending, "position_embeddings"))}
+    assert spared == expected
+    assert len(expected) < len(before)
+    for n, p in model.named_parameters():
+        assert n in spared or torch.allclose(p, 0.75 * before[n]), n
 
 
 def test_frozen_parameters_stay(model):
