@@ -18,7 +18,7 @@ Advantage = Literal["group_std", "group_mean", "leave_one_out", "global_std", "g
 Normalization = Literal["sequence", "token", "fixed", "sum"]
 Reference = Literal["iteration", "frozen", "ema"]
 
-GROUP_FREE = ("global_std", "gae")  # advantages without a baseline from the group: a group of equals teaches too
+_GROUP_FREE = ("global_std", "gae")  # advantages without a baseline from the group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +173,20 @@ class AlgorithmParts:
     kl: KLConfig | None
     critic: CriticConfig | None
     overlong_share: float
+
+    @property
+    def least_rollouts(self) -> int:
+        """Fewest rollouts of a group that can be trained on: two where the baseline is the group's."""
+        return 1 if self.advantage in _GROUP_FREE else 2
+
+    @property
+    def keeps_equal_groups(self) -> bool:
+        """True if a group of equal rewards is trained on, because it moves the advantages of the step or its own.
+
+        Its rewards count in a mean or deviation of the whole step, or differ after a KL penalty is subtracted.
+        """
+        of_step = self.advantage in (*_GROUP_FREE, "group_global_std")
+        return of_step or (self.kl is not None and self.kl.placement == "reward")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

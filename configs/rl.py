@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from configs.algorithms import GROUP_FREE, LossConfig
+from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
 from configs.rewards import JudgeConfig, RewardConfig
 from configs.rules import CLOSED as _CLOSED
@@ -70,7 +70,7 @@ class SamplerConfig:
     pool: int | None = None
     until: float = 0.5  # `curriculum`: share of the steps after which all tasks are open; above 0, up to 1
     # `dynamic`: how often groups without signal are replaced in a step, at most. `dynamic` is refused where groups of
-    # equal rewards also teach: `ppo`, `reinforce_pp`, a KL in the reward
+    # equal rewards are trained on: `ppo`, `reinforce_pp`, `group_global_std`, a KL in the reward
     rounds: int = 3
 
     def __post_init__(self) -> None:
@@ -260,20 +260,22 @@ class RLConfig:
     def _check_loss(self) -> None:
         """The rules between the loss and the step."""
         parts = self.loss.resolved()
-        least = 1 if parts.advantage in GROUP_FREE else 2
+        least = parts.least_rollouts
         _check(
             self.samples_per_prompt >= least,
             "samples_per_prompt",
             self.samples_per_prompt,
             f"{least} or more (a group)",
         )
-        in_reward = parts.kl is not None and parts.kl.placement == "reward"
+        part = f" and {self.loss.advantage}" if self.loss.advantage else ""
+        if parts.kl is not None and parts.kl.placement == "reward":
+            part = " and a KL in the reward"
         _check(
-            self.sampler.name != "dynamic" or not (parts.advantage in GROUP_FREE or in_reward),
+            self.sampler.name != "dynamic" or not parts.keeps_equal_groups,
             "sampler.name",
             self.sampler.name,
-            f"another with {self.loss.algorithm}{' and a KL in the reward' if in_reward else ''}: groups of equal "
-            "rewards teach something there, so none is replaced",
+            f"another with {self.loss.algorithm}{part}: groups of equal rewards are trained on there, so none is "
+            "replaced",
         )
         copies = self.loss.sft_coef > 0
         _check(

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Groups from scored rollouts: which are trained on, and what the metrics say of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from configs.algorithms import GROUP_FREE
 from configs.rl import RLConfig
 from rewards.types import VerdictKind
 from rollouts.sources.scoring import thinks
@@ -39,15 +38,13 @@ def permute_rewards(groups: Sequence[Group], *, seed: int) -> list[Group]:
 
 
 def groups_with_signal(groups: Sequence[Group], config: RLConfig) -> list[Group]:
-    """The groups that teach something: where the baseline is the group's, one whose rewards are all equal does not.
+    """The groups to train on. Groups of equal rewards are left out if all their advantages are 0.
 
-    A KL in the reward is taken off later, answer by answer, so that no two rewards stay equal.
+    They stay where they change the advantages of the step: see `AlgorithmParts.keeps_equal_groups`.
     """
     parts = config.loss.resolved()
-    if parts.advantage in GROUP_FREE:
-        return [g for g in groups if g.rollouts]
-    if parts.kl is not None and parts.kl.placement == "reward":
-        return [g for g in groups if len(g.rollouts) > 1]
+    if parts.keeps_equal_groups:
+        return [g for g in groups if len(g.rollouts) >= parts.least_rollouts]
     return [g for g in groups if has_signal(g.rewards)]
 
 

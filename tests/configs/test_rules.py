@@ -75,13 +75,18 @@ RULES = [
     ),
     (
         "rl={steps: 4, sampler: {name: dynamic}, loss: {algorithm: reinforce_pp, kl: {coef: 0}}}",
-        "rl.sampler.name = 'dynamic': must be another with reinforce_pp: groups of equal rewards teach something "
+        "rl.sampler.name = 'dynamic': must be another with reinforce_pp: groups of equal rewards are trained on "
         "there, so none is replaced",
     ),
     (
+        "rl={steps: 4, sampler: {name: dynamic}, loss: {algorithm: grpo, advantage: group_global_std}}",
+        "rl.sampler.name = 'dynamic': must be another with grpo and group_global_std: groups of equal rewards are "
+        "trained on there, so none is replaced",
+    ),
+    (
         "rl={steps: 4, sampler: {name: dynamic}, loss: {algorithm: rloo, kl: {coef: 0.1, placement: reward}}}",
-        "rl.sampler.name = 'dynamic': must be another with rloo and a KL in the reward: groups of equal rewards teach "
-        "something there, so none is replaced",
+        "rl.sampler.name = 'dynamic': must be another with rloo and a KL in the reward: groups of equal rewards are "
+        "trained on there, so none is replaced",
     ),
     ("rl.loss={algorithm: grpo, critic: {gamma: 0.9}}", "must be left out: grpo does not read it"),
     (

@@ -201,6 +201,16 @@ def test_groups_of_equals_teach_where_the_baseline_is_not_the_groups(prompt, alg
     assert len(groups_with_signal(groups, RLConfig(steps=1, loss=LossConfig(algorithm=algorithm)))) == kept
 
 
+@pytest.mark.parametrize("algorithm", ["grpo", "reinforce_pp"])
+def test_groups_of_equals_count_in_the_deviation_of_the_step(prompt, algorithm):
+    """Rewards (1, 0) and three times (1, 1) less their group's mean: deviation sqrt(0.5 / 8) = 1/4, as in verl."""
+    groups = [group_of(prompt, make_scored(prompt, 1.0), make_scored(prompt, 0.0))]
+    groups += [group_of(prompt, *[make_scored(prompt, 1.0)] * 2) for _ in range(3)]
+    loss = LossConfig(algorithm=algorithm, advantage="group_global_std", kl=KLConfig(coef=0))
+    samples = make_samples(groups, RLConfig(steps=1, loss=loss))
+    assert [s.advantage for s in samples] == pytest.approx([2.0, -2.0, *[0.0] * 6])
+
+
 @pytest.mark.parametrize(("placement", "kept"), [("reward", 2), ("loss", 1)])
 def test_a_kl_in_the_reward_tells_equals_apart(prompt, placement, kept):
     """Groups of one answer still have no baseline."""
