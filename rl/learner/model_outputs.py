@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -91,6 +92,8 @@ class OutputReader:
             hidden = self._policy_hidden(micro, of_policy)
         if self._wants_policy:
             columns["policy_logprobs"] = self._logprobs_of(self._policy, hidden, micro)
+            # The samples carry these instead of the engine's, so the critic reads them before the update as in it.
+            micro = replace(micro, old_logprobs=columns["policy_logprobs"].float().cpu())
         if self._reference is not None:
             reference_hidden = response_hidden(self._reference, micro, of_reference)
             columns["reference_logprobs"] = self._logprobs_of(self._reference, reference_hidden, micro)

@@ -272,6 +272,27 @@ def test_a_value_knows_nothing_of_its_own_token_and_those_after(groups):
     assert np.abs(whole[3:] - other[3:]).max() > 1e-2
 
 
+@pytest.mark.parametrize("critic", [SHARED, OWN], ids=lambda critic: critic.backbone)
+def test_the_critic_says_the_same_before_an_update_and_in_it(groups, critic):
+    """The engine's log-probs are off here. With a correction the critic reads the learner's own, both times."""
+
+    def off(member):
+        completion = member.rollout.completion
+        wrong = replace(completion, policy_logprobs=completion.policy_logprobs - 1.0)
+        return replace(member, rollout=replace(member.rollout, completion=wrong))
+
+    groups = [replace(g, rollouts=tuple(off(m) for m in g.rollouts)) for g in groups]
+    loss = LossConfig(algorithm="ppo", critic=critic, correction=CorrectionConfig())
+    learner = make_learner(build_model(), loss=loss)
+    torch.nn.init.normal_(learner.critic.head.outer.weight)
+    samples = samples_of(learner, groups, loss)
+    before = np.sort(np.concatenate([s.columns["old_values"] for s in samples]))
+    seen, values = [], learner.critic.values
+    learner.critic.values = lambda *args: seen.append(values(*args)) or seen[-1]
+    learner.update(samples)
+    assert np.sort(torch.cat(seen).detach().numpy()) == pytest.approx(before, abs=1e-4)
+
+
 def test_a_moving_reference_moves_in_bfloat16_too():
     """A hundredth of the way is below bfloat16's resolution wherever the two are near; a restored one goes on."""
     loss = LossConfig(algorithm="grpo", kl=KLConfig(coef=0.1), reference="ema", reference_decay=0.99)
