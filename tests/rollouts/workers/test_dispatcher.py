@@ -1,9 +1,11 @@
 """Feeding real workers: answers as they complete, weights on the way, and workers that die, raise or hang."""
 
 import threading
+import time
 from collections import Counter
 
 import pytest
+import ray
 from engine_helpers import requests_for, tokens_of
 
 from configs.rl import SamplingConfig
@@ -89,6 +91,10 @@ def test_a_hang_and_a_task_that_no_worker_survives(pool, feed, orders, prompts, 
     assert feeding.depths() == (0, 0)
 
 
+def heartbeats(pool):
+    return ray.get([actor.heartbeat.remote() for actor in pool.worker_group.actors])
+
+
 def test_weights_come_while_the_workers_write(pool, feed, tiny_folder, prompts):
     """Nothing is interrupted: what is written before and after are two segments, and calls beside the stream work.
 
@@ -97,8 +103,12 @@ def test_weights_come_while_the_workers_write(pool, feed, tiny_folder, prompts):
     weights = {name: (t * 1.5).numpy().copy() for name, t in load_model(tiny_folder).state_dict().items()}
     long = SamplingConfig(temperature=1.0, max_new_tokens=400)
     feeding, found = feed(long, room=2)
+    pool.worker_group.start([0, 1])
+    before = heartbeats(pool)
     feeding.ask(dict(enumerate(requests_for(prompts * 2))))
     assert feeding.depths() == (6, 2), "a worker with room for two samples holds one group of two"
+    while any(now == then for now, then in zip(heartbeats(pool), before, strict=True)):
+        time.sleep(0.002)  # until both workers are in their first step, which new weights wait for
     pool.publish(weights, version=7)
     beside = pool.generate(requests_for(prompts[:2], n=1), SAMPLED)
     feeding.wait_until(lambda: len(found) == 8)
