@@ -1,4 +1,4 @@
-"""Advantages: rewards in, one number a response or a token out. Pure functions, in the papers' symbols."""
+"""Advantages from rewards, one per response or per token. Pure functions, in the symbols of the papers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def leave_one_out(rewards: Sequence[float]) -> np.ndarray:
 
 
 def standardise(values: Sequence[np.ndarray], *, epsilon: float = 1e-8) -> list[np.ndarray]:
-    """All numbers of a step, given in parts, less their mean and over their population std (REINFORCE++ §3)."""
+    """`(x - mean) / std` of all numbers of a step, given in parts; population std (REINFORCE++ §3)."""
     flat = np.concatenate([np.asarray(v, dtype=np.float64).ravel() for v in values])
     if not len(flat):
         return [np.asarray(v, dtype=np.float64) for v in values]

@@ -1,4 +1,4 @@
-"""Which token of which response gets which advantage, by the algorithm that the recipe names. No I/O, no model."""
+"""The advantage of each response and of its tokens, by the algorithm of the recipe. No I/O, no model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rl.types import ModelOutputs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What credit depends on: the reward, and `[T]` numbers of its tokens that are learnt from; T may be 0."""
+    """What advantages depend on: the reward, and `[T]` numbers of its trainable tokens; T may be 0."""
 
     reward: float
     old_logprobs: np.ndarray  # [T], of the policy at the iteration's start
@@ -40,9 +40,9 @@ GROUP_ADVANTAGES = {
 
 
 def assign(groups: Sequence[Sequence[Response]], parts: AlgorithmParts) -> list[list[Credit]]:
-    """Credit of every response of a step, in order. A KL penalty in the reward is taken off first.
+    """The advantages of every response of a step, in order. A KL penalty in the reward is subtracted first.
 
-    Advantages of a group's own take it summed over the response; the others take it token by token.
+    Advantages within a group subtract its sum over the response. The others subtract it token by token.
     """
     if parts.advantage in GROUP_ADVANTAGES:
         function = GROUP_ADVANTAGES[parts.advantage]
@@ -72,7 +72,7 @@ def _by_step(responses: Sequence[Response], baselines: Sequence[float], kl: KLCo
 
 
 def _by_critic(responses: Sequence[Response], critic: CriticConfig, kl: KLConfig | None) -> list[Credit]:
-    """Generalised advantages, standardised over all tokens of the step, and the returns that the critic learns."""
+    """Generalised advantages, standardised over all tokens of the step, and the critic's returns."""
     found, columns = [], []
     for r in responses:
         values = r.annotation.values

@@ -15,7 +15,7 @@ from configs.algorithms import Normalization
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossInputs:
-    """What every policy loss reads; what only some recipes want is None with the others."""
+    """What the policy losses read. Columns that only some recipes need are None with the others."""
 
     logprobs: torch.Tensor  # [N], with gradient
     old_logprobs: torch.Tensor  # [N], of the policy at the iteration's start
@@ -24,14 +24,14 @@ class LossInputs:
     lengths: torch.Tensor  # [B] response tokens
     step_sequences: int  # sequences in the whole optimizer step
     step_tokens: int  # response tokens in the whole optimizer step
-    max_tokens: int  # the limit of an answer: the constant of `fixed`
-    token_advantages: torch.Tensor | None = None  # [N], where they differ within an answer
+    max_tokens: int  # the limit of a completion: the constant of `fixed`
+    token_advantages: torch.Tensor | None = None  # [N], where they differ within a completion
     reference_logprobs: torch.Tensor | None = None  # [N]; None: the reference is the policy at the iteration's start
     sampler_logprobs: torch.Tensor | None = None  # [N], of the engine, for the mismatch correction
     token_correction: torch.Tensor | None = None  # [N], importance weights
-    sequence_correction: torch.Tensor | None = None  # [B], importance weights of whole answers
+    sequence_correction: torch.Tensor | None = None  # [B], importance weights of whole completions
     entropy: torch.Tensor | None = None  # [N], with gradient, for the bonus
-    sft_mask: torch.Tensor | None = None  # [B] bool, answers that the supervised term copies
+    sft_mask: torch.Tensor | None = None  # [B] bool, completions that the supervised term trains on
     step_sft_tokens: int = 0  # their response tokens in the whole optimizer step
 
     @property
@@ -58,15 +58,16 @@ class LossOutput:
 
 
 def sum_per_sequence(x: LossInputs, values: torch.Tensor) -> torch.Tensor:
-    """Sum over the tokens of each answer: `[N]` to `[B]`."""
+    """Sum over the tokens of each completion: `[N]` to `[B]`."""
     return values.new_zeros(len(x.lengths)).index_add(0, x.sequence_ids, values)
 
 
 def token_weights(x: LossInputs, normalization: Normalization) -> torch.Tensor:
     """Weight of each token `[N]` in the step's loss.
 
-    `sequence`: mean over answers of means over tokens. `token`: mean over all tokens of the step. `fixed`: mean over
-    answers of sums over tokens, divided by the limit of an answer. `sum`: mean over answers of sums over tokens.
+    `sequence`: mean over completions of the mean over tokens. `token`: mean over all tokens of the step. `fixed`: mean
+    over completions of the sum over tokens, divided by `max_tokens`. `sum`: mean over completions of the sum over
+    tokens.
     """
     if normalization == "sequence":
         return 1.0 / (x.lengths[x.sequence_ids] * x.step_sequences)

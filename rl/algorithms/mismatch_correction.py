@@ -15,9 +15,9 @@ def correct_mismatch(
 ) -> tuple[LossInputs, dict[str, torch.Tensor]]:
     """`x` with the weights `w = pi_old / pi_sampler`, both at the iteration's start, and their metrics.
 
-    `pi_old` is the learner's own, `pi_sampler` what the engine really drew from. `token`: a weight for each token;
-    `sequence`: the product over the answer. `truncate`: `clip(w, low, high)` (truncated importance sampling, Ionides
-    2008); `mask`: 0 outside `[low, high]` (masked importance sampling). Denominators stay: a masked token counts.
+    `pi_old` is the learner's own, `pi_sampler` what the engine drew from. `token`: a weight for each token;
+    `sequence`: the product over the completion. `truncate`: `clip(w, low, high)` (truncated importance sampling,
+    Ionides 2008); `mask`: 0 outside `[low, high]` (masked importance sampling). Masked tokens count in denominators.
     """
     if x.sampler_logprobs is None:
         raise ValueError("the mismatch correction needs the sampler's log-probs")
@@ -31,5 +31,5 @@ def correct_mismatch(
         "correction_mean": of_tokens.sum() / x.step_tokens,
         "correction_outside": outside.sum() / x.step_tokens,
     }
-    of_answers = weights if level == "sequence" else None
-    return replace(x, token_correction=of_tokens, sequence_correction=of_answers), metrics
+    of_sequences = weights if level == "sequence" else None
+    return replace(x, token_correction=of_tokens, sequence_correction=of_sequences), metrics
