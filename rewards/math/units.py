@@ -8,39 +8,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from rewards.math.spoken import arc_degrees
-
-_TABLE = {
-    "length": "m meter meters metre metres 1; km kilometer kilometers kilometre kilometres 1000;"
-    " dm decimeter decimeters 1/10; cm centimeter centimeters centimetre centimetres 1/100;"
-    " mm millimeter millimeters millimetres 1/1000;"
-    " in inch inches 127/5000; ft foot feet 381/1250; yd yard yards 1143/1250; mi mile miles 201168/125;"
-    " 米 1; 厘米 公分 1/100; 毫米 1/1000; 千米 公里 1000; 分米 1/10",
-    "mass": "kg kilogram kilograms 1; g gram grams 1/1000; mg milligram milligrams 1/1000000; tonne tonnes 1000;"
-    " 千克 公斤 1; 克 1/1000; 吨 1000",
-    "time": "s sec secs second seconds 1; min mins minute minutes 60; h hr hrs hour hours 3600; day days 86400;"
-    " week weeks 604800; 秒 1; 分钟 60; 小时 3600; 天 日 86400; 周 604800",
-    "months": "month months 1; year years yr yrs 12; 个月 1; 年 12",
-    "volume": "l L liter liters litre litres 1; ml mL milliliter milliliters 1/1000; 升 1; 毫升 1/1000",
-    "money": "$ dollar dollars USD 1; cent cents ¢ 1/100",
-    "euro": "€ euro euros EUR 1",
-    "pound": "£ GBP 1",
-    "yuan": "¥ yuan RMB CNY 元 1",
-    "angle": "deg degree degrees 度 1",
-    "radian": "rad radian radians 1",
-    "°C": "°C 1",
-    "°F": "°F 1",
-    "force": "N newton newtons 1; kN 1000",
-    "energy": "J joule joules 1; kJ 1000",
-    "power": "W watt watts 1; kW 1000",
-    "pressure": "Pa pascal pascals 1; kPa 1000",
-    "voltage": "V volt volts 1",
-    "frequency": "Hz hertz 1; kHz 1000",
-}
-_KNOWN: dict[str, tuple[str, Fraction]] = {}
-for _kind, _rows in _TABLE.items():
-    for _row in _rows.split(";"):
-        *_names, _factor = _row.split()
-        _KNOWN |= dict.fromkeys(_names, (_kind, Fraction(_factor)))
+from rewards.math.unit_sizes import UNITS, Dimensions, size_of
 
 _CELSIUS = re.compile(r"\s?(?:\^\s?\\circ\s?(?:\\text\s?\{)?\s?|\\text\s?\{\s?\^\s?\\circ\s?|)([CF]|℃|℉)\s?\}?\s?$")
 _DEGREE = re.compile(r"\s?(?:\^\s?\\circ|(?:\\text\s?\{\s?)?degrees?\b\s?\}?)\s?$")
@@ -74,6 +42,14 @@ _CONNECTORS = {
     "for",
     "when",
 }
+_ANGLES = {(("angle", 1),), (("radian", 1),)}
+# Words behind a number that change its value: they are no unit.
+VALUE_WORDS = re.compile(
+    r"(?<![A-Za-z])(?:dozens?|gross|lakhs?|crores?|hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?"
+    r"|eighths?|ninths?|tenths?|hundredths?|thousandths?|millionths?|squared|cubed|factorial|modulo|base|permille"
+    r"|per mille?|ppm|ppb|bps|basis points?)(?![A-Za-z])|[‰π√!]|^\s?[百千万亿打]",
+    re.IGNORECASE,
+)
 _MATHS = {"sqrt", "sin", "cos", "tan", "log", "ln", "mod", "exp", "pi", "frac", "cot", "sec", "csc"}
 
 
@@ -119,25 +95,24 @@ def split_unit(text: str) -> Measure:
 
 
 def units_agree(gold: str, answer: str) -> bool:
-    """False only where both units are known and measure different things: a missing or free-text unit is not held
-    against an answer."""
-    a, b = _size(gold), _size(answer)
-    return a is None or b is None or a[0] == b[0] or {a[0][0], b[0][0]} == {"angle", "radian"}
+    """False only where both units are known and measure different things.
+
+    A missing or free-text unit is not held against an answer. Degrees agree with radians: a formula can convert them.
+    """
+    a, b = size_of(gold), size_of(answer)
+    return a is None or b is None or a[0] == b[0] or {a[0], b[0]} == _ANGLES
+
+
+def values_differ(gold: str, answer: str) -> bool:
+    """True where equal numbers are different values, whatever the conversion: degrees and radians."""
+    a, b = size_of(gold), size_of(answer)
+    return a is not None and b is not None and {a[0], b[0]} == _ANGLES
 
 
 def conversion(gold: str, answer: str) -> Fraction:
     """What to multiply a value in the unit `answer` with to have it in the unit `gold`; 1 where one is not known."""
-    a, b = _size(gold), _size(answer)
+    a, b = size_of(gold), size_of(answer)
     return b[1] / a[1] if a is not None and b is not None and a[0] == b[0] else Fraction(1)
-
-
-def _size(unit: str) -> tuple[tuple[str, int], Fraction] | None:
-    name, _, power = unit.partition("^")
-    if name not in _KNOWN:
-        return None
-    kind, size = _KNOWN[name]
-    exponent = int(power or 1)
-    return (kind, exponent), size**exponent
 
 
 def _currency(mark: str) -> str:
@@ -149,6 +124,8 @@ def _currency(mark: str) -> str:
 def _unit(text: str, value: str, *, gap: bool) -> str:
     """The unit's one name, such as "cm^2" or "apples"; "" where the text may be mathematics or prose."""
     plain = re.sub(r"\\text\s?\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 ", text).strip()
+    if size_of(plain) is None and (VALUE_WORDS.search(plain) or re.search(r"\d", _POWER.sub(" ", plain))):
+        return ""
     squared = _SQUARED.search(plain)
     powers = _POWER.findall(plain)
     exponent = powers[0] if len(powers) == 1 and not re.search(r"[/*]|cdot", plain) else ""
@@ -162,21 +139,22 @@ def _unit(text: str, value: str, *, gap: bool) -> str:
         return ""
     if len(words) > 1 or (powers and not exponent):
         return " ".join(plain.split())
-    name = words[0] if words[0] in _KNOWN else words[0].casefold()
+    name = words[0] if words[0] in UNITS else words[0].casefold()
     return _CANONICAL.get(name, name) + (f"^{exponent}" if exponent not in ("", "1") else "")
 
 
 def _stands_alone(words: list[str], value: str, gap: bool) -> bool:
     """True where bare letters are a unit and no variables: known ones behind a number, and words."""
-    if all(word in _KNOWN or word.casefold() in _KNOWN for word in words):
+    if all(word in UNITS or word.casefold() in UNITS for word in words):
         short = any(len(word) <= 2 for word in words)
         return not short or (
             value[-1:].isdigit() and re.search(r"[A-Za-z]", value) is None and (gap or len(words[0]) > 1)
         )
-    return gap and all(len(word) > 2 or word in _KNOWN for word in words)
+    return gap and all(len(word) > 2 or word in UNITS for word in words)
 
 
 _CANONICAL: dict[str, str] = {}
-_FIRST: dict[tuple[str, Fraction], str] = {}
-for _name, _entry in _KNOWN.items():
-    _CANONICAL[_name] = _FIRST.setdefault(_entry, _name)
+_FIRST: dict[tuple[Dimensions, Fraction], str] = {}
+for _name in UNITS:
+    if (_entry := size_of(_name)) is not None:
+        _CANONICAL[_name] = _FIRST.setdefault(_entry, _name)

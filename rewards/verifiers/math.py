@@ -20,7 +20,7 @@ from rewards.math.normalize import plain, to_latex
 from rewards.math.prose import from_prose, is_prose, negated
 from rewards.math.spoken import times_equal
 from rewards.math.structure import TUPLE_LABEL
-from rewards.math.units import conversion, split_unit, units_agree
+from rewards.math.units import conversion, split_unit, units_agree, values_differ
 from rewards.sandbox.pool import Worker, WorkerDied, WorkerTimeout
 from rewards.types import Task, Verdict, VerdictKind
 
@@ -261,7 +261,8 @@ def _quick(gold: Answer, answer: Answer) -> Finding | None:
     if not units_agree(gold.unit, answer.unit):
         return Finding(kind=VerdictKind.WRONG, rule="unit")
     if gold.literal is not None and answer.literal is not None and not (gold.label and answer.label):
-        same = percent_agrees(gold.literal, answer.unit) and percent_agrees(answer.literal, gold.unit)
+        same = not values_differ(gold.unit, answer.unit) and percent_agrees(gold.literal, answer.unit)
+        same = same and percent_agrees(answer.literal, gold.unit)
         same = same and literals_equal(gold.literal, answer.literal, conversion(gold.unit, answer.unit))
         return Finding(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="exact-rational")
     if gold.core == answer.core and gold.unit == answer.unit and not (gold.label and answer.label):

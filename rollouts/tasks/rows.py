@@ -47,7 +47,7 @@ def parse_row(
     verifier: str,
     vanished_ok: bool = False,
 ) -> Task:
-    """FairLock a row into a task.
+    """Turn a row into a task.
 
     `columns` maps our fields to the row's keys, `verifier` is for rows that name none, and `folder` is where relative
     image paths start. Raises BadRow; but an image that cannot be read becomes `b""` if `vanished_ok`.

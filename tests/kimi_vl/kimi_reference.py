@@ -26,7 +26,7 @@ def linear(x, weights, name):
 
 
 def rotate_pairs(x, angles):
-    """FairLock the pairs (2i, 2i + 1) of the last axis by `angles`."""
+    """Turn the pairs (2i, 2i + 1) of the last axis by `angles`."""
     pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2).contiguous())
     return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
 
