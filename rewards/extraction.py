@@ -7,7 +7,9 @@ in the text after thinking  outcome
 ==========================  =====================================================
 think block left open       no answer, rule `open-thinking`
 nothing but white space     no answer, rule `empty`
-one or more balanced boxes  the last one (the outermost if nested), rule `box`
+one or more balanced boxes  the last one (the outermost if nested), rule `box`;
+                            a tag or "answer is" behind it, with a digit, formula
+                            or single letter, replaces it, rule `anchor`
 `<answer>...</answer>`      the last pair, rule `tag`
 "answer is", "Answer:"      the last one: the rest of its line, rule `anchor`
 anything else               the last line that is not empty, rule `line`
@@ -38,7 +40,8 @@ _JSON = re.compile(
     r"[\"'](?:final_?)?answer[\"']\s{0,8}:\s{0,8}(?:\"((?:[^\"\\]|\\.){1,400})\"|'([^'\\]{1,400})'|(-?\d[\d.eE+-]{0,60}))",
     re.IGNORECASE,
 )
-_LINE_MARKS = re.compile(r"^(?:#{1,6}|>)\s*")
+_INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+_LINE_MARKS = re.compile(r"^(?:#{1,6}|>(?!\s?[\d.-]))\s*")  # a heading, a quotation; `>100` is a bound
 _CLOSING_WORDS = re.compile(r"\bI hope (?:it|this) is correct\.?", re.IGNORECASE)
 _ANCHOR = re.compile(
     r"\banswer\**\s{0,3}(?:is|are|was|would be|should be|must be)\b\s{0,3}[:：]?"
@@ -47,7 +50,7 @@ _ANCHOR = re.compile(
     r"|\b(?:réponse|respuesta|resposta|antwort|risposta|ответ)\**\s{0,3}[:：]",
     re.IGNORECASE,
 )
-_FINAL = re.compile(r"\bfinal answer\**\s{0,3}(?:is|:)", re.IGNORECASE)
+_CORRECTED = re.compile(r"(?:应该是|应为|应是|改为)\s?([^。，,;；\n]{1,40})")
 _DISPLAY = (("$$", "$$"), ("\\[", "\\]"))
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]")
 
@@ -98,10 +101,10 @@ def extract_answer(text: str) -> Extraction:
     thinking = split_thinking(text)
     if thinking.thought is not None and not thinking.closed:
         return Extraction(answer=None, rule="open-thinking")
-    body = _CLOSING_WORDS.sub("", _SPECIAL.sub("\n", thinking.answer_text[-_TAIL:]))
+    body = _CLOSING_WORDS.sub("", _SPECIAL.sub("\n", visible(thinking.answer_text[-_TAIL:])))
     if not body.strip():
         return Extraction(answer=None, rule="empty")
-    late = _late_final_answer(body)
+    late = _later_answer(body)
     if late:
         return Extraction(answer=late, rule="anchor")
     for rule, find in (("box", last_box), ("tag", _last_tag)):
@@ -119,6 +122,11 @@ def extract_answer(text: str) -> Extraction:
     if not lines:
         return Extraction(answer=None, rule="empty")
     return Extraction(answer=_LINE_MARKS.sub("", lines[-1].strip()), rule="line")
+
+
+def visible(text: str) -> str:
+    """`text` without characters that cannot be seen: zero widths, soft hyphens, marks of direction."""
+    return _INVISIBLE.sub("", text)
 
 
 def last_box(text: str) -> str | None:
@@ -176,11 +184,20 @@ def _last_tag(text: str) -> str | None:
     return found
 
 
-def _late_final_answer(text: str) -> str | None:
-    """What "final answer" announces behind the last box, where it holds a digit or a formula: the later one counts."""
+def _later_answer(text: str) -> str | None:
+    """What a tag, or a phrase such as "the answer is", commits to behind the last box: the later one counts.
+
+    It must hold a digit, a formula or one letter: "the answer is in the box" commits to nothing new.
+    """
     box = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
-    anchor = _last_match(_FINAL, text, box) if box >= 0 else None
-    found = _last_anchor(text[anchor.start() :]) if anchor is not None else None
+    if box < 0:
+        return None
+    later = text[box:]
+    tagged = _last_tag(later)
+    found = tagged.strip() if tagged is not None else _last_anchor(later)
+    if not found:
+        corrected = _last_match(_CORRECTED, later)
+        found = corrected[1] if corrected is not None else None
     return found if found and re.search(r"\d|\\[a-z]|^\W*[A-Z]\W*$", found) else None
 
 

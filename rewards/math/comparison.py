@@ -7,7 +7,9 @@ part, equations, formulas by their values. What it cannot read is `None`: then t
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
+from rewards.math.evaluation import context, number
 from rewards.math.formula import Node, Unreadable, letters, parse_formula, rename
 from rewards.math.intervals import RELATION, chains_equal, may_be_region, regions_equal, split_at
 from rewards.math.literal import Literal, literals_equal, parse_literal
@@ -15,7 +17,7 @@ from rewards.math.matrices import matrices_equal
 from rewards.math.normalize import plain
 from rewards.math.structure import compare
 from rewards.math.units import Measure, conversion, split_unit, units_agree
-from rewards.math.values import nodes_equal, proportional
+from rewards.math.values import nodes_equal, proportional, value_of
 
 EQUALS = re.compile(r"(?<![<>!:\\=])=(?!=)")
 
@@ -134,6 +136,23 @@ def _value(gold: str, answer: str) -> bool:
     if not found and any(name.startswith(("\\sum", "\\prod", "\\int", "\\lim")) for name in letters(x) | letters(y)):
         raise _Undecided
     return _decided(found)
+
+
+def rounds_to(gold: str, answer: Literal) -> bool:
+    """True where `answer` has six decimals or more and is the irrational number `gold` rounded to them."""
+    if answer.decimals is None or answer.decimals < 6 or answer.percent:
+        return False
+    try:
+        value = value_of(parse_formula(gold))
+    except Unreadable:
+        return False
+    if value is None or isinstance(value, Fraction):
+        return False
+    ctx = context()
+    exact = number(ctx, value)
+    if not isinstance(exact, ctx.mpf):
+        return False
+    return bool(abs(exact - number(ctx, answer.value)) <= ctx.mpf(10) ** -answer.decimals * ctx.mpf("0.501"))
 
 
 def percent_agrees(literal: Literal, unit: str) -> bool:

@@ -7,6 +7,9 @@ import re
 from rewards.extraction import first_sentence, last_sentence
 from rewards.math.literal import parse_literal, split_unit
 from rewards.math.normalize import to_latex
+from rewards.math.quantity import quantity_in, signed
+from rewards.math.spoken import SCALE
+from rewards.math.units import VALUE_WORDS
 
 _NEGATED = re.compile(r"(?<![a-zA-Z\\])(?:not|isn't|wrong|incorrect|but|except)(?![a-zA-Z])|\\neg(?![a-zA-Z])", re.I)
 _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
@@ -18,10 +21,6 @@ _SPAN = re.compile(
     r"\$\$([^$]{1,400})\$\$|\$([^$]{1,400})\$|\\\(([^\\]{1,400}(?:\\[^)][^\\]{0,200}){0,60})\\\)|\\\[([^\\]{1,400}(?:\\[^\]][^\\]{0,200}){0,60})\\\]"
 )
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
-_FORMULA = r"[-−]?\d{0,9}\s?\\[dt]?(?:frac\s?\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}|sqrt\s?\{[^{}]{1,40}\})"
-_NUMBER = re.compile(
-    rf"{_FORMULA}|(?<![A-Za-z0-9_.])[-−]?(?:\\?\$)?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*/\s*\d+)?(?:\s?\\?%)?"
-)
 _MONEY = re.compile(
     r"(?:\\?\$|[€£¥])\s?(\d[\d,]{0,20}(?:\.\d{1,20})?)|(?<!\d)(\d[\d,]{0,20}(?:\.\d{1,20})?)\s?(?:\\?\$|[€£¥])"
 )
@@ -34,6 +33,13 @@ _WORD = re.compile(
 _TUPLE = re.compile(r"\(\s*-?[\d./]{1,20}(?:\s*,\s*-?[\d./]{1,20}){1,5}\s*\)")
 _LISTED = re.compile(r"\b(?:are|is|=|:)\s+([^A-Za-z]{1,80}(?:(?:and|or)\s[^A-Za-z]{1,80}){1,6})\s*\.?\s*$")
 _NOT_THAT = re.compile(r",?\s?(?:and |but )?not\s(?:-?\$?\d[\d.,/]{0,20})\s?\.?\s?$")
+_EQUATIONS = re.compile(r"(?<![A-Za-z])[A-Za-z]\s?=[^=]{1,40}(?:\band\b|\bor\b|,)\s?[A-Za-z]\s?=")
+_FOOTNOTE = re.compile(r"\[\^\w{1,4}\]|[\u2705\u2713\u2714\u2611\U0001f300-\U0001faff]\ufe0f?")
+_ASIDE = re.compile(
+    r"\s?[(（](?:see|from|as|since|because|option|eq|equation|step|in base)\b[^()（）]{0,200}[)）]", re.IGNORECASE
+)
+_CONDITION = re.compile(r",?\s(?:when|where|if|unless|as)\s", re.IGNORECASE)
+_UNIT_SPAN = re.compile(r"\\(?:text|mathrm)\s?\{[^{}]{1,20}\}\s?(?:\^\s?\{?\d\}?)?")
 _JOINING = re.compile(r"[\s,;$]*(?:and|or|,)?[\s,;$]*")
 
 
@@ -42,9 +48,12 @@ def from_prose(text: str, *, last: bool = True) -> str:
 
     `last`: the answer is in the last sentence (a conclusion), not in the first (what follows "the answer is").
     """
+    text = signed(_FOOTNOTE.sub("", text))
     bare = to_latex(text)
     if len(text) <= 200 and parse_literal(split_unit(bare).text) is not None:
         return text
+    if not last:
+        text = _CONDITION.split(_REASON.split(_ASIDE.sub("", text), maxsplit=1)[0], maxsplit=1)[0]
     spans = [next(g for g in m.groups() if g is not None) for m in _SPAN.finditer(text)]
     if spans and not _between_amounts(text, spans):
         return _from_spans(text, spans)
@@ -58,6 +67,8 @@ def from_prose(text: str, *, last: bool = True) -> str:
     listed = _LISTED.search(sentence)
     if listed is not None and re.search(r"\d", listed[1]):
         return listed[1]
+    if _EQUATIONS.search(sentence):
+        return sentence
     points = _TUPLE.findall(sentence)
     if len(points) == 1:
         return points[0]
@@ -65,10 +76,9 @@ def from_prose(text: str, *, last: bool = True) -> str:
     if negated(sentence) or _CODE.search(tail.replace("\\[", "").replace("\\]", "")):
         return sentence
     amounts = [a or b for a, b in _MONEY.findall(tail)]
-    numbers = [m.group().strip() for m in _NUMBER.finditer(tail) if re.search(r"\d", m.group())]
-    if len(amounts) == 1:
+    if len(amounts) == 1 and not VALUE_WORDS.search(tail) and not SCALE.search(tail):
         return amounts[0]
-    return numbers[-1] if numbers else sentence
+    return quantity_in(tail, last=last) or sentence
 
 
 def is_prose(latex: str) -> bool:
@@ -104,6 +114,8 @@ def _joined(text: str) -> str | None:
     while first > 0 and _JOINING.fullmatch(text[matches[first - 1].end() : matches[first].start()]):
         first -= 1
     spans = [next(g for g in m.groups() if g is not None) for m in matches[first:]]
+    if len(spans) == 2 and _UNIT_SPAN.fullmatch(spans[1].strip()):
+        return " ".join(spans)
     return ", ".join(spans) if len(spans) > 1 else None
 
 

@@ -12,6 +12,9 @@ _SCALES = {
 _SCALED = re.compile(
     r"(?<=\d)\s?(?:(\\text\s?\{)\s?)?(hundred|thousand|million|billion|trillion|万|萬|亿|億)(?![a-z])", re.IGNORECASE
 )
+SCALE = re.compile(
+    r"(?<![A-Za-z])(?:hundred|thousand|million|billion|trillion)(?![a-z])|\d\s?[万萬亿億]", re.IGNORECASE
+)
 _NUMERALS = ("零〇", "一壹", "二两兩", "三", "四", "五", "六", "七", "八", "九")
 _DIGITS = {char: value for value, chars in enumerate(_NUMERALS) for char in chars}
 _PLACES = {"十": 10, "百": 100, "千": 1000}

@@ -35,6 +35,15 @@ _NEGATION = re.compile(
     r"\b(?:not|isn't|can't be|cannot be|rather than|instead of|neither|nor|exclude[sd]?|eliminate[sd]?|rule[sd]? out"
     r"|than)\s+(?:be\s+)?(?:option\s+)?[(\[]?[A-Z][)\]]?(?:\s*(?:,|or|nor|and|/)\s*[(\[]?[A-Z][)\]]?(?![A-Za-z]))*(?![A-Za-z])"
     r"|[(\[]?\b[A-Z]\b[)\]]?\s+(?:is|are|was)\s+(?:\w+\s+)?(?:not|wrong|incorrect|false|out|ruled out|impossible)\b"
+    r"|(?:[Ff]rom|[Oo]f|[Aa]mong|[Ee]liminating|[Rr]uling out|[Rr]ejecting)\s+(?:the\s+)?(?:options?\s+|choices?\s+)?"
+    r"[A-Z](?:(?:\s*,\s*(?:and\s+)?|\s+and\s+|\s*-\s*)[A-Z](?![A-Za-z]|\s+(?:fits|is|says)\b))+"
+    r"|[A-Z](?:\s*(?:,|and|or|&|、)\s*(?:and\s+)?[A-Z](?![A-Za-z]))*\s+(?:are|were)\s+(?:all\s+)?"
+    r"(?:not|wrong|incorrect|false|out)\b"
+    r"|[(\[]?\b[A-Z][)\]]?\s*\((?:wrong|incorrect|false|no)\)"
+    r"|\b(?:to reject|not correct|wrong)\s+is\s+(?:option\s+)?[(\[]?[A-Z]\b[)\]]?"
+    r"|\b[Nn]ot\s+(?:(?:option|choice)\s+)?[(\[]?[A-Z]\b[)\]]?"
+    r"|(?:不|不能|不应|不应该|不该|不可|别)选\s*[A-Z]|排除了?\s*[A-Z](?:\s*[、,，和及与]\s*[A-Z])*"
+    r"|[A-Z](?:\s*[、,，和及与]\s*[A-Z])*\s*(?:项|选项)?\s*(?:都|均|全)?是?(?:不对|错误|不正确|错的|不符合|不成立|错)"
     r"|不是\s*[A-Z]|(?<![A-Za-z])[A-Z]\?\s*(?=[Nn]o\b|[Nn]ot\b|[Ww]rong)"
 )
 _JOINED = re.compile(
@@ -46,7 +55,7 @@ _ORDINAL = re.compile(r"\b(?:option|choice|number)\s*(?:number\s*)?#?\s*(\d{1,2}
 _UNSURE = re.compile(
     r"\b(?:none of|no option|unsure|not sure|cannot|can't|unable|sorry|impossible to|don't know|no idea|no sé"
     r"|ne sais pas|weiß nicht|não sei|non so|не знаю)\b"
-    r"|不知道|无法|不确定|わかりません|分かりません|모르",
+    r"|也可能|不知道|无法|不确定|わかりません|分かりません|모르",
     re.I,
 )
 _JSON = re.compile(
@@ -57,6 +66,9 @@ _COMMITTED = re.compile(
     r"|thus|hence|therefore|answer is)[,:]?\s+(?:that\s+)?(?:the\s+)?(?:answer\s+)?(?:is\s+)?(?:it'?s\s+)?"
     r"(?:option\s+)?[(\[]?([A-Z])[)\]]?"
     r"(?![A-Za-z'])(?!\s*(?:,|/|or\b|and\b)\s*[(\[]?[A-Z]\b)|(?<![A-Za-z])[(\[]?([A-Z])[)\]]?\s+it\s+is\b"
+    r"|(?:leav(?:es|ing)|says|故选|应选|因此选|所以选|则选|，选|,选|^选)\s*(?:only\s+)?(?:option\s+)?[(\[]?([A-Z])(?![A-Za-z])"
+    r"(?!\s*(?:[、,/或和与及]|or\b|and\b)\s*[A-Z])"
+    r"|(?<![A-Za-z])[(\[]?([A-Z])[)\]]?\s*(?:\(correct\)|正确|是对的|fits\b|is (?:right|correct)\b)"
 )
 _CHANGED = re.compile(
     r"\b(?:actually|on reflection|on second thought|wait|instead|correction|reconsider\w*|no,)", re.IGNORECASE
@@ -66,6 +78,21 @@ _OPTION_LINE = re.compile(r"^\W{0,4}([A-Z])\W{0,2}[.):：]")
 _FORMULA = re.compile(r"[\d·×²³\\+*/^=<>]|(?<=\w)\s*-\s*(?=\w)")
 _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
 _MARKS = re.compile(r"(?<!\d)[.,]|[.,](?!\d)|[;:!?()\[\]，。；：！？]")  # a point inside a number is none
+_LONE_LABEL = re.compile(r"[\s*_`\"'(\[（【$]{0,6}([A-Z])[)\]）】]?[.。]?[\s*_`\"'$]{0,4}")
+_NAME = re.compile(r"(.{0,30}[^A-Z]|)([A-Z]{1,4})")
+_SPELLINGS = (
+    (re.compile(r"\\angle(?![a-z])|\bangle\b", re.IGNORECASE), "∠"),
+    (re.compile(r"\\triangle(?![a-z])|\btriangle\b", re.IGNORECASE), "△"),
+    (re.compile(r"\^?\s?\{?\\circ\}?"), "°"),
+    (re.compile(r"\\(?:text|math)(?:rm|bf)?\s?\{\s?~?|\\[ ,;:]|~"), " "),
+)
+_IN_FORMULA = re.compile(r"=|\\(?:angle|triangle|langle|Delta|circ)|\d\s?(?:\\[a-z]+\s?\{~?)?\s?[A-Z]\b(?!\s?[.):])")
+_SETTLED = re.compile(
+    r"^\W{0,6}(?:(?:so|thus|therefore)[, ]+)?"
+    r"(?:(?:I (?:pick|choose|select)|the answer is|answer:|option|正确选项是|答案是|选)\s*:?)?"
+    r"\W{0,4}([A-Z])(?:\W{0,6}$|[.):：]\s|\s+is (?:right|correct))",
+    re.IGNORECASE,
+)
 _MAX_SPAN = 2_000  # characters
 
 
@@ -126,12 +153,21 @@ class ChoiceVerifier:
     def _read(self, span: str, choices: tuple[str, ...], rule: str) -> Commitment | None:
         """What `span` commits to; a Commitment to None where it hedges; None where it names no option at all."""
         span = span[-_MAX_SPAN:]
+        label = _LONE_LABEL.fullmatch(span)
+        if label is not None and _LETTERS.index(label[1]) < (len(choices) or len(_LETTERS)):
+            return Commitment(index=_LETTERS.index(label[1]), rule=f"{rule}/letter")  # also where options are letters
         exact = _by_text(span, choices)
         if exact is not None:
             return Commitment(index=exact, rule=f"{rule}/text")
+        named = _by_name(span, choices)
+        if named is not None:
+            return Commitment(
+                index=named if named >= 0 else None, rule=f"{rule}/{'name' if named >= 0 else 'no-option'}"
+            )
         count = len(choices) or len(_LETTERS)
         text = " ".join(_NEGATION.sub(" ", _STYLE.sub(" ", span)).split())
-        letters = _letters(text, count, whole=rule == "text")
+        in_formula = rule == "box" and _IN_FORMULA.search(span)  # a letter of a formula is no label
+        letters = None if in_formula else _letters(text, count, whole=rule == "text")
         if letters is not None:
             return Commitment(
                 index=letters if letters >= 0 else None, rule=f"{rule}/{'letter' if letters >= 0 else 'hedge'}"
@@ -194,9 +230,12 @@ def _spans(extraction: Extraction, body: str) -> list[tuple[str, str]]:
     as_json = _JSON.findall(body)
     if as_json and rule == "line":
         spans.append(("json", as_json[-1]))
+    first = next((line for line in body.splitlines() if line.strip()), "")
+    explained = rule == "line" and first.strip() != answer and _SETTLED.match(first) is not None
+    if explained and not (_SETTLED.match(answer) or _COMMITTED.search(answer) or _CHANGED.search(body)):
+        spans.append(("first-line", _SETTLED.match(first)[1]))  # the label first, then why
     spans.append((rule, answer))
     if rule == "line":
-        first = next((line for line in body.splitlines() if line.strip()), "")
         if first.strip() != answer:
             spans.append(("first-line", first))
         spans.append(("text", body))
@@ -235,7 +274,8 @@ def _letters(text: str, count: int, *, whole: bool) -> int | None:
 
 def _committed(text: str, count: int) -> int | None:
     """Index of the letter of the last phrase that settles on one ("so B", "I choose C"), None without one."""
-    found = [_LETTERS.index(a or b) for a, b in _COMMITTED.findall(text) if (a or b) in _LETTERS[:count]]
+    named = ["".join(groups) for groups in _COMMITTED.findall(text)]
+    found = [_LETTERS.index(letter) for letter in named if letter in _LETTERS[:count]]
     return found[-1] if found else None
 
 
@@ -272,6 +312,33 @@ def _by_text(span: str, choices: tuple[str, ...]) -> int | None:
     wanted = _words(span).replace(" ", "")
     hits = [index for index, choice in enumerate(choices) if wanted and _words(choice).replace(" ", "") == wanted]
     return hits[0] if hits and len({choices[i] for i in hits}) == 1 else None
+
+
+def _by_name(span: str, choices: tuple[str, ...]) -> int | None:
+    """The option that is a name with a letter (`Company C`, `∠A`, `7 A`), where `span` says one.
+
+    -1 where it says such a name that is no option, or several; None where options are no such names or it says none.
+    """
+    names = [_NAME.fullmatch(_symbols(choice)) for choice in choices]
+    if len(choices) < 2 or any(name is None for name in names):
+        return None
+    before = {re.sub(r"[\d.]+", "#", name[1].strip().casefold()) for name in names if name is not None}
+    if len(before) != 1 or not (kind := before.pop()):
+        return None
+    pattern = re.escape(kind).replace("\\#", r"[\d.]+")
+    said = re.findall(rf"(?<![A-Za-z\d.])({pattern}\s*[A-Z]{{1,4}})(?![A-Za-z])", _symbols(span), re.IGNORECASE)
+    wanted = {re.sub(r"\s", "", _symbols(choice)).casefold(): index for index, choice in enumerate(choices)}
+    found = {wanted.get(re.sub(r"\s", "", name).casefold(), -1) for name in said if name[-1].isupper()}
+    if not found:
+        return None
+    return found.pop() if len(found) == 1 else -1
+
+
+def _symbols(text: str) -> str:
+    """`text` with one spelling for angles, triangles and degrees, and without text commands."""
+    for pattern, symbol in _SPELLINGS:
+        text = pattern.sub(symbol, text)
+    return " ".join(text.replace("}", "").replace("$", "").split())
 
 
 def _by_inclusion(text: str, choices: tuple[str, ...]) -> int | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from rewards.extraction import extract_answer, first_sentence, last_box
-from rewards.math.comparison import LABEL, declared_parameter, equal, equal_sides, percent_agrees
+from rewards.math.comparison import LABEL, declared_parameter, equal, equal_sides, percent_agrees, rounds_to
 from rewards.math.limits import MAX_ANSWER, MAX_REFERENCE, refusal, unevaluated
 from rewards.math.literal import Literal, literals_equal, parse_literal
 from rewards.math.normalize import plain, to_latex
@@ -134,6 +134,8 @@ class MathVerifier:
         self._warm_up()
         wanted, given = _sides(gold, answer)
         found = equal(wanted, given)
+        if found is False and answer.literal is not None and gold.literal is None:
+            found = rounds_to(gold.core, answer.literal)
         if found is not None:
             return Finding(kind=VerdictKind.CORRECT if found else VerdictKind.WRONG, rule="values")
         return self._algebra(wanted, _same_parameter(wanted, given))

@@ -15,6 +15,9 @@ from fractions import Fraction
 from rewards.extraction import Extraction, extract_answer, first_sentence, last_sentence
 from rewards.math.literal import Literal, Measure, parse_literal, split_unit, units_agree
 from rewards.math.normalize import to_latex
+from rewards.math.quantity import signed
+from rewards.math.spoken import chinese_number
+from rewards.math.units import VALUE_WORDS
 from rewards.types import Task, Verdict
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
 
@@ -23,7 +26,7 @@ _LINE = 20_000  # characters of an answer with prose around its number
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "k": 3, "mn": 6, "bn": 9}
 _SCALED = re.compile(rf"(.*\d)\s{{0,3}}({'|'.join(_SCALES)})\b\.?(.*)", re.IGNORECASE | re.DOTALL)
 _TOKEN = re.compile(
-    r"(?<![\w.^_{\\])[-+−]?\s{0,2}(?:\\?[$€£¥]\s?)?(?:\d[\d,]{0,60}(?:\.\d{1,60})?|\.\d{1,60})(?:[eE][-+]?\d{1,3})?"
+    r"(?<![A-Za-z0-9.^_{\\])[-+−]?\s{0,2}(?:\\?[$€£¥]\s?)?(?:\d[\d,]{0,60}(?:\.\d{1,60})?|\.\d{1,60})(?:[eE][-+]?\d{1,3})?"
     r"(?:\s?/\s?\d{1,30})?(?:\s?\\?%)?(?:\s(?:thousand|million|billion|trillion)\b)?"
 )
 _HEDGE = re.compile(
@@ -31,6 +34,8 @@ _HEDGE = re.compile(
     r"|under|up to)\b|±|\\pm|[<>≤≥~]|或|不是|\d\s*(?:-|–|—|\bto\b|\.\.)\s*\d",
     re.IGNORECASE,
 )
+_SCALE_MARK = re.compile(r"(\d)\s?(?:thousand|million|billion|trillion|mn|bn)\b", re.IGNORECASE)
+_EQUALS = re.compile(r"=|\\approx(?![a-z])|≈")
 _DELIMITER = re.compile(r"\\[()\[\]]|\\(?:text|mathrm|mathbf)\s?\{([^{}]*)\}|\*\*")
 _ARITHMETIC = re.compile(r"[\^*+×÷\\{}_=]")
 _FACTORIAL = re.compile(r"\d\s?!")  # or an exclamation; nobody knows
@@ -45,8 +50,18 @@ _WORDS |= {"none": 0, "a-hundred": 100, "one-hundred": 100}
 _WORD = re.compile(
     r"\b(?:" + "|".join(sorted((w.replace("-", "[- ]") for w in _WORDS), key=len, reverse=True)) + r")\b", re.IGNORECASE
 )
-_CHINESE = {char: value for value, char in enumerate("零一二三四五六七八九十")} | {"两": 2, "〇": 0}
-_CHINESE_ALONE = re.compile(r"([零一二三四五六七八九十两〇])\s?[个只张条本件位名辆头匹棵朵]?\w{0,6}[。.]?")
+_CHINESE = re.compile(  # one number and a measure word, with or without a noun and a few words before it
+    r"(?:答案是|图中|画面中|图里|一共|总共|共|有|是|数了|数到|大约|约|\s|,|，){0,4}"
+    r"([零〇一二两三四五六七八九十百千万]{1,8}|\d{1,9})"
+    r"(?P<measure>个|只|张|条|本|件|位|名|辆|头|匹|棵|朵|人|根|支|枚|块|座|架|艘|颗|粒|双眼|种|次|元|岁|层|排|朵|盏|台|把)?"
+    r"(?P<noun>[\u4e00-\u9fff]{0,8})[。.!！]?"
+)
+_CHINESE_NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万几\d]")
+_ATTACHED = re.compile(  # behind a number: what changes its value
+    rf"\d\s{{0,2}}(?:{VALUE_WORDS.pattern}|i(?![a-z])|-\W*$|pairs?\b|and an?\b|and one\b|[百千打])"
+    r"|(?:dozens?|pairs?)\b|\d(?-i:[MK]\b)|\d\s?(?-i:B\b)|[$€£¥]\s?\d[\d.,]*\s?[mbk]\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +169,11 @@ def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
     answer = " ".join(unicodedata.normalize("NFKC", answer).replace("−", "-").split())
     if _FACTORIAL.search(answer):
         return "arithmetic"
-    if words and (chinese := _CHINESE_ALONE.fullmatch(answer)) is not None:
-        return Number(value=Fraction(_CHINESE[chinese[1]]))
+    answer = signed(answer)
+    if words and (counted := _chinese_count(answer)) is not None:
+        return counted
+    if _changed(answer):
+        return "changed"
     whole = read_number(answer)
     if whole is None and prose:
         asked = answer.endswith("?")
@@ -174,12 +192,32 @@ def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
     return _only_number(answer, words=words)
 
 
+def _changed(answer: str) -> bool:
+    """True where a word or mark behind the number changes its value: `5 dozen`, `45M`, `100 squared`, `>100`."""
+    found = _ATTACHED.search(_SCALE_MARK.sub(r"\1", answer))
+    return found is not None or bool(re.match(r"\s*[<>≤≥]", answer))
+
+
+def _chinese_count(answer: str) -> Number | str | None:
+    """The number of a Chinese phrase such as `图中有3只狗` or `二十五个`; why there is none; None for other text."""
+    if not re.search(r"[\u4e00-\u9fff]", answer):
+        return None
+    match = _CHINESE.fullmatch(re.sub(r"(?<=[\u4e00-\u9fff])\s|\s(?=[\u4e00-\u9fff])", "", answer))
+    if match is None:
+        return "several" if _CHINESE_NUMERAL.search(answer) else None
+    if match["noun"] and (not match["measure"] or _CHINESE_NUMERAL.search(match["noun"])):
+        return "several"
+    digits = match[1] if match[1].isdigit() else chinese_number(match[1])
+    if digits is None:
+        return "none"
+    return Number(value=Fraction(digits))
+
+
 def _only_number(sentence: str, *, words: bool) -> Number | str:
     """The number of a sentence that holds one; of an equation, the one after the last "="."""
     if words:
         sentence = _WORD.sub(lambda m: str(_WORDS[re.sub(r"\s", "-", m[0].lower())]), sentence)
-    if "=" in sentence:
-        sentence = sentence.rpartition("=")[2]
+    sentence = _EQUALS.split(sentence)[-1]
     tokens = list(dict.fromkeys(" ".join(m[0].split()) for m in _TOKEN.finditer(sentence)))
     if not tokens:
         return "none"

@@ -13,7 +13,14 @@ from rewards.types import Task, Verdict, VerdictKind
 from rewards.verifiers.verdicts import Found, bad_reference, no_answer, whole_answer
 
 _LONGEST = 20_000  # characters of a reference
+_WRAPPED = re.compile(r'"([^"]{1,20000})"|“([^”]{1,20000})”|「([^」]{1,20000})」|\\text\s?\{([^{}]{1,20000})\}')
 _MARKS = re.compile(r"[\u200b-\u200d\ufeff\u00ad]")  # invisible characters
+
+
+def unquoted(text: str) -> str:
+    """`text` without one pair of quotation marks, or one `\\text{}`, around all of it."""
+    found = _WRAPPED.fullmatch(text.strip())
+    return next(group for group in found.groups() if group is not None) if found is not None else text
 
 
 class OcrVerifier:
@@ -46,7 +53,9 @@ class OcrVerifier:
             return no_answer(extraction.rule)
         if len(extraction.answer) > 2 * len(reference) + 1_000:
             return no_answer(f"{extraction.rule}/refused", "more than twice as long as the reference")
-        similarity = self.similarity(reference, extraction.answer)
+        similarity = max(
+            self.similarity(reference, given) for given in (extraction.answer, unquoted(extraction.answer))
+        )
         right = similarity >= self._threshold
         score = similarity if self._partial else float(right)
         kind = VerdictKind.CORRECT if right else VerdictKind.WRONG

@@ -6,7 +6,7 @@ import re
 import time
 import unicodedata
 
-from rewards.extraction import Extraction, extract_answer, first_sentence
+from rewards.extraction import Extraction, extract_answer, first_sentence, visible
 from rewards.math.normalize import plain, unwrap
 from rewards.types import Task, Verdict
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
@@ -20,6 +20,7 @@ _NUMBERS = (
     "eighteen nineteen twenty"
 )
 _DIGITS = {word: str(value) for value, word in enumerate(_NUMBERS.split())}
+_EDGE = " \t\"'“”‘’「」『』《》【】。，！？.,!?"
 _MAX_ANSWER = 500  # characters
 
 
@@ -45,7 +46,7 @@ class ExactVerifier:
 
 def normalize_words(text: str) -> str:
     """`text` as it is compared: see `TextVerifier`."""
-    words = _ARTICLE.sub("", plain(text))
+    words = _ARTICLE.sub("", plain(visible(text)).strip(_EDGE))
     return " ".join(_DIGITS.get(word, word) for word in words.split())
 
 

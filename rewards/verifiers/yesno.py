@@ -12,18 +12,21 @@ from rewards.types import Task, Verdict
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
 
 _YES = (
-    "yes|yeah|yep|y|true|correct|sí|si|sim|oui|ja|да|是|是的|对|對|有|はい|ええ|예|네|نعم|हाँ|हां|evet|tak|ano|có|ya|ναι"
+    "yes|yeah|yep|y|true|correct|sí|si|sim|oui|ja|да"
+    "|是|是的|对|對|对的|正确|正確|有|はい|ええ|예|네|نعم|हाँ|हां|evet|tak|ano|có|ya|ναι"
 )
 _NO = (
-    "no|nope|n|false|incorrect|não|nao|non|nein|nee|нет|否|不|不是|不对|不對|没有|沒有|いいえ|아니요|아니오|아니|لا|नहीं"
+    "no|nope|n|false|incorrect|não|nao|non|nein|nee|нет|否|不|不是|错|錯|错的|错误|錯誤|不对|不對|没有|沒有|いいえ|아니요|아니오|아니|لا|नहीं"
     "|hayır|hayir|nie|không|tidak|όχι"
 )
 _POLARITY: Mapping[str, bool] = {**dict.fromkeys(_YES.split("|"), True), **dict.fromkeys(_NO.split("|"), False)}
 _CLAUSE = re.compile(r"[.,;:!?\n。，；：！？、—]|\s-\s|\b(?:or|and|but|wait|actually)\b|[/|]|或|和|还是")
 _LEAD = re.compile(
     r"^(?:(?:so|then|therefore|thus|hence|well|i think|i would say|it is|it's|that is|this is|the answer is|answer"
+    r"|the (?:statement|claim|sentence|caption|description|answer to the question) is"
     r"|final|definitely|certainly|clearly|absolutely|probably|most likely|simply)\s+)+"
 )
+_SAID = re.compile(r"^(?:这句话|这个说法|该说法|这种说法|答案|陈述)是")
 _TAIL = re.compile(r"\s+(?:definitely|certainly|indeed|it is|it does|there is|there are|it isn't|there isn't|sir)$")
 _EITHER = f"(?:{_YES}|{_NO})"
 _UNSURE = re.compile(
@@ -78,6 +81,7 @@ def _polarities(text: str) -> set[bool]:
     found = set()
     for clause in _CLAUSE.split(text):
         words = " ".join(clause.strip(_EDGE).split())
+        words = _SAID.sub("", words)
         words = _TAIL.sub("", _LEAD.sub("", f"{words} ").strip()).strip(_EDGE)
         polarity = _POLARITY.get(words)
         if polarity is not None:

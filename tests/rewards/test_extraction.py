@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.extraction import THINK_CLOSE, THINK_OPEN, extract_answer, last_box, split_thinking
+from rewards.extraction import THINK_CLOSE, THINK_OPEN, extract_answer, last_box, split_thinking, visible
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,12 @@ def test_thinking_is_split_at_its_marks(text, thought, answer, closed):
         ("\\boxed{41} so far.\nFinal answer: 42", "42", "anchor"),
         ("\\boxed{41}. The final answer is correct.", "41", "box"),
         ("Final answer: 40\n\\boxed{41}", "41", "box"),
-        ("\\boxed{41} <answer>42</answer>", "41", "box"),
+        ("\\boxed{41} <answer>42</answer>", "42", "anchor"),  # the later one
+        ("<answer>41</answer> \\boxed{42}", "42", "box"),
+        ("\\boxed{41}. Wait, I misread it. The answer is 42.", "42.", "anchor"),
+        ("\\boxed{41}\n\n最终答案：42", "42", "anchor"),
+        ("\\boxed{41} 不对，应该是42。", "42", "anchor"),
+        ("\\boxed{42}\nThe answer is in the box.", "42", "box"),
         ("<ANSWER>7</ANSWER>", "7", "tag"),
         ("<choice>x</choice>", "x", "tag"),
         ('```json\n{"answer": "x+1"}\n```', "x+1", "json"),
@@ -128,7 +133,7 @@ def test_any_text_has_an_outcome_and_it_comes_from_the_answer_text(text):
         return
     assert found.answer.strip() == found.answer != ""
     if found.rule in ("tag", "anchor", "line") and "<|" not in text:
-        assert found.answer in thinking.answer_text
+        assert found.answer in visible(thinking.answer_text)
 
 
 @settings(max_examples=200, deadline=None)
