@@ -23,7 +23,8 @@ with atheris.instrument_imports(include=["rewards"], enable_loader_override=True
     from rewards.math.prose import from_prose
     from rewards.types import Task, VerdictKind
     from rewards.verifiers.choice import ChoiceVerifier
-    from rewards.verifiers.math import MathVerifier, read_reference
+    from rewards.verifiers.math import MathVerifier
+    from rewards.math.reading import read_reference
 
 _PIECES = (
     "\\boxed{", "}", "{", "\\frac{", "\\sqrt{", "\\begin{pmatrix}", "\\end{pmatrix}", "\\text{ or }", "◁think▷",

@@ -10,10 +10,11 @@ import re
 from fractions import Fraction
 
 from rewards.math.evaluation import context, number
-from rewards.math.formula import Node, Unreadable, letters, parse_formula, rename
+from rewards.math.formula import Unreadable, parse_formula
 from rewards.math.intervals import RELATION, chains_equal, may_be_region, regions_equal, split_at
 from rewards.math.literal import Literal, literals_equal, parse_literal
 from rewards.math.matrices import matrices_equal
+from rewards.math.nodes import Node, letters, rename
 from rewards.math.normalize import plain
 from rewards.math.structure import compare
 from rewards.math.units import Measure, conversion, split_unit, units_agree

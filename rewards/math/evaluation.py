@@ -11,7 +11,7 @@ from fractions import Fraction
 from math import comb, factorial, isqrt
 from typing import Any
 
-from rewards.math.formula import Node
+from rewards.math.nodes import Node
 
 _DIGITS = 50
 DUST = 42  # digits at which a sum that cancels counts as zero

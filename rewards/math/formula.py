@@ -6,23 +6,13 @@ No name is looked up anywhere: a letter is a letter. Work is linear in the lengt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from rewards.math.nodes import Node, letters, operations, rename
 from rewards.math.tokens import ALIASES, DOTS, FUNCTIONS, GREEK, MAX_DEPTH, MAX_LENGTH, Cursor, Unreadable, tokenize
 
 __all__ = ["Node", "Unreadable", "letters", "operations", "parse_formula", "rename"]
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One operation, or a leaf: `num` (value), `sym` (name) or `const` (pi, e, i, inf)."""
-
-    op: str
-    args: tuple[Node, ...] = ()
-    value: Fraction | None = None
-    name: str = ""
 
 
 @lru_cache(maxsize=8192)
@@ -35,25 +25,6 @@ def parse_formula(text: str) -> Node:
     if parser.at < len(parser.tokens):
         raise Unreadable(f"unexpected {parser.tokens[parser.at][1]!r}")
     return node
-
-
-def letters(node: Node) -> frozenset[str]:
-    """Names of all letters in the tree."""
-    if node.op == "sym":
-        return frozenset((node.name,))
-    return frozenset().union(*(letters(arg) for arg in node.args)) if node.args else frozenset()
-
-
-def rename(node: Node, old: str, new: str) -> Node:
-    """The tree with the letter `old` called `new`."""
-    if node.op == "sym":
-        return Node("sym", name=new) if node.name == old else node
-    return Node(node.op, tuple(rename(arg, old, new) for arg in node.args), node.value, node.name)
-
-
-def operations(node: Node) -> frozenset[str]:
-    """All operations and function names in the tree."""
-    return frozenset((node.op, node.name)).union(*(operations(arg) for arg in node.args))
 
 
 _NOT_FACTORS = frozenset(

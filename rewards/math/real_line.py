@@ -7,7 +7,8 @@ from fractions import Fraction
 from typing import Any
 
 from rewards.math.evaluation import context, number
-from rewards.math.formula import Node, Unreadable
+from rewards.math.formula import Unreadable
+from rewards.math.nodes import Node
 from rewards.math.values import nodes_equal, same_number
 
 

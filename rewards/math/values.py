@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from rewards.math.evaluation import DUST, NoValue, Point, context, evaluate, number
-from rewards.math.formula import Node, letters, operations
+from rewards.math.nodes import Node, letters, operations
 
 _EQUAL = 30  # digits that must agree
 _MAX_LETTERS = 12

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.math.formula import Node, Unreadable, letters, parse_formula, rename
+from rewards.math.formula import Unreadable, parse_formula
+from rewards.math.nodes import Node, letters, rename
 from rewards.math.values import nodes_equal, value_of
 
 

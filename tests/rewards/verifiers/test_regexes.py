@@ -15,7 +15,8 @@ from regex_steps import steps
 
 MODULES = (
     "extraction math.normalize math.spoken math.literal math.units math.limits math.structure math.matrices "
-    "math.intervals math.comparison math.tokens math.prose verifiers.math verifiers.choice"
+    "math.intervals math.comparison math.tokens math.prose math.quantity "
+    "math.reading verifiers.math verifiers.choice verifiers.choice_letters verifiers.choice_texts"
 )
 PIECES = (
     "\\boxed{", "\\frac{", "\\text{", "{", "}", "\\", "1", "1,111", " ", "a", "A ", "(", "[", "\\{x,", "x=",
@@ -26,7 +27,7 @@ PIECES = (
 )  # fmt: skip
 BOUNDED = {  # applied to one literal, unit, label or bracketed set: at most a few hundred characters
     "literal", "units._CELSIUS", "units._DEGREE", "units._SUFFIX", "intervals._REALS", "intervals._INFINITY",
-    "matrices._ENVIRONMENT", "spoken", "choice._BARE_LIST", "comparison._SPACE", "normalize._QUANTIFIER",
+    "matrices._ENVIRONMENT", "spoken", "choice_letters._BARE_LIST", "comparison._SPACE", "normalize._QUANTIFIER",
 }  # fmt: skip
 
 
