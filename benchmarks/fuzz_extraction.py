@@ -21,10 +21,10 @@ with atheris.instrument_imports(include=["rewards"], enable_loader_override=True
     from rewards.math.limits import refusal
     from rewards.math.normalize import to_latex
     from rewards.math.prose import from_prose
+    from rewards.math.reading import read_reference
     from rewards.types import Task, VerdictKind
     from rewards.verifiers.choice import ChoiceVerifier
     from rewards.verifiers.math import MathVerifier
-    from rewards.math.reading import read_reference
 
 _PIECES = (
     "\\boxed{", "}", "{", "\\frac{", "\\sqrt{", "\\begin{pmatrix}", "\\end{pmatrix}", "\\text{ or }", "◁think▷",
