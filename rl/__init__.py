@@ -1,1 +1,5 @@
-"""Answers to weights: advantages, losses, batches, the learner, the stages and the command line."""
+"""Groups to weights. `step` is one step of reinforcement learning on one screen; `pipeline` runs the stages of a recipe.
+
+Rooms: `algorithms` (advantages, losses), `learner`, `distributed`, `stages`, `run` (folder, trackers, evaluation, export)
+and `cli`. This package may import all others; none imports it. Start with `step`.
+"""

@@ -1,1 +1,5 @@
-"""Questions to answers: tasks, prompts, engines and the Ray actors that run them."""
+"""Questions to scored groups: tasks and prompts, engines, the Ray actors that run them, and scoring.
+
+Rooms: `tasks`, `engines`, `workers`, `sources`. It may import `configs`, `rewards` and, in `model_family` alone, the
+model. Start with `types`.
+"""

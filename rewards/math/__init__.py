@@ -1,1 +1,4 @@
-"""Mathematical answers: normalising, parsing and comparing them. Start with `comparison`."""
+"""Mathematical answers: normalising, parsing and comparing them.
+
+All work is bounded and in process, except `symbolic`, which a worker process runs. Start with `comparison`.
+"""

@@ -1,1 +1,4 @@
-"""Advantages, credit and losses as pure functions. Start with `policy_loss`."""
+"""Advantages, credit and losses as pure functions in the papers' symbols.
+
+They import torch and the types alone: no Ray, no I/O, no process group. Start with `policy_loss`.
+"""

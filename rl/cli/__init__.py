@@ -1,1 +1,1 @@
-"""The command `thinkvl`. Start with `main`."""
+"""The command `thinkvl`: arguments, help and errors. Nothing that trains lives here. Start with `main`."""

@@ -1,1 +1,4 @@
-"""From samples to an update of the policy. Start with `learner`."""
+"""From samples to an update of the policy: batches, forward pass, reference model, critic, optimizer.
+
+It runs without Ray, TRL and datasets. Start with `learner`, whose protocol is `trainer`.
+"""

@@ -1,1 +1,1 @@
-"""A run's folder, context, trackers, evaluation, report and export."""
+"""What a run keeps and shows: folder, context, trackers, evaluation, report, model card, export. Start with `folder`."""

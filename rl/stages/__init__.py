@@ -1,1 +1,1 @@
-"""The stages of a run: supervised warm-starts and reinforcement learning."""
+"""The stages of a run: supervised fine-tuning and reinforcement learning. Start with `rl`."""

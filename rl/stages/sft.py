@@ -176,29 +176,7 @@ def run_sft(
     Checkpoints go to `folder` every `config.save_every` steps; a run that was killed continues from the newest.
     """
     tasks, dataset = build_examples(mixture, processor, config, seed=seed)
-    cuda = torch.cuda.is_available()
-    arguments = TrlConfig(
-        output_dir=str(folder),
-        max_steps=config.steps,
-        per_device_train_batch_size=config.batch_size // config.micro_batches,
-        gradient_accumulation_steps=config.micro_batches,  # TRL divides by the step's tokens, not the micro-batch's
-        max_grad_norm=config.optimizer.grad_clip,
-        logging_steps=1,
-        save_strategy="steps",
-        save_steps=config.save_every,
-        save_total_limit=1,
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=not cuda,
-        bf16=cuda and model.dtype == torch.bfloat16,
-        activation_checkpointing=cuda,  # memory is what lacks on a GPU, time on a CPU
-        remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        router_aux_loss_coef=0.0,  # the router's bias is fixed in post-training, and there is no auxiliary loss
-        seed=seed,
-    )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # else Trainer wraps the model for all the GPUs that it sees
+    arguments = _arguments(config, folder, seed=seed, dtype=model.dtype)
     collator = AnswerCollator(tasks, renderer, model.config)
     optimizer = build_optimizer(model, config.optimizer)
     use_packed_attention(model.text_model)
@@ -216,6 +194,34 @@ def run_sft(
     for reason, count in collator.skipped.items():
         logging.getLogger(__name__).warning("%d examples left out: %s", count, reason)
     return model.eval()
+
+
+def _arguments(config: SFTConfig, folder: Path, *, seed: int, dtype: torch.dtype) -> TrlConfig:
+    """Trainer's arguments: its own checkpoints and optimizer steps; reports, data and loss are ours."""
+    cuda = torch.cuda.is_available()
+    arguments = TrlConfig(
+        output_dir=str(folder),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size // config.micro_batches,
+        gradient_accumulation_steps=config.micro_batches,  # TRL divides by the step's tokens, not the micro-batch's
+        max_grad_norm=config.optimizer.grad_clip,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=config.save_every,
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not cuda,
+        bf16=cuda and dtype == torch.bfloat16,
+        activation_checkpointing=cuda,  # memory is what lacks on a GPU, time on a CPU
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        router_aux_loss_coef=0.0,  # the router's bias is fixed in post-training, and there is no auxiliary loss
+        seed=seed,
+    )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # else Trainer wraps the model for all the GPUs that it sees
+    return arguments
 
 
 def _newest_checkpoint(folder: Path) -> str | None:

@@ -1,1 +1,4 @@
-"""Where questions come from: two built-in tasks on real images, data set files, and weighted mixtures of them."""
+"""Where questions come from: built-in tasks on real images, data files, Python files, weighted mixtures, the curriculum.
+
+Prompts are rendered here too. Start with `mixture`.
+"""

@@ -2,7 +2,7 @@
 
 import ast
 
-FILE, FUNCTION, CLASS = 400, 60, 250
+FILE, FUNCTION, CLASS = 300, 50, 250
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
