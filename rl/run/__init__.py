@@ -1,1 +1,1 @@
-"""What a run keeps and shows: folder, context, trackers, evaluation, report, model card, export. Start with `folder`."""
+"""What a run keeps and shows: folder, trackers, evaluation, report, model card, export. Start with `folder`."""

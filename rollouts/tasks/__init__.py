@@ -1,4 +1,4 @@
-"""Where questions come from: built-in tasks on real images, data files, Python files, weighted mixtures, the curriculum.
+"""Where questions come from: built-in tasks, data files, Python files, weighted mixtures, the curriculum.
 
 Prompts are rendered here too. Start with `mixture`.
 """
