@@ -1,4 +1,4 @@
-"""What rollouts that run ahead are worth: wall clock per sample learnt from, synchronous against asynchronous.
+"""What rollouts that run ahead are worth: wall clock per trained sample, synchronous against asynchronous.
 
     python benchmarks/asynchronous.py [--quick] [--only simulated real] [--model FOLDER] [--steps 20] [--rounds 3]
 

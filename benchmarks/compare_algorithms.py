@@ -161,7 +161,7 @@ def mean_of(runs: list[Stage], key: str) -> float:
 
 
 def explained_while_training(folder: Path) -> float:
-    """What the critic explained of each step's new questions before it learnt from them: a mean over the last third."""
+    """What the critic explained of each step's new questions before it trained on them: a mean over the last third."""
     rows = read_metrics(folder / "metrics.jsonl", stage="rl")
     known = [row["explained_variance"] for row in rows[-max(1, len(rows) // 3) :]]
     return float(np.mean([math.nan if value is None else value for value in known]))  # null: all returns were equal

@@ -1,4 +1,4 @@
-"""What PPO's critic knows of answers to questions that it never learnt from, and what there is to know.
+"""What PPO's critic knows of answers to questions that it never trained on, and what there is to know.
 
     python benchmarks/critic.py [RUN] [--questions 800] [--quick]
 

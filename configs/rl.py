@@ -1,4 +1,4 @@
-"""The reinforcement-learning stage: which tasks, how they are sampled, and what is learnt from the answers."""
+"""The reinforcement-learning stage: which tasks, how they are sampled, and what is trained on."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class PartialConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RanksConfig:
-    """On how many processes the learner runs; what is learnt does not depend on it."""
+    """On how many processes the learner runs; the result does not depend on it."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 

@@ -90,6 +90,6 @@ class KimiVLDecoderLayer(DeepseekV3DecoderLayer):
 
 def take_routing(layer: Any) -> None:
     """Make a layer that transformers has built understand `routing=`; its weights and their names stay."""
-    layer.__class__ = KimiVLDecoderLayer  # the same fields: building it anew would allocate the experts twice
+    layer.__class__ = KimiVLDecoderLayer  # the same fields: building it again would allocate the experts twice
     if isinstance(layer.mlp, DeepseekV3MoE):
         layer.mlp.__class__ = KimiVLMoE

@@ -106,7 +106,9 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
             problems.append(f"{path} cannot be read ({type(error).__name__}: {error}); trying the one before")
     if problems:
         listing = "\n  ".join(problems)
-        raise CheckpointError(f"no checkpoint in {folder} can be read:\n  {listing}\nDelete them to start RL anew.")
+        raise CheckpointError(
+            f"no checkpoint in {folder} can be read:\n  {listing}\nDelete them to start RL from its beginning."
+        )
     return None, []
 
 

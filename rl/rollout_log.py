@@ -50,8 +50,8 @@ SCHEMA = pa.schema(
         ("parts", pa.map_(pa.string(), pa.float64())),
         ("failures", pa.map_(pa.string(), pa.string())),  # term -> kind of its failure
         ("shaped_reward", pa.float64()),  # with the length reward and the like: what the learner sees
-        ("advantage", pa.float64()),  # null where the rollout is not learnt from
-        ("learnt", pa.list_(pa.bool_())),  # false for tokens that are masked from the loss; null as above
+        ("advantage", pa.float64()),  # null where the rollout is not trained on
+        ("trainable", pa.list_(pa.bool_())),  # false for tokens that are masked from the loss; null as above
     ]
 )
 
@@ -96,7 +96,7 @@ class RolloutLog:
             pq.write_table(table, file, compression="zstd")
 
     def forget_after(self, step: int) -> None:
-        """Delete the files of later steps: a run that goes on after `step` writes them anew."""
+        """Delete the files of later steps: a run that goes on after `step` writes them again."""
         for path in self.folder.glob("step-*.parquet"):
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
@@ -168,7 +168,7 @@ def _row(scored: ScoredRollout) -> dict[str, Any]:
 
 
 def _trained(sample: Sample | None) -> dict[str, Any]:
-    return {} if sample is None else {"advantage": sample.advantage, "learnt": sample.trainable}
+    return {} if sample is None else {"advantage": sample.advantage, "trainable": sample.trainable}
 
 
 def _routes(routes: np.ndarray | None) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """What the learner consumes: `Sample` -> `StepBatch` -> `MicroBatch`; SFT packs plain `PromptCompletion`s.
 
 Shapes: B sequences, P packed tokens (prompts and responses), T response tokens of one sequence, N response tokens of
-the micro-batch that are learnt from.
+the micro-batch that are trained on.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class StepBatch:
 
     @property
     def tokens(self) -> int:
-        """Number of response tokens in the step that are learnt from."""
+        """Number of response tokens in the step that are trained on."""
         return sum(s.trainable_tokens for s in self.samples)
 
     @property

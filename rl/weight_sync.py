@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from configs.errors import UserError
 from configs.rl import SamplingConfig
 from rewards.types import Task
-from rl.errors import UserError
 from rl.learner.trainer import Trainer
 from rl.types import PromptCompletion
 from rollouts.tasks.prompts import PromptRenderer

@@ -47,7 +47,7 @@ class WorkerPool:
 
     `seconds` limits the processor time of a request that names no limit of its own, so that a verdict does not depend
     on what else the machine does; its wall-clock time is limited to `wall_factor` times that, from when a worker gets
-    it. `interrupts`: a request may be stopped and begun anew to let others pass, so it must have no side effects.
+    it. `interrupts`: a request may be stopped and started again to let others pass, so it must have no side effects.
     Safe in threads, in asyncio and in Ray actors; a fork of this process gets processes of its own.
     """
 

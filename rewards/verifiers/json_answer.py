@@ -14,7 +14,7 @@ from typing import Any
 from rewards.extraction import Extraction
 from rewards.types import Task, Verdict
 from rewards.verifiers.geometry import matches
-from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer, whole_answer
+from rewards.verifiers.verdicts import Found, bad_reference, correct_if, long_answer, no_answer
 
 _LONGEST = 50_000  # characters
 _MAX_NODES = 5_000
@@ -45,7 +45,7 @@ class JsonVerifier:
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`: the box, the tag, the last code fence, or the only JSON value in the text."""
         start = time.perf_counter()
-        extraction = _json_in(whole_answer(response))
+        extraction = _json_in(long_answer(response))
         return self._judge(extraction, reference).verdict(start, extraction.answer)
 
     def _judge(self, extraction: Extraction, reference: str) -> Found:

@@ -22,7 +22,7 @@ from rewards.types import Task, Verdict, VerdictKind
 from rewards.verifiers.judge_cache import JudgeCache, default_folder
 from rewards.verifiers.judge_client import ChatEndpoint, JudgeFailed, JudgeTimeout
 from rewards.verifiers.text import normalize_words
-from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer, whole_answer
+from rewards.verifiers.verdicts import Found, bad_reference, correct_if, long_answer, no_answer
 
 _PROMPT_VERSION = 1  # of the text below: part of what verdicts are remembered by
 _SYSTEM = (
@@ -64,7 +64,7 @@ class JudgeVerifier:
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`. An endpoint that fails gives `timeout` or `crash`. Never raises."""
         start = time.perf_counter()
-        extraction = whole_answer(response)
+        extraction = long_answer(response)
         return self._judge(extraction, reference, task).verdict(start, extraction.answer)
 
     def _judge(self, extraction: Extraction, reference: str, task: Task) -> Found:

@@ -10,7 +10,7 @@ from rapidfuzz.distance import Levenshtein
 
 from rewards.extraction import Extraction
 from rewards.types import Task, Verdict, VerdictKind
-from rewards.verifiers.verdicts import Found, bad_reference, no_answer, whole_answer
+from rewards.verifiers.verdicts import Found, bad_reference, long_answer, no_answer
 
 _LONGEST = 20_000  # characters of a reference
 _WRAPPED = re.compile(r'"([^"]{1,20000})"|“([^”]{1,20000})”|「([^」]{1,20000})」|\\text\s?\{([^{}]{1,20000})\}')
@@ -38,7 +38,7 @@ class OcrVerifier:
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`. Never raises."""
         start = time.perf_counter()
-        extraction = whole_answer(response)
+        extraction = long_answer(response)
         return self._judge(extraction, reference).verdict(start, extraction.answer)
 
     def similarity(self, left: str, right: str) -> float:

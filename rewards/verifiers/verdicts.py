@@ -51,7 +51,7 @@ def bad_reference(detail: str) -> Found:
     return Found(kind=VerdictKind.BAD_REFERENCE, rule="reference", detail=detail)
 
 
-def whole_answer(response: str) -> Extraction:
+def long_answer(response: str) -> Extraction:
     """The answer where it may have many lines: the box, the tag, the last code fence, else all text after thinking."""
     found = extract_answer(response)
     body = split_thinking(response).answer_text[-_BODY:].strip()

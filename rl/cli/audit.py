@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from configs.errors import UserError
 from configs.load import load_recipe
 from configs.schema import RunConfig, SourceConfig
 from rewards.audit.check import Auditor
@@ -22,7 +23,6 @@ from rewards.plugins.interface import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Task, Verdict
 from rewards.verifiers.options import base_name
-from rl.errors import UserError
 from rl.run.progress import StageProgress
 from rl.run.scoring import recipe_verifiers
 from rollouts.tasks.images import BadImage, decode_image

@@ -12,10 +12,10 @@ import torch
 from rich.console import Console
 from transformers.generation.streamers import BaseStreamer
 
+from configs.errors import UserError
 from rewards.types import Task
 from rl.cli.chat_text import AnswerPrinter, TextStream
 from rl.cli.models import find_model, open_model
-from rl.errors import UserError
 from rollouts.model_family import family_of
 from rollouts.tasks.images import BadImage, decode_image
 from rollouts.tasks.prompts import BadPrompt, PromptRenderer
@@ -42,7 +42,7 @@ def chat_command(
         chat.answer(question)
         return
     if console.is_terminal:
-        console.print("Each question is asked anew about the same images; end with Ctrl-D.", style="dim")
+        console.print("Each question is asked again about the same images; end with Ctrl-D.", style="dim")
     while True:
         try:
             asked = console.input("[bold]question>[/] " if console.is_terminal else "")

@@ -13,13 +13,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from configs.errors import UserError
 from configs.load import load_recipe
 from configs.rl import SamplingConfig
 from configs.schema import RunConfig
 from rewards.extraction import THINK_CLOSE
 from rewards.scorer import Scorer
 from rl.cli.models import ModelPlace, find_model, open_model
-from rl.errors import UserError
 from rl.run.evaluate import HELD_OUT_SEED, EvalResult, evaluate
 from rl.run.folder import write_json
 from rl.run.progress import StageProgress

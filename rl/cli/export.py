@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from configs.errors import UserError
 from configs.load import load_recipe
 from configs.schema import RunConfig
 from rl.cli.hub import Hub
 from rl.cli.models import find_model, open_model
-from rl.errors import UserError
 from rl.run.export import known_licence, write_export
 from rl.run.folder import RunFolder
 

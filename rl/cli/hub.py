@@ -11,8 +11,8 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
+from configs.errors import UserError
 from configs.text import one_line
-from rl.errors import UserError
 
 _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "hf_xet"}  # packages whose errors are the network's
 _STALE = ["model*.safetensors", "model.safetensors.index.json"]  # an earlier upload's shards; git keeps them

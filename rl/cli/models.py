@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs.errors import UserError
 from configs.text import nearest_names, one_line
-from rl.errors import UserError
 from rl.run.folder import RunFolder
 
 if TYPE_CHECKING:

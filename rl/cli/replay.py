@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from configs.errors import UserError
 from configs.load import load_recipe
 from rl.checkpoint import restore_random_state
-from rl.errors import UserError
 from rl.learner.diagnosis import (
     Share,
     first_not_finite,

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from configs.errors import UserError
 from configs.load import load_recipe
 from configs.rewards import RewardConfig
 from rewards.scorer import Scorer
 from rewards.types import Score
 from rl.cli.score import reward_term, split_terms
-from rl.errors import UserError
 from rl.rollout_log import read_rollouts, task_of
 from rl.run.progress import StageProgress
 from rl.run.scoring import check_run_of_others, recipe_verifiers

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from configs.errors import UserError
 from configs.load import load_recipe
 from configs.rewards import JudgeConfig, RewardConfig
 from rewards.plugins.interface import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Score, VerdictKind
 from rl.cli.score_rows import FIELDS, BadLine, Row, read_rows
-from rl.errors import UserError
 from rl.run.progress import StageProgress
 from rl.run.scoring import recipe_verifiers
 
@@ -52,24 +52,24 @@ def score_command(file: Path, *, options: ScoreOptions, console: Console) -> int
     output = options.output or file.with_name(f"{file.name}.verdicts.jsonl")
     if output.exists() and file.exists() and output.samefile(file):
         raise UserError(f"--output {output}: is the file of responses itself; name another")
-    tally = Tally()
+    totals = ScoreTotals()
     aside = output.with_name(f".{output.name}.part")
     try:
         with Scorer(terms, base=Path.cwd(), judge=judge, allowed=allowed) as scorer:
             rows = read_rows(file, columns, options.verifier)
-            _score_all(file, rows, scorer, tally, aside, console)
-        if not tally.rows and not tally.bad:
+            _score_all(file, rows, scorer, totals, aside, console)
+        if not totals.rows and not totals.bad:
             raise UserError(f"{file}: holds no line; each must be a JSON object with {', '.join(FIELDS[:3])} and so on")
         aside.replace(output)
     finally:
         aside.unlink(missing_ok=True)
-    _print(tally, terms, console)
+    _print(totals, terms, console)
     console.print(f"verdicts in {output}", markup=False, highlight=False, soft_wrap=True)
-    return int(bool(tally.bad or any(tally.kinds[kind] for kind in _FAILED) or tally.failures))
+    return int(bool(totals.bad or any(totals.kinds[kind] for kind in _FAILED) or totals.failures))
 
 
 def _score_all(
-    file: Path, rows: Iterator[Row | BadLine], scorer: Scorer, tally: Tally, aside: Path, console: Console
+    file: Path, rows: Iterator[Row | BadLine], scorer: Scorer, totals: ScoreTotals, aside: Path, console: Console
 ) -> None:
     total = _count_lines(file)
     every = max(1, total // _STEPS)
@@ -78,12 +78,12 @@ def _score_all(
         aside.open("w", encoding="utf-8") as out,
     ):
         for batch, done in _batches(rows, every):
-            _score(batch, scorer, tally, out)
+            _score(batch, scorer, totals, out)
             for _ in range(done):
-                bar.advance({"accuracy": tally.accuracy})
+                bar.advance({"accuracy": totals.accuracy})
 
 
-class Tally:
+class ScoreTotals:
     """Counts over all rows."""
 
     def __init__(self) -> None:
@@ -175,7 +175,7 @@ def _batches(rows: Iterator[Row | BadLine], every: int) -> Iterator[tuple[list[R
         yield batch, max(1, line // every - shown)
 
 
-def _score(batch: Sequence[Row | BadLine], scorer: Scorer, tally: Tally, out: IO[str]) -> None:
+def _score(batch: Sequence[Row | BadLine], scorer: Scorer, totals: ScoreTotals, out: IO[str]) -> None:
     rows: list[Row] = []
     for item in batch:
         if isinstance(item, Row):
@@ -186,9 +186,9 @@ def _score(batch: Sequence[Row | BadLine], scorer: Scorer, tally: Tally, out: IO
         if isinstance(item, Row):
             rows.append(item)
         else:
-            tally.bad.append(item)
+            totals.bad.append(item)
     for row, score in zip(rows, scorer.score([r.response for r in rows], [r.task for r in rows]), strict=True):
-        tally.add(row, score)
+        totals.add(row, score)
         out.write(json.dumps(_record(row, score), ensure_ascii=True) + "\n")
 
 
@@ -208,21 +208,21 @@ def _record(row: Row, score: Score) -> dict[str, Any]:
     }
 
 
-def _print(tally: Tally, terms: Sequence[RewardConfig], console: Console) -> None:
-    for bad in tally.bad[:_NAMED]:
+def _print(totals: ScoreTotals, terms: Sequence[RewardConfig], console: Console) -> None:
+    for bad in totals.bad[:_NAMED]:
         console.print(f"line {bad.line}: {bad.reason}", markup=False, highlight=False, soft_wrap=True)
-    if len(tally.bad) > _NAMED:
-        console.print(f"... and {len(tally.bad) - _NAMED:,} more lines that cannot be used", highlight=False)
+    if len(totals.bad) > _NAMED:
+        console.print(f"... and {len(totals.bad) - _NAMED:,} more lines that cannot be used", highlight=False)
     table = Table("source", "responses", "accuracy", *VerdictKind)
-    rows = {**tally.by_source, **({"all": tally.kinds} if len(tally.by_source) != 1 else {})}
+    rows = {**totals.by_source, **({"all": totals.kinds} if len(totals.by_source) != 1 else {})}
     for source, kinds in rows.items():
         counts = [f"{kinds[kind]:,}" for kind in VerdictKind]
         table.add_row(Text(source), f"{sum(kinds.values()):,}", f"{accuracy(kinds):.3f}", *counts)
     console.print(table)
     if len(terms) > 1:
-        for name, (total, count) in tally.parts.items():
+        for name, (total, count) in totals.parts.items():
             console.print(f"  {name:<24} mean {total / count:.4f}", markup=False, highlight=False)
-    for name, count in tally.failures.items():
+    for name, count in totals.failures.items():
         console.print(f"  {count:,} responses without a reward: {name}", markup=False, highlight=False)
-    if tally.bad:
-        console.print(f"{len(tally.bad):,} lines left out", markup=False, highlight=False)
+    if totals.bad:
+        console.print(f"{len(totals.bad):,} lines left out", markup=False, highlight=False)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from configs.errors import UserError
 from configs.load import load_recipe
 from configs.schema import RunConfig
-from rl.errors import UserError
 
 if TYPE_CHECKING:  # Ray takes a second to import: a mistake in the recipe shows before
     from rl.cli.cluster.bundle import Bundle

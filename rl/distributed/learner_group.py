@@ -19,10 +19,10 @@ import torch.distributed as dist
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from torch.distributed.device_mesh import init_device_mesh
 
+from configs.errors import UserError
 from configs.model import ModelConfig
 from configs.rl import RanksConfig
 from rl.distributed.rank_learner import RankLearner
-from rl.errors import UserError
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
 from rl.learner.skipped_updates import SkippedUpdate, SkippedUpdates

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, zeros
 
-from rl.errors import UserError
+from configs.errors import UserError
 
 _REST = "rest.pkl"  # what is no tensor: positions of schedules, counters, an optimizer's settings
 _BUFFERS = ("e_score_correction_bias", "inv_freq")
@@ -48,7 +48,7 @@ def write_shards(folder: Path, state: Mapping[str, Any], *, mesh: DeviceMesh) ->
 
 
 def read_shards(folder: Path, *, mesh: DeviceMesh) -> dict[str, Any]:
-    """The state in `folder`, its shards cut anew for this mesh; all ranks must call it."""
+    """The state in `folder`, its shards cut for this mesh; all ranks must call it."""
     rest = pickle.loads((folder / _REST).read_bytes())
     sharded = {tensor.key for tensor in _tensors(rest) if tensor.sharded}
     reader = FileSystemReader(folder)
@@ -78,7 +78,7 @@ def cut_optimizer(state: Mapping[str, Any], mesh: DeviceMesh) -> dict[str, Any]:
     if any(hasattr(value, "tensor_attrs") for values in state["state"].values() for value in values.values()):
         raise UserError(
             "rl.optimizer.state = '8bit': the 8-bit moments of a checkpoint that one process wrote cannot be cut for "
-            "ranks. Go on with rl.ranks.count = 1, or begin anew in another output_dir"
+            "ranks. Go on with rl.ranks.count = 1, or start again in another output_dir"
         )
     inner = {
         index: {name: _cut(value, mesh) if value.ndim else value for name, value in values.items()}

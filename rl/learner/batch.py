@@ -142,7 +142,7 @@ def pack(answers: Sequence[PromptCompletion], images: ImageSet | None) -> Packed
             segments.append(Segment(start=start, length=length, prefix_start=prompt_start, prefix_length=before))
             positions.append(before + np.arange(length))
         start += length
-    learnt = torch.from_numpy(np.concatenate([a.trainable for a in answers]))
+    trainable = torch.from_numpy(np.concatenate([a.trainable for a in answers]))
     lengths = torch.tensor([a.trainable_tokens for a in answers])
     predictors = predictor_positions(answers)
     return PackedRow(
@@ -150,8 +150,8 @@ def pack(answers: Sequence[PromptCompletion], images: ImageSet | None) -> Packed
         position_ids=_flat(positions),
         segments=tuple(segments),
         feature_index=torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long),
-        predictors=_flat(predictors)[learnt],
-        targets=_flat([a.token_ids for a in answers])[learnt],
+        predictors=_flat(predictors)[trainable],
+        targets=_flat([a.token_ids for a in answers])[trainable],
         lengths=lengths,
         sequence_ids=torch.repeat_interleave(torch.arange(len(answers)), lengths),
         experts=place_experts(answers, predictors, start),

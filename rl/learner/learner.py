@@ -115,7 +115,7 @@ class Learner:
     def update(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One iteration over `samples`: epochs x minibatches optimizer steps. Returns metrics by name.
 
-        Samples of one prompt stay in one minibatch. With no samples nothing is learnt. Whatever there was to learn,
+        Samples of one prompt stay in one minibatch. Without samples nothing is trained. Whatever there was to learn,
         learning rates move on as in every iteration: they are scheduled over the run.
         """
         metrics: dict[str, list[float]] = defaultdict(list)

@@ -19,8 +19,8 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import nn
 
+from configs.errors import UserError
 from configs.model import LoraConfig, ModelConfig
-from rl.errors import UserError
 from rollouts.model_family import VisionLanguageModel, family_of
 
 ModelT = TypeVar("ModelT", bound=nn.Module)

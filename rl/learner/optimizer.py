@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from configs.errors import UserError
 from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
-from rl.errors import UserError
 
 _FAST = 1e-4  # a rate at which updates of usual weights (0.02) reach bfloat16's resolution, 1/256 of a weight
 

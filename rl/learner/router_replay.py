@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from configs.errors import UserError
 from rl.algorithms.expert_balance import sequence_balance
 from rl.algorithms.loss_inputs import LossOutput
-from rl.errors import UserError
 from rl.types import MicroBatch, PackedRow, PromptCompletion
 from rollouts.model_family import ModelFamily, Routing
 from rollouts.types import Completion
@@ -33,7 +33,7 @@ def place_experts(samples: Sequence[PromptCompletion], where: Sequence[np.ndarra
 
     `where` are the positions `[T]` that predict each sample's tokens.
     A sample records the inputs that predict its tokens: the prompt's last token and its own. The prompt's last token
-    is shared, and takes what the first sample that has it recorded; the rest of the prompt is routed anew.
+    is shared, and takes what the first sample that has it recorded; the rest of the prompt is routed again.
     """
     kept = [s.experts for s in samples if s.experts is not None]
     if not kept:

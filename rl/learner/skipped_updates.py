@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from configs.errors import UserError
 from configs.files import atomic_write
 from rl.checkpoint import sync_folder
-from rl.errors import UserError
 from rl.learner.learner_config import LearnerConfig
 from rl.types import Sample
 

@@ -13,12 +13,12 @@ import ray
 import torch
 from rich.console import Console
 
+from configs.errors import UserError
 from configs.load import plain
 from configs.rl import RLConfig
 from configs.schema import RunConfig, SourceConfig
 from rewards.scorer import Scorer
 from rl.checkpoint import replace_folder
-from rl.errors import UserError
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.run.folder import RunFolder
 from rl.run.scoring import open_scorer

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from configs.errors import UserError
 from configs.files import write_text
 from configs.load import dump_recipe, load_recipe
 from configs.schema import RunConfig
-from rl.errors import UserError
 from rl.run.recipe_changes import differences, may_change
 
 STAGES = ("instruct", "long_cot", "rl")  # in the order in which they run

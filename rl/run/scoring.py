@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from configs.errors import UserError
 from configs.schema import DataConfig, RunConfig
 from rewards.pending_score import VERIFIER, part_name
 from rewards.scorer import Scorer
 from rewards.shaping import TERMS
 from rewards.verifiers.table import is_built_in
-from rl.errors import UserError
 
 
 def open_scorer(config: RunConfig, *, base: Path, allowed: Collection[str] = ()) -> Scorer:

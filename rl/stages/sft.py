@@ -20,10 +20,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from configs.errors import UserError
 from configs.schema import SFTConfig
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
-from rl.errors import UserError
 from rl.learner.batch import collect_images, pack
 from rl.learner.forward import encode, response_hidden
 from rl.learner.logprobs import token_logprobs

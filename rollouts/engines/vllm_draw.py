@@ -1,6 +1,6 @@
 """Our sampling inside vLLM: a logits processor that draws the token and hands both its log-probs to vLLM's output.
 
-vLLM returns one log-prob a token, filters in another order, and its seeded generators start anew when an answer goes
+vLLM returns one log-prob a token, filters in another order, and its seeded generators start again when an answer goes
 on. So the draw is the embedded engine's own (`sampling.choose_tokens`). The row that vLLM gets afterwards has two
 finite places: its greedy sampler takes the first, and `logprobs_mode="processed_logits"` brings both back to us.
 """

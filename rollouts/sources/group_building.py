@@ -23,7 +23,7 @@ def make_groups(prompts: Sequence[Prompt], scored: Sequence[Sequence[ScoredRollo
 
 
 def permute_rewards(groups: Sequence[Group], *, seed: int) -> list[Group]:
-    """Shuffle all rewards of the step over its rollouts: a control in which nothing can be learnt."""
+    """Shuffle all rewards of the step over its rollouts: a control in which nothing can be learned."""
     rewards = [r for g in groups for r in g.rewards]
     shuffled = iter(np.random.default_rng(seed).permutation(rewards).tolist())
     return [

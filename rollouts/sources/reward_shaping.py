@@ -1,4 +1,4 @@
-"""TODO."""
+"""What is added to a verifier's reward: length, the limit of tokens, repetition (k1.5 §2.3.3, §2.6.2; DAPO §3.4)."""
 
 from __future__ import annotations
 

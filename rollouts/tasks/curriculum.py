@@ -105,7 +105,7 @@ class DynamicSampler(UniformSampler):
         self.drawn = self.rounds = 0
 
     def begin_step(self, step: int) -> None:
-        """Count the rounds of refilling anew."""
+        """Count the rounds of refilling from zero."""
         self.rounds = 0
 
     def draw(self, step: int, n: int) -> list[Task]:

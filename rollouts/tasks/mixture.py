@@ -93,7 +93,7 @@ def build_source(config: SourceConfig, *, base: Path) -> TaskSource:
 class TaskMixture:
     """Sources mixed by weight: over any number of draws, each has had its share to within a task or so.
 
-    `seed` orders every finite source anew in each epoch, and picks the tasks of the endless ones. `base` is the folder
+    `seed` reorders every finite source in each epoch, and picks the tasks of the endless ones. `base` is the folder
     where relative file names start. `report` counts the rows that were left out.
     """
 
@@ -115,7 +115,7 @@ class TaskMixture:
         twice in one step as long as a step takes at most 7/8 of a source; a smaller source must repeat itself.
         """
         if n == 0:
-            return []  # and no step back in the walk, which would be counted anew
+            return []  # and no step back in the walk, which would be counted again
         before, after = self._shares(step * n), self._shares((step + 1) * n)
         tasks = [self._task(i, at) for i in range(len(before)) for at in range(before[i], after[i])]
         random.Random(f"{self._seed}/{step}").shuffle(tasks)

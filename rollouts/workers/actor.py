@@ -82,7 +82,7 @@ class RolloutActor:
 
     @ray.method(concurrency_group="watch")
     def end(self, asked: int) -> None:
-        """Call all `asked` requests off and end `serve`; a later one begins anew."""
+        """Call all `asked` requests off and end `serve`; a later call starts a new one."""
         inbox, self.inbox = self.inbox, RequestQueue()
         inbox.cancel(range(asked))
         inbox.close()

@@ -9,8 +9,8 @@ import psutil
 import pytest
 from test_resume import SAME
 
+from configs.errors import UserError
 from rl.checkpoint import save_checkpoint
-from rl.errors import UserError
 from rl.run.trackers.jsonl_tracker import read_metrics
 
 SAME_STEPS = 3

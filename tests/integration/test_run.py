@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from configs.errors import UserError
 from kimi_vl import load_model, load_processor
 from rewards.plugins.interface import PluginError
-from rl.errors import UserError
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.tasks.dataset import DataSetError
 

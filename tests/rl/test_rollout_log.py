@@ -69,7 +69,7 @@ def test_every_rollout_has_its_row(tmp_path, step):
     assert right["segments"] == [{"start": 0, "stop": 3, "version": 0}]
     assert dict(right["parts"]) == {"verifier": 1.0, "format": 0.5}
     assert (right["reward"], right["shaped_reward"], right["advantage"]) == (1.0, 7.0, 0.25)
-    assert (right["learnt"], wrong["learnt"]) == ([True] * 3, None)
+    assert (right["trainable"], wrong["learnt"]) == ([True] * 3, None)
     assert (wrong["verdict"], wrong["finish_reason"], wrong["advantage"]) == ("wrong", "length", None)
     assert wrong["text"] == "lone ? surrogate"
     assert (failed["verdict"], failed["reward"], failed["shaped_reward"]) == ("timeout", None, None)
@@ -150,7 +150,7 @@ def test_inserted_tokens_and_routes_are_told(tmp_path, prompt, dtype):
     RolloutLog(tmp_path).write(1, [[ScoredRollout(rollout=rollout, score=other.score), other]], [], [sample])
     row, without = read_rollouts(tmp_path)
     assert row["sampled"] == [True, True, False, True]
-    assert row["learnt"] == [False, False, False, True]
+    assert row["trainable"] == [False, False, False, True]
     assert [s["version"] for s in row["segments"]] == [3, 3, 4]
     expected = routes.astype(np.uint16)
     expected[2] = 65535
@@ -162,7 +162,7 @@ def test_inserted_tokens_and_routes_are_told(tmp_path, prompt, dtype):
 def test_a_log_that_lacks_the_newer_columns_can_be_read(tmp_path, step, prompt):
     RolloutLog(tmp_path).write(1, *step)
     path = tmp_path / "step-000001.parquet"
-    newer = ["sampled", "routed_experts", "learnt"]
+    newer = ["sampled", "routed_experts", "trainable"]
     assert set(newer) <= set(SCHEMA.names)
     pq.write_table(pq.read_table(path).drop_columns(newer), path)
     right, *_ = read_rollouts(tmp_path)

@@ -20,8 +20,8 @@ from packaging.version import InvalidVersion, Version
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from configs.errors import UserError
 from configs.text import one_line
-from rl.errors import UserError
 
 CONNECT_SECONDS = 5.0
 _RETRY_SECONDS = 60.0  # how long a lost connection is tried again while a job is followed
@@ -59,7 +59,7 @@ class Cluster:
     def follow(self, job: str, *, write: Callable[[str], None], say: Callable[[str], None]) -> JobDetails:
         """Pass the log of a job to `write`, and why it waits to `say`, until it ends; its final details.
 
-        A connection that breaks is made anew for a minute; the log goes on where it stopped.
+        A connection that breaks is made again for a minute; the log goes on where it stopped.
         """
         seen, lost_since, told = 0, None, ""
         while True:

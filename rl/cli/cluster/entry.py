@@ -12,9 +12,9 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from configs.errors import UserError
 from rl.cli import main as cli
 from rl.cli.cluster.bundle import fingerprint, package_folder, read_packages
-from rl.errors import UserError
 
 CODE = "THINKVL_CODE"  # the fingerprint of the packages that were sent
 _NODE_SECONDS = 120.0  # for a node to unpack the job's files and start a worker

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from configs.errors import UserError
 from configs.text import nearest_or_allowed
-from rl.errors import UserError
 from rl.run.trackers.jsonl_tracker import JsonlTracker
 from rl.run.trackers.mlflow_tracker import MlflowTracker
 from rl.run.trackers.run_info import RunInfo

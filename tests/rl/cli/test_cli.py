@@ -13,12 +13,11 @@ import pytest
 from cli_helpers import write_run
 from safetensors.torch import load_file, save_file
 
-from configs.errors import ConfigError, Problem
+from configs.errors import ConfigError, Problem, UserError
 from rewards.plugins.interface import PluginError
 from rl.checkpoint import CheckpointError
 from rl.cli.errors import check_ray_address, explain
 from rl.cli.models import check_base_model, find_model, open_model
-from rl.errors import UserError
 from rollouts.tasks.dataset import DataSetError
 
 

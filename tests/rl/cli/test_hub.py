@@ -9,8 +9,8 @@ from hub_stand_in import HubStandIn
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 
+from configs.errors import UserError
 from rl.cli.hub import Hub
-from rl.errors import UserError
 
 CARD = "---\nlicense: mit\n---\n\n# A model\n"
 

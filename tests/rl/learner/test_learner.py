@@ -10,11 +10,11 @@ import torch
 from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples, new_id
 
 from configs.algorithms import LossConfig
+from configs.errors import UserError
 from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from rl.algorithms.policy_loss import LossInputs, policy_loss
-from rl.errors import UserError
 from rl.learner.batch import collect_images, deal, make_micro_batch, split_by_tokens
 from rl.learner.forward import encode, response_hidden
 from rl.learner.lora import prepare_training

@@ -12,11 +12,11 @@ from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_
 
 from configs.algorithms import KLConfig, LossConfig
 from configs.critic import CriticConfig
+from configs.errors import UserError
 from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
-from rl.errors import UserError
 from rl.learner.lora import adapted_layers, merged_weights, prepare_training, save_adapters
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine

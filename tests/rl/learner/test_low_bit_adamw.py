@@ -10,11 +10,10 @@ from rl_helpers import build_model, make_learner, make_samples
 
 from configs.algorithms import LossConfig
 from configs.critic import CriticConfig
-from configs.errors import ConfigError
+from configs.errors import ConfigError, UserError
 from configs.load import load_recipe
 from configs.optimizer import OptimizerConfig
 from rl.distributed.sharded_checkpoint import cut_optimizer
-from rl.errors import UserError
 from rl.learner.optimizer import build_optimizer, build_schedule
 
 STATES = ("float32", "bfloat16", "8bit")

@@ -8,12 +8,12 @@ import pytest
 import torch
 from rl_helpers import barred_ids, make_learner, make_prompt, make_samples, new_id
 
+from configs.errors import UserError
 from configs.rl import RLConfig, SamplingConfig
 from kimi_vl import TinySizes
 from kimi_vl.routing_kimi_vl import KimiVLMoE
 from kimi_vl.tiny import build_tiny_model, tiny_config
 from rewards.types import Score, Verdict, VerdictKind
-from rl.errors import UserError
 from rl.learner.batch import collect_images, make_micro_batch
 from rl.learner.forward import encode, response_hidden
 from rl.learner.router_replay import RouterStatistics, routing_of

@@ -13,9 +13,9 @@ from rich.console import Console
 from rl_helpers import build_model, make_learner, make_samples
 
 from configs.algorithms import LossConfig
+from configs.errors import UserError
 from configs.load import dump_recipe, load_recipe
 from rl.cli.replay import replay_command
-from rl.errors import UserError
 from rl.learner.lora import prepare_training
 from rl.learner.skipped_updates import NOT_FINITE, SPIKE, SkippedUpdates, SpikeGuard
 

@@ -9,12 +9,12 @@ import textwrap
 import pytest
 
 from configs import keys
+from configs.errors import UserError
 from configs.load import load_recipe
 from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import RanksConfig, RLConfig
 from configs.schema import RunConfig, SFTConfig
-from rl.errors import UserError
 from rl.run.folder import RunFolder, StageRecord, write_json
 from rl.run.recipe_changes import MAY_CHANGE, differences
 

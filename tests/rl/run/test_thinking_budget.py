@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rl_helpers import make_prompt
 
+from configs.errors import UserError
 from configs.rl import SamplingConfig
 from rewards.types import Score, Verdict, VerdictKind
-from rl.errors import UserError
 from rl.run.thinking_budget import evaluate_budgets
 from rollouts.sources.pipeline import RolloutPipeline
 from rollouts.types import Completion, Rollout, ScoredRollout, Segment

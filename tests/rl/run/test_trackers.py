@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from rl.errors import UserError
+from configs.errors import UserError
 from rl.run.trackers.jsonl_tracker import JsonlTracker, read_metrics
 from rl.run.trackers.run_info import RunInfo
 from rl.run.trackers.table import TRACKERS, Metrics

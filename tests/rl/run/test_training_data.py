@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from configs.errors import UserError
 from configs.model import ModelConfig
 from configs.rl import RLConfig
 from configs.schema import DataConfig, RunConfig, SFTConfig, SourceConfig
 from kimi_vl import create_tiny_checkpoint
-from rl.errors import UserError
 from rl.run.context import open_context
 from rl.run.folder import RunFolder
 

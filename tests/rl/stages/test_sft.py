@@ -5,12 +5,12 @@ import pytest
 import torch
 from rl_helpers import SIZES
 
+from configs.errors import UserError
 from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.schema import SFTConfig, SourceConfig
 from kimi_vl import KimiVLConfig, create_tiny_checkpoint, load_model, load_processor
 from rewards.types import Task
-from rl.errors import UserError
 from rl.learner.lora import prepare_training
 from rl.stages.sft import AnswerCollator, answer_text, build_examples, run_sft
 from rollouts.tasks.mixture import TaskMixture

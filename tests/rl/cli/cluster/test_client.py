@@ -13,10 +13,10 @@ import pytest
 import ray
 from ray.job_submission import JobStatus
 
+from configs.errors import UserError
 from rl.cli.cluster import client
 from rl.cli.cluster.client import Cluster
 from rl.cli.submit import entrypoint, failure_hint, job_environment
-from rl.errors import UserError
 
 
 @contextlib.contextmanager
