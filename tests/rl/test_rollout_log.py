@@ -69,7 +69,7 @@ def test_every_rollout_has_its_row(tmp_path, step):
     assert right["segments"] == [{"start": 0, "stop": 3, "version": 0}]
     assert dict(right["parts"]) == {"verifier": 1.0, "format": 0.5}
     assert (right["reward"], right["shaped_reward"], right["advantage"]) == (1.0, 7.0, 0.25)
-    assert (right["trainable"], wrong["learnt"]) == ([True] * 3, None)
+    assert (right["trainable"], wrong["trainable"]) == ([True] * 3, None)
     assert (wrong["verdict"], wrong["finish_reason"], wrong["advantage"]) == ("wrong", "length", None)
     assert wrong["text"] == "lone ? surrogate"
     assert (failed["verdict"], failed["reward"], failed["shaped_reward"]) == ("timeout", None, None)
