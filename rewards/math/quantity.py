@@ -31,7 +31,7 @@ _LABEL = re.compile(
 )
 _BOUND = re.compile(
     r"\b(?:at (?:most|least)|(?:more|less|fewer|greater|smaller|larger) than|over|under|up to|below|above|nearly|unless"
-    r"|not|isn't)\s*(?:it is\s*)?$|(?:至少|最多|至多|超过|不到|大于|小于|并非|不是|不等于)$",
+    r"|not|isn't)\s*(?:it is\s*)?$|(?:至少|最多|至多|超过|不到|大于|小于|并非|不是|不等于)(?:是|为|有|等于)?$",
     re.IGNORECASE,
 )
 _JOINED = re.compile(r"\s(?:and|plus)\s(?=\d|an? \w+|one \w+|\w+-?\w* (?:half|thirds?|quarters?))")

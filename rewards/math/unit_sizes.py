@@ -88,6 +88,7 @@ _PREFIXED = (
 )
 _ATOM = re.compile(r"([^\s\d^/*·{}\\]+)\s?(?:\^\s?\{?\s?(-?\d)\s?\}?|([²³]))?")
 _DIVIDED = re.compile(r"\s?/\s?|\s(?:per)\s")
+_LIGHT_YEAR = re.compile(r"light[ -]years?")
 _EXPONENTS = {"²": 2, "³": 3}
 
 
@@ -120,6 +121,7 @@ def size_of(unit: str) -> tuple[Dimensions, Fraction] | None:
     r"""What `unit` (`cm^2`, `kg/m^3`, `m \cdot s^{-1}`) measures, and its size in base units; None where unknown."""
     if not unit or len(unit) > 60:
         return None
+    unit = _LIGHT_YEAR.sub("ly", unit)
     total: Counter[str] = Counter()
     size = Fraction(1)
     for place, part in enumerate(_DIVIDED.split(unit.replace("\\cdot", " ").replace("*", " ").replace("·", " "))):

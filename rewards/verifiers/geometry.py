@@ -20,6 +20,10 @@ _GROUP = re.compile(
 )
 _BARE = re.compile(rf"\s*{_NUMBER}(?:{_SEPARATOR}{_NUMBER}){{1,3}}\s*")
 _VALUE = re.compile(_NUMBER)
+_LABELLED = re.compile(r"^\W{0,4}(?:b?box|bounding box|point|coordinates?|position)\s?[:=]\s?(?=[-\d])", re.IGNORECASE)
+_CLICK = re.compile(
+    rf"\b\w{{1,20}}\.?(?:click|tap|moveTo|press)\(\s?x\s?=\s?({_NUMBER})\s?,\s?y\s?=\s?({_NUMBER})\s?\)"
+)
 _FENCE = re.compile(r"^```\w{0,12}|```$")
 _BOX_KEYS = ("bbox_2d", "bbox", "box")
 _POINT_KEYS = ("point_2d", "point")
@@ -47,6 +51,7 @@ def read_regions(text: str, *, pairs: bool = False) -> list[Region] | None:
     """
     if len(text) > _LONGEST:
         return None
+    text = _LABELLED.sub("", _CLICK.sub(r"(\1, \2)", text))
     found = _from_json(text)
     if found is None:
         found = _from_brackets(text, pairs)

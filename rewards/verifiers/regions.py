@@ -19,7 +19,7 @@ from rewards.verifiers.verdicts import Found, bad_reference, no_answer
 _COORDINATES = ("auto", "thousand")
 _BODY = 20_000  # characters
 _MARKS = re.compile(r"<\|(box|object_ref|quad)_(?:start|end)\|>")
-_HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly)\b", re.IGNORECASE)
+_HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly|not|isn't|neither)\b|不是|不在", re.IGNORECASE)
 
 
 class BoxVerifier:

@@ -6,7 +6,7 @@ import re
 import time
 import unicodedata
 
-from rewards.extraction import Extraction, extract_answer, first_sentence, visible
+from rewards.extraction import Extraction, extract_answer, first_sentence, last_sentence, visible
 from rewards.math.normalize import plain, unwrap
 from rewards.types import Task, Verdict
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
@@ -84,7 +84,15 @@ def _judge_exactly(extraction: Extraction, reference: str) -> Found:
 
 
 def _sentence_says(answer: str, gold: str) -> bool:
-    """True where the first sentence ends in "is <gold>"."""
+    """True where the first sentence ends in "is <gold>", and the last one does not say something else."""
+    last = plain(last_sentence(answer.strip()))
+    said = _COPULA.split(last)
+    if (
+        len(said) > 1
+        and _COPULA.split(plain(first_sentence(answer)))[0] == said[0]
+        and normalize_words(said[-1]) != gold
+    ):
+        return False
     sentence = plain(first_sentence(answer))
     tail = _COPULA.split(sentence)[-1]
     return tail != sentence and normalize_words(tail) == gold

@@ -10,6 +10,7 @@ import os
 import pathlib
 import resource
 import signal
+import sys
 import threading
 import time
 
@@ -36,13 +37,13 @@ def later():
     kill()
 
 
-def at_nth_call(owner, name, act):
-    """Before the n-th call of `owner.name`, `act(arguments)`."""
+def at_nth_call(owner, name, act, caller=""):
+    """Before the n-th call of `owner.name` (by code of the file `caller`, where one is given), `act(arguments)`."""
     original, calls = getattr(owner, name), 0
 
     def wrapped(*args, **kwargs):
         nonlocal calls
-        calls += 1
+        calls += sys._getframe(1).f_code.co_filename.endswith(caller)
         if calls == PLAN["call"]:
             act(*args)
         return original(*args, **kwargs)
@@ -58,8 +59,9 @@ def at_once(*_):
     kill()
 
 
-def half_a_table(table, path, *_):
-    pathlib.Path(path).write_bytes(b"PAR1 and not much more")
+def half_a_table(table, file, *_):
+    file.write(b"PAR1 and not much more")
+    file.flush()
     kill()
 
 
@@ -87,7 +89,12 @@ MOMENTS = {
     "publish": (WorkerGroup, "publish", while_it_works),
     "metrics": (JsonlTracker, "write", half_a_line),
     "saving": (torch, "save", half_a_checkpoint),
-    "saved": (os, "fsync", at_once),  # before and after the rename of a checkpoint, and of the best model's folder
+    "saved": (
+        os,
+        "fsync",
+        at_once,
+        "rl/checkpoint.py",
+    ),  # before and after the rename of a checkpoint, and of the best model's folder
     "best": (pathlib.Path, "rename", at_once),  # the two renames that put the best model's folder in place
     "full disk": (torch, "save", no_more_room),
 }

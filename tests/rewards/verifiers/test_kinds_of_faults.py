@@ -61,6 +61,7 @@ def test_right_mathematical_answers(scorer, reference, response):
         ("4", "The solutions are x = 1 and x = 4."),
         ("2", "The answer is 15 (see step 2)."),
         ("9", "The value is at most 9."),
+        ("9", "结果至少是9。"),
         ("7", "\\boxed{7 dozen}"),  # words that change the value
         ("7", "\\boxed{7\\text{ hundredths}}"),
         ("7", "\\boxed{7\\text{ squared}}"),
@@ -154,6 +155,10 @@ def test_wrong_choices(scorer, choices, reference, response):
         ("yes_no", "true", "The claim is true.", True),
         ("yes_no", "no", "这句话是错的。", True),
         ("yes_no", "yes", "\u200bYes\u200b", True),
+        ("text", "cat", "The animal is cat. The animal is dog.", False),
+        ("point", "[10, 10, 30, 30]", "agent.click(x=20, y=12)", True),
+        ("point", "[10, 10, 30, 30]", "The point is not (20, 12).", False),
+        ("box", "[5, 5, 50, 50]", "Box: 5, 5, 50, 50", True),
         ("ocr", "Exit 12", '"Exit 12"', True),
         ("ocr", "Exit 12", "\\boxed{\\text{Exit 12}}", True),
     ],
