@@ -80,7 +80,7 @@ class Algorithm:
     normalizations: tuple[Normalization, ...]
     normalizations_why: str
     clip: tuple[float | None, float] | None = None  # below and above the ratio 1; None below: no bound
-    whole_answer: bool = False  # one ratio for the whole answer, not one a token
+    sequence_level: bool = False  # one ratio for the whole completion instead of one a token
     kl: KLConfig | None = None
     overlong_share: float = 0.0  # of the token limit, over which the reward of long answers falls
 
@@ -96,7 +96,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         advantages_why="the square compares A with tau times the log-ratio, so A keeps the reward's unit",
         normalizations=("sum",),
         normalizations_why="the paper squares the log-ratio of the whole answer",
-        whole_answer=True,
+        sequence_level=True,
     ),
     "grpo": Algorithm(
         advantages=_GROUP,
@@ -126,7 +126,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         normalizations=("sequence",),
         normalizations_why=_WHOLE,
         clip=(3e-4, 4e-4),
-        whole_answer=True,
+        sequence_level=True,
     ),
     "cispo": Algorithm(
         advantages=_GROUP,
@@ -141,7 +141,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         normalizations=("sum",),
         normalizations_why=_WHOLE,
         clip=(0.2, 0.2),
-        whole_answer=True,
+        sequence_level=True,
     ),
     "reinforce_pp": Algorithm(
         advantages=("global_std", "group_global_std"),
@@ -230,7 +230,7 @@ class LossConfig:
         self._check_unread()
         self._check_reference()
         check(
-            self.correction is None or self.correction.level == "sequence" or not row.whole_answer,
+            self.correction is None or self.correction.level == "sequence" or not row.sequence_level,
             "correction.level",
             self.correction and self.correction.level,
             f"sequence with {self.algorithm}: {_WHOLE}",

@@ -23,7 +23,7 @@ from rewards.types import Task, VerdictKind
 TASK = Task(
     id="check/1",
     source="check",
-    question="A shelf has 12 books and 7 more are put on it. How many are there?",
+    question="A box holds 12 books and 7 more are put into it. How many are there?",
     answer="19",
     choices=("17", "18", "19", "20"),
     images=(b"\x89PNG\r\n\x1a\n",),
@@ -34,8 +34,8 @@ ORDINARY: Mapping[str, str] = {
     "right": RIGHT,
     "wrong": WRONG,
     "no thinking": "\\boxed{19}",
-    "a sentence": "There are 19 books on the shelf.",
-    "another sort of answer": "I cannot see any shelf in this picture.",
+    "a sentence": "There are 19 books in the box.",
+    "another sort of answer": "I cannot see any box in this picture.",
 }
 HOSTILE: Mapping[str, str] = {
     "empty": "",

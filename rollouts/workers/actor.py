@@ -49,7 +49,7 @@ class RolloutActor:
     def __init__(self, spec: EngineSpec) -> None:
         self.threads = spec.threads
         self.engine = spec.build()
-        self.inbox = RequestQueue()
+        self.queue = RequestQueue()
         path = Path(tempfile.gettempdir()) / f"thinkvl-stacks-{os.getpid()}.txt"
         self.file = path.open("w", encoding="utf-8")
         faulthandler.register(signal.SIGUSR1, file=self.file, all_threads=True)
@@ -68,24 +68,24 @@ class RolloutActor:
     def serve(self, sampling: SamplingConfig) -> Iterator[tuple[int, list[Completion]]]:
         """(number, completions) of each request that is asked, as they finish, until `end`."""
         torch.set_num_threads(self.threads)
-        yield from self.engine.stream(self.inbox, sampling)
+        yield from self.engine.stream(self.queue, sampling)
 
     @ray.method(concurrency_group="watch")
     def ask(self, requests: Sequence[Request]) -> None:
         """Give more requests to `serve`; they are numbered in the order of asking, from 0."""
-        self.inbox.put(requests)
+        self.queue.put(requests)
 
     @ray.method(concurrency_group="watch")
     def cancel(self, numbers: Sequence[int]) -> None:
         """End these with what they have."""
-        self.inbox.cancel(numbers)
+        self.queue.cancel(numbers)
 
     @ray.method(concurrency_group="watch")
     def end(self, asked: int) -> None:
         """Call all `asked` requests off and end `serve`; a later call starts a new one."""
-        inbox, self.inbox = self.inbox, RequestQueue()
-        inbox.cancel(range(asked))
-        inbox.close()
+        queue, self.queue = self.queue, RequestQueue()
+        queue.cancel(range(asked))
+        queue.close()
 
     def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> LoadedWeights:
         """Take new weights; answer with the version now served and the checksums of what the model now holds."""

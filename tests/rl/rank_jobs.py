@@ -276,7 +276,7 @@ def held(mesh):
 
 
 def critic_updates(mesh, settings):
-    """Metrics of two updates of PPO: the second sees what the critic learnt in the first."""
+    """Metrics of two updates of PPO: the second sees what the critic trained in the first."""
     return _teach_critic(make(mesh, "fp64", settings))
 
 

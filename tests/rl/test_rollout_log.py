@@ -34,7 +34,7 @@ def prompt(rng, model):
 
 @pytest.fixture
 def step(prompt):
-    """(scored, groups, samples): a right answer, a wrong one that is not learnt from, and a verifier that failed."""
+    """(scored, groups, samples): a right answer, a wrong one that is not trained on, and a verifier that failed."""
     scored = [
         [
             make_scored(prompt, 1.0, parts={"verifier": 1.0, "format": 0.5}),

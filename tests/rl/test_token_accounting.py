@@ -1,4 +1,4 @@
-"""Where tokens went, by hand: filtered, truncated, aborted and stale; and the ages of those that were learnt from."""
+"""Where tokens went, by hand: filtered, truncated, aborted and stale; and the ages of those that were trained on."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def prompts(rng):
 
 
 def test_every_token_has_one_cause(prompts):
-    """Of 40 tokens 10 are learnt from: 8 belong to a group without signal, 6 were cut off and masked, and so on."""
+    """Of 40 tokens 10 are trained on: 8 belong to a group without signal, 6 were cut off and masked, and so on."""
     teaches = [
         make_scored(prompts[0], 1.0, length=7),
         make_scored(prompts[0], 0.0, length=3),

@@ -82,7 +82,7 @@ def test_the_learner_adds_it_whatever_the_micro_batches(rng, model):
 
 
 def test_a_masked_first_token_leaves_the_sequence_whole(rng, model):
-    """A sequence is its prompt and its answer, also where a part of the answer is not learnt from."""
+    """A sequence is its prompt and its answer, also where a part of the answer is not trained on."""
     samples = [s for s in make_samples(rng, model) if len(s.token_ids) > 2]
     masked = [replace(s, mask=np.arange(len(s.token_ids)) > 0) for s in samples]
     assert gates(masked, 0.5)[1]["balance_loss"] == pytest.approx(gates(samples, 0.5)[1]["balance_loss"], rel=1e-5)

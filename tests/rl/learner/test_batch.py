@@ -98,7 +98,7 @@ def test_denominators_are_of_the_whole_step(rng, model):
 
 
 @pytest.mark.parametrize(("tokens", "logprobs", "message"), [(2, 3, "2 tokens but 3"), (0, 0, "at least one")])
-def test_a_sample_that_cannot_be_learnt_from_is_refused(rng, model, tokens, logprobs, message):
+def test_a_sample_that_cannot_be_trained_on_is_refused(rng, model, tokens, logprobs, message):
     with pytest.raises(ValueError, match=message):
         Sample(
             id=new_id(),

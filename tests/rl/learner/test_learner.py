@@ -258,7 +258,7 @@ def test_epochs_and_minibatches_are_optimizer_steps(rng, model):
     assert learner.version == 1
 
 
-def test_without_samples_nothing_is_learnt(model):
+def test_without_samples_nothing_is_trained(model):
     learner = make_learner(model)
     before = copy.deepcopy(learner.state_dict())
     assert learner.update([]) == {}

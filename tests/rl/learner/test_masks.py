@@ -1,4 +1,4 @@
-"""Tokens that must not be learnt from: inserted ones and those of an old policy. They are context, and nothing else."""
+"""Tokens that must not be trained on: inserted ones and those of an old policy. They are context, and nothing else."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def distance(a, b):
 
 
 def by_hand(rng, model):
-    """Three learnt tokens of five with A = 1, one of two with A = -0.5."""
+    """Three trained tokens of five with A = 1, one of two with A = -0.5."""
     prompt = make_prompt(rng, model)
     return [
         Sample(
@@ -80,8 +80,8 @@ def by_hand(rng, model):
 @pytest.mark.parametrize(
     ("algorithm", "expected"),
     [
-        ("dapo", -(3 * 1 + 1 * -0.5) / 4),  # over the 4 tokens that are learnt from, not over 7
-        ("grpo", -(1 + -0.5) / 2),  # each answer's mean over its own learnt tokens
+        ("dapo", -(3 * 1 + 1 * -0.5) / 4),  # over the 4 tokens that are trained on, not over 7
+        ("grpo", -(1 + -0.5) / 2),  # each answer's mean over its own trained tokens
         ("dr_grpo", -(3 * 1 + 1 * -0.5) / (2 * 8)),
         ("gspo", -(1 + -0.5) / 2),
     ],

@@ -54,7 +54,7 @@ def make_stage(tmp_path, model):
 
 
 def after(stage, loop, step):
-    """As if steps up to `step` had been taken: drawn, learnt, logged, saved."""
+    """As if steps up to `step` had been taken: drawn, trained, logged, saved."""
     for task in loop.curriculum.draw(step, 3):
         loop.curriculum.observe([(task, [True, step > 2])])
     loop.learner.version = step

@@ -1,4 +1,4 @@
-"""The supervised stage: what is learnt from, one gradient however a step is cut, and a resume that loses nothing."""
+"""The supervised stage: what is trained on, one gradient however a step is cut, and a resume that loses nothing."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_examples_keep_their_tasks(processor, mixture):
     assert build_examples(mixture, processor, config, seed=1)[1].to_list() != dataset.to_list()
 
 
-def test_only_answers_are_learnt(processor, renderer, mixture):
+def test_only_answers_are_trained(processor, renderer, mixture):
     tasks, dataset = build_examples(mixture, processor, config_of(), seed=0)
     rows = [dataset[i] for i in range(8)]
     batch = AnswerCollator(tasks, renderer, KimiVLConfig())(rows)

@@ -105,19 +105,19 @@ def test_admission_is_bounded_and_batches_are_those_drawn(build, tmp_path, monke
     monkeypatch.setattr(FakeFeed, "choose", staticmethod(max))
     sync = Run(tmp_path, Policy(every=2))
     run = build(Policy(every=2), staleness=2)
-    learnt = 0
+    trained = 0
     for step, gathered in enumerate(steps_of(run)):
-        in_flight = len(FakeFeed.asked) - learnt
+        in_flight = len(FakeFeed.asked) - trained
         unlucky = 1  # the task that cannot be rendered
         assert (2 + 1) * PROMPTS - unlucky <= in_flight <= (2 + 1) * PROMPTS or step >= STEPS - 2
         assert numbers(gathered) == numbers(sync.generate(step))
-        learnt += len(gathered.groups)
+        trained += len(gathered.groups)
         assert gathered.report.metrics["staleness_max"] <= 2
         assert (
             gathered.report.metrics["queue/ready"] + gathered.report.metrics["queue/running"]
-            == len(FakeFeed.asked) - learnt
+            == len(FakeFeed.asked) - trained
         )
-    assert learnt == len(FakeFeed.asked) == STEPS * PROMPTS - 1
+    assert trained == len(FakeFeed.asked) == STEPS * PROMPTS - 1
 
 
 def test_staleness_is_counted_from_the_oldest_token(build):
@@ -128,7 +128,7 @@ def test_staleness_is_counted_from_the_oldest_token(build):
         for request in FakeFeed.last.owed.values():
             run.pool.begun.setdefault(id(request), run.pool.version)  # the workers have begun with it
     assert seen[:4] == [0.0, 1.0, 2.0, 3.0]
-    assert seen[4:] == [3.0] * 5, "asked at version s - 3, begun in that step, learnt from at version s"
+    assert seen[4:] == [3.0] * 5, "asked at version s - 3, begun in that step, trained on at version s"
 
 
 def test_slow_groups_are_dropped_and_asked_anew(build, monkeypatch):
@@ -142,17 +142,17 @@ def test_slow_groups_are_dropped_and_asked_anew(build, monkeypatch):
 
     monkeypatch.setattr(FakeFeed, "choose", staticmethod(reluctant))
     run = build(Policy(every=2), staleness=1, stale="drop")
-    learnt, aborted, drawn = [], 0, set()
+    trained, aborted, drawn = [], 0, set()
     for step, gathered in enumerate(steps_of(run)):
-        learnt += numbers(gathered)
+        trained += numbers(gathered)
         aborted += gathered.report.dropped_tokens.get("aborted", 0)
         assert gathered.report.metrics["staleness_max"] <= 1
         drawn |= {int(r.prompt.task.answer) for r in FakeFeed.asked}
         if step < STEPS - 1:
             assert len(gathered.groups) == PROMPTS
     assert aborted > 0
-    assert len(learnt) == len(set(learnt)) == STEPS * PROMPTS - 1, "none twice"
-    assert set(learnt) == drawn, "none lost"
+    assert len(trained) == len(set(trained)) == STEPS * PROMPTS - 1, "none twice"
+    assert set(trained) == drawn, "none lost"
     again = [r for r in FakeFeed.asked if int(r.prompt.task.answer) in slow]
     assert len({r.seed for r in again}) == len(again) > len({r.prompt.task.id for r in again})
 
@@ -186,7 +186,7 @@ def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_pat
     assert metrics["wasted/stale"] == pytest.approx(len(stale) / len(rows)), "an answer of this policy is one token"
 
 
-def test_a_checkpoint_holds_what_was_drawn_and_not_learnt_from(build, monkeypatch):
+def test_a_checkpoint_holds_what_was_drawn_and_not_trained_on(build, monkeypatch):
     whole = build(Policy(every=2), staleness=2)
     expected = [numbers(g) for g in steps_of(whole)]
     monkeypatch.setattr(FakeFeed, "asked", [])

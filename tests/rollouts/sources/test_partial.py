@@ -257,7 +257,7 @@ def test_a_quarantined_task_leaves_what_is_pending(engine, prompts):
     assert gone not in partial.prefixes
 
 
-def test_the_oldest_version_that_is_learnt_from():
+def test_the_oldest_version_that_is_trained_on():
     assert min_trainable_version(None, 7) == 0
     assert min_trainable_version(PartialConfig(budget=1), 7) == 0
     assert min_trainable_version(PartialConfig(budget=1, mask_age=1), 7) == 7, "the current policy's tokens alone"
