@@ -1,4 +1,4 @@
-"""Writes the tables of docs/configuration.md from the schema.
+"""Writes the lists of keys and the tables of docs/configuration.md from the schema.
 
     python docs/generate.py            # after a change of the schema
     python docs/generate.py --check    # exit code 1 where a page differs from the code
@@ -15,6 +15,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from configs.schema import RunConfig
 DOCS = Path(__file__).resolve().parent
 PAGES = ("configuration.md",)
 TABLE = re.compile(r"<!-- table: ([\w ]+) -->\n.*?<!-- end -->", re.DOTALL)
+WIDTH = 120
+ATOM = re.compile(r"`[^`]*`|\[[^\]]*\]\([^)]*\)")  # code and links stay on one line
 FIELD = re.compile(r"    (\w+): [^#]*(?:#(.*))?$")
 
 
@@ -47,34 +50,53 @@ def sections() -> dict[str, type]:
     return {cls.__name__: cls for cls, _ in _keys_by_section()}
 
 
-def keys_table(section: type) -> str:
-    """The keys of one section: name, type, default and meaning."""
-    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+def keys_list(section: type) -> str:
+    """The keys of one section, an item each: name, type, default and meaning."""
+    items: list[str] = []
     comments = meanings(section)
     for cls, key in _keys_by_section():
         always_there = section_of(key.annotation) is not None and key.default is not None
         name = key.pattern[-1]
         if cls is section and not always_there:
-            row = f"| `{name}` | {_type(key)} | {_default(key)} | {comments[name]} |"
-            rows += [row] if row not in rows else []  # a section that stands in several places
-    return "\n".join(rows)
+            item = _wrap(f"- `{name}` ({_type(key)}; {_default(key)}): {comments[name]}")
+            items += [item] if item not in items else []  # a section that stands in several places
+    return "\n".join(items)
+
+
+def _wrap(item: str) -> str:
+    """The item of a list, in lines of at most `WIDTH` characters."""
+    text = ATOM.sub(lambda match: match[0].replace(" ", "\0"), item)
+    lines = textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\0", " ")
 
 
 def algorithms_table() -> str:
-    """What each algorithm brings: the default first, then what may take its place."""
-    rows = ["| algorithm | advantage | normalization | clip_low, clip_high | its own |", "|---|---|---|---|---|"]
+    """The parts of each algorithm."""
+    rows = ["| algorithm | advantage | normalization | clip_low, clip_high | also |", "|---|---|---|---|---|"]
     for name, row in ALGORITHMS.items():
         low, high = row.clip or (None, None)
         clip = "not clipped" if high is None else f"{'no bound' if low is None else low}, {high}"
         own = f"KL {row.kl.estimator} in the {row.kl.placement}, {row.kl.coef}" if row.kl else ""
         own += f"`rl.overlong_buffer`: {row.overlong_share:g} of the limit" if row.overlong_share else ""
-        rows.append(f"| {name} | {_choices(row.advantages)} | {_choices(row.normalizations)} | {clip} | {own} |")
+        rows.append(f"| {name} | `{row.advantages[0]}` | `{row.normalizations[0]}` | {clip} | {own} |")
+    return "\n".join(rows)
+
+
+def replacements_table() -> str:
+    """The parts that may replace an algorithm's own."""
+    rows = ["| algorithm | advantage | normalization |", "|---|---|---|"]
+    for name, row in ALGORITHMS.items():
+        advantages, normalizations = (
+            ", ".join(f"`{part}`" for part in parts[1:]) or "-" for parts in (row.advantages, row.normalizations)
+        )
+        rows.append(f"| {name} | {advantages} | {normalizations} |")
     return "\n".join(rows)
 
 
 def render(page: str) -> str:
     """The page with today's tables."""
-    tables = {name: keys_table(cls) for name, cls in sections().items()} | {"algorithms": algorithms_table()}
+    tables = {name: keys_list(cls) for name, cls in sections().items()}
+    tables |= {"algorithms": algorithms_table(), "replacements": replacements_table()}
     return TABLE.sub(lambda match: f"<!-- table: {match[1]} -->\n{tables[match[1]]}\n<!-- end -->", page)
 
 
@@ -101,8 +123,8 @@ def _default(key: Key) -> str:
     if key.default is REQUIRED:
         return "*required*"
     if is_list(key.annotation):
-        return ", ".join(f"`{_item(item)}`" for item in key.default) or "empty"
-    return f"`{key.default}`" if isinstance(key.default, str) else f"`{json.dumps(key.default)}`"
+        return "default: " + (", ".join(f"`{_item(item)}`" for item in key.default) or "empty")
+    return f"default: `{key.default if isinstance(key.default, str) else json.dumps(key.default)}`"
 
 
 def _item(item: Any) -> str:
@@ -112,11 +134,6 @@ def _item(item: Any) -> str:
     given = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
     shown = {f.name: given[f.name] for f in dataclasses.fields(item) if given[f.name] != f.default and given[f.name]}
     return ", ".join(f"{name}: {value}" for name, value in (shown or {"use": given.get("use")}).items())
-
-
-def _choices(values: tuple[str, ...]) -> str:
-    first, *others = values
-    return f"`{first}`" + ("; " + ", ".join(f"`{value}`" for value in others) if others else "")
 
 
 def main() -> int:

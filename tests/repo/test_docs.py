@@ -144,21 +144,16 @@ def test_overrides_in_commands_are_keys(tracked, root):
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_row_of_the_paper_index_names_a_function_and_a_test(documents):
+def test_every_section_of_the_paper_index_names_a_function_and_a_test(documents):
     """Functions as `rl/samples.py::make_it`, tests as `tests/rl/test_samples.py::test_it`; both exist (see above)."""
-    rows = list(table_rows(documents[Path("docs/papers.md")]))
-    assert rows
-    wrong = [row for row in rows if not ("::" in row and re.search(r"`tests/[\w/]+\.py::test_\w+`", row))]
-    assert not wrong, "no function or no test:\n" + "\n".join(wrong)
-
-
-def table_rows(text):
-    """The rows of every table, without their headers."""
-    inside = False
-    for line in text.splitlines():
-        if not line.startswith("|"):
-            inside = False
-        elif re.fullmatch(r"[|:\- ]+", line):
-            inside = True
-        elif inside:
-            yield line
+    sections = re.split(r"^## ", documents[Path("docs/papers.md")], flags=re.MULTILINE)[1:]
+    sections = [section for section in sections if not section.startswith("All algorithms\n")]
+    assert sections
+    wrong = [
+        section.partition("\n")[0]
+        for section in sections
+        if not re.search(r"^- Code: `[\w/]+\.py::", section, re.MULTILINE)
+        or not re.search(r"^- Tests:\s+`tests/[\w/]+\.py::test_\w+`", section, re.MULTILINE)
+        or not re.search(r"^- Deviation: \S", section, re.MULTILINE)
+    ]
+    assert not wrong, "no function, test or deviation:\n" + "\n".join(wrong)

@@ -184,7 +184,7 @@ def test_the_buffer_is_the_recipes_or_the_algorithms(prompt, loss, given, reward
     assert shape_rewards(group, config, step=0).rewards == pytest.approx(rewards)
 
 
-def test_masked_answers_count_in_the_mean_and_are_not_learnt_from(prompt):
+def test_masked_completions_count_in_the_mean_and_are_not_trained_on(prompt):
     group = group_of(
         prompt, make_scored(prompt, 1.0, length=2), make_scored(prompt, 0.0, length=9, kind=WRONG, finish="length")
     )

@@ -79,7 +79,7 @@ def test_rloo_gradient_on_policy_is_reinforce():
     ],
     ids=["rloo", "kimi_k15", "dr_grpo"],
 )
-def test_the_mean_gradient_over_all_groups_is_that_of_the_expected_reward(loss, baseline, scale):
+def test_the_mean_gradient_over_groups_is_that_of_the_expected_reward(loss, baseline, scale):
     """Every pair of answers of two tokens, weighted by its probability, against grad E[r]: the estimate has no bias."""
     theta = Table(5)
     answers = [list(a) for a in itertools.product(range(5), repeat=2)]

@@ -25,7 +25,7 @@ def documented():
     found = {}
     for section in DOCS.read_text(encoding="utf-8").split("\n## ")[1:]:
         title, _, text = section.partition("\n")
-        found[title] = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+        found[title] = re.findall(r"^- `([^`]+)`: ", text, re.MULTILINE)
     return found
 
 
@@ -96,7 +96,7 @@ def test_the_page_lists_what_evaluation_writes():
     )
     names = documented()["Stages `validation` and `held_out/STAGE`"]
     written = general(result.metrics(), sources=["sums"])
-    assert sorted(names) == sorted(written | {"explained_variance"})  # with a critic: test_reinforce.py
+    assert sorted(names) == sorted(written | {"explained_variance"})  # with a critic: tests/rl/stages/test_rl_stage.py
 
 
 def test_the_page_lists_what_the_supervised_stages_write():

@@ -1,0 +1,33 @@
+"""Pages fit in 120 columns, and code and pages use the terms of the field."""
+
+import re
+
+COLUMNS = 120
+# Words that this project once had for a term of the field, such as `inbox` for the request queue.
+PRIVATE = (
+    *("anew", "companions", "crew", "imitated", "inbox", "learnt", "nursery", "pulse", "shelf", "shelves"),
+    *("tally", "taught", "whole_answer"),
+)
+WORD = re.compile(rf"\b({'|'.join(PRIVATE)})\b", re.IGNORECASE)
+
+
+def test_lines_of_pages_fit(tracked, root):
+    long = [
+        f"{path}:{number}: {len(line)} columns"
+        for path in sorted(tracked)
+        if path.suffix == ".md" and path.name != "CHANGELOG.md"
+        for number, line in enumerate((root / path).read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > COLUMNS
+    ]
+    assert not long, "\n".join(long)
+
+
+def test_private_words_are_gone(modules, tracked, root):
+    pages = [root / path for path in tracked if path.suffix == ".md"]
+    found = [
+        f"{path.relative_to(root)}:{number}: {match[0]}"
+        for path in sorted([*(module.path for module in modules.values()), *pages])
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for match in WORD.finditer(line)
+    ]
+    assert not found, "\n".join(found)
