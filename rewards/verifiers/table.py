@@ -11,6 +11,7 @@ from rewards.plugins.interface import PluginError
 from rewards.sandbox.pool import Worker
 from rewards.types import Verifier
 from rewards.verifiers import options
+from rewards.verifiers.accepted import AnyAccepted
 from rewards.verifiers.choice import ChoiceVerifier
 from rewards.verifiers.json_answer import JsonVerifier
 from rewards.verifiers.math import MathVerifier
@@ -52,6 +53,9 @@ Its keyword-only parameters are the options that may stand behind the name: `num
 """
 
 
+_LISTS_ARE_ANSWERS = {"json", "box", "point"}  # elsewhere a JSON list of texts is a list of accepted answers
+
+
 def is_built_in(spec: str) -> bool:
     """True for the name of a built-in verifier, with or without options."""
     return options.base_name(spec) in (*VERIFIERS, JUDGE)
@@ -68,4 +72,5 @@ def build_verifier(spec: str, worker: Worker, *, judge: JudgeConfig | None = Non
         from rewards.verifiers.judge import JudgeVerifier  # brings HTTP and TLS along
 
         return JudgeVerifier(judge)
-    return options.make(VERIFIERS, spec, worker)
+    made = options.make(VERIFIERS, spec, worker)
+    return made if options.base_name(spec) in _LISTS_ARE_ANSWERS else AnyAccepted(made)

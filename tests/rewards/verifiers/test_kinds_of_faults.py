@@ -165,3 +165,27 @@ def test_wrong_choices(scorer, choices, reference, response):
 )
 def test_short_answers(scorer, verifier, reference, response, right):
     assert earns(scorer, verifier, reference, response) is right
+
+
+@pytest.mark.parametrize(
+    ("verifier", "reference", "response", "right"),
+    [
+        ("text", '["cat", "kitty"]', "kitty", True),
+        ("text", '["cat", "kitty"]', "cat, kitty", False),
+        ("math", '["1/2", "0.4"]', "\\boxed{0.4}", True),
+        ("math", '["1/2", "0.4"]', "\\boxed{\\frac12}", True),
+        ("math", '["1/2", "0.4"]', "\\boxed{0.3}", False),
+        ("math", '["x^2-1", "(x-1)(x+1)+0"]', "\\boxed{(x+1)(x-1)}", True),
+        ("numeric(abs=0.1)", '["3", "5"]', "5.05", True),
+        ("count", '["3", "many"]', "3", True),  # one of them is no number
+        ("json", '["a", "b"]', '["a", "b"]', True),  # the list is the answer
+        ("json", '["a", "b"]', '"a"', False),
+    ],
+)
+def test_any_accepted_answer_is_right(scorer, verifier, reference, response, right):
+    assert earns(scorer, verifier, reference, response) is right
+
+
+def test_a_list_of_unusable_references_is_a_bad_reference(scorer):
+    task = Task(id="t", source="s", question="", answer='["many", "few"]', verifier="count")
+    assert scorer.score(["3"], [task])[0].verdict.kind == "bad_reference"
