@@ -1,12 +1,12 @@
-"""What rollouts that run ahead are worth: wall clock per trained sample, synchronous against asynchronous.
+"""Synchronous against asynchronous runs: wall clock per trained sample.
 
     python benchmarks/asynchronous.py [--quick] [--only simulated real] [--model FOLDER] [--steps 20] [--rounds 3]
 
-Two rows, the same workers and threads on both sides. *simulated*: real Ray actors, pool, feed, scorer, log, loop, but
-an engine that replays recorded long-tailed lengths as latency (a token takes a fixed time, however many rows decode)
-and a learner that sleeps; both hardly need a processor. Sides take turns, round by round. *real*: the quickstart's RL
-stage from `--model` (a quickstart's `long_cot/model`; without it a model with random weights, whose accuracy says
-nothing), with accuracy after equal samples. Ends with one line of JSON.
+Two rows, the same workers and threads on both sides. *simulated*: real Ray actors, pool, request dispatcher, scorer,
+log and loop, but an engine that replays recorded long-tailed lengths as latency (a token takes a fixed time, however
+many rows decode) and a learner that sleeps; both hardly need a processor. Sides take turns, round by round. *real*: the
+quickstart's RL stage from `--model` (a quickstart's `long_cot/model`; without it a model with random weights, whose
+accuracy says nothing), with accuracy after equal samples. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ class ReplaySpec(EngineSpec):
 class ReplayedSample:
     """A sample whose length is known from the start."""
 
-    index: int  # of its request
+    index: int  # index in its request
     tokens: int
     left: int
-    version: int = 0  # that wrote its first token
+    version: int = 0  # policy version of its first token
 
 
 class ReplayEngine(Engine):
@@ -92,7 +92,7 @@ class ReplayEngine(Engine):
 
     @property
     def version(self) -> int:
-        """Of the next slice."""
+        """The policy version of the next slice."""
         return self._version
 
     def load_weights(self, weights: Mapping[str, Any], *, version: int) -> None:
@@ -101,7 +101,7 @@ class ReplayEngine(Engine):
         self._version = version
 
     def weight_checksums(self) -> dict[str, int]:
-        """Of the two small tensors."""
+        """Checksums of the two small tensors."""
         return checksums(self.model.state_dict())
 
     def add(self, index: int, request: Request, sampling: SamplingConfig) -> None:
@@ -126,7 +126,7 @@ class ReplayEngine(Engine):
         return [(index, [self._completion(sample) for sample in self.ended.pop(index)]) for index in done]
 
     def cancel(self, indices: Iterable[int]) -> list[FinishedGroup]:
-        """Forget these requests: nothing here reads what is cancelled."""
+        """Drop these requests. Nothing here reads their samples."""
         gone = set(indices)
         self.queue = deque(sample for sample in self.queue if sample.index not in gone)
         self.live = [sample for sample in self.live if sample.index not in gone]
@@ -155,13 +155,13 @@ class ReplayEngine(Engine):
 
 
 class SleepingLearner:
-    """An update is a sleep."""
+    """A learner whose update sleeps."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.version = seconds, 0
 
     def model_outputs(self, groups: Sequence[Any], oldest: int) -> list[list[ModelOutputs]]:
-        """Nothing is asked for."""
+        """No reference log-probs and no values: this learner needs none."""
         return [[ModelOutputs() for _ in group.rollouts] for group in groups]
 
     def update(self, samples: Sequence[Any]) -> dict[str, float]:
@@ -171,7 +171,7 @@ class SleepingLearner:
         return {}
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Those of the engine's layer."""
+        """The tensors of the engine's layer."""
         return {"0.weight": np.ones(2, np.float32), "0.bias": np.zeros(2, np.float32)}
 
 
@@ -179,7 +179,7 @@ class Numbered:
     """A mixture of numbered tasks."""
 
     def draw(self, step: int, n: int) -> list[Task]:
-        """`n` tasks."""
+        """Draw `n` tasks."""
         return [Task(id=f"{step}/{i}", source="replay", question="?", answer="1") for i in range(n)]
 
 
@@ -243,7 +243,7 @@ def simulated(*, steps: int, rounds: int, token_seconds: float) -> Figures:
         "synchronous": RLConfig(**common),
         "asynchronous": RLConfig(**common, asynchronous=AsyncConfig(max_staleness=STALENESS)),
     }
-    update = token_seconds * float(np.mean(lengths))  # as long as a usual answer
+    update = token_seconds * float(np.mean(lengths))  # as long as a mean completion
     found: dict[str, list[Figures]] = {name: [] for name in sides}
     for round_ in range(rounds + 1):
         for name, config in sides.items():

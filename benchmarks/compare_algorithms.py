@@ -2,12 +2,13 @@
 
     python benchmarks/compare_algorithms.py [--seeds 0 1 2] [--steps 24] [--only ppo grpo] [--output FOLDER] [--quick]
 
-The warm start is the quickstart's model after long-CoT SFT, made once. From it each algorithm runs `--steps` RL steps
-a seed: the same tasks, sampling and optimizer, each with its own advantages, loss and clip. A step asks 64 questions 8
-times and makes four updates of the answers, so ratios leave 1 and clips count (PPO: see OVERRIDES). Budgets are steps,
-not seconds, so a busy machine makes the same table; processor seconds are counted beside it. Everything is resumable:
-run it again after an interruption. The table (means over seeds) and the curves are renewed after each run, in
-`OUTPUT/algorithms.md` and `OUTPUT/algorithms.png`; the last line is JSON. For PPO it also tells what `critic.py` does.
+The warm start is the quickstart's model after long-CoT SFT, made once. From it each algorithm runs `--steps` RL steps a
+seed: the same tasks, sampling and optimizer, each with its own advantages, loss and clip. A step has 64 prompts with 8
+completions each and four updates, so ratios leave 1 and clips count (PPO: see OVERRIDES). Budgets are steps, not
+seconds, so a busy machine makes the same table; processor seconds are counted beside it. Everything is resumable: run
+it again after an interruption. The table (means over seeds) and the curves are renewed after each run, in
+`OUTPUT/algorithms.md` and `OUTPUT/algorithms.png`; the last line is JSON. For PPO it also prints the figures of
+`critic.py`.
 """
 
 from __future__ import annotations
@@ -44,11 +45,10 @@ SETUP = [
 ]
 # What an algorithm needs beside its own defaults, and why.
 OVERRIDES: dict[str, list[str]] = {
-    # It is the critic that compares, not the other answers of a group: so each question is asked once, since a critic
-    # learns what makes questions hard from many of them, and 384 at a time are what three minutes allow. Its updates
-    # are of 32 answers, because it has more to learn than the policy. One that knows nothing only adds noise, so the
-    # policy waits for it a sixth of the steps. Rewards are 0 or 1: a clip of 1 is none, and one of 0.2 would hold the
-    # critic back while the policy improves fast.
+    # The baseline is the critic, not the group, so each prompt gets one completion. A critic learns what makes prompts
+    # hard from many of them; 384 a step fit in three minutes. Updates have 32 completions, because the critic has more
+    # to learn than the policy. An untrained critic only adds noise, so the policy waits for a sixth of the steps.
+    # Rewards are 0 or 1: a value clip of 1 is no clip, and one of 0.2 would slow the critic while the policy improves.
     "ppo": [
         "rl.prompts_per_step=384",
         "rl.samples_per_prompt=1",
@@ -161,14 +161,14 @@ def mean_of(runs: list[Stage], key: str) -> float:
 
 
 def explained_while_training(folder: Path) -> float:
-    """What the critic explained of each step's new questions before it trained on them: a mean over the last third."""
+    """The critic's explained variance on each step's new prompts before it trains on them; mean of the last third."""
     rows = read_metrics(folder / "metrics.jsonl", stage="rl")
     known = [row["explained_variance"] for row in rows[-max(1, len(rows) // 3) :]]
-    return float(np.mean([math.nan if value is None else value for value in known]))  # null: all returns were equal
+    return float(np.mean([math.nan if value is None else value for value in known]))  # null where all returns are equal
 
 
 def critics(folders: list[Path], *, questions: int) -> dict[str, float | None]:
-    """Medians over PPO's runs of what their critics know, by name; each run's are printed."""
+    """Medians over PPO's runs of the critics' figures, by name. Prints the figures of each run."""
     found = [{"new/explained": explained_while_training(f), **critic_figures(f, questions=questions)} for f in folders]
     for folder, figures in zip(folders, found, strict=True):
         print(f"critic of {folder.name}: {', '.join(f'{key} {value:.3f}' for key, value in figures.items())}")

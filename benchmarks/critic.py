@@ -1,11 +1,12 @@
-"""What PPO's critic knows of answers to questions that it never trained on, and what there is to know.
+"""Explained variance of PPO's critic on prompts that it has not been trained on, and the highest possible one.
 
     python benchmarks/critic.py [RUN] [--questions 800] [--quick]
 
-RUN is a finished run of `compare_algorithms.py`. Its last policy answers held-out questions, and new questions in the
-handwriting of training, four times each. Told for both: the explained variance `1 - Var(R - V) / Var(R)` of the critic
-over all tokens, and the share that a perfect critic would explain. The latter comes from going on four times from every
-second token of some answers: what differs between those endings cannot be known. Ends with one line of JSON.
+RUN is a finished run of `compare_algorithms.py`. Its last policy samples four completions for held-out tasks and for
+validation tasks, which are new sums in the handwriting of training. For both sets the script prints the critic's
+explained variance `1 - Var(R - V) / Var(R)` over all tokens, and that of a perfect critic. The latter is estimated from
+four continuations of every second prefix of some completions: no critic can know how those differ. The last line is
+JSON.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Completion, Group, Prompt, Request, Segment
 
 SAMPLES = 4
-EVERY = 2  # tokens, from which answers are gone on with
-UNLIKELY = -1.2  # a log-prob: seven in ten say otherwise
+EVERY = 2  # tokens between two prefixes that are continued
+UNLIKELY = -1.2  # log-prob of an unlikely token: probability 0.3
 
 
 class Judge:
-    """The last policy and critic of a PPO run, with what scores its answers."""
+    """The last policy and critic of a PPO run, with the scorer."""
 
     def __init__(self, folder: Path) -> None:
         self.config = load_recipe(folder / "recipe.yaml")
@@ -91,14 +92,14 @@ class Judge:
         return sample_metrics(make_samples(groups, self.rl, self.learner.model_outputs(groups)))["explained_variance"]
 
     def slips(self, groups: Sequence[Group]) -> float:
-        """How far wrong answers are written, as a share of their tokens, when the first unlikely token comes."""
+        """Position of the first unlikely token in wrong completions, as a share of their tokens."""
         wrong = [m.rollout.completion.policy_logprobs for g in groups for m in g.rollouts if not m.score.reward]
         wrong = [values for values in wrong if len(values)]
         places = [np.argmax(np.append(values < UNLIKELY, True)) / len(values) for values in wrong]
         return float(np.mean(places)) if places else float("nan")
 
     def knowable(self, groups: Sequence[Group], scorer: Scorer, *, answers: int) -> float:
-        """What the true value explains: 1 less the mean variance of endings from a prefix over that of returns."""
+        """Explained variance of the true value: 1 - mean variance after a prefix / variance of returns."""
         requests = [_go_on(group, at) for group in groups[:answers] for at in _places(group)]
         spread = [np.var(rewards, ddof=1) for rewards in self._endings(requests, scorer)]
         returns = np.repeat(
@@ -125,7 +126,7 @@ def _places(group: Group) -> range:
 
 
 def _go_on(group: Group, at: int) -> Request:
-    """Four endings of the group's first answer from token `at` on."""
+    """Four continuations of the group's first completion from token `at` on."""
     seed = int(np.random.SeedSequence([len(group.prompt.input_ids), at]).generate_state(1, np.uint64)[0])
     if at == 0:
         return Request(prompt=group.prompt, n=SAMPLES, seed=seed)
@@ -141,7 +142,7 @@ def _go_on(group: Group, at: int) -> Request:
 
 
 def critic_figures(folder: Path, *, questions: int) -> dict[str, float]:
-    """Explained and knowable shares for held-out and validation questions; one answer in fifty is gone on with."""
+    """Explained and knowable shares for held-out and validation tasks. One completion in fifty is continued."""
     judge, found, answers = Judge(folder), {}, max(5, questions * SAMPLES // 50)
     with Scorer(judge.rl.rewards, base=Path.cwd()) as scorer:
         for source in ("held_out", "validation"):

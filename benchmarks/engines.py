@@ -2,12 +2,12 @@
 
     python benchmarks/engines.py [--quick] [--columns embedded generate vllm pool1 pool2] [--python NAME=INTERPRETER]
 
-A Kimi-VL of about 7M parameters with random weights answers image prompts, 8 samples each, at temperature 1. About one
-token in 60 ends an answer, so lengths are long-tailed (geometric, cut at the limit). `generate` is `model.generate` in
-static batches of the same number of rows, each sample with its own copy of prompt and image, as TRL calls it.
-The pools answer 16 times as many prompts, so that what is measured is work, not the wait for the last long answers.
-Every column is a process of its own, which may run in another environment (`--python`); they take turns, round by
-round, and never run at once. Prints a table and ends with one line of JSON: ratios of medians.
+A Kimi-VL of about 7M parameters with random weights samples 8 completions of each image prompt at temperature 1. About
+one token in 60 ends a completion, so lengths are long-tailed (geometric, cut at the limit). `generate` is
+`model.generate` in static batches of the same number of rows, each sample with its own copy of prompt and image, as TRL
+calls it. The pools get 16 times as many prompts, so that the wait for the last long completions weighs little. Every
+column is a process of its own, which may run in another environment (`--python`); they take turns, round by round, and
+never run at once. Prints a table and ends with one line of JSON: ratios of medians.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Answer = Callable[[int, int], int]  # seed, number of prompts -> tokens generate
 
 
 def make_work(folder: Path, *, groups: int, rows: int, limit: int) -> None:
-    """Write the checkpoint, the prompts and what to do with them: all that a column needs."""
+    """Write all that a column needs: the checkpoint, the prompts and the settings."""
     from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
     from kimi_vl.family import stop_and_barred_ids
 
@@ -74,7 +74,7 @@ def make_work(folder: Path, *, groups: int, rows: int, limit: int) -> None:
     (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
 
 
-# Columns: each takes the folder and returns what answers all prompts once.
+# Columns: each takes the folder and returns a function that generates for all prompts once.
 
 
 def _requests(folder: Path, work: dict, seed: int, count: int) -> list:
@@ -214,12 +214,12 @@ def _count(groups: list) -> int:
 
 
 def serve(name: str, folder: Path) -> None:
-    """A column's process: a seed comes in on a line, tokens and seconds go out on one."""
+    """A column's process: reads a seed from each line, writes tokens and seconds on one line."""
     work = json.loads((folder / "work.json").read_text(encoding="utf-8"))
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # a library may print lines of its own
     answer = COLUMNS[name](folder, work)
-    answer(0, 2)  # the first call of anything is slow
+    answer(0, 2)  # warm-up
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         start, cpu = time.perf_counter(), time.process_time()

@@ -1,8 +1,8 @@
-"""Where a model errs on the quickstart's held-out sums: in reading the picture or in working the sum out.
+"""Errors of a model on the quickstart's held-out sums: is the image misread, or the sum miscalculated?
 
     python benchmarks/errors.py runs/quickstart/rl/model
 
-Greedy answers; prints the counts and, for each pair of operators, wrong and all; ends with one line of JSON.
+Completions are greedy. Prints the counts and, for each pair of operators, wrong and all sums. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rollouts.types import Request
 
 
 def main(path: str) -> None:
-    """Answer the held-out sums with the model at `path` and count what went wrong."""
+    """Generate for the held-out sums with the model at `path` and count the errors."""
     config = load_recipe("configs/recipes/quickstart.yaml")
     model, processor = load_model(path), load_processor(path)
     stop, barred = stop_and_barred_ids(path, processor)

@@ -1,8 +1,8 @@
-"""The routed experts' kernels against a loop over the experts: forward and backward of one mixture layer, in fp32.
+"""The routed experts' kernels against a loop over the experts: forward and backward of a mixture layer, in fp32.
 
     python benchmarks/experts.py [--quick] [--runs 7]
 
-`grouped_mm` is what a run trains with (sorted tokens, one grouped product), `eager` loops over the experts, and
+`grouped_mm` is the kernel of training runs (sorted tokens, one grouped product), `eager` loops over the experts, and
 `batched_mm` copies the weights for each token, so it is timed at the smallest shape alone. All are transformers' own;
 each pair is timed in turn, in one process, on one thread, after a check that outputs and gradients agree. Ends with one
 line of JSON: `ratio/SHAPE` is the loop's seconds over those of `grouped_mm`, the median over the runs.
@@ -26,7 +26,7 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Exper
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A mixture layer and the tokens that it gets."""
+    """A mixture-of-experts layer and its number of tokens."""
 
     name: str
     hidden: int
@@ -48,12 +48,12 @@ SHAPES = (
         kernels=("eager", "grouped_mm", "batched_mm"),
     ),
     Shape(name="many", hidden=256, inner=192, experts=64, top=6, tokens=2048),
-    Shape(name="quarter", hidden=512, inner=352, experts=64, top=6, tokens=2048),  # Kimi-VL-A3B's, a quarter as wide
+    Shape(name="quarter", hidden=512, inner=352, experts=64, top=6, tokens=2048),  # a quarter of Kimi-VL-A3B's width
 )
 
 
 class Layer:
-    """One mixture layer with its routes; a call is a forward and a backward pass."""
+    """One mixture-of-experts layer with its routes; a call is a forward and a backward pass."""
 
     def __init__(self, shape: Shape) -> None:
         generator = torch.Generator().manual_seed(0)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-BYTES = 2  # of a weight, a gradient or a cached number: bfloat16
+BYTES = 2  # bytes of a weight, a gradient or a cached number: bfloat16
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Operations and bytes that must move; the sum of two is the work of both."""
+    """Floating-point operations and bytes moved. Adding two gives the work of both."""
 
     flops: float
     bytes: float
@@ -44,11 +44,11 @@ class Products:
 
     @property
     def active(self) -> int:
-        """What one token is multiplied with, the head aside."""
+        """Parameters that one token is multiplied with, without the head."""
         return self.attention + self.dense + self.shared + self.moe_layers * self.chosen * self.expert
 
     def held(self, experts: float | None = None) -> float:
-        """What has to be read, the head aside, if so many experts of each layer are met (None: all)."""
+        """Parameters that are read, without the head, if `experts` of each layer are used (None: all)."""
         met = self.experts if experts is None else experts
         return self.attention + self.dense + self.shared + self.moe_layers * met * self.expert
 

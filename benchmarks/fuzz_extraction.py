@@ -3,8 +3,8 @@
     pip install atheris && python benchmarks/fuzz_extraction.py -max_total_time=1500 corpus/
 
 Arguments are libFuzzer's; `--quick` runs for 20 seconds. Every input is read as a response, as a formula and as a
-reference. What ends the run: an exception, an input of ten seconds under instrumentation, an answer inside the
-thinking, a verdict of `correct` without an answer or with an unusable reference. The worker process is replaced by
+reference. The run ends with an exception, an input of ten seconds under instrumentation, an answer inside the
+thinking, or a verdict of `correct` without an answer or with an unusable reference. The worker process is replaced by
 one that never decides, so that only code of this process is fuzzed. atheris is no dependency of the project.
 """
 
@@ -37,7 +37,7 @@ _CHOICES = ("a cat", "$\\frac{1}{2}$", "10 km", "红色", "none of these")
 
 
 class _Undecided:
-    """Stands where the worker process does."""
+    """Replaces the worker process."""
 
     def call(self, request: dict[str, Any]) -> dict[str, Any]:
         """Decide nothing."""
@@ -60,7 +60,7 @@ def _text(provider: Any) -> str:
 
 
 def one_input(data: bytes) -> None:
-    """Check every claim on the text that `data` spells."""
+    """Check all properties on the text in `data`."""
     text = _text(atheris.FuzzedDataProvider(data))
     found = extract_answer(text)
     thinking = split_thinking(text)

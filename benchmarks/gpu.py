@@ -3,11 +3,11 @@
     python benchmarks/gpu.py [--quick] [--runs 3] [--parts checks rollouts lora full] [--tokens 2048 8192 32768]
 
 Random weights in bfloat16, made on the device. `lora` and `full` time one optimizer step of the learner, gradient
-checkpointing on, over one answer of so many packed tokens with its prompt; `full` keeps Adafactor's factored state.
-`rollouts` times whole calls of the engine: prompts of so many tokens, eight samples each. Text alone, no images.
-`MFU` counts the model's own operations: forward, and backward once, with nothing for what checkpointing repeats.
-What does not fit is a row that says so. Without a GPU everything runs at tiny shapes on the CPU, to see that it runs:
-there is then no floor, no MFU and no memory. Prints a table and ends with one line of JSON.
+checkpointing on, over one completion of so many packed tokens with its prompt; `full` keeps Adafactor's factored state.
+`rollouts` times whole calls of the engine: prompts of so many tokens, eight samples each. Text alone, no images. `MFU`
+counts the model's own operations: forward, and backward once, with nothing for what checkpointing repeats. A row that
+does not fit in memory says so. Without a GPU everything runs at tiny shapes on the CPU as a check of the script,
+without floor, MFU and memory. Prints a table and ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def on_gpu(self) -> bool:
-        """Only then are there figures to hold against a floor."""
+        """Whether there is a GPU, and so a floor to compare with."""
         return self.device.type == "cuda"
 
 
@@ -139,7 +139,7 @@ def _wait(device: torch.device) -> None:
 
 
 def free(device: torch.device) -> None:
-    """Give back what nobody holds, and count the peak from here."""
+    """Release unused memory and reset the peak."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -152,7 +152,7 @@ def peak_gigabytes(device: torch.device) -> float | None:
 
 
 def build(plan: Plan) -> KimiVLForConditionalGeneration:
-    """Random weights in bfloat16, made where they will stay: 33 GB that never pass through the CPU."""
+    """Make random bfloat16 weights on the device: 33 GB that never pass through the CPU."""
     with torch.device(plan.device):
         torch.manual_seed(0)
         model = KimiVLForConditionalGeneration._from_config(plan.config, dtype=torch.bfloat16)
@@ -175,7 +175,7 @@ class _LeanLearner(Learner):
 
 
 def sample(tokens: int, vocabulary: int) -> Sample:
-    """One answer that, packed with its prompt of an eighth, takes `tokens` places."""
+    """One completion that takes `tokens` tokens together with its prompt, which is an eighth of them."""
     rng = np.random.default_rng(0)
     length = tokens - tokens // 8 + 1  # the last token is predicted and not read
     return Sample(
@@ -256,7 +256,7 @@ def _experts_met(engine: EngineDriver, requests: list[Request]) -> float:
 
 
 def measure(plan: Plan, work: Callable[[], object]) -> tuple[float | None, float | None]:
-    """Median seconds and peak memory of `work`, or nothing where it does not fit."""
+    """Median seconds and peak memory of `work`; None where it does not fit."""
     free(plan.device)
     try:
         return statistics.median(timed(work, plan.runs, plan.device)), peak_gigabytes(plan.device)
@@ -273,7 +273,7 @@ def row(
     work: floors.Work | list[floors.Work],
     peak: tuple[float, float] | None,
 ) -> Row:
-    """A line; the floor of several parts is the sum of theirs, for they follow each other."""
+    """One row. The floor of parts that run one after the other is the sum of their floors."""
     if peak is None or seconds is None:
         return Row(name=name, tokens=tokens, seconds=seconds)
     parts = work if isinstance(work, list) else [work]

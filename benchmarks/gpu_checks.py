@@ -1,4 +1,4 @@
-"""Does a device compute what the CPU computes? Relative gaps at a small shape, log-probs, gradients and attention."""
+"""Checks a device against the CPU at a small shape: relative gaps of log-probs, gradients and attention."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check(device: torch.device) -> dict[str, float]:
     found = {}
     exact = _logprobs_and_gradient(torch.device("cpu"), torch.float64)
     for dtype in (torch.float32, torch.bfloat16):
-        # In bfloat16 a router that sits between two experts may choose the other: a gap to read, not to judge.
+        # In bfloat16 a router may choose another of two near-equal experts: this gap is shown and has no limit.
         values = _logprobs_and_gradient(device, dtype)
         for name, ours, theirs in zip(("logprobs", "gradient"), values, exact, strict=True):
             found[f"{name} {_name(dtype)}"] = _gap(ours, theirs)
@@ -51,12 +51,12 @@ def check(device: torch.device) -> dict[str, float]:
 
 
 def too_far(gaps: dict[str, float]) -> list[str]:
-    """What is outside its limit, in words."""
+    """The gaps that exceed their limits, as text."""
     return [f"{name}: {gaps[name]:.2e}, at most {limit}" for name, limit in LIMITS.items() if not gaps[name] <= limit]
 
 
 def _logprobs_and_gradient(device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of three answers to two prompts, one of which has an image, through the learner's own forward pass."""
+    """Log-probs and gradient of three completions of two prompts, one with an image, by the learner's forward pass."""
     config = tiny_config(SIZES, num_tokens=WORDS)
     model = build_tiny_model(config, seed=0).to(device, dtype)
     if dtype == torch.float64:
@@ -109,7 +109,7 @@ def text_prompt(ids: np.ndarray) -> Prompt:
 
 
 def _attention(device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Packed attention alone, where no router can choose otherwise: output, and gradients of queries, keys, values."""
+    """Packed attention alone, without a router: output, and gradients of queries, keys and values."""
     segments = [
         Segment(start=0, length=100),
         Segment(start=100, length=300, prefix_start=0, prefix_length=100),
@@ -130,7 +130,7 @@ def _attention(device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, 
 
 
 def _gap(found: torch.Tensor, exact: torch.Tensor) -> float:
-    """2-norm of the difference, relative to the exact one's."""
+    """2-norm of the difference, relative to the norm of the exact result."""
     return float((found.cpu().double() - exact).norm() / exact.norm())
 
 

@@ -2,10 +2,10 @@
 
     python benchmarks/learner.py [--quick] [--runs 5]
 
-Timed is the update alone: losses, backward passes, clipping, optimizer step. TRL runs its own `_compute_loss` on the
-batch as its trainer would make it (prompts padded on the left, answers on the right to the longest of the step, images
-repeated for every answer) in micro-batches of 8, 16 and 32 answers; the best of these counts. Both run in turn, in one
-process, on one thread. Ends with one line of JSON: tokens are answer tokens.
+Only the update is timed: losses, backward passes, clipping, optimizer step. TRL runs its own `_compute_loss` on the
+batch as its trainer would make it (prompts padded on the left, completions on the right to the longest of the step,
+images repeated for every completion) in micro-batches of 8, 16 and 32 completions; the best of these counts. Both run
+in turn, in one process, on one thread. Ends with one line of JSON: tokens are completion tokens.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ LEARNING_RATE = 1e-5
 
 
 def make_samples(rng: np.random.Generator, model: KimiVLForConditionalGeneration, groups: int) -> list[Sample]:
-    """Groups of answers with a long tail of lengths, to prompts of 24 to 48 words and one image."""
+    """Groups of completions with a long tail of lengths, for prompts of 24 to 48 words and one image."""
     samples = []
     for index in range(groups):
         words = rng.integers(0, WORDS, int(rng.integers(24, 49)))
@@ -217,7 +217,7 @@ def main() -> None:
             theirs = build()
             take_trl_names(theirs)
             updates[f"trl/{micro}"] = trl_update(theirs, samples, folder, micro)
-        losses = {name: update() for name, update in updates.items()}  # also the warm-up
+        losses = {name: update() for name, update in updates.items()}  # this is the warm-up too
         apart = max(abs(loss - losses["thinkvl"]) for loss in losses.values())
         if apart > 1e-4:
             raise SystemExit(f"the losses differ by {apart:.1e}: {losses}")

@@ -1,4 +1,4 @@
-"""How fast weights reach a worker, against memcpy, and what the parity check adds.
+"""Weight sync to one worker, in multiples of memcpy, and the cost of the parity check.
 
 One worker in a local Ray; each round times, one after the other, a plain copy of the weights, the learner's copy, the
 write to the object store, the checksums, a whole publish with the worker's confirmation, and the parity check.

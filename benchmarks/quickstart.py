@@ -54,7 +54,7 @@ def main_arm(seed: int, output: Path, *, quick: bool) -> Stages:
 
 
 def controls(seed: int, output: Path, *, steps: int, quick: bool) -> dict[str, Stages]:
-    """From the model that entered RL: the SFT continued for `steps`, and RL with shuffled rewards."""
+    """The two controls from the model that entered RL: SFT for `steps` more, and RL with shuffled rewards."""
     # New training tasks; the held-out ones are the same for every seed.
     warm = output / f"seed-{seed}" / "long_cot" / "model"
     start = [f"seed={seed + 1000}", f"model.path={warm}", "instruct=null", "export=false"]
@@ -66,7 +66,7 @@ def controls(seed: int, output: Path, *, steps: int, quick: bool) -> dict[str, S
 
 
 def continued_steps(output: Path, mains: dict[int, Stages]) -> int:
-    """How many SFT steps fit into RL's seconds: by medians over the seeds, since other work may have slowed one."""
+    """SFT steps that fit into RL's seconds, by medians over the seeds: other work may have slowed one seed."""
     steps = len(read_metrics(output / f"seed-{next(iter(mains))}" / "metrics.jsonl", stage="long_cot"))
     rl, sft = (statistics.median([m[stage]["seconds"] for m in mains.values()]) for stage in ("rl", "long_cot"))
     return max(2, round(steps * rl / sft))

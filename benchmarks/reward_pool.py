@@ -1,11 +1,11 @@
-"""The worker pool: does it scale, and does a burst of hostile answers hold up ordinary ones?
+"""The worker pool: does it scale with workers, and do hostile answers delay ordinary ones?
 
     python benchmarks/reward_pool.py [--quick] [--rounds 3] [--answers 1000]
 
 Algebra: answers that no string comparison settles, with 1 worker and with as many as there are cores, and by
-math-verify in this process. Burst: so many ordinary answers alone, then as many right behind as many hostile ones that
-pass every cheap limit; the verdicts must be the same. What a hostile answer costs is measured too, here and in
-math-verify with its own timeout. Rounds are interleaved; figures are medians. Ends with one line of JSON.
+math-verify in this process. Burst: `--answers` ordinary answers alone, then the same batch behind as many hostile ones
+that pass every cheap limit; the verdicts must be the same. The cost of one hostile answer is measured too, here and
+in math-verify with its own timeout. Rounds are interleaved; figures are medians. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def algebra(count: int) -> list[tuple[str, Task]]:
 
 
 def ordinary(count: int) -> list[tuple[str, Task]]:
-    """A batch as models write it: of ten answers seven are numbers or words, three need algebra."""
+    """A batch like a model's: of ten answers, seven are numbers or words and three need algebra."""
     hard = iter(algebra(count))
     easy = ("{0}", "{0}.0", "\\frac{{{0}}}{{1}}", "x = {0}", "{0} cm", "\\text{{none}}", "{0}\\%")
     made = []
@@ -75,14 +75,14 @@ def timed(scorer: Scorer, batch: list[tuple[str, Task]]) -> tuple[float, list[Ve
 
 
 def warm(workers: int) -> Scorer:
-    """A scorer whose workers run."""
+    """A scorer whose workers are started."""
     scorer = Scorer((), workers=workers)
     wait([scorer.pool.submit({"gold": "x", "answer": f"y+{i}"}) for i in range(8 * workers)])
     return scorer
 
 
 def burst(batch: list[tuple[str, Task]], count: int) -> dict[str, float]:
-    """The batch alone, then behind `count` hostile answers that are under way."""
+    """Time the batch alone, then while `count` hostile answers are being verified."""
     with warm(cores()) as scorer:
         alone, expected = timed(scorer, batch)
     with warm(cores()) as scorer:

@@ -7,8 +7,8 @@
 A row of `math_cases.jsonl` has `gold`, `answer`, `form` ("bare": put into a box; "response": whole), `expect` and
 `category`; one of `mcq_cases.jsonl` has `choices` {letter: text}, `response`, `expect_letter` and `category`. Rows
 marked `contested` do not count. Throughput is on the rows whose category starts with "natural" (without such rows, on
-those that have "extraction" in it), in rounds that take turns with math-verify in this process; what our verifier
-remembers of answers is forgotten before each round. Ends with one line of JSON.
+those that have "extraction" in it), in rounds that take turns with math-verify in this process. The caches of our
+verifier are cleared before each round. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Judge = Callable[[str, str], bool]
 
 
 def load(folder: Path, name: str, every: int) -> list[dict]:
-    """Every `every`-th row of a file that counts."""
+    """The rows of a file that are not contested, every `every`-th of them."""
     with (folder / name).open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return [row for row in rows if not row.get("contested")][::every]
@@ -50,7 +50,7 @@ def response_of(row: dict) -> str:
 
 
 def ours(worker: Worker) -> Judge:
-    """Our verifier; what needs algebra goes to its worker process."""
+    """Our verifier with its worker process for algebra."""
     verify = MathVerifier(worker)
 
     def judge(response: str, gold: str) -> bool:
@@ -91,7 +91,7 @@ def by_category(rows: list[dict], judge: Judge) -> tuple[dict[str, list[int]], l
         try:
             got = judge(response_of(row), row["gold"])
         except Exception:
-            got = False  # what a trainer that survives it makes of it
+            got = False  # what a trainer that catches the exception would score
         seconds.append(time.perf_counter() - start)
         for key in (row["category"], "all"):
             count = table[key]

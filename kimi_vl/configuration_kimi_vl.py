@@ -1,8 +1,8 @@
-"""What a Kimi-VL is: sizes of the text model (DeepSeek-V3), of the vision tower (MoonViT), and the ids that join them.
+"""Kimi-VL's config: sizes of the text model (DeepSeek-V3) and of the vision tower (MoonViT), and special token ids.
 
-`KimiVLConfig()` without arguments is Kimi-VL-A3B: 16.4 B parameters, of which 2.8 B work on a token. Keys are read and
-written under the hub's names (`media_placeholder_token_id`, `init_pos_emb_height`, `rope_theta`, ...), so that other
-programs that know the hub's config.json read ours.
+`KimiVLConfig()` without arguments is Kimi-VL-A3B: 16.4 B parameters, of which 2.8 B are active for a token. Keys are
+read and written under the hub's names (`media_placeholder_token_id`, `init_pos_emb_height`, `rope_theta`, ...), so that
+other programs that know the hub's config.json read ours.
 
 Source: Kimi-VL technical report (arXiv:2504.07491) section 2.1; Moonlight (arXiv:2502.16982) for the text model.
 """
@@ -100,7 +100,7 @@ class MoonViTConfig(PreTrainedConfig):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The hub's keys only: what follows from the architecture is not written."""
+        """The hub's keys only, without values that follow from the architecture."""
         output = super().to_dict()
         for key in ("rope_parameters", "pos_emb_time"):
             output.pop(key, None)
@@ -108,7 +108,7 @@ class MoonViTConfig(PreTrainedConfig):
 
 
 class KimiVLConfig(PreTrainedConfig):
-    """A whole Kimi-VL.
+    """The config of a Kimi-VL: text model, vision tower and token ids.
 
     `text_config` and `vision_config` are given as configs, as dicts (a missing key means Kimi-VL-A3B's value) or not at
     all, and kept as a DeepseekV3Config and a MoonViTConfig.

@@ -29,7 +29,7 @@ def load_model(
         attention: "sdpa", "eager" or "flash_attention_2"; None lets transformers choose.
         kwargs: passed on to `from_pretrained` (`device_map`, `revision`, ...).
 
-    Raises ValueError if the checkpoint lacks tensors: the model would answer from random weights.
+    Raises ValueError if the checkpoint lacks tensors, because the model would then use random weights.
     """
     loaded: Any = KimiVLForConditionalGeneration.from_pretrained(
         str(path),

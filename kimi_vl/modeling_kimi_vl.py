@@ -51,7 +51,7 @@ def _images_of_rows(grids: torch.Tensor, tokens: list[int], merge_shape: tuple[i
 
 
 class _ExpertsChoice:
-    """Lets `experts_implementation=` and `set_experts_implementation` through."""
+    """Makes `experts_implementation=` and `set_experts_implementation` work."""
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
@@ -60,7 +60,7 @@ class _ExpertsChoice:
 
 
 class KimiVLPreTrainedModel(_ExpertsChoice, Kimi_K25PreTrainedModel):
-    """What the model classes share: config class, where the weights sit, which attention kernels they support."""
+    """What the model classes share: config class, prefix of the weights, supported attention kernels."""
 
     config_class = KimiVLConfig
     config: KimiVLConfig

@@ -1,4 +1,4 @@
-"""Text and images together to what the model takes: one placeholder per image becomes one per image token."""
+"""The processor: text and images to model inputs. Each image's placeholder is repeated for each of its tokens."""
 
 import json
 import re

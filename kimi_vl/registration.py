@@ -1,4 +1,4 @@
-"""Make transformers' auto classes know Kimi-VL."""
+"""Register Kimi-VL with transformers' auto classes."""
 
 from contextlib import suppress
 

@@ -1,4 +1,4 @@
-"""What the routers of one forward pass are told and what they tell: experts to take again, experts taken, scores.
+"""Input and output of the routers of one forward pass: experts to replay, experts used, and scores.
 
 A token's experts are the top k of `s + b`, s the sigmoid of the router's logits and b its `e_score_correction_bias`,
 a buffer that post-training leaves as it is; their outputs are weighed by s alone, normalised. Logits, scores and
@@ -22,17 +22,17 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Decod
 class Routes:
     """What one router did with `P` tokens."""
 
-    own: torch.Tensor  # [P, k] what it would choose
-    taken: torch.Tensor  # [P, k] what was taken: the same, but for the tokens that were replayed
-    scores: torch.Tensor | None  # [P, E] float32 with gradient, where they were asked for
+    own: torch.Tensor  # [P, k] the experts that it chooses
+    taken: torch.Tensor  # [P, k] the experts that were used: `own`, except for replayed tokens
+    scores: torch.Tensor | None  # [P, E] float32 with gradient, if they were kept
 
 
 @dataclass(slots=True, kw_only=True)
 class Routing:
     """Passed as `routing=` to the text model, for one forward pass; `seen` is filled layer by layer.
 
-    `replay` [P, M, k] are experts to take, -1 in place of the first where the router chooses itself. Their weights come
-    from the router of today, with gradient.
+    `replay` [P, M, k] are experts to use, -1 in place of the first where the router chooses. Their weights come from
+    the current router, with gradient.
     """
 
     replay: torch.Tensor | None = None
@@ -40,19 +40,19 @@ class Routing:
     seen: dict[int, Routes] = field(default_factory=dict)
 
     def route(self, moe: DeepseekV3MoE, hidden: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Experts [P, k] and their weights [P, k] for `hidden` in the `layer`-th mixture layer, counted from 0."""
+        """Experts [P, k] and their weights [P, k] for `hidden` in mixture-of-experts layer number `layer`, from 0."""
         logits, weights, own = moe.gate(hidden)
         taken, scores = own, logits.sigmoid()
         if self.replay is not None:
             taken = torch.where(self.replay[:, layer, :1] >= 0, self.replay[:, layer], own)
             weights = expert_weights(moe.gate, scores, taken)
-        if layer not in self.seen:  # checkpointing runs a layer twice; both times say the same
+        if layer not in self.seen:  # gradient checkpointing runs a layer twice, with equal results
             self.seen[layer] = Routes(own=own, taken=taken, scores=scores if self.keep_scores else None)
         return taken, weights
 
 
 def expert_weights(gate: Any, scores: torch.Tensor, experts: torch.Tensor) -> torch.Tensor:
-    """What the outputs of `experts` [P, k] are multiplied by, as the router itself works it out from scores [P, E]."""
+    """The weights of `experts` [P, k], computed from the scores [P, E] as the router computes them."""
     weights = scores.gather(1, experts)
     if gate.norm_topk_prob:
         weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
@@ -60,7 +60,7 @@ def expert_weights(gate: Any, scores: torch.Tensor, experts: torch.Tensor) -> to
 
 
 class KimiVLMoE(DeepseekV3MoE):
-    """transformers' mixture of experts, whose router stays in float32 under autocast and can be told what to take."""
+    """transformers' mixture of experts, whose router stays in float32 under autocast and can replay experts."""
 
     def forward(self, hidden_states: torch.Tensor, routing: Routing | None = None, layer: int = 0) -> torch.Tensor:
         """(B, L, H) to (B, L, H)."""

@@ -1,4 +1,4 @@
-"""A tiny Kimi-VL with random weights, made on the spot: the real architecture, files and names at a laptop's size."""
+"""Make a tiny Kimi-VL with random weights: the real architecture, files and names at a size for a laptop."""
 
 import json
 from collections.abc import Iterable
@@ -65,7 +65,8 @@ def create_tiny_checkpoint(
     return save_checkpoint(build_tiny_model(tiny_config(sizes, num_tokens=len(tokens)), seed=seed), processor, folder)
 
 
-# Every prompt holds these words and a corpus of questions and answers does not: they would be spelled letter by letter.
+# Every prompt has these words, but a corpus of questions and answers does not. Without them here, they would be
+# spelled letter by letter.
 _TEMPLATE_WORDS = " system You are a helpful assistant user image\nsystem\nuser\nassistant\nimage\nYou"
 
 

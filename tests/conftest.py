@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# These need another environment: `make test-vllm`. (No test folder may be named as a package that others look for.)
+# These tests need another environment: `make test-vllm`. The folder is not named `vllm`, which libraries look for.
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["vllm_engine"]
 
-# Started in the background by a script, Ctrl-C is ignored, and so it would be in every process that a test starts.
+# A script that starts pytest in the background ignores Ctrl-C, and every process that a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("thinkvl", deadline=None, derandomize=True, max_examples=100)
@@ -38,7 +38,7 @@ def rng(request):
 
 @pytest.fixture(autouse=True, scope="session")
 def _offline():
-    """Python sockets reach this machine and its own network only; a test that asks the internet fails at once."""
+    """Python sockets reach this machine and its own network only; a test that contacts the internet fails at once."""
     patch = pytest.MonkeyPatch()
     connect = socket.socket.connect
 

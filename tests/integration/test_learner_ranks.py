@@ -90,7 +90,7 @@ def test_two_ranks_learn_what_one_process_learns_and_a_death_loses_nothing(whole
 
 @pytest.mark.slow  # three invocations; test_sharded_checkpoint.py tests the conversions themselves
 def test_a_run_goes_on_with_another_number_of_ranks(whole_run, make_mini, monkeypatch):
-    """Begun by one process, stopped after step 2; by two ranks to step 4; by one rank to the end."""
+    """One process runs to step 2, two ranks to step 4, and one rank to the end."""
     undisturbed, _ = whole_run
     mini = make_mini()
     mini.begin_before_rl(undisturbed)

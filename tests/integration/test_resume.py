@@ -1,4 +1,4 @@
-"""Stopped in the middle of RL, by Ctrl-C and then by SIGKILL, and started again: as if nothing had happened."""
+"""A run stopped in the middle of RL, by Ctrl-C and then by SIGKILL, resumes and ends as an undisturbed run does."""
 
 import json
 import signal
@@ -55,7 +55,7 @@ def test_a_killed_run_ends_in_the_same_weights(whole_run, make_mini):
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
 def test_a_run_that_was_stopped_between_stages_draws_the_same_adapters(make_mini, tmp_path):
-    """They are random, and the stage before has drawn from the generator, or not, in this process."""
+    """New adapters are random. They must not depend on whether the stage before ran in this process."""
     small = ("model.lora={rank: 2}", "instruct.steps=2", "long_cot=null", "rl.steps=2", "evaluation.tasks=2")
     whole = make_mini(*small)
     whole.here()

@@ -119,7 +119,7 @@ def rewards_of(checkpoint, pool, tmp_path):
     return run
 
 
-GIVEN = {  # what the toy needs beside an algorithm's own parts
+GIVEN = {  # settings that the toy task needs beyond the algorithm's own
     "kimi_k15": {"tau": 0.05},
 }
 LOSSES = [LossConfig(algorithm=name, **GIVEN.get(name, {})) for name in ALGORITHMS]
@@ -137,6 +137,6 @@ def test_reward_rises(rewards_of, loss):
 
 
 def test_shuffled_rewards_teach_nothing(rewards_of):
-    """The control: the same loop with its rewards dealt out at random."""
+    """The control: the same loop with shuffled rewards."""
     rewards = rewards_of(LossConfig(algorithm="grpo"), shuffle_rewards=True)
     assert rewards[-3:].mean() < rewards[:2].mean() + 0.2, rewards

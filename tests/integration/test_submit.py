@@ -1,4 +1,4 @@
-"""`thinkvl submit` against a real cluster of two nodes on this machine, which asks for a token."""
+"""`thinkvl submit` against a real cluster of two nodes on this machine, which requires a token."""
 
 import json
 import os

@@ -33,7 +33,7 @@ class Killer(threading.Thread):
                 self.killed.append(process.pid)
 
     def generating(self):
-        """Workers of this process's own Ray that generate just now."""
+        """The workers of this process's Ray that are generating now."""
         found = []
         for process in psutil.Process().children(recursive=True):
             try:

@@ -1,4 +1,4 @@
-"""What several tests of Kimi-VL draw on: sizes, text, pictures."""
+"""Sizes, text and images that several tests of Kimi-VL share."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The config speaks the hub's language: its keys in, its keys out, its numbers as defaults."""
+"""The config reads and writes the hub's keys, and its defaults are Kimi-VL-A3B's."""
 
 import json
 

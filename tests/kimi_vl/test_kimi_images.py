@@ -1,4 +1,4 @@
-"""Pixels: against a plain restatement, pixel for pixel, and for images that a user should never have sent."""
+"""Image processing equals a plain restatement pixel for pixel, and refuses or survives bad images."""
 
 import io
 import math
@@ -131,7 +131,7 @@ def test_the_first_frame_of_an_animation_is_taken():
 
 def test_a_photo_taken_sideways_is_turned_upright():
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
+    exif[0x0112] = 6  # EXIF orientation: show it rotated by 90 degrees clockwise
     image = encoded(picture(56, 28), "PNG", exif=exif)
     assert np.array_equal(rgb_of(image), np.asarray(picture(56, 28).rotate(-90, expand=True)))
 

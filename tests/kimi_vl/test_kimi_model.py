@@ -1,4 +1,4 @@
-"""The model in use: generation with a cache, images shared among samples, gradients, what it refuses."""
+"""The model in use: generation with a cache, images shared among samples, gradients, refused inputs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The hub's names: at full size on the meta device, and there and back bit for bit."""
+"""The hub's tensor names: at full size on the meta device, and a round trip that is equal bit for bit."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The mixture of experts: kernels that agree, a router in float32, experts taken again, and what is observed."""
+"""The mixture of experts: kernels that agree, a router in float32, replayed experts, and recorded routes."""
 
 import copy
 
@@ -39,7 +39,7 @@ def apart(one, other):
 
 
 def recorded(routing):
-    """What a pass took, as the next pass may replay it."""
+    """The experts that a pass used, in the form that a replay takes."""
     return torch.stack([routing.seen[layer].taken for layer in range(LAYERS)], 1)
 
 
@@ -48,7 +48,7 @@ def moe_layers(model):
 
 
 def test_kernels_agree_forward_and_backward(folder, embeds):
-    """Either kernel is at most twice as far from the loop in float64 as the loop in float32: processors differ."""
+    """Each kernel's error against the loop in float64 is at most twice that of the loop in float32."""
     exact = passed(load_model(folder, experts="eager").double(), embeds.double())
     plain = apart(passed(load_model(folder, experts="eager"), embeds), exact)
     assert plain < 1e-5
@@ -88,7 +88,7 @@ def test_replaying_its_own_experts_changes_nothing(model, embeds):
     assert apart(passed(model, embeds, reversed_order), plain) < 2e-6
 
 
-def test_replayed_experts_are_taken_and_weighed_by_the_router_of_today(model, embeds):
+def test_replayed_experts_are_used_with_the_current_routers_weights(model, embeds):
     """By hand: sum over the given experts of s / sum(s) * scale times their output, plus the shared experts."""
     layer = moe_layers(model)[0]
     hidden = embeds[0].detach()

@@ -1,4 +1,4 @@
-"""The tokenizer against the tiktoken library, on text of many scripts that nobody would write."""
+"""The tokenizer equals the tiktoken library, on random text of many scripts."""
 
 import base64
 import json
@@ -179,7 +179,7 @@ def test_equals_tiktoken_on_fuzzed_text(tokenizer, truth):
     theirs = [truth.encode(text, allowed_special="all") for text in texts]
     wrong = [text for text, a, b in zip(texts, ours, theirs, strict=True) if a != b]
     assert wrong == []
-    assert len({token for row in theirs for token in row}) > 1000  # the merges were really used
+    assert len({token for row in theirs for token in row}) > 1000  # the text did use merges
 
 
 def test_decoding_gives_the_text_back(tokenizer, truth):
@@ -210,7 +210,7 @@ def test_special_ids_follow_the_ranks_in_the_hubs_order(tokenizer, ranks):
 
 
 def test_kimi_vls_own_ids():
-    """163584 ranks and 256 slots: the ids that the fact sheet lists."""
+    """163,584 ranks and 256 reserved slots, with the special ids of Kimi-VL."""
     names = {SPECIAL_BASE_ID + slot: name for slot, name in enumerate(special_tokens(SPECIAL_BASE_ID))}
     wanted = {163584: "[BOS]", 163585: "[EOS]", 163586: "<|im_end|>", 163594: "<|im_system|>", 163601: "<|im_middle|>"}
     wanted |= {163602: "<|media_start|>", 163604: "<|media_end|>", 163605: "<|media_pad|>", 163838: "[UNK]"}

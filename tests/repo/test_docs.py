@@ -1,4 +1,4 @@
-"""What the documents point at exists: links, headings, files, functions, tests, keys of the schema."""
+"""Everything that the pages name exists: links, headings, files, functions, tests and keys of the schema."""
 
 import ast
 import re

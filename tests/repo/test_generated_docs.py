@@ -1,4 +1,4 @@
-"""The generated tables of docs/ equal the code."""
+"""The generated parts of docs/ equal the code."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Imports point one way, go round in no circle, and stay light where a worker or a plug-in must stay light."""
+"""Imports point one way, have no cycles, and are light where a worker or a plug-in needs it."""
 
 import ast
 import subprocess
@@ -124,7 +124,7 @@ def test_no_module_imports_the_tests(modules):
 
 
 def circles(modules, *, at_import_time):
-    """The modules that import one another, or wait for ones that do."""
+    """The modules in an import cycle, and those that import one of them."""
     left = edges(modules, at_import_time=at_import_time)
     while free := [name for name, needs in left.items() if not needs & left.keys()]:
         for name in free:
@@ -133,8 +133,8 @@ def circles(modules, *, at_import_time):
 
 
 @pytest.mark.parametrize("at_import_time", [True, False], ids=["run", "written"])
-def test_no_circle_of_imports(modules, at_import_time):
-    """Neither in what runs on import, nor in what is written: in functions and under TYPE_CHECKING."""
+def test_no_import_cycles(modules, at_import_time):
+    """Neither in imports that run, nor in those inside functions and under TYPE_CHECKING."""
     assert not circles(modules, at_import_time=at_import_time)
 
 

@@ -23,7 +23,7 @@ def test_files_with_tests_are_collected(python_files, root):
 
 
 def test_test_files_have_different_names(python_files):
-    """Folders without `__init__.py` are no packages: two files of one name would be one module."""
+    """Test folders have no `__init__.py`, so two files of one name would be one module."""
     counts = Counter(path.name for path in python_files if path.name != "conftest.py")
     assert [name for name, count in counts.items() if count > 1] == []
 

@@ -1,4 +1,4 @@
-"""The fixtures that every test stands on: no internet, one thread, seeds by name."""
+"""The fixtures of all tests: no internet, one thread, a seed from the test's name."""
 
 import os
 import socket

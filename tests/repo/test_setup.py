@@ -1,4 +1,4 @@
-"""`make` and `.ci/run`, with a stand-in for Python that notes what it is asked to do; and the pinned versions."""
+"""`make` and `.ci/run`, with a stand-in for Python that records its commands; and the pinned versions."""
 
 import os
 import re

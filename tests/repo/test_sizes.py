@@ -1,4 +1,4 @@
-"""Small by rule, and typed: the budgets of CONTRIBUTING.md."""
+"""The limits of CONTRIBUTING.md: sizes, annotations and docstrings."""
 
 import ast
 
