@@ -53,6 +53,13 @@ _JSON = re.compile(
 _FORMULA = re.compile(r"[\d·×²³\\+*/^=<>]|(?<=\w)\s*-\s*(?=\w)")
 _LONE_LABEL = re.compile(r"[\s*_`\"'(\[（【$]{0,6}([A-Z])[)\]）】]?[.。]?[\s*_`\"'$]{0,4}")
 _IN_FORMULA = re.compile(r"=|\\(?:angle|triangle|langle|Delta|circ)|\d\s?(?:\\[a-z]+\s?\{~?)?\s?[A-Z]\b(?!\s?[.):])")
+_LABELLED = re.compile(r"[(\[]?([A-Z])[)\].:：、]{1,2} ?(\S.{0,1000})", re.DOTALL)
+_POINTED_AT = re.compile(  # the name of a picture is no option: "see figure A", "in panel (B)"
+    r"\b(?:see|in|from|of|per)\s+(?:the\s+)?(?:fig(?:ure|\.)?|panel|image|picture|diagram|table|appendix|section)\s+"
+    r"[(\[]?[A-Z]\b[)\]]?|[见如]图\s?[A-Z](?![A-Za-z])",
+    re.IGNORECASE,
+)
+_DOWN = re.compile(r"\b(?:decreas|drop|fall|fell|declin|los[est]|reduc|shr[aiu]nk)|下降|减少|降低", re.IGNORECASE)
 _MAX_SPAN = 2_000  # characters
 
 
@@ -125,7 +132,7 @@ class ChoiceVerifier:
                 index=named if named >= 0 else None, rule=f"{rule}/{'name' if named >= 0 else 'no-option'}"
             )
         count = len(choices) or len(LETTERS)
-        text = " ".join(_NEGATION.sub(" ", _STYLE.sub(" ", span)).split())
+        text = " ".join(_NEGATION.sub(" ", _POINTED_AT.sub(" ", _STYLE.sub(" ", span))).split())
         in_formula = rule == "box" and _IN_FORMULA.search(span)  # a letter of a formula is no label
         letters = None if in_formula else letter_index(text, count, whole=rule == "text")
         if letters is not None:
@@ -146,6 +153,8 @@ class ChoiceVerifier:
     def _by_value(self, span: str, choices: tuple[str, ...]) -> int | None:
         """The one option whose value is equal to `span`'s, exactly or by algebra."""
         for candidate in dict.fromkeys((span, from_prose(span))):
+            if candidate != span and _DOWN.search(span) and len(set(map(_size, choices))) < len(set(choices)):
+                return None  # "drops by 5" beside the options 5 and -5
             given = split_unit(to_latex(candidate))
             literal = parse_literal(given.text)
             hits = []
@@ -173,6 +182,11 @@ class ChoiceVerifier:
         return equal[0] if len(equal) == 1 else None
 
 
+def _size(choice: str) -> str:
+    """An option without its sign."""
+    return choice.replace("−", "-").strip().lstrip("+-")
+
+
 def reference_index(reference: str, choices: tuple[str, ...]) -> int | None:
     """Index of the right option: `reference` is a letter ("B", "(b)") or the text of an option; None if neither."""
     letter = re.fullmatch(r"\s*[(\[]?([A-Za-z])[)\].]?\s*", reference)
@@ -180,6 +194,10 @@ def reference_index(reference: str, choices: tuple[str, ...]) -> int | None:
         index = LETTERS.index(letter[1].upper())
         if index < (len(choices) or len(LETTERS)):
             return index
+    labelled = _LABELLED.fullmatch(reference.strip())
+    if labelled is not None and choices:  # `B. dog`: label and text must be of one option
+        index = LETTERS.index(labelled[1])
+        return index if by_text(labelled[2], choices) == index else by_text(reference, choices)
     return by_text(reference, choices)
 
 

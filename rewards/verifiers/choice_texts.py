@@ -12,6 +12,9 @@ _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
 _MARKS = re.compile(r"(?<!\d)[.,]|[.,](?!\d)|[;:!?()\[\]，。；：！？]")  # a point inside a number is none
 
 
+_ENDING = re.compile(r"(?<=[a-z]{4})(?:es|ed|ing|s|d|e)(?![a-z])")
+
+
 _NAME = re.compile(r"(.{0,30}[^A-Z]|)([A-Z]{1,4})")
 
 
@@ -62,14 +65,24 @@ def by_inclusion(text: str, choices: tuple[str, ...]) -> int | None:
     present = [(index, _words(choice)) for index, choice in enumerate(choices)]
     present = [(i, words) for i, words in present if _stands_in(words, haystack)]
     present = [(i, w) for i, w in present if not any(w != other and w in other for _, other in present)]
+    if not present:  # "increases" for the option "increase"
+        haystack = f" {_stems(haystack)} "
+        present = [(i, _words(c)) for i, c in enumerate(choices) if _stands_in(_stems(_words(c)), haystack)]
     return present[0][0] if len(present) == 1 else None
+
+
+def _stems(words: str) -> str:
+    """`words` without the endings of verbs."""
+    return " ".join(_ENDING.sub("", words).split())
 
 
 def _stands_in(words: str, haystack: str) -> bool:
     """True where the words are said and not only denied ("not a dog", "不是红色")."""
     if _CJK.search(words):
         return len(words) > 1 and words in re.sub(rf"(?:不是|并非|而非|不)\s?{re.escape(words)}", " ", haystack)
-    denied = rf" (?:not|isn't|never|neither|nor|than|rather than|instead of) (?:an? |the )?{re.escape(words)} "
+    denied = (
+        rf" (?:not|\w{{2,6}}n't|cannot|never|neither|nor|than|rather than|instead of) (?:an? |the )?{re.escape(words)} "
+    )
     return (
         len(words) > 1 and re.search(r"[^\W\d]", words) is not None and f" {words} " in re.sub(denied, "  ", haystack)
     )

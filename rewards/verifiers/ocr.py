@@ -14,12 +14,15 @@ from rewards.verifiers.verdicts import Found, bad_reference, long_answer, no_ans
 
 _LONGEST = 20_000  # characters of a reference
 _WRAPPED = re.compile(r'"([^"]{1,20000})"|“([^”]{1,20000})”|「([^」]{1,20000})」|\\text\s?\{([^{}]{1,20000})\}')
+_SAID = re.compile(  # The sign says "STOP".
+    r"""[^"“'‘\n]{0,80}\b(?:says|reads|is)\s?:?\s?["“'‘]([^\n]{1,2000})["”'’]\s?\.?"""
+)
 _MARKS = re.compile(r"[\u200b-\u200d\ufeff\u00ad]")  # invisible characters
 
 
 def unquoted(text: str) -> str:
-    """`text` without one pair of quotation marks, or one `\\text{}`, around all of it."""
-    found = _WRAPPED.fullmatch(text.strip())
+    """`text` without one pair of quotation marks, or one `\\text{}`, around all of it; of `It says "STOP"`, `STOP`."""
+    found = _WRAPPED.fullmatch(text.strip()) or _SAID.fullmatch(text.strip())
     return next(group for group in found.groups() if group is not None) if found is not None else text
 
 

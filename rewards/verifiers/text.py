@@ -13,7 +13,7 @@ from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answ
 from rewards.verifiers.yesno import judge_yes_no
 
 _ARTICLE = re.compile(r"^(?:a|an|the)\s+")
-_COPULA = re.compile(r"\b(?:is|are|was|were|it's|that's|shows?|says?|reads?)\b\s*:?\s*")
+_COPULA = re.compile(r"\b(?:is|are|was|were|it's|that's|shows?|says?|reads?)\b\s*:?\s*|(?<![不非能许])[是为]")
 _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly)\b|/")
 _NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "

@@ -16,7 +16,7 @@ _YES = (
     "|是|是的|对|對|对的|正确|正確|有|はい|ええ|예|네|نعم|हाँ|हां|evet|tak|ano|có|ya|ναι"
 )
 _NO = (
-    "no|nope|n|false|incorrect|não|nao|non|nein|nee|нет|否|不|不是|错|錯|错的|错误|錯誤|不对|不對|没有|沒有|いいえ|아니요|아니오|아니|لا|नहीं"
+    "no|nope|n|false|incorrect|não|nao|non|nein|nee|нет|否|不|不是|错|錯|错的|错误|錯誤|不对|不對|不正确|不正確|没有|沒有|いいえ|아니요|아니오|아니|لا|नहीं"
     "|hayır|hayir|nie|không|tidak|όχι"
 )
 _POLARITY: Mapping[str, bool] = {**dict.fromkeys(_YES.split("|"), True), **dict.fromkeys(_NO.split("|"), False)}
