@@ -15,7 +15,8 @@ one or more balanced boxes  the last one (the outermost if nested), rule `box`;
 anything else               the last line that is not empty, rule `line`
 ==========================  =====================================================
 
-A box or tag that is empty commits to nothing: no answer, rule `empty-box` or `empty-tag`.
+A box or tag that is empty commits to nothing: no answer, rule `empty-box` or `empty-tag`. So does a box that the words
+beside it deny ("is not \\boxed{5}", "\\boxed{5} is wrong"): rule `denied-box`.
 """
 
 from __future__ import annotations
@@ -51,6 +52,13 @@ _ANCHOR = re.compile(
     re.IGNORECASE,
 )
 _CORRECTED = re.compile(r"(?:应该是|应为|应是|改为)\s?([^。，,;；\n]{1,40})")
+_DENIED_BEFORE = re.compile(
+    r"(?:\bnot|\b[a-z]{2,6}n't(?: be)?|\bnever|不是|不等于|并非)[\s$*(:：]{0,6}$", re.IGNORECASE
+)
+_DENIED_AFTER = re.compile(
+    r"[}\s$*)]{1,6}(?:(?:is|was|are)\s(?:not|wrong|incorrect|false)\b|isn't\b|(?:是错|不对|不正确|是不对))",
+    re.IGNORECASE,
+)
 _DISPLAY = (("$$", "$$"), ("\\[", "\\]"))
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]")
 
@@ -110,6 +118,8 @@ def extract_answer(text: str) -> Extraction:
     for rule, find in (("box", last_box), ("tag", _last_tag)):
         found = find(body)
         if found is not None:
+            if rule == "box" and _denied(body, found):
+                return Extraction(answer=None, rule="denied-box")
             found = found.strip()
             return Extraction(answer=found, rule=rule) if found else Extraction(answer=None, rule=f"empty-{rule}")
     as_json = _last_match(_JSON, body) if "{" in body else None
@@ -126,7 +136,7 @@ def extract_answer(text: str) -> Extraction:
 
 def visible(text: str) -> str:
     """`text` without characters that cannot be seen: zero widths, soft hyphens, marks of direction."""
-    return _INVISIBLE.sub("", text)
+    return text if text.isascii() else _INVISIBLE.sub("", text)
 
 
 def last_box(text: str) -> str | None:
@@ -134,6 +144,8 @@ def last_box(text: str) -> str | None:
 
     Boxes that only "and" or a comma stands between are one answer in several parts, and are joined with commas.
     """
+    if "box" not in text:
+        return None
     stack: list[int] = []  # for each open brace: where its content starts if it is a box, else -1
     boxes: deque[tuple[int, int]] = deque(maxlen=_JOINED_BOXES)
     for token in _BOX.finditer(text):
@@ -156,6 +168,16 @@ def last_box(text: str) -> str | None:
     while first > 0 and _BETWEEN.fullmatch(text, spans[first - 1][1], min(spans[first][0], spans[first - 1][1] + 80)):
         first -= 1
     return ", ".join(text[start:end] for start, end in spans[first:])
+
+
+def _denied(text: str, box: str) -> bool:
+    """True where words beside the last box, whose content is `box`, say that it is not the answer."""
+    start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
+    if start < 0 or not box:
+        return False
+    at = text.find(box, start)  # -1 where several boxes were joined
+    after = _DENIED_AFTER.match(text, at + len(box)) if at >= 0 else None
+    return after is not None or _DENIED_BEFORE.search(text, max(0, start - 24), start) is not None
 
 
 def first_sentence(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from rewards.math.spoken import chinese_number, english_number, scaled
+from rewards.math.spoken import chinese_number, counted_number, english_number, ordinal, scaled
 
 _SUPERSCRIPTS = str.maketrans(dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True)))
 _SUBSCRIPTS = str.maketrans(dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True)))
@@ -43,6 +43,13 @@ _MAX_GROUPS = 4_000  # characters; longer text keeps the groups it has
 _SPACES = "\u00a0\u2009\u202f\u2002\u2003\u3000\u2008\u200a"
 _TO_SPACE = str.maketrans(dict.fromkeys(_SPACES, " "))
 _OHM = re.compile(r"(?<=\d)((?:\\[,; ]|~|\s){0,3})\\(?:Omega(?![a-zA-Z])|(?:math|text)rm\s?\{\\Omega\})")
+_SI = re.compile(r"\\(?:SI|qty)\s?\{([^{}]{1,40})\}\s?\{([^{}\\]{1,40})\}|\\(?:si|unit)\s?\{([^{}\\]{1,40})\}")
+_LATEX_UNIT = re.compile(r"\\(?:SI|si|qty|unit|mu|Omega)(?![a-zA-Z])")
+_PREFIXED_UNIT = re.compile(  # a prefix and a unit that LaTeX writes apart: \mu\mathrm{m}, \text{k}\Omega
+    r"(?<=[\d}])((?:\\[,; ]|~|\s){0,3})(?:\\mu\s?\\(?:math|text)(?:rm)?\s?\{([A-Za-z]{1,3})\}"
+    r"|(?:\\(?:math|text)(?:rm)?\s?\{([kMGm])\}|([kMG]))\s?\\Omega(?![A-Za-z])"
+    r"|\\(?:math|text)(?:rm)?\s?\{([kMGm])\s?\\Omega\})"
+)
 _IN_BRACKETS = re.compile(  # (k in Z) behind an answer
     r"\s?\(\s?([a-z](?:,\s?[a-z]){0,3}\s?\\in\s?(?:\\mathbb\s?\{?[ZNQR]\}?|[ZNQR])(?:[_^]\{?[*+\d]\}?)?)\s?\)$"
 )
@@ -110,6 +117,11 @@ def to_latex(text: str) -> str:
         text = unicodedata.normalize("NFKC", _SYMBOL.sub(lambda m: _SYMBOLS[m[0]], text))
         text = _SYMBOL.sub(lambda m: _SYMBOLS[m[0]], text)
     text = unwrap(text)
+    if _LATEX_UNIT.search(text):
+        text = _SI.sub(lambda m: f"{m[1] or ''}\\text{{ {m[2] or m[3]} }}", text)
+        text = _PREFIXED_UNIT.sub(
+            lambda m: f"{m[1]}\\text{{{'μ' + m[2] if m[2] else (m[3] or m[4] or m[5]) + 'Ω'}}}", text
+        )
     for pattern, replacement in _SIMPLE:
         text = pattern.sub(replacement, text)
     text = unwrap(text)
@@ -123,9 +135,11 @@ def to_latex(text: str) -> str:
 def _written_out(text: str) -> str:
     """Numbers in words: `2 million`, and whole answers such as `三分之二`."""
     if not text.isascii() and len(text) <= 24:
-        text = chinese_number(text.strip()) or text
+        text = chinese_number(text.strip()) or counted_number(text.strip()) or text
     elif len(text) <= 48 and text[-1:].isalpha() and text[:1].isalpha():
-        text = english_number(text) or text
+        text = english_number(text) or ordinal(text) or text
+    elif len(text) <= 48 and text[:1].isdigit() and text[-1:] in "dht}":
+        text = ordinal(text) or text
     return scaled(text) if len(text) <= 400 else text
 
 

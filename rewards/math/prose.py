@@ -11,7 +11,11 @@ from rewards.math.quantity import quantity_in, signed
 from rewards.math.spoken import SCALE
 from rewards.math.units import VALUE_WORDS
 
-_NEGATED = re.compile(r"(?<![a-zA-Z\\])(?:not|isn't|wrong|incorrect|but|except)(?![a-zA-Z])|\\neg(?![a-zA-Z])", re.I)
+_NEGATED = re.compile(
+    r"(?<![a-zA-Z\\])(?:not|never|cannot|wrong|incorrect|but|except"
+    r"|(?:is|are|was|were|do|does|did|ca|could|wo|would|should)n't)(?![a-zA-Z])|\\neg(?![a-zA-Z])",
+    re.I,
+)
 _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
 _CODE = re.compile(r"[\[\]_]|'[^']{0,80}'\)?|\"[^\"]{0,80}\"|[A-Za-z]{2}\(")
 _WORDS = re.compile(r"[A-Za-zÀ-ÿ]{2,}")
@@ -32,6 +36,7 @@ _WORD = re.compile(
 )
 _TUPLE = re.compile(r"\(\s*-?[\d./]{1,20}(?:\s*,\s*-?[\d./]{1,20}){1,5}\s*\)")
 _LISTED = re.compile(r"\b(?:are|is|=|:)\s+([^A-Za-z]{1,80}(?:(?:and|or)\s[^A-Za-z]{1,80}){1,6})\s*\.?\s*$")
+_COMMAS = re.compile(r"(?:\b(?:are|is)\s|:)\s?((?:-?[\d./]{1,20},\s){1,10}-?[\d./]{1,20})\s?$")
 _NOT_THAT = re.compile(r",?\s?(?:and |but )?not\s(?:-?\$?\d[\d.,/]{0,20})\s?\.?\s?$")
 _EQUATIONS = re.compile(r"(?<![A-Za-z])[A-Za-z]\s?=[^=]{1,40}(?:\band\b|\bor\b|,)\s?[A-Za-z]\s?=")
 _FOOTNOTE = re.compile(r"\[\^\w{1,4}\]|[\u2705\u2713\u2714\u2611\U0001f300-\U0001faff]\ufe0f?")
@@ -54,6 +59,7 @@ def from_prose(text: str, *, last: bool = True) -> str:
         return text
     if not last:
         text = _CONDITION.split(_REASON.split(_ASIDE.sub("", text), maxsplit=1)[0], maxsplit=1)[0]
+        text = first if _SPAN.search(first := first_sentence(text)) else text
     spans = [next(g for g in m.groups() if g is not None) for m in _SPAN.finditer(text)]
     if spans and not _between_amounts(text, spans):
         return _from_spans(text, spans)
@@ -61,10 +67,10 @@ def from_prose(text: str, *, last: bool = True) -> str:
     if bold and re.search(r"\d", bold[-1]):
         return from_prose(bold[-1]) if len(bold[-1]) < len(text) else bold[-1]
     if not is_prose(bare) and not _WORD.search(_COMMAND.sub(" ", _ENVIRONMENT.sub(" ", bare))):
-        return re.sub(r"^\s*(?:So|so)\b,?|^\s*=", "", text)
+        return re.sub(r"^\s*(?:So|so|[Ii]t['’]s|[Ii]t is)\b,?|^\s*=", "", text)
     sentence = _REASON.split(last_sentence(text) if last else first_sentence(text), maxsplit=1)[0]
     sentence = _NOT_THAT.sub("", sentence)
-    listed = _LISTED.search(sentence)
+    listed = _LISTED.search(sentence) or _COMMAS.search(sentence)
     if listed is not None and re.search(r"\d", listed[1]):
         return listed[1]
     if _EQUATIONS.search(sentence):

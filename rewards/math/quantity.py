@@ -23,15 +23,17 @@ _IN_QUANTITY = {
     "cubed", "percent", "mod", "modulo", "root", "half", "halves", "thirds", "third", "quarter", "quarters", "degrees",
     "square", "cubic", "sq", "pm", "am", "sqrt", "pi", "ppm", "bps", "tenths", "hundredths", "thousandths", "factorial",
 }  # fmt: skip
-_SCALES = "十百千万萬亿億打"
+_SCALES = "十百千万萬亿億打成折"
 _LABEL = re.compile(
     r"(?:fig(?:ure)?|step|eq(?:uation)?|option|choice|question|problem|page|table|part|case|line|section|chapter"
     r"|appendix|example|exercise|note|ref|图|表|步骤|步|题|选项|第)\.?\s*[(#]?$",
     re.IGNORECASE,
 )
-_BOUND = re.compile(
+_BOUND = re.compile(  # what stands before a quantity that is a bound, denied, or the second of two sides
     r"\b(?:at (?:most|least)|(?:more|less|fewer|greater|smaller|larger) than|over|under|up to|below|above|nearly|unless"
-    r"|not|isn't)\s*(?:it is\s*)?$|(?:至少|最多|至多|超过|不到|大于|小于|并非|不是|不等于)(?:是|为|有|等于)?$",
+    r"|not|never|cannot be|(?:is|are|was|were|do|does|did|ca|could|wo|would|should)n't(?: be)?"
+    r"|\d{1,9}\s?[a-z]{0,3} by)\s*(?:it is\s*)?$"
+    r"|(?:至少|最多|至多|超过|不到|大于|小于|并非|不是|不等于)(?:是|为|有|等于)?$",
     re.IGNORECASE,
 )
 _JOINED = re.compile(r"\s(?:and|plus)\s(?=\d|an? \w+|one \w+|\w+-?\w* (?:half|thirds?|quarters?))")
@@ -39,8 +41,11 @@ _CHANGED = re.compile(
     r"\s?(?:(?:over|base|to the power(?: of)?|plus|minus|times|of|divided by)\s+[\d$]|per ?mille?\b|in base\b)",
     re.IGNORECASE,
 )
+_AREA = re.compile(r"(?<=\d)([kcdm]?m[²³])$")  # `5m²` of a sentence is a quantity, not a formula
 _MINUS = re.compile(r"(?<![A-Za-z])(?:minus|negative)\s+(?=[\d.$√])|负(?=\d)|零下(?=\d)", re.IGNORECASE)
-_ASIDE = re.compile(r"\s?(?<!\\)[(（][^()（）]{0,200}[A-Za-z\u4e00-\u9fff]{2}[^()（）]{0,200}[)）]|\[\^\w{1,4}\]")
+_ASIDE = re.compile(
+    r"\s?(?<!\\)[(（][^()（）]{0,200}(?:(?<![\\A-Za-z])[A-Za-z]{2}|[\u4e00-\u9fff]{2})[^()（）]{0,200}[)）]|\[\^\w{1,4}\]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,12 @@ def quantity_in(sentence: str, *, last: bool) -> str | None:
     run = found[-1] if last else found[0]
     if _BOUND.search(sentence[: run.start].rstrip()) or _CHANGED.match(sentence[run.end :]):
         return sentence
-    return run.text
+    return _AREA.sub(r" \1", run.text)
 
 
 def signed(text: str) -> str:
-    """`minus 5`, `negative 5`, `负5` and `零下5` as `-5`."""
-    return _MINUS.sub("-", text)
+    """`minus 5`, `negative 5`, `−5`, `负5` and `零下5` as `-5`."""
+    return _MINUS.sub("-", text.replace("−", "-"))
 
 
 def _runs(sentence: str) -> list[Run]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rewards.extraction import extract_answer, last_box
+from rewards.extraction import extract_answer, last_box, visible
 from rewards.math.comparison import LABEL, equal_sides
 from rewards.math.limits import MAX_REFERENCE, refusal
 from rewards.math.literal import Literal, parse_literal
@@ -59,6 +59,7 @@ def read_reference(reference: str) -> Answer | str:
     """The reference, read; or why it cannot be used."""
     if len(reference) > MAX_REFERENCE:
         return f"longer than {MAX_REFERENCE} characters"
+    reference = visible(reference)
     boxed = last_box(reference)
     if boxed is None and len(reference) > 200:
         found = extract_answer(reference)

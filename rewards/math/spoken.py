@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
+_PADDED = re.compile(r":0\d")  # the minutes of a clock: no ratio is written so
 _SCALES = {
     "hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "萬": 4, "亿": 8, "億": 8,
 }  # fmt: skip
@@ -13,13 +14,26 @@ _SCALED = re.compile(
     r"(?<=\d)\s?(?:(\\text\s?\{)\s?)?(hundred|thousand|million|billion|trillion|万|萬|亿|億)(?![a-z])", re.IGNORECASE
 )
 SCALE = re.compile(
-    r"(?<![A-Za-z])(?:hundred|thousand|million|billion|trillion)(?![a-z])|\d\s?[万萬亿億]", re.IGNORECASE
+    r"(?<![A-Za-z])(?:hundred|thousand|million|billion|trillion)(?![a-z])|\d\s?[万萬亿億]"
+    r"|[$€£¥]\s?\d[\d.,]{0,20}\s?[kmb]n?(?![a-z])",
+    re.IGNORECASE,
 )
 _NUMERALS = ("零〇", "一壹", "二两兩", "三", "四", "五", "六", "七", "八", "九")
 _DIGITS = {char: value for value, chars in enumerate(_NUMERALS) for char in chars}
 _PLACES = {"十": 10, "百": 100, "千": 1000}
 _CHINESE = re.compile(r"(负)?([零〇一壹二两兩三四五六七八九十百千]{1,12})(?:点([零〇一二三四五六七八九]{1,12}))?")
 _PARTS = re.compile(r"(.{1,12})分之(.{1,12})")
+_MEASURE_WORDS = (  # what may stand behind a Chinese numeral and leaves its value
+    "个|只|张|条|本|件|位|名|辆|头|匹|棵|朵|人|根|支|枚|块|座|架|艘|颗|粒|种|次|元|岁|层|排|盏|台|把|倍|题|步|页|项|期"
+    "|米|厘米|毫米|千米|公里|克|千克|公斤|吨|升|毫升|秒|分钟|小时|天|周|个月|年|度|平方米|平方厘米|立方米|立方厘米"
+)
+_COUNTED = re.compile(
+    rf"(?:第|(?:答案是|一共|总共|共|约|大约)?有?)([零〇一二两三四五六七八九十百千]{{1,12}}|\d{{1,9}})({_MEASURE_WORDS})?"
+)
+_ORDINAL = re.compile(
+    r"(?:the )?(\d{1,9})\s?(?:\^\s?)?(?:\{\s?)?(?:\\text\s?\{\s?)?(?:st|nd|rd|th)\s?\}{0,2}", re.IGNORECASE
+)
+_AND_PART = re.compile(r"([A-Za-z]\S{0,20}(?:\s\S{1,20}){0,4})\sand\s(?:a|one)\s(half|third|quarter)\.?", re.IGNORECASE)
 _UNITS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
     " eighteen nineteen twenty"
@@ -64,6 +78,21 @@ def chinese_number(text: str) -> str | None:
     return _chinese(text)
 
 
+def counted_number(text: str) -> str | None:
+    """`三十五个` as `35个`, `共三十五人` as `35人`, `第七` and `第七个` as `7`; None for every other text."""
+    counted = _COUNTED.fullmatch(text)
+    if counted is None:
+        return None
+    number = counted[1] if counted[1].isdigit() else _chinese(counted[1])
+    return None if number is None else number if text.startswith("第") else number + (counted[2] or "")
+
+
+def ordinal(text: str) -> str | None:
+    r"""`7th`, `the 7th` and `7^{\text{th}}` as `7`; None for every other text."""
+    match = _ORDINAL.fullmatch(text.strip())
+    return match[1] if match is not None else None
+
+
 def _chinese(text: str) -> str | None:
     match = _CHINESE.fullmatch(text)
     if match is None:
@@ -85,6 +114,10 @@ def _chinese(text: str) -> str | None:
 
 def english_number(text: str) -> str | None:
     """`forty-two` as `42`, `one half` as `1/2`, `three hundred and five` as `305`; None for every other text."""
+    mixed = _AND_PART.fullmatch(text.strip()) if " and " in text else None
+    if mixed is not None:
+        whole, below = english_number(mixed[1]), _FRACTIONS[mixed[2].casefold()]
+        return f"{int(whole) * below + 1}/{below}" if whole is not None and whole.isdigit() else None
     words = [word for word in re.split(r"[-\s]+", text.strip(" .").casefold()) if word != "and"]
     if not 0 < len(words) <= 8:
         return None
@@ -125,11 +158,13 @@ def clock_time(text: str) -> tuple[int, str] | None:
 
 
 def times_equal(gold: str, answer: str) -> bool | None:
-    """Equality of two clock times where one says a.m. or p.m.; None where neither does, or one is no time."""
+    """Equality of two clock times; None where one is no time, or both may be ratios: no a.m., p.m. or `:05`."""
     left, right = clock_time(gold), clock_time(answer)
-    if left is None or right is None or not (left[1] or right[1]):
+    if left is None or right is None:
         return None
-    if left[1] and right[1]:
+    if not (left[1] or right[1]) and not (_PADDED.search(gold) or _PADDED.search(answer)):
+        return None
+    if bool(left[1]) == bool(right[1]):
         return left == right
     (marked, half), (bare, _) = (left, right) if left[1] else (right, left)
     hour = marked % (12 * 3600)

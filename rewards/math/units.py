@@ -42,14 +42,19 @@ _CONNECTORS = {
     "for",
     "when",
 }
+# Words that make another unit of the one behind them. Such a unit of no known size agrees with no known unit.
+_OTHER_UNIT = re.compile(r"^(?:nautical|metric|short|long|imperial|troy|fluid|astronomical|light)\s(?=\S)")
+_PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s?(?:\\text\s?\{\s?)?([A-Za-z\u4e00-\u9fff]{1,12})\.?\s?\}?")
+_PART_JOINT = re.compile(r"\s?(?:,|(?:\\text\s?\{\s?)?and\b\s?\}?)?\s?")
 _ANGLES = {(("angle", 1),), (("radian", 1),)}
 # Words behind a number that change its value: they are no unit.
 VALUE_WORDS = re.compile(
     r"(?<![A-Za-z])(?:dozens?|gross|lakhs?|crores?|hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?"
     r"|eighths?|ninths?|tenths?|hundredths?|thousandths?|millionths?|squared|cubed|factorial|modulo|base|permille"
-    r"|per mille?|ppm|ppb|bps|basis points?)(?![A-Za-z])|[‰π√!]|^\s?[百千万亿打]",
+    r"|per mille?|ppm|ppb|bps|basis points?)(?![A-Za-z])|[‰π√!]|\\pi(?![a-z])|^\s?e\s?$|^\s?[百千万亿打成折]",
     re.IGNORECASE,
 )
+_IRRATIONAL = re.compile(r"-?[\d./\s]{0,12}(?:\\pi|\\sqrt\s?\{\s?\d{1,9}\s?\}(?:\s?\\pi)?)")
 _MATHS = {"sqrt", "sin", "cos", "tan", "log", "ln", "mod", "exp", "pi", "frac", "cot", "sec", "csc"}
 
 
@@ -70,6 +75,9 @@ def split_unit(text: str) -> Measure:
     after = _CURRENCY_AFTER.search(text)
     if after is not None and text.count("$") <= 1:
         return Measure(text=text[: after.start()], unit=_currency(after[1]))
+    several = _several_units(text) if text[:1].isdigit() and len(text) < 80 else None
+    if several is not None:
+        return several
     arc = arc_degrees(text) if "circ" in text and len(text) < 60 else None
     if arc is not None:
         return Measure(text=arc, unit="deg")
@@ -100,6 +108,8 @@ def units_agree(gold: str, answer: str) -> bool:
     A missing or free-text unit is not held against an answer. Degrees agree with radians: a formula can convert them.
     """
     a, b = size_of(gold), size_of(answer)
+    if (a is None) != (b is None) and _OTHER_UNIT.match(answer if b is None else gold):
+        return False
     return a is None or b is None or a[0] == b[0] or {a[0], b[0]} == _ANGLES
 
 
@@ -113,6 +123,26 @@ def conversion(gold: str, answer: str) -> Fraction:
     """What to multiply a value in the unit `answer` with to have it in the unit `gold`; 1 where one is not known."""
     a, b = size_of(gold), size_of(answer)
     return b[1] / a[1] if a is not None and b is not None and a[0] == b[0] else Fraction(1)
+
+
+def _several_units(text: str) -> Measure | None:
+    """`3 hours and 15 minutes` as 195 minutes: known units of one kind, the larger first; None for all else."""
+    parts: list[tuple[Fraction, str, Fraction]] = []
+    kinds: set[Dimensions] = set()
+    at = 0
+    while at < len(text):
+        part = _PART.match(text, at)
+        size = size_of(part[2]) if part is not None else None
+        if part is None or size is None or (parts and size[1] >= parts[-1][2]):
+            return None
+        parts.append((Fraction(part[1]), part[2], size[1]))
+        kinds.add(size[0])
+        joint = _PART_JOINT.match(text, part.end())
+        at = joint.end() if joint is not None else part.end()
+    if len(parts) < 2 or len(kinds) != 1:
+        return None
+    total = sum((value * size for value, _, size in parts), Fraction(0)) / parts[-1][2]
+    return Measure(text=f"{total.numerator}/{total.denominator}", unit=parts[-1][1])
 
 
 def _currency(mark: str) -> str:
@@ -147,8 +177,10 @@ def _stands_alone(words: list[str], value: str, gap: bool) -> bool:
     """True where bare letters are a unit and no variables: known ones behind a number, and words."""
     if all(word in UNITS or word.casefold() in UNITS for word in words):
         short = any(len(word) <= 2 for word in words)
-        return not short or (
-            value[-1:].isdigit() and re.search(r"[A-Za-z]", value) is None and (gap or len(words[0]) > 1)
+        return (
+            not short
+            or (value[-1:].isdigit() and re.search(r"[A-Za-z]", value) is None and (gap or len(words[0]) > 1))
+            or (gap and len(words[0]) > 1 and _IRRATIONAL.fullmatch(value.strip()) is not None)
         )
     return gap and all(len(word) > 2 or word in UNITS for word in words)
 

@@ -26,7 +26,9 @@ from rewards.types import Task, Verdict, VerdictKind
 from rewards.verifiers.verdicts import Found
 
 _SEVERAL = re.compile(r"[,;<>]|\\(?:pm|cup|le|ge|ne|lt|gt)(?![a-zA-Z])|\b(?:or|and)\b")
-_HEDGE = re.compile(r"(?<![a-zA-Z\\])(?:or|either|maybe|perhaps|possibly|probably)(?![a-zA-Z])|或|还是", re.IGNORECASE)
+_HEDGE = re.compile(
+    r"(?<![a-zA-Z\\])(?:or|either|maybe|perhaps|possibly|probably|alternatively)(?![a-zA-Z])|或|还是", re.IGNORECASE
+)
 _ARITHMETIC = re.compile(r"[\d})]\s*(?:\+|-|\*|\\times|\\cdot)\s*(?=[\d({\\.])|\d\s*\(\s*\d")
 _POWER_OF_TEN = re.compile(r"(?:\\times|\\cdot|\*)\s*10\s*\^")
 _BASE = re.compile(r"^[\dA-F]*\d\s*_\s*\{?\s*\d+\s*\}?$")

@@ -59,7 +59,7 @@ _CHINESE = re.compile(  # one number and a measure word, with or without a noun 
 _CHINESE_NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万几\d]")
 _ATTACHED = re.compile(  # behind a number: what changes its value
     rf"\d\s{{0,2}}(?:{VALUE_WORDS.pattern}|i(?![a-z])|-\W*$|pairs?\b|and an?\b|and one\b|[百千打])"
-    r"|(?:dozens?|pairs?)\b|\d(?-i:[MK]\b)|\d\s?(?-i:B\b)|[$€£¥]\s?\d[\d.,]*\s?[mbk]\b",
+    r"|\d(?:st|nd|rd|th)\b|(?:dozens?|pairs?)\b|\d(?-i:[MK]\b)|\d\s?(?-i:B\b)|[$€£¥]\s?\d[\d.,]*\s?[mbk]\b",
     re.IGNORECASE,
 )
 
