@@ -102,7 +102,7 @@ def test_all_damaged_is_an_error_that_says_what_to_do(tmp_path):
     text = str(error.value)
     assert "step-000001.pt" in text
     assert "step-000002.pt" in text
-    assert "Delete them to start RL anew" in text
+    assert "Delete them to start RL from its beginning" in text
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
