@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from configs.algorithms import LossConfig
+from configs.data import SourceConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import RLConfig, SamplingConfig
-from configs.schema import SourceConfig
 from rewards.scorer import Scorer
 from rl.learner.batch import collect_images, make_micro_batch
 from rl.learner.learner import Learner

@@ -10,7 +10,8 @@ from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from configs.rl import RLConfig, SamplingConfig
-from configs.schema import RunConfig, SFTConfig
+from configs.schema import RunConfig
+from configs.sft import SFTConfig
 from rl.learner.lora import merged_state, numpy_weights, prepare_training, save_adapters
 from rl.learner.optimizer import rounding_note
 from rl.run.context import RunContext, load_policy, open_context

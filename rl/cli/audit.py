@@ -13,9 +13,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from configs.data import SourceConfig
 from configs.errors import UserError
 from configs.load import load_recipe
-from configs.schema import RunConfig, SourceConfig
+from configs.schema import RunConfig
 from rewards.audit.check import Auditor
 from rewards.audit.data import CODES, Duplicates, Finding
 from rewards.audit.page import AuditReport, Sample, SourceSummary, as_json, as_page

@@ -13,10 +13,11 @@ import ray
 import torch
 from rich.console import Console
 
+from configs.data import SourceConfig
 from configs.errors import UserError
 from configs.load import plain
 from configs.rl import RLConfig
-from configs.schema import RunConfig, SourceConfig
+from configs.schema import RunConfig
 from rewards.scorer import Scorer
 from rl.checkpoint import replace_folder
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED

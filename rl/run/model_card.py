@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from configs.data import DataConfig, SourceConfig
 from configs.load import dump_recipe
-from configs.schema import DataConfig, RunConfig, SourceConfig
+from configs.schema import RunConfig
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rollouts.model_family import ModelFamily
 

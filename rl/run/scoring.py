@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from configs.data import DataConfig
 from configs.errors import UserError
-from configs.schema import DataConfig, RunConfig
+from configs.schema import RunConfig
 from rewards.pending_score import VERIFIER, part_name
 from rewards.scorer import Scorer
 from rewards.shaping import TERMS

@@ -21,7 +21,7 @@ from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from configs.errors import UserError
-from configs.schema import SFTConfig
+from configs.sft import SFTConfig
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
 from rl.learner.batch import collect_images, pack

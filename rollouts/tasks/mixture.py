@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from configs.schema import SourceConfig
+from configs.data import SourceConfig
 from configs.text import nearest_names
 from rewards.plugins.loading import plugin_file
 from rewards.types import Task

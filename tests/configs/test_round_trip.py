@@ -7,11 +7,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.data import DataConfig, SourceConfig
 from configs.load import dump_recipe, load_recipe
 from configs.optimizer import OptimizerConfig
 from configs.rewards import RewardConfig
 from configs.rl import RLConfig, SamplingConfig
-from configs.schema import DataConfig, RunConfig, SourceConfig
+from configs.schema import RunConfig
 
 TEXT = st.text(max_size=12)
 POSITIVE = st.floats(min_value=1e-12, max_value=1e12)

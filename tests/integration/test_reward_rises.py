@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from configs.algorithms import ALGORITHMS, LossConfig
+from configs.data import SourceConfig
 from configs.optimizer import OptimizerConfig
 from configs.rewards import RewardConfig
 from configs.rl import RLConfig, SamplingConfig
-from configs.schema import SourceConfig
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
 from kimi_vl.family import stop_and_barred_ids
 from rewards.scorer import Scorer

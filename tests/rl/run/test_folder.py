@@ -14,7 +14,8 @@ from configs.load import load_recipe
 from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import RanksConfig, RLConfig
-from configs.schema import RunConfig, SFTConfig
+from configs.schema import RunConfig
+from configs.sft import SFTConfig
 from rl.run.folder import RunFolder, StageRecord, write_json
 from rl.run.recipe_changes import MAY_CHANGE, differences
 

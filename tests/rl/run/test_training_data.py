@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from configs.data import DataConfig, SourceConfig
 from configs.errors import UserError
 from configs.model import ModelConfig
 from configs.rl import RLConfig
-from configs.schema import DataConfig, RunConfig, SFTConfig, SourceConfig
+from configs.schema import RunConfig
+from configs.sft import SFTConfig
 from kimi_vl import create_tiny_checkpoint
 from rl.run.context import open_context
 from rl.run.folder import RunFolder

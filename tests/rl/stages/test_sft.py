@@ -5,10 +5,11 @@ import pytest
 import torch
 from rl_helpers import SIZES
 
+from configs.data import SourceConfig
 from configs.errors import UserError
 from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
-from configs.schema import SFTConfig, SourceConfig
+from configs.sft import SFTConfig
 from kimi_vl import KimiVLConfig, create_tiny_checkpoint, load_model, load_processor
 from rewards.types import Task
 from rl.learner.lora import prepare_training

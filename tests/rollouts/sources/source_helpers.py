@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from configs.data import SourceConfig
 from configs.rl import RLConfig, SamplerConfig, SamplingConfig
-from configs.schema import SourceConfig
 from rewards.scorer import Scorer
 from rl.step import generate_groups
 from rollouts.sources.pipeline import RolloutPipeline

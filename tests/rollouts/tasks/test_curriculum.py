@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from configs.data import SourceConfig
 from configs.rl import SamplerConfig
-from configs.schema import SourceConfig
 from rollouts.tasks.curriculum import SAMPLERS, build_sampler
 from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.mixture import TaskMixture

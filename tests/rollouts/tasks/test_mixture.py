@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from configs.schema import SourceConfig
+from configs.data import SourceConfig
 from rewards.types import Task
 from rollouts.tasks import mixture as module
 from rollouts.tasks.digit_sums import DigitSums

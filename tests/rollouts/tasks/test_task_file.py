@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import SourceConfig
+from configs.data import SourceConfig
 from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.images import decode_image
 from rollouts.tasks.mixture import TaskMixture, build_source

@@ -8,9 +8,9 @@ import zipfile
 
 import pytest
 
+from configs.data import SourceConfig
 from configs.errors import UserError
 from configs.load import load_recipe
-from configs.schema import SourceConfig
 from rl.cli.cluster import bundle as bundles
 from rl.cli.cluster.bundle import _images_in_rows, _is_inside, _walk, fingerprint, make_bundle, read_packages
 
