@@ -1,6 +1,6 @@
-"""Writes the lists of keys and the tables of docs/configuration.md from the schema.
+"""Writes the keys and tables of docs/configuration.md from the schema, and the metrics of docs/metrics.md.
 
-    python docs/generate.py            # after a change of the schema
+    python docs/generate.py            # after a change of the schema or of rl/metrics_table.py
     python docs/generate.py --check    # exit code 1 where a page differs from the code
 
 A page is written by hand except for what stands between `<!-- table: NAME -->` and `<!-- end -->`. The meaning of a key
@@ -22,9 +22,11 @@ from typing import Any
 from configs.algorithms import ALGORITHMS
 from configs.keys import REQUIRED, Key, describe, is_list, schema_keys, section_of
 from configs.schema import RunConfig
+from rl import metrics_table
+from rl.metrics_table import Metric
 
 DOCS = Path(__file__).resolve().parent
-PAGES = ("configuration.md",)
+PAGES = ("configuration.md", "metrics.md")
 TABLE = re.compile(r"<!-- table: ([\w ]+) -->\n.*?<!-- end -->", re.DOTALL)
 WIDTH = 120
 ATOM = re.compile(r"`[^`]*`|\[[^\]]*\]\([^)]*\)")  # code and links stay on one line
@@ -70,6 +72,14 @@ def _wrap(item: str) -> str:
     return lines.replace("\0", " ")
 
 
+def metrics_list(metrics: tuple[Metric, ...]) -> str:
+    """The metrics of one table, an item each: name, unit, meaning and what is healthy."""
+    items = [
+        f"- `{m.name}` ({m.unit}): {m.meaning}" + (f" *Healthy:* {m.healthy}." if m.healthy else "") for m in metrics
+    ]
+    return "\n".join(_wrap(item) for item in items)
+
+
 def algorithms_table() -> str:
     """The parts of each algorithm."""
     rows = ["| algorithm | advantage | normalization | clip_low, clip_high | also |", "|---|---|---|---|---|"]
@@ -96,6 +106,7 @@ def replacements_table() -> str:
 def render(page: str) -> str:
     """The page with today's tables."""
     tables = {name: keys_list(cls) for name, cls in sections().items()}
+    tables |= {name: metrics_list(table) for name, table in metrics_table.TABLES.items()}
     tables |= {"algorithms": algorithms_table(), "replacements": replacements_table()}
     return TABLE.sub(lambda match: f"<!-- table: {match[1]} -->\n{tables[match[1]]}\n<!-- end -->", page)
 

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from configs.load import dump_recipe, load_recipe
+from rl.metrics_table import EVALUATION, RL, SUPERVISED, undeclared
 from rl.pipeline import run
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.workers.actor import start_ray
@@ -108,6 +109,15 @@ class Mini:
     def last_step(self, stage):
         rows = read_metrics(self.run_folder / "metrics.jsonl", stage=stage)
         return int(rows[-1]["step"]) if rows else -1
+
+    def undeclared_metrics(self):
+        """Names in the metrics file that rl/metrics_table.py does not declare, each with its stage."""
+        found = set()
+        for row in read_metrics(self.run_folder / "metrics.jsonl"):
+            stage = row["stage"].partition("/")[0]
+            table = {"rl": RL, "validation": EVALUATION, "held_out": EVALUATION}.get(stage, SUPERVISED)
+            found |= {(stage, name) for name in undeclared(row.keys() - {"stage", "step", "time"}, table)}
+        return found
 
     def begin_before_rl(self, whole):
         """Start from a whole run's supervised stages, as if the run had been stopped before RL.

@@ -43,6 +43,7 @@ def test_staleness_zero_is_the_synchronous_run(whole_run, make_mini):
     assert different(mini.learner()["model"], undisturbed.learner()["model"]) == []
     own, wanted = (read_metrics(m.run_folder / "metrics.jsonl", stage="rl") for m in (mini, undisturbed))
     assert [[r[name] for name in SAME] for r in own] == [[r[name] for name in SAME] for r in wanted]
+    assert mini.undeclared_metrics() == set()
     assert [r["staleness_max"] for r in own] == [0.0] * STEPS
     assert all(r["staleness/0"] == 1.0 for r in own)
     assert [r["wasted/filtered"] for r in own] == [r["wasted/filtered"] for r in wanted]

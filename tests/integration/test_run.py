@@ -45,6 +45,11 @@ def test_metrics_of_every_step(whole_run):
     assert all("reward/length" in r for r in steps[1:])
 
 
+def test_every_metric_is_declared(whole_run):
+    mini, _ = whole_run
+    assert mini.undeclared_metrics() == set()
+
+
 class Images(HTMLParser):
     def __init__(self):
         super().__init__()

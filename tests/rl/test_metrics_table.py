@@ -1,4 +1,4 @@
-"""The page docs/metrics.md lists every metric that a run writes."""
+"""rl/metrics_table.py declares exactly the metrics that the code writes; docs/metrics.md is generated from it."""
 
 import re
 from dataclasses import replace
@@ -9,6 +9,8 @@ from rl_helpers import make_learner, make_prompt, make_scored
 
 from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
 from configs.rl import RLConfig
+from rl import metrics_table
+from rl.metrics_table import undeclared
 from rl.run.evaluate import EvalResult
 from rl.samples import make_samples, sample_metrics
 from rl.step_metrics import StepRollouts, step_metrics
@@ -17,20 +19,16 @@ from rollouts.sources.group_building import group_metrics, make_groups
 from rollouts.sources.source import SourceReport
 from rollouts.sources.staleness import staleness_metrics
 
-DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
+ROOT = Path(__file__).parents[2]
 
 
-def documented():
-    """Names of docs/metrics.md by section, with placeholders such as SOURCE as they are."""
-    found = {}
-    for section in DOCS.read_text(encoding="utf-8").split("\n## ")[1:]:
-        title, _, text = section.partition("\n")
-        found[title] = re.findall(r"^- `([^`]+)`: ", text, re.MULTILINE)
-    return found
+def declared(metrics):
+    """Names of a table, with placeholders such as SOURCE as they are."""
+    return sorted(metric.name for metric in metrics)
 
 
 def general(names, *, sources=(), parts=()):
-    """Names with the source's and the part's own name replaced by the page's placeholders."""
+    """Names with the source's and the part's own name replaced by the table's placeholders."""
     found = set()
     for name in names:
         head, _, tail = name.partition("/")
@@ -45,7 +43,7 @@ RECIPES = [  # between them, all that an algorithm can write
 ]
 
 
-def test_the_page_lists_what_the_rl_stage_writes(rng, model):
+def test_the_table_declares_what_the_rl_stage_writes(rng, model):
     prompt = make_prompt(rng, model, source="sums")
     groups = make_groups([prompt], [[make_scored(prompt, r, parts={"verifier": r}) for r in (1.0, 0.0)]])
     written = general(group_metrics(groups), sources=["sums"], parts=["verifier"])
@@ -53,7 +51,7 @@ def test_the_page_lists_what_the_rl_stage_writes(rng, model):
         learner, config = make_learner(model, loss=loss), RLConfig(steps=1, loss=loss)
         samples = make_samples(groups, config, learner.model_outputs(groups))
         written |= set(sample_metrics(samples)) | set(learner.update(samples))
-    loop = (DOCS.parents[1] / "rl" / "step.py").read_text(encoding="utf-8")
+    loop = (ROOT / "rl" / "step.py").read_text(encoding="utf-8")
     written |= {f"seconds/{name}" for name in re.findall(r'watch\.phase\("(\w+)"\)', loop)}
     assert '"version": ' in loop
     rollouts = StepRollouts(groups=tuple(groups), scored=((),), report=SourceReport(skipped={"too long": 1}))
@@ -64,26 +62,25 @@ def test_the_page_lists_what_the_rl_stage_writes(rng, model):
         "rollouts/workers/pool.py",
         "rl/weight_sync.py",
     ):
-        code = (DOCS.parents[1] / file).read_text(encoding="utf-8")
+        code = (ROOT / file).read_text(encoding="utf-8")
         written |= set(re.findall(r'"((?:sampler|workers)/\w+|parity_gap)":', code))
     for file, names in (
         ("rollouts/sources/partial", r'"(partial/\w+)"'),
         ("rl/learner/router_replay", r'"(experts/flipped)"'),
     ):
-        code = (DOCS.parents[1] / f"{file}.py").read_text(encoding="utf-8")
+        code = (ROOT / f"{file}.py").read_text(encoding="utf-8")
         written |= set(re.findall(names, code))
     written |= set(sample_metrics([replace(s, mask=np.arange(len(s.token_ids)) > 0) for s in samples]))
     written |= {f"workers/{kind}s" for kind in ("death", "exception", "hang")}
     written |= set(waste_metrics([], [], {"stale": 1}))
     ages = [make_scored(prompt, 1.0).rollout.completion]  # of version 0
     written |= {re.sub(r"/\d+", "/LAG", name) for name in staleness_metrics(ages, version=0)}
-    ahead = (DOCS.parents[1] / "rollouts" / "sources" / "window.py").read_text(encoding="utf-8")
+    ahead = (ROOT / "rollouts" / "sources" / "window.py").read_text(encoding="utf-8")
     written |= set(re.findall(r'"(queue/\w+)":', ahead))
-    names = documented()["Stage `rl`, one line a step"]
-    assert sorted(names) == sorted(written | {"skipped/REASON", "version"})
+    assert declared(metrics_table.RL) == sorted(written | {"skipped/REASON", "version"})
 
 
-def test_the_page_lists_what_evaluation_writes():
+def test_the_table_declares_what_evaluation_writes():
     result = EvalResult(
         tasks=1,
         greedy_accuracy=1.0,
@@ -94,12 +91,18 @@ def test_the_page_lists_what_evaluation_writes():
         verifier_failures=0,
         by_source={"sums": 1.0},
     )
-    names = documented()["Stages `validation` and `held_out/STAGE`"]
     written = general(result.metrics(), sources=["sums"])
-    assert sorted(names) == sorted(written | {"explained_variance"})  # with a critic: tests/rl/stages/test_rl_stage.py
+    assert declared(metrics_table.EVALUATION) == sorted(
+        written | {"explained_variance"}
+    )  # with a critic: tests/rl/stages/test_rl_stage.py
 
 
-def test_the_page_lists_what_the_supervised_stages_write():
-    code = (DOCS.parents[1] / "rl" / "stages" / "sft.py").read_text(encoding="utf-8")
+def test_the_table_declares_what_the_supervised_stages_write():
+    code = (ROOT / "rl" / "stages" / "sft.py").read_text(encoding="utf-8")
     [names] = re.findall(r"names = \(([^)]*)\)", code)
-    assert documented()["Stages `instruct` and `long_cot`, one line a step"] == re.findall(r'"(\w+)"', names)
+    assert declared(metrics_table.SUPERVISED) == sorted(re.findall(r'"(\w+)"', names))
+
+
+def test_names_of_sources_and_lags_are_declared_and_others_are_not():
+    names = {"accuracy/org/set", "staleness/3", "reward/checks.py:f", "accuracy", "acuracy", "seconds/sleep"}
+    assert undeclared(names, metrics_table.RL) == {"acuracy", "seconds/sleep"}

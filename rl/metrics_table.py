@@ -1,0 +1,221 @@
+"""Every metric that a run writes: its name, unit and meaning, and what a healthy run shows.
+
+docs/metrics.md is generated from these tables. A part of a name in capitals stands for any text: `accuracy/SOURCE` is
+the accuracy of each data source. The part after `Healthy:` is left out where any value is fine.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_ENTRY = re.compile(r"([\w/]+) \(([^)]+)\): (.*?\.)(?: Healthy: (.*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. Example: `Metric("accuracy", "share", "Rollouts whose verdict is `correct`.", "rises")`."""
+
+    name: str
+    unit: str
+    meaning: str
+    healthy: str | None
+
+
+def _metrics(text: str) -> tuple[Metric, ...]:
+    """Read `name (unit): meaning. Healthy: what is healthy`; a longer entry goes on in indented lines."""
+    entries = text.strip().replace("\n  ", " ").splitlines()
+    matches = [_ENTRY.fullmatch(entry) for entry in entries]
+    assert all(matches), f"no entry of a metric: {entries[matches.index(None)]!r}"
+    return tuple(Metric(*match.groups()) for match in matches if match)
+
+
+ROLLOUTS = _metrics("""
+rollouts (rollouts): Rollouts in all groups of the step. Healthy: `rl.prompts_per_step` x `rl.samples_per_prompt`,
+  minus dropped ones
+reward (reward): Mean reward, length reward included, before `rl.shuffle_rewards`. Healthy: rises
+reward/PART (reward): Mean of one part before weighting: a reward of `rl.rewards`, `length`, `overlong`, or `repeat`
+  (-1 for a completion that repeats itself). Healthy: `length` stays near 0; the part you train for rises
+accuracy (share): Rollouts whose verdict is `correct`. Healthy: rises; it is sampled, so it is below the greedy
+  accuracy
+accuracy/SOURCE (share): The accuracy of one data source. Healthy: no source falls while another rises
+no_answer_share (share): Rollouts in which the verifier found no answer. Healthy: falls towards 0
+verifier_failures (rollouts): Rollouts that left their group: bad reference, timeout or crash. Healthy: 0; more than 1
+  in 100 is a fault to look into
+thinking_share (share): Rollouts with a closed, non-empty think block. Healthy: steady; read completions after a
+  sudden change to 0 or 1
+tokens_mean (tokens): Mean length of a completion, stop token included. Healthy: grows while thinking pays, then
+  levels off
+truncated_share (share): Completions cut off at `rl.sampling.max_new_tokens` or by `rl.partial.max_segments`. Healthy:
+  below 0.1; else raise the limit or the weight of the length reward
+repeat_share (share): Completions that ended because they repeated themselves (`rl.sampling.repeat_window`). Healthy:
+  near 0; a rise together with `truncated_share` means that the policy loops
+signal_share (share): Groups whose rewards differ. Other groups train nothing. Healthy: 0.2 to 0.9; near 0 the tasks
+  are too easy or too hard
+skipped/REASON (tasks): Tasks of the step that could not be rendered, or are in quarantine (`skipped/quarantine`).
+  Healthy: absent
+""")
+
+PARTIAL = _metrics("""
+partial/pending (groups): Groups with an unfinished completion after the step. Healthy: below `rl.prompts_per_step`;
+  more means that the budget is too small
+partial/forced (completions): Completions cut off in the step after `rl.partial.max_segments` segments. Healthy: near
+  0
+partial/segments (segments): Mean number of segments of the completions in the groups that finished in the step.
+  Absent if none finished. Healthy: below 2
+partial/old_share (share): Tokens of these completions that earlier steps generated. Absent if no group finished.
+  Healthy: below 0.5
+""")
+
+TOKENS = _metrics("""
+wasted/filtered (share): Tokens of groups without signal, and of completions whose verifier failed. Healthy: below
+  0.5; else choose tasks by `rl.sampler`
+wasted/truncated (share): Tokens of truncated completions that were left out (`rl.mask_truncated`), in groups with
+  signal. Healthy: below 0.1
+wasted/aborted (share): Tokens of unfinished completions in groups that were cancelled as too old. Healthy: 0 with
+  `stale: wait`
+wasted/stale (share): Tokens of complete groups that were dropped as too old. Healthy: 0 with `stale: wait`, else
+  below 0.05: raise `max_staleness`
+""")
+
+ASYNCHRONOUS = _metrics("""
+staleness_mean (versions): Mean lag of the completions. Healthy: near `rl.asynchronous.max_staleness`; far below it, a
+  smaller limit is enough
+staleness_max (versions): Largest lag of a completion. Healthy: at most `rl.asynchronous.max_staleness`
+staleness/LAG (share): Completions with this lag. Together these metrics are a histogram.
+staleness_mixed (share): Completions that more than one policy version generated. Healthy: grows with the length of
+  the completions
+queue/ready (groups): Complete groups that are left after the step took its own. Healthy: above 0: the learner is the
+  bottleneck; always 0: the workers are
+queue/running (groups): Groups in the workers. Healthy: enough to keep every worker busy
+queue/waiting (groups): Groups that wait until a worker has room.
+""")
+
+UPDATE = _metrics("""
+loss (loss): The policy loss, see [papers.md](papers.md). It is 0 on the first optimizer step with k1.5. Healthy:
+  small; it need not fall
+grad_norm (norm): Norm of the whole gradient before clipping. It is 0 while the policy waits for its critic. Healthy:
+  steady; a spike of ten times is a warning
+skipped_updates (share): Optimizer steps that were skipped because the gradient was not finite, or
+  [a spike](reliability.md#a-step-that-goes-wrong). Five in a row end the run. Healthy: 0
+learning_rate (rate): Learning rate of the first parameter group (Muon's with Muon). Healthy: as scheduled
+entropy (nats): Mean entropy of the policy per token, under the temperature and the barred tokens. Healthy: falls
+  slowly; near 0 the policy explores nothing new
+approx_kl (nats): Mean over tokens of `exp(g) - 1 - g` (k3), with `g = log pi - log pi_old`: the distance of the
+  policy from the one that sampled. Healthy: below 0.02
+clip_fraction (share): Tokens whose gradient the clip removed; with `cispo`, whose weight it changed. Absent with
+  `kimi_k15`. Healthy: below 0.2
+squared_log_ratio (reward): Mean over completions of `(tau / 2) d^2`, where `d` is the log-ratio of the whole
+  completion. Only with `kimi_k15`. Healthy: below the spread of the rewards
+sft_nll (nats): Mean negative log-likelihood of the tokens of correct completions. Only with `rl.loss.sft_coef`.
+  Healthy: falls slowly
+correction_mean (weight): Mean importance weight of a token, after truncating or masking. Only with
+  `rl.loss.correction`. Healthy: near 1; well below with top-p, top-k or min-p
+correction_outside (share): Tokens whose importance weight was truncated or masked. Only with `rl.loss.correction`.
+  Healthy: below 0.01
+value_loss (reward^2): Half the mean squared distance of the critic's values from the returns, with the value clip.
+  Only with `ppo`. Healthy: falls
+value_clip_fraction (share): Tokens whose value the clip limits. Only with `ppo`. Healthy: below 0.2
+critic_grad_norm (norm): Norm of the critic's gradient before clipping; with a shared backbone, of its head alone.
+  Only with `ppo`. Healthy: steady
+experts/load_max (ratio): `E max_e(share of expert e)`, the largest of any layer, over the inputs that predict
+  response tokens. It is 1 if all E experts are used alike. Healthy: below 4, and steady; post-training leaves the
+  router's bias alone, so a rise comes from the router's weights
+experts/load_min (ratio): `E min_e(share of expert e)`, the smallest of any layer. Healthy: above 0; at 0 an expert is
+  idle in this step
+experts/load_entropy (ratio): Mean over layers of the entropy of the experts' shares, divided by `log E`. Healthy:
+  above 0.9; a fall means that the experts collapse
+experts/flipped (share): Recorded routes (one token in one layer) whose experts the learner's router would not choose.
+  Only with `rl.router_replay`. Healthy: 0 in float32 before the first update; 0.02 to 0.1 in bfloat16
+balance_loss (ratio): Mean over layers and completions of the sequence-wise balance loss. It is 1 if the load is even.
+  Only with `rl.loss.balance_coef`. Healthy: falls towards 1
+logprob_gap_max (nats): Largest distance of a token's log-prob from the engine's; with `rl.loss.correction`, from the
+  learner's own before the first update. It also includes the movement of the policy: over several optimizer steps,
+  since earlier steps (`rl.partial`), and over the staleness of asynchronous samples. Healthy: below 0.001 in float32
+  with one optimizer step; more means that engine and learner compute different things
+""")
+
+SAMPLES = _metrics("""
+masked_share (share): Tokens of the samples that are not trained on: inserted, or too old (`rl.partial.mask_age`).
+  Absent if there are none. Healthy: below 0.5
+kl_reference (nats): Mean over tokens of k3 of the sampling policy against the reference model. Only with a reference
+  model. Healthy: grows slowly; a jump means that the policy runs away
+explained_variance (share): `1 - Var(R - V) / Var(R)` over tokens, of the returns `R` and the critic's values `V`, on
+  completions that the critic has not been trained on. Only with `ppo`. Healthy: rises; how far depends on the task.
+  Below 0 the critic does harm: lower `value_learning_rate` or set `pretrain_steps`
+""")
+
+TIME = _metrics("""
+seconds/rollout (s): Drawing tasks, rendering, generating and scoring, refills included. In an asynchronous run:
+  waiting for groups. Healthy: the largest part; in an asynchronous run near 0 if the learner is the bottleneck
+seconds/record (s): Writing the rollouts of the step to Parquet. Healthy: a few per cent of the step
+seconds/update (s): All optimizer steps.
+seconds/publish (s): Weight sync to every worker, and the parity check. Healthy: a few per cent of the step
+version (version): Policy version that the workers serve after the step. Healthy: equals the step
+""")
+
+WORKERS = _metrics("""
+parity_gap (nats): Largest distance of a token's log-prob between any worker and the learner, on fixed prompts after
+  the weight sync; in bfloat16 the median. Healthy: below 1e-4 in float32; above `rl.parity_threshold` it ends the run
+workers/deaths (workers): Workers that were killed or lost. Healthy: 0
+workers/exceptions (workers): Workers that were replaced because the engine raised an exception. Healthy: 0
+workers/hangs (workers): Workers that were replaced because they made no progress. Healthy: 0
+workers/padding (share): Padded positions among all positions that the engines computed, prompts and completions,
+  until the last weight sync. Healthy: below 0.2; prompts of very different length pad most
+workers/quarantined (tasks): Tasks in quarantine since the run began. Healthy: 0
+""")
+
+TASKS = _metrics("""
+sampler/tasks_seen (tasks): Tasks used so far. Healthy: grows to the size of the pool
+sampler/success (share): Mean success rate of the tasks. Healthy: rises
+sampler/unsolved_share (share): Tasks with success rate 0. Healthy: falls
+sampler/solved_share (share): Tasks with success rate 1. They have no signal any more. Healthy: below 0.5; else take
+  harder tasks, or `prioritized`
+sampler/open_share (share): Tasks that the curriculum has opened. Only with `curriculum_by_success`. Healthy: reaches
+  1 well before the end
+sampler/refill_rounds (rounds): Rounds of refilling in the step. Only with `dynamic`. Healthy: below
+  `rl.sampler.rounds`; at it, steps lack groups with signal
+""")
+
+EVALUATION = _metrics("""
+tasks (tasks): Tasks that were evaluated: all but those in quarantine. Healthy: constant
+greedy_accuracy (share): Correct completions among the greedy ones that have a verdict. Failed verifications are left
+  out. Healthy: rises
+greedy_accuracy/SOURCE (share): The greedy accuracy of one data source.
+explained_variance (share): As in stage `rl`, of sampled completions to validation tasks, which are never trained on.
+  Only in `validation`, with `ppo`. Healthy: rises
+sampled_accuracy (share): Correct completions among those sampled under `rl.sampling`. Only in `held_out`. Healthy:
+  rises faster than the greedy accuracy
+thinking_share (share): Greedy completions with a closed, non-empty think block.
+mean_tokens (tokens): Mean length of a greedy completion.
+truncated_share (share): Greedy completions cut off at `evaluation.max_new_tokens`. Healthy: below 0.05
+verifier_failures (completions): Greedy and sampled completions whose verification failed. Healthy: 0
+""")
+
+SUPERVISED = _metrics("""
+loss (nats): Mean negative log-likelihood of the completions' tokens, over the whole step. Healthy: falls
+grad_norm (norm): Norm of the gradient before clipping. Healthy: steady
+learning_rate (rate): Learning rate of the first parameter group. Healthy: as scheduled
+""")
+
+RL = (*ROLLOUTS, *PARTIAL, *TOKENS, *ASYNCHRONOUS, *UPDATE, *SAMPLES, *TIME, *WORKERS, *TASKS)
+
+TABLES = {
+    "metrics of rollouts": ROLLOUTS,
+    "metrics of partial rollouts": PARTIAL,
+    "metrics of tokens": TOKENS,
+    "metrics of asynchronous runs": ASYNCHRONOUS,
+    "metrics of the update": UPDATE,
+    "metrics of samples": SAMPLES,
+    "metrics of time": TIME,
+    "metrics of workers": WORKERS,
+    "metrics of tasks": TASKS,
+    "metrics of evaluation": EVALUATION,
+    "metrics of supervised stages": SUPERVISED,
+}
+
+
+def undeclared(names: set[str], metrics: tuple[Metric, ...]) -> set[str]:
+    """The names that no metric of the table declares."""
+    patterns = [re.compile(re.sub(r"[A-Z]{2,}", ".+", metric.name)) for metric in metrics]
+    return {name for name in names if not any(pattern.fullmatch(name) for pattern in patterns)}
