@@ -9,13 +9,13 @@ import torch
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from configs.rl import RLConfig, SamplingConfig
+from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.sft import SFTConfig
 from rl.learner.lora import merged_state, numpy_weights, prepare_training, save_adapters
 from rl.learner.optimizer import rounding_note
 from rl.run.context import RunContext, load_policy, open_context
-from rl.run.evaluate import EvalResult, evaluate
+from rl.run.evaluate import EvalResult, evaluate, evaluation_sampling
 from rl.run.export import known_licence, write_export
 from rl.run.folder import STAGES, RunFolder, StageRecord
 from rl.run.progress import StageProgress
@@ -139,18 +139,11 @@ def _supervised(context: RunContext, name: str, stage: SFTConfig, model: VisionL
 def evaluate_model(context: RunContext, model: VisionLanguageModel) -> tuple[EvalResult, list[ScoredRollout]]:
     """Publish `model` to the workers and evaluate it on the held-out tasks."""
     context.pool.publish(numpy_weights(model), version=context.pool.version + 1)
-    sampling = context.config.rl.sampling if context.config.rl else SamplingConfig()
-    limits = SamplingConfig(
-        max_new_tokens=context.config.evaluation.max_new_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-    )
+    rl = context.config.rl
     return evaluate(
         context.pipeline,
         context.held_out,
-        sampling=limits,
+        sampling=evaluation_sampling(rl.sampling if rl else None, context.config.evaluation),
         samples=context.config.evaluation.samples,
         seed=context.config.seed,
     )

@@ -20,7 +20,7 @@ from configs.schema import RunConfig
 from rewards.extraction import THINK_CLOSE
 from rewards.scorer import Scorer
 from rl.cli.models import ModelPlace, find_model, open_model
-from rl.run.evaluate import HELD_OUT_SEED, EvalResult, evaluate
+from rl.run.evaluate import HELD_OUT_SEED, EvalResult, evaluate, evaluation_sampling
 from rl.run.folder import write_json
 from rl.run.progress import StageProgress
 from rl.run.scoring import check_run_of_others, open_scorer
@@ -129,8 +129,7 @@ def _dtype(config: RunConfig) -> torch.dtype:
 
 def _sampling(config: RunConfig) -> SamplingConfig:
     """RL's filters and temperature, with the limit of the evaluation: as in the run."""
-    sampling = config.rl.sampling if config.rl else SamplingConfig()
-    return replace(sampling, max_new_tokens=config.evaluation.max_new_tokens)
+    return evaluation_sampling(config.rl.sampling if config.rl else None, config.evaluation)
 
 
 def _blocks(prompts: Sequence[Prompt]) -> int:

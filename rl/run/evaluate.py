@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from configs.rl import SamplingConfig
+from configs.schema import EvaluationConfig
 from rollouts.sources.pipeline import RolloutPipeline
 from rollouts.sources.scoring import accuracy, thinks
 from rollouts.types import Prompt, ScoredRollout
@@ -36,6 +37,14 @@ class EvalResult:
         """Flat names for a sink."""
         flat = {k: float(v) for k, v in asdict(self).items() if k != "by_source"}
         return flat | {f"greedy_accuracy/{source}": value for source, value in self.by_source.items()}
+
+
+def evaluation_sampling(training: SamplingConfig | None, evaluation: EvaluationConfig) -> SamplingConfig:
+    """How evaluation draws tokens: every option of training, with evaluation's own limit of tokens.
+
+    `training` is None for a run without RL, whose evaluation then uses the defaults of `SamplingConfig`.
+    """
+    return replace(training or SamplingConfig(), max_new_tokens=evaluation.max_new_tokens)
 
 
 def evaluate(

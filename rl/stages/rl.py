@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from configs.schema import EvaluationConfig
@@ -18,7 +17,7 @@ from rl.checkpoint import (
     shards_of,
 )
 from rl.learner.skipped_updates import SkippedUpdates
-from rl.run.evaluate import evaluate
+from rl.run.evaluate import evaluate, evaluation_sampling
 from rl.run.folder import write_json
 from rl.run.trackers.table import Metrics
 from rl.samples import make_samples, sample_metrics
@@ -97,7 +96,7 @@ class ReinforceStage:
 
         Greedy accuracy alone hardly moves once the most likely answer thinks, while the policy still gets surer.
         """
-        limits = replace(self.loop.config.sampling, max_new_tokens=self._evaluation.max_new_tokens)
+        limits = evaluation_sampling(self.loop.config.sampling, self._evaluation)
         drawn: list[list[ScoredRollout]] = []
         result, _ = evaluate(
             self._pipeline,

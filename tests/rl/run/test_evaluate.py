@@ -1,6 +1,7 @@
 """Evaluation: figures by hand, and requests that depend on the seed and the prompt's place alone."""
 
 import math
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from rl_helpers import make_prompt
 
 from configs.rl import SamplingConfig
+from configs.schema import EvaluationConfig
 from rewards.types import Score, Verdict, VerdictKind
-from rl.run.evaluate import evaluate
+from rl.run.evaluate import evaluate, evaluation_sampling
 from rollouts.sources.pipeline import RolloutPipeline, request_seed
 from rollouts.sources.scoring import thinks
 from rollouts.types import Completion, Segment
@@ -138,3 +140,22 @@ def test_seeds_of_requests():
 )
 def test_thinking_is_a_closed_block_with_something_in_it(text, expected):
     assert thinks(text) is expected
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(SamplingConfig)])
+def test_evaluation_drops_no_option_of_sampling_but_has_a_token_limit_of_its_own(name):
+    unusual = {
+        "max_new_tokens": 7,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 11,
+        "min_p": 0.05,
+        "repeat_window": 90,
+        "repeat_period": 9,
+    }
+    training = replace(SamplingConfig(repeat_window=80), **{name: unusual[name]})
+    assert evaluation_sampling(training, EvaluationConfig(max_new_tokens=33)) == replace(training, max_new_tokens=33)
+
+
+def test_without_rl_evaluation_samples_with_the_defaults():
+    assert evaluation_sampling(None, EvaluationConfig(max_new_tokens=33)) == SamplingConfig(max_new_tokens=33)
