@@ -41,7 +41,7 @@ from rl.types import ModelOutputs
 from rl.weight_sync import WeightSync
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.protocol import Engine, FinishedGroup
-from rollouts.sources.pipeline import RolloutPipeline
+from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import UniformSampler
 from rollouts.types import Completion, Prompt, Request, Segment

@@ -33,7 +33,7 @@ from rl.samples import make_samples, sample_metrics
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.group_building import make_groups
-from rollouts.sources.pipeline import RolloutPipeline
+from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.tasks.mixture import held_out
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Completion, Group, Prompt, Request, Segment

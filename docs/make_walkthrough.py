@@ -30,8 +30,8 @@ from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import FAMILIES, TINY_FAMILY
 from rollouts.sources.group_building import groups_with_signal, make_groups
-from rollouts.sources.pipeline import RolloutPipeline
 from rollouts.sources.reward_shaping import shape_rewards
+from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture

@@ -23,7 +23,7 @@ from rl.run.report import finish_run, print_end
 from rl.stages.rl_setup import reinforce
 from rl.stages.sft import run_sft
 from rollouts.model_family import VisionLanguageModel
-from rollouts.sources.pipeline import request_seed
+from rollouts.sources.rollout_pipeline import request_seed
 from rollouts.types import ScoredRollout
 
 

@@ -13,8 +13,8 @@ from rl.step_metrics import StepRollouts, Stopwatch, step_metrics
 from rl.weight_sync import WeightSync
 from rollouts.sources.group_building import correct_flags, groups_with_signal, make_groups, permute_rewards
 from rollouts.sources.partial import min_trainable_version
-from rollouts.sources.pipeline import request_seed
 from rollouts.sources.reward_shaping import shape_rewards
+from rollouts.sources.rollout_pipeline import request_seed
 from rollouts.sources.source import RolloutSource
 from rollouts.tasks.curriculum import Sampler
 from rollouts.types import Group, ScoredRollout

@@ -28,7 +28,7 @@ from rl.run.thinking_budget import BudgetResult, evaluate_budgets
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import family_of
-from rollouts.sources.pipeline import Generate, RolloutPipeline
+from rollouts.sources.rollout_pipeline import Generate, RolloutPipeline
 from rollouts.tasks.mixture import held_out
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Completion, Prompt, Request

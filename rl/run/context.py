@@ -28,7 +28,7 @@ from rl.run.trackers.table import Metrics
 from rl.stages.sft import answer_text
 from rollouts.engines.table import VLLM_CPU_LATENTS, EngineSpec, check_engine, check_sizes
 from rollouts.model_family import FAMILIES, TINY_FAMILY, VisionLanguageModel, VisionLanguageProcessor, family_at
-from rollouts.sources.pipeline import RolloutPipeline, request_seed
+from rollouts.sources.rollout_pipeline import RolloutPipeline, request_seed
 from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture, held_out
 from rollouts.tasks.prompts import PromptRenderer

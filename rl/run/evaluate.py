@@ -10,7 +10,7 @@ import numpy as np
 
 from configs.rl import SamplingConfig
 from configs.schema import EvaluationConfig
-from rollouts.sources.pipeline import RolloutPipeline
+from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.scoring import accuracy, thinks
 from rollouts.types import Prompt, ScoredRollout
 

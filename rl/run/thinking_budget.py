@@ -9,7 +9,7 @@ import numpy as np
 
 from configs.rl import SamplingConfig
 from rewards.extraction import split_thinking
-from rollouts.sources.pipeline import Decode, RolloutPipeline
+from rollouts.sources.rollout_pipeline import Decode, RolloutPipeline
 from rollouts.sources.scoring import accuracy
 from rollouts.sources.thinking import close_thinking
 from rollouts.types import Completion, Request, ScoredRollout

@@ -23,7 +23,7 @@ from rl.run.trackers.table import Metrics
 from rl.samples import make_samples, sample_metrics
 from rl.step import Loop, run_steps
 from rollouts.sources.group_building import make_groups
-from rollouts.sources.pipeline import RolloutPipeline
+from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.types import Prompt, ScoredRollout
 
 OnStep = Callable[[int, dict[str, float]], None]

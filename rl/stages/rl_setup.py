@@ -23,7 +23,7 @@ from rl.stages.rl import ReinforceStage
 from rl.step import Loop
 from rl.weight_sync import USUAL_THRESHOLD, WeightSync, parity_prompts
 from rollouts.model_family import VisionLanguageModel
-from rollouts.sources.pipeline import request_seed
+from rollouts.sources.rollout_pipeline import request_seed
 from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import build_sampler
 

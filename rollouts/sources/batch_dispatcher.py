@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from configs.rl import SamplingConfig
-from rollouts.sources.pipeline import Generate
+from rollouts.sources.rollout_pipeline import Generate
 from rollouts.types import Completion, Request
 
 

@@ -21,7 +21,7 @@ from rewards.types import Task
 from rollouts.sources.batch_dispatcher import BatchDispatcher, Dispatcher
 from rollouts.sources.partial import PartialBudget
 from rollouts.sources.pending import FinishedGroup, PendingGroup, finished_from, group_state, pending_from
-from rollouts.sources.pipeline import RolloutPipeline, request_seed
+from rollouts.sources.rollout_pipeline import RolloutPipeline, request_seed
 from rollouts.sources.source import SourceReport
 from rollouts.sources.staleness import staleness_metrics
 from rollouts.types import Completion, Request

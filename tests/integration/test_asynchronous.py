@@ -13,7 +13,7 @@ from configs.load import dump_recipe, load_recipe
 from rl.rollout_log import read_rollouts
 from rl.run.folder import STAGES
 from rl.run.trackers.jsonl_tracker import read_metrics
-from rollouts.sources.pipeline import request_seed
+from rollouts.sources.rollout_pipeline import request_seed
 from rollouts.tasks.mixture import TaskMixture
 
 pytestmark = pytest.mark.timeout(900)

@@ -17,7 +17,7 @@ from rl.learner.learner_config import LearnerConfig
 from rl.rollout_log import RolloutLog
 from rl.step import Loop, run_steps
 from rl.weight_sync import WeightSync, parity_prompts
-from rollouts.sources.pipeline import RolloutPipeline
+from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture

@@ -13,7 +13,7 @@ from rewards.scorer import Scorer
 from rl.run.evaluate import HELD_OUT_SEED, evaluate
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
-from rollouts.sources.pipeline import RolloutPipeline
+from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.tasks.mixture import held_out
 from rollouts.tasks.prompts import PromptRenderer
 

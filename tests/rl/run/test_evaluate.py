@@ -12,7 +12,7 @@ from configs.rl import SamplingConfig
 from configs.schema import EvaluationConfig
 from rewards.types import Score, Verdict, VerdictKind
 from rl.run.evaluate import evaluate, evaluation_sampling
-from rollouts.sources.pipeline import RolloutPipeline, request_seed
+from rollouts.sources.rollout_pipeline import RolloutPipeline, request_seed
 from rollouts.sources.scoring import thinks
 from rollouts.types import Completion, Segment
 

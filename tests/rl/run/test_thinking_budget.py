@@ -11,7 +11,7 @@ from configs.errors import UserError
 from configs.rl import SamplingConfig
 from rewards.types import Score, Verdict, VerdictKind
 from rl.run.thinking_budget import evaluate_budgets
-from rollouts.sources.pipeline import RolloutPipeline
+from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.types import Completion, Rollout, ScoredRollout, Segment
 
 WORDS = {1: "◁think▷", 2: "hm ", 3: "◁/think▷", 4: "right", 5: "wrong", 6: "cut"}

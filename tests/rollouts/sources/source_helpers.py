@@ -9,7 +9,7 @@ from configs.data import SourceConfig
 from configs.rl import RLConfig, SamplerConfig, SamplingConfig
 from rewards.scorer import Scorer
 from rl.step import generate_groups
-from rollouts.sources.pipeline import RolloutPipeline
+from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture

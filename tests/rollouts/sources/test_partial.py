@@ -14,7 +14,7 @@ from rewards.scorer import Scorer
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.partial import min_trainable_version
-from rollouts.sources.pipeline import RolloutPipeline, make_requests, request_seed
+from rollouts.sources.rollout_pipeline import RolloutPipeline, make_requests, request_seed
 from rollouts.sources.window import WindowedSource
 
 SAMPLING = SamplingConfig(max_new_tokens=24)
