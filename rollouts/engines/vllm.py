@@ -17,8 +17,8 @@ import torch
 from configs.rl import SamplingConfig
 from rollouts.engines.protocol import Engine, FinishedGroup
 from rollouts.engines.running_samples import RunningGroup, RunningSample
-from rollouts.engines.vllm_draw import read_logprobs, sampling_params
 from rollouts.engines.vllm_prompt import VllmPrompt
+from rollouts.engines.vllm_sampling import read_logprobs, sampling_params
 from rollouts.engines.vllm_start import VllmLimits, start_vllm
 from rollouts.engines.vllm_weights import Names, send
 from rollouts.model_family import family_at

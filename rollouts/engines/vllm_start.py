@@ -36,7 +36,7 @@ def start_vllm(model_path: str, *, dtype: str, barred_ids: Sequence[int], limits
     from vllm.engine.arg_utils import EngineArgs  # pyright: ignore[reportMissingImports]
     from vllm.v1.engine.llm_engine import LLMEngine  # pyright: ignore[reportMissingImports]
 
-    from rollouts.engines import vllm_draw, vllm_weights
+    from rollouts.engines import vllm_sampling, vllm_weights
     from rollouts.model_family import family_at
 
     text = family_at(model_path).load_config(model_path).text_config
@@ -48,9 +48,9 @@ def start_vllm(model_path: str, *, dtype: str, barred_ids: Sequence[int], limits
         seed=0,
         max_model_len=context,
         max_num_seqs=limits.rows,
-        logprobs_mode=vllm_draw.LOGPROBS_MODE,
-        logits_processors=[vllm_draw.Draw],
-        additional_config={vllm_draw.KEY: {"barred": list(barred_ids)}},
+        logprobs_mode=vllm_sampling.LOGPROBS_MODE,
+        logits_processors=[vllm_sampling.SamplingProcessor],
+        additional_config={vllm_sampling.KEY: {"barred": list(barred_ids)}},
         weight_transfer_config={"backend": vllm_weights.BACKEND},
         async_scheduling=False,  # a step that runs ahead would be of unknown version
         skip_mm_profiling=True,  # it would need an image of the largest size

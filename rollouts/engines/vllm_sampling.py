@@ -70,7 +70,7 @@ class _Sample:
         return float(self.uniforms[place])
 
 
-class Draw(LogitsProcessor):
+class SamplingProcessor(LogitsProcessor):
     """Replaces each row of logits by the token drawn from it and its log-probs; rows that are not ours stay."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -88,7 +88,7 @@ class Draw(LogitsProcessor):
         process_dict_updates(self._rows, batch_update, _new_sample)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Draw from `logits` `[R, V]`, in place."""
+        """SamplingProcessor from `logits` `[R, V]`, in place."""
         alike: dict[SamplingConfig, list[int]] = defaultdict(list)
         for index, row in self._rows.items():
             alike[row.sampling].append(index)
