@@ -1,4 +1,4 @@
-"""The learner and the embedded engine at Kimi-VL-A3B's shapes on one GPU, against the floors of `floors.py`.
+"""The learner and the embedded engine at Kimi-VL-A3B's shapes on one GPU, against the bounds of `roofline.py`.
 
     python benchmarks/gpu.py [--quick] [--runs 3] [--parts checks rollouts lora full] [--tokens 2048 8192 32768]
 
@@ -29,8 +29,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]  # runs from a checkout, 
 # Rows of many sizes follow each other; without this, what one freed is in pieces too small for the next.
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
-import floors  # noqa: E402
 import numpy as np  # noqa: E402
+import roofline  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from gpu_checks import check, text_prompt, too_far  # noqa: E402
@@ -208,8 +208,8 @@ def learner_rows(plan: Plan, name: str, peak: tuple[float, float] | None) -> Ite
     for tokens in plan.tokens:
         one = sample(tokens, words)
         prompt, answer = len(one.prompt.input_ids), len(one.token_ids)
-        pairs = floors.causal_pairs(prompt) + floors.causal_pairs(answer - 1, before=prompt)
-        work = floors.update_work(plan.config, tokens=tokens, predicted=answer, pairs=pairs, adapters=adapters)
+        pairs = roofline.causal_pairs(prompt) + roofline.causal_pairs(answer - 1, before=prompt)
+        work = roofline.update_work(plan.config, tokens=tokens, predicted=answer, pairs=pairs, adapters=adapters)
         seconds, memory = measure(plan, lambda one=one: learner.update([one]))
         yield row(name, tokens, seconds, memory, work, peak)
         model.zero_grad()
@@ -231,7 +231,7 @@ def rollout_rows(plan: Plan, peak: tuple[float, float] | None) -> Iterator[Row]:
         met = _experts_met(watched, requests)
         sampling = SamplingConfig(max_new_tokens=job.new)
         seconds, memory = measure(plan, lambda e=engine, r=requests, s=sampling: e.generate(r, s))
-        steps = floors.rollout_work(
+        steps = roofline.rollout_work(
             plan.config, groups=job.groups, samples=SAMPLES, prompt=job.prompt, new=job.new, experts=met
         )
         name = f"rollouts {job.groups} x {SAMPLES}, prompts of {job.prompt}"
@@ -270,7 +270,7 @@ def row(
     tokens: int,
     seconds: float | None,
     memory: float | None,
-    work: floors.Work | list[floors.Work],
+    work: roofline.Work | list[roofline.Work],
     peak: tuple[float, float] | None,
 ) -> Row:
     """One row. The floor of parts that run one after the other is the sum of their floors."""

@@ -2,8 +2,8 @@
 
 from types import SimpleNamespace
 
-import floors
 import pytest
+import roofline
 
 from kimi_vl import KimiVLConfig
 
@@ -21,7 +21,7 @@ ACTIVE = ATTENTION + DENSE + SHARED + 2 * 2 * EXPERT  # 2422
 
 
 def test_matrices_of_a_toy():
-    found = floors.products(TOY)
+    found = roofline.products(TOY)
     assert (found.attention, found.dense, found.shared, found.expert) == (972, 210, 520, 180)
     assert found.active == ACTIVE == 2422
     assert found.head == 200
@@ -31,7 +31,7 @@ def test_matrices_of_a_toy():
 
 def test_matrices_of_the_published_model():
     """2.24 B active parameters without embeddings and head, 2.58 B with the head; 15.96 B in all (technical report)."""
-    found = floors.products(KimiVLConfig())
+    found = roofline.products(KimiVLConfig())
     assert found.active == pytest.approx(2.24e9, rel=2e-3)
     assert found.active + found.head == pytest.approx(2.58e9, rel=2e-3)
     # The head twice, for the embeddings; what is missing are norms alone.
@@ -40,28 +40,28 @@ def test_matrices_of_the_published_model():
 
 def test_a_low_rank_query():
     text = SimpleNamespace(**{**vars(TOY.text_config), "q_lora_rank": 6})
-    assert floors.products(SimpleNamespace(text_config=text)).attention == ATTENTION + 3 * (6 * (10 + 10) - 100)
+    assert roofline.products(SimpleNamespace(text_config=text)).attention == ATTENTION + 3 * (6 * (10 + 10) - 100)
 
 
 def test_pairs_of_a_response_after_its_prompt():
-    assert floors.causal_pairs(3) == 1 + 2 + 3
-    assert floors.causal_pairs(3, before=5) == 6 + 7 + 8
+    assert roofline.causal_pairs(3) == 1 + 2 + 3
+    assert roofline.causal_pairs(3, before=5) == 6 + 7 + 8
 
 
 def test_an_update():
-    pairs = floors.causal_pairs(4)
+    pairs = roofline.causal_pairs(4)
     mixing = 3 * (2 * 3 * 2 * (3 + 2 + 5) * 10)  # forward and twice that backward; 3 layers, 2 heads, 10 pairs
-    full = floors.update_work(TOY, tokens=4, predicted=3, pairs=pairs)
+    full = roofline.update_work(TOY, tokens=4, predicted=3, pairs=pairs)
     assert full.flops == 6 * (2422 * 4 + 200 * 3) + mixing
     assert full.bytes == 2 * 6 * (972 + 210 + 520 + 2880 + 200)
-    lora = floors.update_work(TOY, tokens=4, predicted=3, pairs=pairs, adapters=50)
+    lora = roofline.update_work(TOY, tokens=4, predicted=3, pairs=pairs, adapters=50)
     assert lora.flops == 4 * (2422 * 4 + 200 * 3) + 6 * 50 * 4 + mixing
     assert lora.bytes == 2 * 2 * (972 + 210 + 520 + 2880 + 200)
 
 
 def test_a_rollout():
     """One prompt of 3 tokens, 2 samples of 3 tokens: a prefill and two steps with 1 and 2 own tokens."""
-    first, *steps = floors.rollout_work(TOY, groups=1, samples=2, prompt=3, new=3, experts=4)
+    first, *steps = roofline.rollout_work(TOY, groups=1, samples=2, prompt=3, new=3, experts=4)
     assert first.flops == 2 * 2422 * 3 + 2 * 200 * 2 + 2 * 3 * 2 * 10 * 6
     assert first.bytes == 2 * (972 + 210 + 520 + 2880 + 200)
     assert [s.bytes for s in steps] == [2 * (972 + 210 + 520 + 1440 + 200 + 3 * 6 * (3 + 2 * own)) for own in (1, 2)]
@@ -69,6 +69,6 @@ def test_a_rollout():
 
 
 def test_a_floor_is_the_longer_of_the_two():
-    assert floors.Work(10, 6).seconds(peak_flops=5, peak_bytes=2) == 3
-    assert floors.Work(20, 6).seconds(peak_flops=5, peak_bytes=2) == 4
-    assert floors.Work(1, 2) + floors.Work(3, 4) == floors.Work(4, 6)
+    assert roofline.Work(10, 6).seconds(peak_flops=5, peak_bytes=2) == 3
+    assert roofline.Work(20, 6).seconds(peak_flops=5, peak_bytes=2) == 4
+    assert roofline.Work(1, 2) + roofline.Work(3, 4) == roofline.Work(4, 6)
