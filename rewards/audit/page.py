@@ -44,7 +44,7 @@ class SourceSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class CheckedTask:
     """A task and everything that was tried on it, for the page."""
 
     task: Task
@@ -62,7 +62,7 @@ class AuditReport:
     not_tried: Mapping[str, int]  # verifier -> tasks that were only looked at
     verifications: int
     seconds: float
-    samples: Sequence[Sample] = ()
+    samples: Sequence[CheckedTask] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -141,7 +141,7 @@ def _details(code: str, report: AuditReport) -> str:
     return f"<h2 id='{code}'>{code}: {CODES[code]}</h2>{head}{''.join(rows)}</table>{more}"
 
 
-def _sample(sample: Sample) -> str:
+def _sample(sample: CheckedTask) -> str:
     task = sample.task
     images = "".join(
         f"<img alt='' src='data:image/*;base64,{base64.b64encode(image).decode()}'> "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from rewards.math.formula import Unreadable, parse_formula
-from rewards.math.real_line import ALL, HIGH, LOW, End, Region, below, comparable, merged, overlap, same_end
+from rewards.math.real_line import ALL, HIGH, LOW, End, RealSet, below, comparable, merged, overlap, same_end
 from rewards.math.values import nodes_equal, same_number, value_of
 
 RELATION = re.compile(r"<=|>=|=<|!=|<|>|\\(?:leq?|geq?|neq?|lt|gt)(?![a-zA-Z])")
@@ -60,7 +60,7 @@ def may_be_region(gold: str, answer: str) -> bool:
 
 def regions_equal(gold: str, answer: str) -> bool | None:
     """True or False where both texts describe sets of real numbers, None where one does not."""
-    left, right = parse_region(gold), parse_region(answer)
+    left, right = parse_real_set(gold), parse_real_set(answer)
     if left is None or right is None:
         return None
     if left.variable and right.variable and left.variable != right.variable:
@@ -75,7 +75,7 @@ def regions_equal(gold: str, answer: str) -> bool | None:
     )
 
 
-def parse_region(text: str) -> Region | None:
+def parse_real_set(text: str) -> RealSet | None:
     """The set of real numbers that `text` describes, None where it describes none."""
     try:
         region = _union(_FOR_REAL.sub("", text.strip()), 0)
@@ -100,7 +100,7 @@ def chains_equal(gold: str, answer: str) -> bool | None:
     return None if None in outcomes else all(outcomes)
 
 
-def _union(text: str, depth: int) -> Region:
+def _union(text: str, depth: int) -> RealSet:
     if depth > 4:
         raise Unreadable("nested sets")
     parts = split_at(text, _UNION)
@@ -108,10 +108,10 @@ def _union(text: str, depth: int) -> Region:
     names = {region.variable for region in regions if region.variable}
     if len(names) > 1:
         raise Unreadable("two variables")
-    return Region(tuple(piece for region in regions for piece in region.pieces), names.pop() if names else "")
+    return RealSet(tuple(piece for region in regions for piece in region.pieces), names.pop() if names else "")
 
 
-def _meet(text: str, depth: int) -> Region:
+def _meet(text: str, depth: int) -> RealSet:
     parts = split_at(text, _MEET)
     if len(parts) == 1 and RELATION.search(text):
         parts = split_at(text, re.compile("[,;]"))
@@ -126,10 +126,10 @@ def _meet(text: str, depth: int) -> Region:
         pieces = tuple(p for one in pieces for other in region.pieces if (p := overlap(one, other)) is not None)
     if not pieces and not _MEET.search(text):  # `x < 1, x > 3` lists two cases
         pieces = tuple(piece for region in regions for piece in region.pieces)
-    return Region(pieces, names.pop() if names else "")
+    return RealSet(pieces, names.pop() if names else "")
 
 
-def _difference(text: str, depth: int) -> Region:
+def _difference(text: str, depth: int) -> RealSet:
     first, *others = split_at(text, _MINUS)
     region = _primary(first, depth)
     for other in others:
@@ -138,41 +138,41 @@ def _difference(text: str, depth: int) -> Region:
                 raise Unreadable("only points can be left out")
             holes = ((LOW, End(low.node, low.value, False)), (End(low.node, low.value, False), HIGH))
             pieces = tuple(p for one in region.pieces for hole in holes if (p := overlap(one, hole)) is not None)
-            region = Region(pieces, region.variable)
+            region = RealSet(pieces, region.variable)
     return region
 
 
-def _primary(text: str, depth: int) -> Region:
+def _primary(text: str, depth: int) -> RealSet:
     text = text.strip()
     member = _MEMBER.match(text)
     if member is not None and not text.startswith("\\{"):
         region = _union(text[member.end() :], depth + 1)
         if region.variable:
             raise Unreadable("a condition on a member")
-        return Region(region.pieces, member[1])
+        return RealSet(region.pieces, member[1])
     if _REALS.fullmatch(text):
         return ALL
     if _EMPTY.fullmatch(text):
-        return Region(())
+        return RealSet(())
     builder = _BUILDER.match(text)
     if builder is not None:
         region = _union(builder[2], depth + 1)
         if region.variable not in ("", builder[1]):
             raise Unreadable("a set-builder over another variable")
-        return Region(region.pieces)
+        return RealSet(region.pieces)
     if text.startswith("\\{") and text.endswith("\\}"):
         points = [_end(part, True) for part in split_at(text[2:-2], re.compile("[,;]"))]
-        return Region(tuple((point, point) for point in points))
+        return RealSet(tuple((point, point) for point in points))
     if RELATION.search(text):
         return _inequality(text)
     label, equals, value = text.partition("=")
     if equals and _VARIABLE.match(label.strip()):
         point = _end(value, True)
-        return Region(((point, point),), label.strip())
+        return RealSet(((point, point),), label.strip())
     return _interval(text, depth)
 
 
-def _interval(text: str, depth: int) -> Region:
+def _interval(text: str, depth: int) -> RealSet:
     if len(text) < 5 or text[0] not in "([]" or text[-1] not in ")[]":
         raise Unreadable("no interval")
     parts = split_at(text[1:-1], re.compile("[,;]"))
@@ -183,10 +183,10 @@ def _interval(text: str, depth: int) -> Region:
     low, high = _end(parts[0], text[0] == "["), _end(parts[1], text[-1] == "]")
     if low.value is not None and high.value is not None and below(high, low):
         raise Unreadable("an interval that runs backwards")
-    return Region(((low, high),))
+    return RealSet(((low, high),))
 
 
-def _inequality(text: str) -> Region:
+def _inequality(text: str) -> RealSet:
     sides, relations = _chain(text)
     at = next((i for i, side in enumerate(sides) if _VARIABLE.match(side.lstrip("-+ "))), None)
     if at is None or len(sides) > 3 or (len(sides) == 3 and at != 1):
@@ -201,9 +201,9 @@ def _inequality(text: str) -> Region:
         other = sides[index] if index + 1 == at else sides[index + 1]
         found = _half_lines(relation if index + 1 != at else _FLIPPED[relation], other)
         if any(end.value is None for piece in found for end in piece):
-            return Region(_symbolic(sides, relations, at), name.strip())
+            return RealSet(_symbolic(sides, relations, at), name.strip())
         pieces = tuple(p for one in pieces for piece in found if (p := overlap(one, piece)) is not None)
-    return Region(pieces, name.strip())
+    return RealSet(pieces, name.strip())
 
 
 def _symbolic(sides: list[str], relations: list[str], at: int) -> tuple[tuple[End, End], ...]:

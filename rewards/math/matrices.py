@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from rewards.math.structure import parse_group
+from rewards.math.structure import parse_parts
 
 _ENVIRONMENT = re.compile(
     r"(?:\\(?:left)?[(\[{]|[(\[])?\s?\\begin\s?\{((?:p|b|B|small)?matrix|array|cases)\}\s?(?:\{[lcr| ]{1,40}\})?(.*?)"
@@ -29,7 +29,7 @@ def matrices_equal(gold: str, answer: str, equal: Callable[[str, str], bool]) ->
     rows, text = (left, answer) if left is not None else (right, gold)
     if rows is None:
         return None
-    group = parse_group(text, thousands=False)
+    group = parse_parts(text, thousands=False)
     if "\\begin" in text or group.opening not in ("(", "["):
         return None if "\\begin" in text else False
     cells = (
@@ -45,7 +45,7 @@ def parse_matrix(text: str) -> Rows | None:
     """The cells of the one matrix that `text` is, by row; None where it is none, or is multiplied with something."""
     text = text.strip()
     if text.startswith("[[") or text.startswith("[ ["):
-        rows = [parse_group(part, thousands=False) for part in parse_group(text, thousands=False).parts]
+        rows = [parse_parts(part, thousands=False) for part in parse_parts(text, thousands=False).parts]
         even = len({len(row.parts) for row in rows}) == 1 and all(row.opening == "[" for row in rows)
         return tuple(row.parts for row in rows) if even else None
     match = _ENVIRONMENT.fullmatch(text)

@@ -43,7 +43,7 @@ _SYNONYMS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class MathAnswer:
     """One side of a comparison: its spelling and what has been taken off it."""
 
     latex: str  # the whole, normalised
@@ -55,7 +55,7 @@ class Answer:
 
 
 @lru_cache(maxsize=4096)
-def read_reference(reference: str) -> Answer | str:
+def read_reference(reference: str) -> MathAnswer | str:
     """The reference, read; or why it cannot be used."""
     if len(reference) > MAX_REFERENCE:
         return f"longer than {MAX_REFERENCE} characters"
@@ -74,7 +74,7 @@ def read_reference(reference: str) -> Answer | str:
     return reason if reason is not None else _read(latex, gold=True)
 
 
-def read_answer(latex: str, gold: Answer) -> Answer:
+def read_answer(latex: str, gold: MathAnswer) -> MathAnswer:
     r"""Read a normalised answer: of `x = 5` or of a chain, its last value, where the reference is no equation."""
     if r"\approx" in latex:
         first, _, last = latex.partition(r"\approx")
@@ -87,7 +87,7 @@ def read_answer(latex: str, gold: Answer) -> Answer:
     return _read(latex, gold=False)
 
 
-def _read(latex: str, *, gold: bool) -> Answer:
+def _read(latex: str, *, gold: bool) -> MathAnswer:
     if gold and r"\approx" in latex:
         latex = latex.partition(r"\approx")[0].strip()
     label, core = _unlabel(latex, gold=gold)
@@ -96,9 +96,9 @@ def _read(latex: str, *, gold: bool) -> Answer:
     if literal is None:
         whole = parse_literal(core)
         if whole is not None:
-            return Answer(latex=latex, core=core, label=label, unit="", literal=whole, words="")
+            return MathAnswer(latex=latex, core=core, label=label, unit="", literal=whole, words="")
     words = _as_words(latex)
-    return Answer(latex=latex, core=measure.text, label=label, unit=measure.unit, literal=literal, words=words)
+    return MathAnswer(latex=latex, core=measure.text, label=label, unit=measure.unit, literal=literal, words=words)
 
 
 def _unlabel(latex: str, *, gold: bool) -> tuple[str, str]:

@@ -22,7 +22,7 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class RealSet:
     """A union of pieces, and the variable that was named ("" where none is, or it is bound)."""
 
     pieces: tuple[tuple[End, End], ...]
@@ -30,7 +30,7 @@ class Region:
 
 
 LOW, HIGH = End(None, float("-inf"), False), End(None, float("inf"), False)
-ALL = Region(((LOW, HIGH),))
+ALL = RealSet(((LOW, HIGH),))
 
 
 def below(one: End, other: End) -> bool:

@@ -20,7 +20,7 @@ _MAX_SIGNS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class AnswerParts:
     """The top-level parts of an answer and the brackets around them ("" where there are none)."""
 
     opening: str
@@ -28,7 +28,7 @@ class Group:
     parts: tuple[str, ...]
 
 
-def parse_group(text: str, *, thousands: bool = True) -> Group:
+def parse_parts(text: str, *, thousands: bool = True) -> AnswerParts:
     """Split `text` (normalised LaTeX) at its top-level commas, semicolons and "and"/"or"."""
     text = _MEMBER.sub("", _POINT_LABEL.sub("", TUPLE_LABEL.sub("", text.strip())))
     parts = _split(_AND.sub(",", text), thousands=thousands)
@@ -39,17 +39,17 @@ def parse_group(text: str, *, thousands: bool = True) -> Group:
         if opening in _CLOSING and closing in _CLOSING.values() and _closes_at_end(text, len(opening)):
             pieces = _split(_AND.sub(",", inner), thousands=False)
             if len(pieces) > 1 or opening == "\\{":
-                return Group(opening=opening, closing=closing, parts=tuple(pieces))
-    return Group(opening="", closing="", parts=tuple(parts))
+                return AnswerParts(opening=opening, closing=closing, parts=tuple(pieces))
+    return AnswerParts(opening="", closing="", parts=tuple(parts))
 
 
-def expand_signs(group: Group) -> Group:
+def expand_signs(group: AnswerParts) -> AnswerParts:
     r"""Write each bare or set part that has a `\pm` as its two values; the parts of a tuple vary independently."""
     if group.opening in ("(", "[") or not any("\\pm" in part for part in group.parts):
         return group
     parts: list[str] = []
     for part in group.parts:
-        inner = parse_group(part)
+        inner = parse_parts(part)
         if inner.opening == "(" and "\\pm" in part:
             if "\\mp" in part:  # the signs go together
                 parts += _signs(part)
@@ -60,7 +60,7 @@ def expand_signs(group: Group) -> Group:
             parts += ["(" + ",".join(choice) + ")" for choice in product(*options)]
         else:
             parts += _signs(part)
-    return Group(opening=group.opening, closing=group.closing, parts=tuple(parts))
+    return AnswerParts(opening=group.opening, closing=group.closing, parts=tuple(parts))
 
 
 def compare(gold: str, answer: str, equal: Callable[[str, str], bool]) -> bool | None:
@@ -69,7 +69,7 @@ def compare(gold: str, answer: str, equal: Callable[[str, str], bool]) -> bool |
     Bare lists and sets match in any order, each part once; tuples and intervals in order, with the same ends.
     None is also the outcome where the shapes differ in a way that only algebra can settle.
     """
-    g, a = parse_group(gold), parse_group(answer)
+    g, a = parse_parts(gold), parse_parts(answer)
     if g.opening == "" and a.opening == "" and "\\pm" in gold + answer:
         g, a = expand_signs(g), expand_signs(a)
     elif "\\pm" in gold + answer:
@@ -77,7 +77,7 @@ def compare(gold: str, answer: str, equal: Callable[[str, str], bool]) -> bool |
     if len(g.parts) == 1 and len(a.parts) == 1 and g.opening == a.opening:
         return None if g.opening == "" else equal(g.parts[0], a.parts[0])
     if len(g.parts) != len(a.parts):
-        g, a = parse_group(gold, thousands=False), parse_group(answer, thousands=False)
+        g, a = parse_parts(gold, thousands=False), parse_parts(answer, thousands=False)
         g, a = (expand_signs(g), expand_signs(a)) if g.opening == a.opening == "" else (g, a)
     if max(len(g.parts), len(a.parts)) > _MAX_PARTS:
         return False
@@ -98,10 +98,10 @@ def compare(gold: str, answer: str, equal: Callable[[str, str], bool]) -> bool |
     return all(_part_equal(x, y, equal) for x, y in zip(g.parts, a.parts, strict=True))
 
 
-def _bare_tuple(group: Group) -> Group:
+def _bare_tuple(group: AnswerParts) -> AnswerParts:
     if group.opening != "(":
         return group
-    return Group(opening="", closing="", parts=("(" + ",".join(group.parts) + ")",))
+    return AnswerParts(opening="", closing="", parts=("(" + ",".join(group.parts) + ")",))
 
 
 def _match(gold: tuple[str, ...], answer: tuple[str, ...], equal: Callable[[str, str], bool]) -> bool:

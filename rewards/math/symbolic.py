@@ -12,7 +12,7 @@ from typing import Any
 
 from rewards.math.literal import Literal, literals_equal, parse_literal, split_unit
 from rewards.math.numeric_equality import equations_equal, functions_equal
-from rewards.math.structure import compare, parse_group
+from rewards.math.structure import compare, parse_parts
 
 _FUNCTION = re.compile(
     r"(?<![a-zA-Z\\])(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|infty|sqrt)(?![a-zA-Z])"
@@ -83,7 +83,7 @@ def _as_set(text: str) -> Any:
     from sympy.core.relational import Relational
 
     pieces = []
-    for part in parse_group(text).parts if _ORDER.search(text) else (text,):
+    for part in parse_parts(text).parts if _ORDER.search(text) else (text,):
         parsed = _parse(part, False)
         if isinstance(parsed, (Relational, And)):
             if len(parsed.free_symbols) != 1 or not _solved(parsed):
@@ -105,7 +105,7 @@ def _readable(gold: str) -> bool:
 
 def _parse_any(text: str) -> None:
     """Raise Unparsable unless `text`, or each part of the list that it is, can be read."""
-    for part in parse_group(text).parts:
+    for part in parse_parts(text).parts:
         if parse_literal(part) is None:
             _parse(split_unit(part).text, False)
 

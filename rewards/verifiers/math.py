@@ -17,7 +17,7 @@ from rewards.math.limits import MAX_ANSWER, refusal, unevaluated
 from rewards.math.literal import literals_equal
 from rewards.math.normalize import plain, to_latex
 from rewards.math.prose import from_prose, is_prose, negated
-from rewards.math.reading import _COMMAND, _ENVIRONMENT, Answer, read_answer, read_reference
+from rewards.math.reading import _COMMAND, _ENVIRONMENT, MathAnswer, read_answer, read_reference
 from rewards.math.spoken import times_equal
 from rewards.math.structure import TUPLE_LABEL
 from rewards.math.units import conversion, units_agree, values_differ
@@ -94,7 +94,7 @@ class MathVerifier:
         """Stop the worker process, if it runs."""
         self._worker.close()
 
-    def _values(self, gold: Answer, answer: Answer) -> Found:
+    def _values(self, gold: MathAnswer, answer: MathAnswer) -> Found:
         quick = _quick(gold, answer)
         if quick is not None:
             return quick
@@ -130,7 +130,7 @@ class MathVerifier:
         return Found(kind=VerdictKind.WRONG, rule="unparsed" if outcome == "unparsed" else "algebra")
 
 
-def _quick(gold: Answer, answer: Answer) -> Found | None:
+def _quick(gold: MathAnswer, answer: MathAnswer) -> Found | None:
     """What strings and exact numbers settle."""
     if gold.words:
         same = gold.words == (answer.words or plain(answer.latex))
@@ -168,7 +168,7 @@ def _wordy(text: str) -> bool:
     return is_prose(bare) or _WORD.search(bare) is not None
 
 
-def _sides(gold: Answer, answer: Answer) -> tuple[str, str]:
+def _sides(gold: MathAnswer, answer: MathAnswer) -> tuple[str, str]:
     """What to compare: with labels where both have one, without where one has."""
     if gold.label and answer.label:
         return gold.latex, answer.latex
@@ -181,7 +181,7 @@ def _sides(gold: Answer, answer: Answer) -> tuple[str, str]:
     return gold.core, answer.core
 
 
-def _with_unit(side: Answer) -> str:
+def _with_unit(side: MathAnswer) -> str:
     """Everything but the label, so that degrees, lengths and hours can be converted."""
     return side.latex.rpartition("=")[2].strip() if side.label else side.latex
 

@@ -19,7 +19,7 @@ from configs.load import load_recipe
 from configs.schema import RunConfig
 from rewards.audit.check import Auditor
 from rewards.audit.data import CODES, Duplicates, Finding
-from rewards.audit.page import AuditReport, Sample, SourceSummary, as_json, as_page
+from rewards.audit.page import AuditReport, CheckedTask, SourceSummary, as_json, as_page
 from rewards.plugins.interface import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Task, Verdict
@@ -99,7 +99,7 @@ class _Run:
         self._duplicates = Duplicates()
         self._findings: list[Finding] = []
         self._summaries: list[SourceSummary] = []
-        self._samples: list[Sample] = []
+        self._samples: list[CheckedTask] = []
         self._warm = False
         self._images: set[bytes] = set()  # hashes of those that can be decoded
 
@@ -150,7 +150,7 @@ class _Run:
         self._findings += self._broken_images(task)
         self._findings += self._auditor.check(task, golds)
         if shown and task.verifier not in self._auditor.not_tried:
-            self._samples.append(Sample(task=task, tried=self._auditor.tried(task, golds)))
+            self._samples.append(CheckedTask(task=task, tried=self._auditor.tried(task, golds)))
 
     def _broken_images(self, task: Task) -> list[Finding]:
         found = []

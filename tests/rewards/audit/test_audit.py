@@ -10,7 +10,7 @@ from rewards import Scorer, Task, Verdict, VerdictKind
 from rewards.audit.cases import cheats, gold_case, rewritings
 from rewards.audit.check import Auditor
 from rewards.audit.data import CODES, Duplicates, Finding, fingerprint
-from rewards.audit.page import AuditReport, Sample, SourceSummary, as_json, as_page
+from rewards.audit.page import AuditReport, CheckedTask, SourceSummary, as_json, as_page
 
 GOLDS = {  # verifier -> references, each of which is wrong for the others
     "math": ["3/4", "12345", "-7", "\\sqrt{2}", "x^2+1", "(1, 2)", "\\frac{\\pi}{3}", "0.25"],
@@ -166,7 +166,7 @@ def test_page_and_json(auditor):
     Image.new("RGB", (4, 4)).save(file, "PNG")
     evil = task("<b>", "text", question="<script>alert(1)</script>", images=(file.getvalue(),))
     finding = Finding(code="cheat-accepted", message="m", response="<i>" * 100, verdict="correct, x").on(evil)
-    page = as_page(report([finding], [Sample(task=evil, tried=auditor.tried(evil, ["a", "b", "c"]))]))
+    page = as_page(report([finding], [CheckedTask(task=evil, tried=auditor.tried(evil, ["a", "b", "c"]))]))
     assert "<script>" not in page
     assert "<i>" not in page
     for text in (
@@ -185,7 +185,7 @@ def test_page_and_json(auditor):
     assert data["findings"][0]["task_id"] == "t"
     hidden = "".join(map(chr, [0x1B, 0x9B, 0x202E, 0xD800, 0x7F, 0]))
     unseen = Task(id=f"i{hidden}", source="s", question=f"q{hidden}", answer=f"a{hidden}")
-    page = as_page(report([Finding(code="conflict", message=f"m{hidden}").on(unseen)], [Sample(task=unseen, tried=[])]))
+    page = as_page(report([Finding(code="conflict", message=f"m{hidden}").on(unseen)], [CheckedTask(task=unseen, tried=[])]))
     assert not set(hidden) & set(page), "no control, bidirectional override or lone surrogate reaches the page"
     assert "m??????" in page
     clean = as_page(report([]))

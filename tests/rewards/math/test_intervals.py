@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.math.intervals import chains_equal, parse_region, regions_equal
+from rewards.math.intervals import chains_equal, parse_real_set, regions_equal
 
 SAME = [
     ("x>2", "(2,\\infty)"), ("x \\ge 2", "[2,+\\infty)"), ("2<x\\le 3", "(2,3]"), ("(1,2)\\cup(2,3)", "1<x<3,x\\ne 2"),
@@ -52,7 +52,7 @@ def test_two_sets(left, right):
 
 @pytest.mark.parametrize("text", NOT_READ)
 def test_no_set(text):
-    assert parse_region(text) is None
+    assert parse_real_set(text) is None
 
 
 def test_chains():
