@@ -13,7 +13,7 @@ from rewards.types import Task
 from rl.learner.batch import collect_images, pack
 from rl.learner.forward import encode, response_hidden
 from rl.learner.logprobs import token_logprobs
-from rl.learner.packed_attention import PackedLayout, Segment, packed_attention, use_packed_attention
+from rl.learner.packed_attention import PackedLayout, PackedSegment, packed_attention, use_packed_attention
 from rl.types import PromptCompletion
 from rollouts.types import Prompt
 
@@ -111,10 +111,10 @@ def text_prompt(ids: np.ndarray) -> Prompt:
 def _attention(device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Packed attention alone, without a router: output, and gradients of queries, keys and values."""
     segments = [
-        Segment(start=0, length=100),
-        Segment(start=100, length=300, prefix_start=0, prefix_length=100),
-        Segment(start=400, length=17, prefix_start=0, prefix_length=100),
-        Segment(start=417, length=200),
+        PackedSegment(start=0, length=100),
+        PackedSegment(start=100, length=300, prefix_start=0, prefix_length=100),
+        PackedSegment(start=400, length=17, prefix_start=0, prefix_length=100),
+        PackedSegment(start=417, length=200),
     ]
     generator = torch.Generator().manual_seed(0)
     q, k, v, weights = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import torch
 
-from rl.learner.packed_attention import Segment
+from rl.learner.packed_attention import PackedSegment
 from rollouts.types import Prompt
 
 COLUMNS = ("token_advantages", "reference_logprobs", "sampler_logprobs", "old_values", "returns")
@@ -123,7 +123,7 @@ class PackedRow:
 
     input_ids: torch.Tensor  # [P]
     position_ids: torch.Tensor  # [P], counted from the start of each token's own sequence
-    segments: tuple[Segment, ...]  # which packed tokens see which
+    segments: tuple[PackedSegment, ...]  # which packed tokens see which
     feature_index: torch.Tensor  # rows of the step's image features, in the order of the placeholders
     predictors: torch.Tensor  # [N] packed positions that predict the response tokens
     targets: torch.Tensor  # [N] the response tokens

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rl.algorithms.loss_inputs import LossInputs
-from rl.learner.packed_attention import Segment
+from rl.learner.packed_attention import PackedSegment
 from rl.learner.router_replay import place_experts
 from rl.types import MicroBatch, PackedRow, PromptCompletion, Sample, StepBatch
 from rollouts.model_family import VisionLanguageConfig
@@ -132,14 +132,14 @@ def pack(answers: Sequence[PromptCompletion], images: ImageSet | None) -> Packed
         if last is None or prompt.id != last.id:
             last, prompt_start = prompt, start
             ids.append(prompt.input_ids)
-            segments.append(Segment(start=start, length=len(prompt.input_ids)))
+            segments.append(PackedSegment(start=start, length=len(prompt.input_ids)))
             positions.append(np.arange(len(prompt.input_ids)))
             rows += [images.offsets[prompt.id]] if images and prompt.id in images.offsets else []
             start += len(prompt.input_ids)
         before, length = len(prompt.input_ids), _inputs(answer)
         if length:
             ids.append(answer.token_ids[:-1])
-            segments.append(Segment(start=start, length=length, prefix_start=prompt_start, prefix_length=before))
+            segments.append(PackedSegment(start=start, length=length, prefix_start=prompt_start, prefix_length=before))
             positions.append(before + np.arange(length))
         start += length
     trainable = torch.from_numpy(np.concatenate([a.trainable for a in answers]))

@@ -25,7 +25,7 @@ _CELLS = 1 << 22  # of one attention call: rows x queries x keys, padded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
+class PackedSegment:
     """A run of packed tokens `[start, start + length)` that sees itself causally, and all of its prefix before it."""
 
     start: int
@@ -59,11 +59,11 @@ class _Ragged:
 class PackedLayout:
     """Which packed tokens see which: made once for a row, read by every layer; each kernel's plan when it is needed."""
 
-    segments: tuple[Segment, ...]
+    segments: tuple[PackedSegment, ...]
     device: torch.device | str
 
     @classmethod
-    def of(cls, segments: Sequence[Segment], device: torch.device | str = "cpu") -> "PackedLayout":
+    def of(cls, segments: Sequence[PackedSegment], device: torch.device | str = "cpu") -> "PackedLayout":
         """Plan the attention of `segments`. Raises ValueError unless they cover `[0, N)` one after the other."""
         ends = [0, *(s.start + s.length for s in segments)]
         if [s.start for s in segments] != ends[:-1]:
@@ -178,9 +178,9 @@ def use_packed_attention(text_model: nn.Module) -> None:
     text_model.config._attn_implementation = PACKED  # pyright: ignore[reportAttributeAccessIssue,reportArgumentType]
 
 
-def _alike(segments: Sequence[Segment]) -> list[list[Segment]]:
+def _alike(segments: Sequence[PackedSegment]) -> list[list[PackedSegment]]:
     """Cut the segments, longest first, into parts whose padding is small: lengths within a factor of two."""
-    parts: list[list[Segment]] = []
+    parts: list[list[PackedSegment]] = []
     for segment in sorted(segments, key=lambda s: (s.prefix_length > 0, s.length), reverse=True):
         first = parts[-1][0] if parts else None
         if (
@@ -195,7 +195,7 @@ def _alike(segments: Sequence[Segment]) -> list[list[Segment]]:
     return parts
 
 
-def _block(segments: Sequence[Segment], device: torch.device | str) -> _Block:
+def _block(segments: Sequence[PackedSegment], device: torch.device | str) -> _Block:
     starts, lengths, prefixes, before = (
         torch.tensor([getattr(s, name) for s in segments], device=device)[:, None]
         for name in ("start", "length", "prefix_start", "prefix_length")

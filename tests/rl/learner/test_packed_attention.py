@@ -7,17 +7,17 @@ from rl_helpers import SIZES as SMALL
 
 from kimi_vl.tiny import build_tiny_model, tiny_config
 from rl.learner import packed_attention as packing
-from rl.learner.packed_attention import PackedLayout, Segment, packed_attention, use_packed_attention
+from rl.learner.packed_attention import PackedLayout, PackedSegment, packed_attention, use_packed_attention
 
 HEADS, WIDTH = 3, 8
 SEGMENTS = [  # a prompt of 5 with three responses, a lone sequence of 9, a prompt of 2 with one response
-    Segment(start=0, length=5),
-    Segment(start=5, length=3, prefix_start=0, prefix_length=5),
-    Segment(start=8, length=1, prefix_start=0, prefix_length=5),
-    Segment(start=9, length=11, prefix_start=0, prefix_length=5),
-    Segment(start=20, length=9),
-    Segment(start=29, length=2),
-    Segment(start=31, length=4, prefix_start=29, prefix_length=2),
+    PackedSegment(start=0, length=5),
+    PackedSegment(start=5, length=3, prefix_start=0, prefix_length=5),
+    PackedSegment(start=8, length=1, prefix_start=0, prefix_length=5),
+    PackedSegment(start=9, length=11, prefix_start=0, prefix_length=5),
+    PackedSegment(start=20, length=9),
+    PackedSegment(start=29, length=2),
+    PackedSegment(start=31, length=4, prefix_start=29, prefix_length=2),
 ]
 
 
@@ -97,9 +97,9 @@ def test_a_cpu_takes_the_masked_calls():
 @pytest.mark.parametrize(
     "segments",
     [
-        [Segment(start=1, length=2)],
-        [Segment(start=0, length=2), Segment(start=3, length=2)],
-        [Segment(start=0, length=2), Segment(start=1, length=2)],
+        [PackedSegment(start=1, length=2)],
+        [PackedSegment(start=0, length=2), PackedSegment(start=3, length=2)],
+        [PackedSegment(start=0, length=2), PackedSegment(start=1, length=2)],
     ],
 )
 def test_segments_with_gaps_are_refused(segments):
@@ -122,8 +122,8 @@ def test_hidden_states_and_gradients_are_those_of_plain_rows(rng):
     model.zero_grad()
 
     starts = np.cumsum([6, 4, 1])
-    segments = [Segment(start=0, length=6)] + [
-        Segment(start=int(s), length=len(r), prefix_start=0, prefix_length=6)
+    segments = [PackedSegment(start=0, length=6)] + [
+        PackedSegment(start=int(s), length=len(r), prefix_start=0, prefix_length=6)
         for s, r in zip(starts, responses, strict=True)
     ]
     use_packed_attention(model.model.language_model)
