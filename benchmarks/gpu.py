@@ -86,7 +86,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Measurement:
     """One line of the table. Without `seconds` it did not fit; without a GPU there is no `flops_share` and so on."""
 
     name: str
@@ -187,7 +187,7 @@ def sample(tokens: int, vocabulary: int) -> Sample:
     )
 
 
-def learner_rows(plan: Plan, name: str, peak: tuple[float, float] | None) -> Iterator[Row]:
+def learner_rows(plan: Plan, name: str, peak: tuple[float, float] | None) -> Iterator[Measurement]:
     """`lora` or `full`: an optimizer step at every number of tokens."""
     model = build(plan)
     model.gradient_checkpointing_enable()
@@ -218,7 +218,7 @@ def learner_rows(plan: Plan, name: str, peak: tuple[float, float] | None) -> Ite
 # The engine
 
 
-def rollout_rows(plan: Plan, peak: tuple[float, float] | None) -> Iterator[Row]:
+def rollout_rows(plan: Plan, peak: tuple[float, float] | None) -> Iterator[Measurement]:
     """Whole calls of the embedded engine; every sample runs to the limit."""
     model = build(plan)
     for job in plan.rollouts:
@@ -272,12 +272,12 @@ def row(
     memory: float | None,
     work: roofline.Work | list[roofline.Work],
     peak: tuple[float, float] | None,
-) -> Row:
+) -> Measurement:
     """One row. The floor of parts that run one after the other is the sum of their floors."""
     if peak is None or seconds is None:
-        return Row(name=name, tokens=tokens, seconds=seconds)
+        return Measurement(name=name, tokens=tokens, seconds=seconds)
     parts = work if isinstance(work, list) else [work]
-    return Row(
+    return Measurement(
         name=name,
         tokens=tokens,
         seconds=seconds,
@@ -287,7 +287,7 @@ def row(
     )
 
 
-def show(rows: list[Row]) -> None:
+def show(rows: list[Measurement]) -> None:
     """Print the table."""
     print("| | tokens | tokens/s | seconds | floor, seconds | floor / seconds | MFU | peak GB |")
     print("|---|---|---|---|---|---|---|---|")
@@ -301,7 +301,7 @@ def show(rows: list[Row]) -> None:
         print(f"| {r.name} | {r.tokens} | {r.tokens / r.seconds:.0f} | {r.seconds:.3f} | {' | '.join(cells)} |")
 
 
-def result(plan: Plan, rows: list[Row], gaps: dict[str, float]) -> dict[str, object]:
+def result(plan: Plan, rows: list[Measurement], gaps: dict[str, float]) -> dict[str, object]:
     """The last line."""
     ratios = {}
     for r in rows:
@@ -350,7 +350,7 @@ def main() -> None:
     for name, gap in gaps.items():
         print(f"relative gap to the CPU in float64: {name} {gap:.1e}", flush=True)
     peak = peaks(plan.device)[:2] if plan.on_gpu else None
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     for name in args.parts:
         if name == "checks":
             continue

@@ -20,7 +20,7 @@ from configs.rewards import JudgeConfig, RewardConfig
 from rewards.plugins.interface import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Score, VerdictKind
-from rl.cli.score_rows import FIELDS, BadLine, Row, read_rows
+from rl.cli.score_rows import FIELDS, BadLine, ResponseRow, read_rows
 from rl.run.progress import StageProgress
 from rl.run.scoring import recipe_verifiers
 
@@ -69,7 +69,12 @@ def score_command(file: Path, *, options: ScoreOptions, console: Console) -> int
 
 
 def _score_all(
-    file: Path, rows: Iterator[Row | BadLine], scorer: Scorer, totals: ScoreTotals, aside: Path, console: Console
+    file: Path,
+    rows: Iterator[ResponseRow | BadLine],
+    scorer: Scorer,
+    totals: ScoreTotals,
+    aside: Path,
+    console: Console,
 ) -> None:
     total = _count_lines(file)
     every = max(1, total // _STEPS)
@@ -99,7 +104,7 @@ class ScoreTotals:
         """Correct responses among those with a verdict that is a reward."""
         return accuracy(self.kinds)
 
-    def add(self, row: Row, score: Score) -> None:
+    def add(self, row: ResponseRow, score: Score) -> None:
         """Count one scored response."""
         kind = score.verdict.kind
         self.rows += 1
@@ -161,9 +166,9 @@ def _count_lines(file: Path) -> int:
         return sum(1 for _ in lines)
 
 
-def _batches(rows: Iterator[Row | BadLine], every: int) -> Iterator[tuple[list[Row | BadLine], int]]:
+def _batches(rows: Iterator[ResponseRow | BadLine], every: int) -> Iterator[tuple[list[ResponseRow | BadLine], int]]:
     """Rows in batches, and how many steps of the progress bar each is worth."""
-    batch: list[Row | BadLine] = []
+    batch: list[ResponseRow | BadLine] = []
     shown = line = 0
     for row in rows:
         batch.append(row)
@@ -175,15 +180,15 @@ def _batches(rows: Iterator[Row | BadLine], every: int) -> Iterator[tuple[list[R
         yield batch, max(1, line // every - shown)
 
 
-def _score(batch: Sequence[Row | BadLine], scorer: Scorer, totals: ScoreTotals, out: IO[str]) -> None:
-    rows: list[Row] = []
+def _score(batch: Sequence[ResponseRow | BadLine], scorer: Scorer, totals: ScoreTotals, out: IO[str]) -> None:
+    rows: list[ResponseRow] = []
     for item in batch:
-        if isinstance(item, Row):
+        if isinstance(item, ResponseRow):
             try:
                 scorer.check_tasks([item.task])
             except PluginError as error:
                 item = BadLine(line=item.line, reason=str(error))
-        if isinstance(item, Row):
+        if isinstance(item, ResponseRow):
             rows.append(item)
         else:
             totals.bad.append(item)
@@ -192,7 +197,7 @@ def _score(batch: Sequence[Row | BadLine], scorer: Scorer, totals: ScoreTotals, 
         out.write(json.dumps(_record(row, score), ensure_ascii=True) + "\n")
 
 
-def _record(row: Row, score: Score) -> dict[str, Any]:
+def _record(row: ResponseRow, score: Score) -> dict[str, Any]:
     verdict = asdict(score.verdict)
     verdict["seconds"] = round(verdict["seconds"], 6)
     failures = {name: asdict(found) for name, found in score.failures.items() if name != "verifier"}

@@ -16,7 +16,7 @@ _LONGEST = 50_000_000  # bytes of a line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ResponseRow:
     """One response of a line."""
 
     line: int  # from 1
@@ -33,7 +33,7 @@ class BadLine:
     reason: str
 
 
-def read_rows(file: Path, columns: Mapping[str, str], verifier: str) -> Iterator[Row | BadLine]:
+def read_rows(file: Path, columns: Mapping[str, str], verifier: str) -> Iterator[ResponseRow | BadLine]:
     """The rows of `file`; `columns` maps our fields to the file's, `verifier` is for rows that name none.
 
     Blank lines are left out. `images` are paths relative to the file.
@@ -52,7 +52,7 @@ class _Bad(ValueError):
     pass
 
 
-def _rows(line: bytes, number: int, folder: Path, columns: Mapping[str, str], verifier: str) -> list[Row]:
+def _rows(line: bytes, number: int, folder: Path, columns: Mapping[str, str], verifier: str) -> list[ResponseRow]:
     cell = {field: value for field, value in _fields(line, columns).items() if value is not None}
     responses = _responses(cell)
     choices = cell.get("choices", [])
@@ -67,7 +67,7 @@ def _rows(line: bytes, number: int, folder: Path, columns: Mapping[str, str], ve
         verifier=_text(cell.get("verifier") or ("choice" if choices else verifier), "verifier"),
         choices=tuple(str(choice) for choice in choices),
     )
-    return [Row(line=number, sample=at, response=response, task=task) for at, response in enumerate(responses)]
+    return [ResponseRow(line=number, sample=at, response=response, task=task) for at, response in enumerate(responses)]
 
 
 def _fields(line: bytes, columns: Mapping[str, str]) -> dict[str, Any]:

@@ -185,7 +185,9 @@ def test_page_and_json(auditor):
     assert data["findings"][0]["task_id"] == "t"
     hidden = "".join(map(chr, [0x1B, 0x9B, 0x202E, 0xD800, 0x7F, 0]))
     unseen = Task(id=f"i{hidden}", source="s", question=f"q{hidden}", answer=f"a{hidden}")
-    page = as_page(report([Finding(code="conflict", message=f"m{hidden}").on(unseen)], [CheckedTask(task=unseen, tried=[])]))
+    page = as_page(
+        report([Finding(code="conflict", message=f"m{hidden}").on(unseen)], [CheckedTask(task=unseen, tried=[])])
+    )
     assert not set(hidden) & set(page), "no control, bidirectional override or lone surrogate reaches the page"
     assert "m??????" in page
     clean = as_page(report([]))
