@@ -21,7 +21,7 @@ _KILL_SECONDS = 5.0  # a killed worker has ended by then, or the fork server han
 _MOST_RESTARTS = 8  # of a job, because the fork server died or the job yielded to others
 
 
-class Dispatcher(threading.Thread):
+class JobDispatcher(threading.Thread):
     """Owns the fork server and the workers of one pool. Its public methods may be called from any thread."""
 
     def __init__(self, kind: WorkerClass, *, workers: int, start_seconds: float, interrupts: bool) -> None:
@@ -274,7 +274,7 @@ class Dispatcher(threading.Thread):
 
 def in_dispatcher() -> bool:
     """True in a callback of a future, where waiting for the pool would deadlock."""
-    return isinstance(threading.current_thread(), Dispatcher)
+    return isinstance(threading.current_thread(), JobDispatcher)
 
 
 def cores() -> int:

@@ -17,7 +17,7 @@ import weakref
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from rewards.sandbox.dispatcher import Dispatcher, cores, in_dispatcher
+from rewards.sandbox.dispatcher import JobDispatcher, cores, in_dispatcher
 from rewards.sandbox.flow_queue import Flow, Job
 from rewards.sandbox.worker import WorkerDied, WorkerTimeout
 from rewards.sandbox.worker_main import WorkerClass
@@ -70,7 +70,7 @@ class WorkerPool:
         self._numbers = itertools.count()
         self._kills = 0
         self._lock = threading.Lock()
-        self._dispatcher: Dispatcher | None = None
+        self._dispatcher: JobDispatcher | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
         _POOLS.add(self)
 
@@ -132,10 +132,10 @@ class WorkerPool:
             self._kills += dispatcher.kills
 
     def _start(self) -> None:
-        self._dispatcher = Dispatcher(
+        self._dispatcher = JobDispatcher(
             self.kind, workers=self.workers, start_seconds=self._start_seconds, interrupts=self._interrupts
         )
-        self._finalizer = weakref.finalize(self, Dispatcher.stop, self._dispatcher)
+        self._finalizer = weakref.finalize(self, JobDispatcher.stop, self._dispatcher)
         self._dispatcher.start()
 
     def _after_fork(self) -> None:
