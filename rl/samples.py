@@ -10,7 +10,7 @@ import numpy as np
 from configs.rl import RLConfig
 from rewards.types import VerdictKind
 from rl.algorithms import advantages
-from rl.algorithms.credit import Credit, Response, assign
+from rl.algorithms.response_advantages import Response, ResponseAdvantage, response_advantages
 from rl.learner.router_replay import recorded_experts
 from rl.types import ModelOutputs, Sample, spread
 from rollouts.types import Completion, Group
@@ -18,7 +18,7 @@ from rollouts.types import Completion, Group
 
 def compute_advantages(
     groups: Sequence[Group], config: RLConfig, outputs: Sequence[Sequence[ModelOutputs]], *, min_version: int = 0
-) -> list[list[Credit]]:
+) -> list[list[ResponseAdvantage]]:
     """The advantage of each rollout of each group, or of each of its tokens, by the recipe's algorithm.
 
     `outputs` are the learner's, one for each rollout. Tokens that were inserted, or sampled by a policy before
@@ -31,14 +31,14 @@ def compute_advantages(
         ]
         for group, notes in zip(groups, outputs, strict=True)
     ]
-    return assign(responses, config.loss.resolved())
+    return response_advantages(responses, config.loss.resolved())
 
 
 def build_samples(
     groups: Sequence[Group],
     config: RLConfig,
     outputs: Sequence[Sequence[ModelOutputs]],
-    credits: Sequence[Sequence[Credit]],
+    advantages: Sequence[Sequence[ResponseAdvantage]],
     *,
     min_version: int = 0,
 ) -> list[Sample]:
@@ -48,13 +48,13 @@ def build_samples(
     counted in the advantages of its group.
     """
     samples = []
-    for group, notes, own in zip(groups, outputs, credits, strict=True):
-        for member, note, credit in zip(group.rollouts, notes, own, strict=True):
+    for group, notes, own in zip(groups, outputs, advantages, strict=True):
+        for member, note, advantage in zip(group.rollouts, notes, own, strict=True):
             completion = member.rollout.completion
             mask = completion.mask_from(min_version)
             if not mask.any() or (config.mask_truncated and completion.cut_off):
                 continue
-            columns = {name: spread(column, mask) for name, column in credit.columns.items()}
+            columns = {name: spread(column, mask) for name, column in advantage.columns.items()}
             if note.reference_logprobs is not None:
                 columns["reference_logprobs"] = _only(note.reference_logprobs, mask)
             if config.loss.correction is not None:
@@ -66,7 +66,7 @@ def build_samples(
                     token_ids=completion.token_ids,
                     mask=None if mask.all() else mask,
                     old_logprobs=_only(_old_logprobs(completion, note), mask),
-                    advantage=credit.advantage,
+                    advantage=advantage.advantage,
                     sft_mask=member.score.verdict.kind is VerdictKind.CORRECT,
                     experts=recorded_experts(completion) if config.router_replay else None,
                     columns=columns,
@@ -79,8 +79,8 @@ def make_samples(
     groups: Sequence[Group], config: RLConfig, outputs: Sequence[Sequence[ModelOutputs]], *, min_version: int = 0
 ) -> list[Sample]:
     """`compute_advantages`, then `build_samples`."""
-    credits = compute_advantages(groups, config, outputs, min_version=min_version)
-    return build_samples(groups, config, outputs, credits, min_version=min_version)
+    advantages = compute_advantages(groups, config, outputs, min_version=min_version)
+    return build_samples(groups, config, outputs, advantages, min_version=min_version)
 
 
 def _response(completion: Completion, reward: float, outputs: ModelOutputs, min_version: int) -> Response:

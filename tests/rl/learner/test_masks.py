@@ -290,7 +290,7 @@ def test_the_critic_says_the_same_before_the_update_and_in_it(group):
     assert values.tolist() == pytest.approx(micro.columns["old_values"].tolist(), abs=1e-5)
 
 
-def test_credit_passes_over_masked_tokens(rng, model):
+def test_advantages_pass_over_masked_tokens(rng, model):
     """PPO with a KL in the reward: advantages and returns of the kept tokens, as if the others were not there."""
     prompt = make_prompt(rng, model)
     kl = KLConfig(coef=0.5, placement="reward", estimator="k1")

@@ -1,11 +1,11 @@
-"""Advantages by hand, for every way of giving credit."""
+"""Advantages by hand, for every kind of advantage."""
 
 import numpy as np
 import pytest
 
 from configs.algorithms import KLConfig, LossConfig
 from configs.critic import CriticConfig
-from rl.algorithms.credit import Response, assign
+from rl.algorithms.response_advantages import Response, response_advantages
 from rl.types import ModelOutputs
 
 
@@ -19,7 +19,7 @@ def response(reward, *, tokens=2, old=-1.0, reference=None, values=None):
 
 
 def advantages(groups, **config):
-    return [[c.advantage for c in group] for group in assign(groups, LossConfig(**config).resolved())]
+    return [[c.advantage for c in group] for group in response_advantages(groups, LossConfig(**config).resolved())]
 
 
 def flat(groups):
@@ -66,7 +66,7 @@ def test_kl_in_the_reward_is_taken_off_from_each_token_on():
     """REINFORCE++: `A_t = R - beta sum_{i >= t} k1_i`; here k1 = (1, 2) and (0, 0), beta 0.1."""
     groups = [[response(1.0, reference=[-2.0, -3.0]), response(0.0, reference=[-1.0, -1.0])]]
     kl = KLConfig(coef=0.1, estimator="k1", placement="reward")
-    [[first, second]] = assign(groups, LossConfig(algorithm="reinforce_pp", kl=kl).resolved())
+    [[first, second]] = response_advantages(groups, LossConfig(algorithm="reinforce_pp", kl=kl).resolved())
     raw = np.array([1 - 0.3, 1 - 0.2, 0.0, 0.0])
     expected = (raw - raw.mean()) / raw.std()
     found = np.concatenate([first.columns["token_advantages"], second.columns["token_advantages"]])
@@ -85,7 +85,7 @@ def test_kl_in_the_reward_of_a_group_is_summed(estimator, total):
 def test_ppo_by_hand():
     """lambda = 1: returns are the rewards, advantages `R - V`, then standardised over all four tokens."""
     groups = [[response(1.0, values=[0.5, 0.8])], [response(0.0, values=[0.1, 0.4])]]
-    [[first], [second]] = assign(groups, LossConfig(algorithm="ppo").resolved())
+    [[first], [second]] = response_advantages(groups, LossConfig(algorithm="ppo").resolved())
     raw = np.array([0.5, 0.2, -0.1, -0.4])
     found = np.concatenate([first.columns["token_advantages"], second.columns["token_advantages"]])
     assert found.tolist() == pytest.approx(((raw - raw.mean()) / raw.std()).tolist(), rel=1e-5)
@@ -98,9 +98,9 @@ def test_ppo_reads_gamma_and_lambda():
     """lambda = 0: `r_t + gamma V_{t+1} - V_t`, and returns one step ahead."""
     critic = CriticConfig(gamma=0.9, gae_lambda=0.0)
     groups = [[response(1.0, values=[0.5, 0.8])], [response(0.0, values=[0.1, 0.4])]]
-    credits = assign(groups, LossConfig(algorithm="ppo", critic=critic).resolved())
-    assert credits[0][0].columns["returns"].tolist() == pytest.approx([0.72, 1.0])
-    assert credits[1][0].columns["returns"].tolist() == pytest.approx([0.36, 0.0])
+    found = response_advantages(groups, LossConfig(algorithm="ppo", critic=critic).resolved())
+    assert found[0][0].columns["returns"].tolist() == pytest.approx([0.72, 1.0])
+    assert found[1][0].columns["returns"].tolist() == pytest.approx([0.36, 0.0])
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "reinforce_pp", "grpo"])
@@ -111,6 +111,6 @@ def test_nothing_gives_nothing(algorithm):
 
 def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match="need the critic's values"):
-        assign([[response(1.0)]], LossConfig(algorithm="ppo").resolved())
+        response_advantages([[response(1.0)]], LossConfig(algorithm="ppo").resolved())
     with pytest.raises(ValueError, match="needs the reference's log-probs"):
-        assign([[response(1.0)]], LossConfig(algorithm="reinforce_pp").resolved())
+        response_advantages([[response(1.0)]], LossConfig(algorithm="reinforce_pp").resolved())

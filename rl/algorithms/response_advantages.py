@@ -25,7 +25,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credit:
+class ResponseAdvantage:
     """The advantage of a response; where its tokens differ, `columns` has theirs and `advantage` is their mean."""
 
     advantage: float
@@ -39,7 +39,7 @@ GROUP_ADVANTAGES = {
 }
 
 
-def assign(groups: Sequence[Sequence[Response]], parts: AlgorithmParts) -> list[list[Credit]]:
+def response_advantages(groups: Sequence[Sequence[Response]], parts: AlgorithmParts) -> list[list[ResponseAdvantage]]:
     """The advantages of every response of a step, in order. A KL penalty in the reward is subtracted first.
 
     Advantages within a group subtract its sum over the response. The others subtract it token by token.
@@ -47,22 +47,22 @@ def assign(groups: Sequence[Sequence[Response]], parts: AlgorithmParts) -> list[
     if parts.advantage in GROUP_ADVANTAGES:
         function = GROUP_ADVANTAGES[parts.advantage]
         return [
-            [Credit(advantage=float(a), columns={}) for a in function([_total(r, parts.kl) for r in group])]
+            [ResponseAdvantage(advantage=float(a), columns={}) for a in function([_total(r, parts.kl) for r in group])]
             for group in groups
         ]
     responses = [r for group in groups for r in group]
     if not responses:
         return [[] for _ in groups]
     if parts.critic is not None:
-        credits = iter(_by_critic(responses, parts.critic, parts.kl))
+        found = iter(_by_critic(responses, parts.critic, parts.kl))
     else:
         centre = parts.advantage == "group_global_std"
         baselines = [float(np.mean([r.reward for r in group])) if centre else 0.0 for group in groups for _ in group]
-        credits = iter(_by_step(responses, baselines, parts.kl))
-    return [[next(credits) for _ in group] for group in groups]
+        found = iter(_by_step(responses, baselines, parts.kl))
+    return [[next(found) for _ in group] for group in groups]
 
 
-def _by_step(responses: Sequence[Response], baselines: Sequence[float], kl: KLConfig | None) -> list[Credit]:
+def _by_step(responses: Sequence[Response], baselines: Sequence[float], kl: KLConfig | None) -> list[ResponseAdvantage]:
     """Reward to go less a baseline, standardised over all tokens of the step (REINFORCE++ §3)."""
     to_go = [
         advantages.rewards_of_tokens(r.reward - baseline, _penalties(r, kl))[::-1].cumsum()[::-1]
@@ -71,7 +71,7 @@ def _by_step(responses: Sequence[Response], baselines: Sequence[float], kl: KLCo
     return [_of_tokens(a) for a in advantages.standardise(to_go)]
 
 
-def _by_critic(responses: Sequence[Response], critic: CriticConfig, kl: KLConfig | None) -> list[Credit]:
+def _by_critic(responses: Sequence[Response], critic: CriticConfig, kl: KLConfig | None) -> list[ResponseAdvantage]:
     """Generalised advantages, standardised over all tokens of the step, and the critic's returns."""
     found, columns = [], []
     for r in responses:
@@ -85,10 +85,10 @@ def _by_critic(responses: Sequence[Response], critic: CriticConfig, kl: KLConfig
     return [_of_tokens(a, c) for a, c in zip(advantages.standardise(found), columns, strict=True)]
 
 
-def _of_tokens(values: np.ndarray, columns: Mapping[str, np.ndarray] | None = None) -> Credit:
+def _of_tokens(values: np.ndarray, columns: Mapping[str, np.ndarray] | None = None) -> ResponseAdvantage:
     tokens = {"token_advantages": values.astype(np.float32)}
     mean = float(values.mean()) if len(values) else 0.0
-    return Credit(advantage=mean, columns={**tokens, **(columns or {})})
+    return ResponseAdvantage(advantage=mean, columns={**tokens, **(columns or {})})
 
 
 def _total(response: Response, kl: KLConfig | None) -> float:
