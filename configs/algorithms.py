@@ -82,20 +82,20 @@ class Algorithm:
     clip: tuple[float | None, float] | None = None  # below and above the ratio 1; None below: no bound
     sequence_level: bool = False  # one ratio for the whole completion instead of one a token
     kl: KLConfig | None = None
-    overlong_share: float = 0.0  # of the token limit, over which the reward of long answers falls
+    overlong_share: float = 0.0  # of the token limit, over which the reward of long completions falls
 
 
 _BASELINE = "the baseline comes from the group: global_std is reinforce_pp's, and only ppo has the critic for gae"
 _GROUP: tuple[Advantage, ...] = ("group_std", "group_mean", "leave_one_out", "group_global_std")
-_WHOLE = "it weighs whole answers by their own log-probability"
-_SUMS = "with sum, long answers drown the others: that belongs to losses of whole answers"
+_WHOLE = "it weighs whole completions by their own log-probability"
+_SUMS = "with sum, long completions outweigh the others; only sequence-level losses take it"
 
 ALGORITHMS: Mapping[str, Algorithm] = {
     "kimi_k15": Algorithm(
         advantages=("group_mean",),
         advantages_why="the square compares A with tau times the log-ratio, so A keeps the reward's unit",
         normalizations=("sum",),
-        normalizations_why="the paper squares the log-ratio of the whole answer",
+        normalizations_why="the paper squares the log-ratio of the whole completion",
         sequence_level=True,
     ),
     "grpo": Algorithm(
@@ -109,7 +109,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         advantages=("group_mean",),
         advantages_why="Dr.GRPO is GRPO without the division by the deviation",
         normalizations=("fixed",),
-        normalizations_why="Dr.GRPO is GRPO without the division by the answer's length",
+        normalizations_why="Dr.GRPO is GRPO without the division by the completion's length",
         clip=(0.2, 0.2),
     ),
     "dapo": Algorithm(

@@ -60,7 +60,7 @@ class LengthRewardConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerConfig:
-    """Which tasks a step asks (k1.5 §2.3.4, DAPO §3.2)."""
+    """Which tasks a step draws (k1.5 §2.3.4, DAPO §3.2)."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
@@ -89,7 +89,7 @@ class SamplerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialConfig:
-    """Partial rollouts (k1.5 §2.6.2): an answer that is not done within its budget goes on in the next step."""
+    """Partial rollouts (k1.5 §2.6.2): a completion that exceeds its budget is continued in the next step."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
@@ -223,7 +223,7 @@ class RLConfig:
             self.partial is None or self.asynchronous is None,
             "partial",
             self.partial,
-            "null where asynchronous is set: rollouts that run ahead need no budget, long answers hold up nobody",
+            "null where asynchronous is set: no step waits for a long completion, so none needs a budget",
         )
         _check(
             not (self.router_replay and self.engine == "vllm"),
@@ -241,13 +241,13 @@ class RLConfig:
             self.partial is None or self.partial.budget < self.sampling.max_new_tokens,
             "partial.budget",
             self.partial.budget if self.partial else None,
-            f"below sampling.max_new_tokens = {self.sampling.max_new_tokens} (partial: null for whole answers)",
+            f"below sampling.max_new_tokens = {self.sampling.max_new_tokens} (partial: null for no budget)",
         )
         _check(
             self.repeat_penalty == 0 or self.sampling.repeat_window > 0,
             "repeat_penalty",
             self.repeat_penalty,
-            "0 where sampling.repeat_window is 0: no answer ends for repeating itself",
+            "0 where sampling.repeat_window is 0: no completion is ended for repeating itself",
         )
         _check(self.sampling.temperature > 0, "sampling.temperature", self.sampling.temperature, "greater than 0 in RL")
         _check(

@@ -57,18 +57,18 @@ def balance_term(routing: Routing, micro: MicroBatch, *, coef: float, step_seque
     segments = torch.repeat_interleave(
         torch.arange(len(micro.segments)), torch.tensor([s.length for s in micro.segments])
     )
-    members = torch.zeros(len(micro.lengths), len(micro.segments))
-    members[micro.sequence_ids, segments[micro.predictors]] = 1
+    membership = torch.zeros(len(micro.lengths), len(micro.segments))
+    membership[micro.sequence_ids, segments[micro.predictors]] = 1
     at = {segment.start: index for index, segment in enumerate(micro.segments)}
     for index, segment in enumerate(micro.segments):
         if segment.prefix_length:  # the prompt belongs to its answer, also where its last token predicts a masked one
-            members[:, at[segment.prefix_start]] += members[:, index]
-    members.clamp_(max=1)
+            membership[:, at[segment.prefix_start]] += membership[:, index]
+    membership.clamp_(max=1)
     total = torch.zeros(())
     for routes in routing.seen.values():
         assert routes.scores is not None, "the routers were not asked for their scores"
         device = routes.scores.device
-        losses = sequence_balance(routes.scores, routes.taken, segments.to(device), members.to(device))
+        losses = sequence_balance(routes.scores, routes.taken, segments.to(device), membership.to(device))
         total = total.to(device) + losses.sum() / step_sequences
     return LossOutput(loss=coef * total, metrics={"balance_loss": total.detach() / max(1, len(routing.seen))})
 

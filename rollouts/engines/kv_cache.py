@@ -170,16 +170,16 @@ def plan_step(own: KVCache, prompts: KVCache, device: torch.device) -> StepPlan:
         own_parts.append(_part(block, start, start + len(lengths), lengths, device))
         rows += block.items
         start += len(lengths)
-    members: dict[Any, list[int]] = {}
+    rows_of: dict[Any, list[int]] = {}
     for index, row in enumerate(rows):
-        members.setdefault(row.group, []).append(index)
+        rows_of.setdefault(row.group, []).append(index)
     prompt_parts, places, back, start = [], [], [0] * len(rows), 0
     for block in prompts.in_use():
-        widest = max(len(members.get(group, ())) for group in block.items)
+        widest = max(len(rows_of.get(group, ())) for group in block.items)
         if not widest:
             continue  # prompts whose samples wait for a free row
         for group in block.items:
-            indices = members.get(group, [])
+            indices = rows_of.get(group, [])
             for index in indices:
                 back[index] = len(places)
                 places.append(index)

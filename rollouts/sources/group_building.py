@@ -50,38 +50,38 @@ def groups_with_signal(groups: Sequence[Group], config: RLConfig) -> list[Group]
 
 def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """What the step's rollouts were like; see docs/metrics.md."""
-    members = [m for g in groups for m in g.rollouts]
-    if not members:
+    rollouts = [r for g in groups for r in g.rollouts]
+    if not rollouts:
         return {"rollouts": 0.0, "verifier_failures": float(sum(g.dropped for g in groups))}
-    completions = [m.rollout.completion for m in members]
-    correct = [m.score.verdict.kind is VerdictKind.CORRECT for m in members]
+    completions = [r.rollout.completion for r in rollouts]
+    correct = [r.score.verdict.kind is VerdictKind.CORRECT for r in rollouts]
     metrics = {
-        "rollouts": float(len(members)),
+        "rollouts": float(len(rollouts)),
         "reward": float(np.mean([r for g in groups for r in g.rewards])),
         "accuracy": float(np.mean(correct)),
-        "no_answer_share": float(np.mean([m.score.verdict.kind is VerdictKind.NO_ANSWER for m in members])),
+        "no_answer_share": float(np.mean([r.score.verdict.kind is VerdictKind.NO_ANSWER for r in rollouts])),
         "verifier_failures": float(sum(g.dropped for g in groups)),
-        "thinking_share": float(np.mean([thinks(m.rollout.text) for m in members])),
+        "thinking_share": float(np.mean([thinks(r.rollout.text) for r in rollouts])),
         "tokens_mean": float(np.mean([len(c.token_ids) for c in completions])),
         "truncated_share": float(np.mean([c.cut_off for c in completions])),
         "repeat_share": float(np.mean([c.finish_reason == "repeat" for c in completions])),
         "signal_share": float(np.mean([has_signal(g.rewards) for g in groups])),
     }
     for source in sorted({g.prompt.task.source for g in groups}):
-        own = [c for c, m in zip(correct, members, strict=True) if m.rollout.prompt.task.source == source]
+        own = [c for c, r in zip(correct, rollouts, strict=True) if r.rollout.prompt.task.source == source]
         if own:
             metrics[f"accuracy/{source}"] = float(np.mean(own))
-    parts = sorted({name for m in members for name in m.score.parts})
+    parts = sorted({name for r in rollouts for name in r.score.parts})
     for name in parts:
-        metrics[f"reward/{name}"] = float(np.mean([m.score.parts.get(name, 0.0) for m in members]))
+        metrics[f"reward/{name}"] = float(np.mean([r.score.parts.get(name, 0.0) for r in rollouts]))
     return metrics
 
 
 def has_signal(rewards: Sequence[float]) -> bool:
-    """False for a group whose rewards are all equal: it teaches nothing."""
+    """False for a group whose rewards are all equal: nothing is trained on it."""
     return len(rewards) > 1 and max(rewards) > min(rewards)
 
 
 def correct_flags(group: Group) -> list[bool]:
-    """Which of a group's answers are."""
-    return [m.score.verdict.kind is VerdictKind.CORRECT for m in group.rollouts]
+    """For each rollout of the group, whether it is correct."""
+    return [r.score.verdict.kind is VerdictKind.CORRECT for r in group.rollouts]

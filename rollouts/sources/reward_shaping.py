@@ -24,32 +24,32 @@ def shape_by_limit(group: Group, *, limit: int, buffer: int) -> Group:
     """Add DAPO's penalty (§3.4, eq. 13) to answers that end within `buffer` tokens of the limit."""
     if buffer == 0:
         return group
-    extras = [overlong_penalty(len(m.rollout.completion.token_ids), limit=limit, buffer=buffer) for m in group.rollouts]
+    extras = [overlong_penalty(len(r.rollout.completion.token_ids), limit=limit, buffer=buffer) for r in group.rollouts]
     return _add_to_rewards(group, "overlong", extras, weight=1.0)
 
 
 def shape_by_length(group: Group, config: LengthRewardConfig | None, *, step: int) -> Group:
-    """Add the weighted k1.5 length reward (§2.3.3) to each member, once the warm-up is over."""
+    """Add the weighted k1.5 length reward (§2.3.3) to each rollout, once the warm-up is over."""
     if config is None or step < config.warmup_steps or not group.rollouts:
         return group
-    lengths = [len(m.rollout.completion.token_ids) for m in group.rollouts]
-    correct = [m.score.verdict.kind is VerdictKind.CORRECT for m in group.rollouts]
+    lengths = [len(r.rollout.completion.token_ids) for r in group.rollouts]
+    correct = [r.score.verdict.kind is VerdictKind.CORRECT for r in group.rollouts]
     return _add_to_rewards(group, "length", length_rewards(lengths, correct), weight=config.weight)
 
 
 def _add_to_rewards(group: Group, part: str, extras: Sequence[float], *, weight: float) -> Group:
-    """Each member's reward with `weight` times its extra; the extra is kept among its parts."""
-    members = []
-    for member, extra in zip(group.rollouts, extras, strict=True):
-        reward = float(member.score.reward or 0.0) + weight * extra
-        score = replace(member.score, reward=reward, parts={**member.score.parts, part: extra})
-        members.append(ScoredRollout(rollout=member.rollout, score=score))
-    return replace(group, rollouts=tuple(members))
+    """Each rollout's reward with `weight` times its extra; the extra is kept among its parts."""
+    shaped = []
+    for scored, extra in zip(group.rollouts, extras, strict=True):
+        reward = float(scored.score.reward or 0.0) + weight * extra
+        score = replace(scored.score, reward=reward, parts={**scored.score.parts, part: extra})
+        shaped.append(ScoredRollout(rollout=scored.rollout, score=score))
+    return replace(group, rollouts=tuple(shaped))
 
 
 def penalize_repeats(group: Group, penalty: float) -> Group:
-    """Take `penalty` off the reward of each member that was ended for repeating itself (k1.5 §2.6.2)."""
+    """Take `penalty` off the reward of each rollout that was ended for repeating itself (k1.5 §2.6.2)."""
     if not penalty:
         return group
-    repeats = [-float(m.rollout.completion.finish_reason == "repeat") for m in group.rollouts]
+    repeats = [-float(r.rollout.completion.finish_reason == "repeat") for r in group.rollouts]
     return _add_to_rewards(group, "repeat", repeats, weight=penalty)

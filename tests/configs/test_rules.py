@@ -56,12 +56,12 @@ RULES = [
     (
         "rl.loss={algorithm: dr_grpo, normalization: sequence}",
         "rl.loss.normalization = 'sequence': must be fixed with dr_grpo: Dr.GRPO is GRPO without the division by the "
-        "answer's length",
+        "completion's length",
     ),
     (
         "rl.loss={algorithm: grpo, normalization: sum}",
-        "rl.loss.normalization = 'sum': must be sequence or token or fixed with grpo: with sum, long answers drown the "
-        "others: that belongs to losses of whole answers",
+        "rl.loss.normalization = 'sum': must be sequence or token or fixed with grpo: with sum, long completions "
+        "outweigh the others; only sequence-level losses take it",
     ),
     ("rl.loss={algorithm: ppo, critic: {pretrain_steps: -1}}", "rl.loss.critic.pretrain_steps = -1: must be 0 or more"),
     (
@@ -118,7 +118,7 @@ RULES = [
     ),
     (
         "rl.loss={algorithm: gspo, correction: {level: token}}",
-        "rl.loss.correction.level = 'token': must be sequence with gspo: it weighs whole answers by their own "
+        "rl.loss.correction.level = 'token': must be sequence with gspo: it weighs whole completions by their own "
         "log-probability",
     ),
     (

@@ -37,8 +37,8 @@ def test_a_shared_prompt_belongs_to_each_of_its_answers():
     scores = torch.rand(9, 4, generator=generator)
     routes = torch.stack([torch.randperm(4, generator=generator)[:2] for _ in range(9)])
     segments = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])  # prompt, two answers
-    members = torch.tensor([[1, 1, 0], [1, 0, 1], [1, 0, 0]])  # the third answer has one token, and no input
-    packed = sequence_balance(scores, routes, segments, members)
+    membership = torch.tensor([[1, 1, 0], [1, 0, 1], [1, 0, 0]])  # the third answer has one token, and no input
+    packed = sequence_balance(scores, routes, segments, membership)
     for value, own in zip(packed, ([0, 1, 2, 3, 4], [0, 1, 2, 5, 6, 7, 8], [0, 1, 2]), strict=True):
         zeros = torch.zeros(len(own), dtype=torch.long)
         assert sequence_balance(scores[own], routes[own], zeros, torch.ones(1, 1)).item() == pytest.approx(value.item())
