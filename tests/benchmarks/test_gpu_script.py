@@ -4,9 +4,9 @@ import json
 import subprocess
 import sys
 
-import floors
 import gpu
 import pytest
+import roofline
 import torch
 
 from kimi_vl import KimiVLConfig
@@ -67,7 +67,7 @@ def test_the_published_model_is_built_where_it_stays():
 
 
 def test_a_row_against_its_floor():
-    parts = [floors.Work(flops=100, bytes=40), floors.Work(flops=10, bytes=90)]
+    parts = [roofline.Work(flops=100, bytes=40), roofline.Work(flops=10, bytes=90)]
     row = gpu.row("rollouts", 7, 8.0, 3.5, parts, (50.0, 30.0))
     assert row.floor == 100 / 50 + 90 / 30
     assert row.mfu == 110 / 50 / 8.0
@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_a_row_of_its_own(capsys):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate a lot")
 
     seconds, memory = gpu.measure(plan, too_large)
-    row = gpu.row("full", 32768, seconds, memory, floors.Work(1, 1), (1.0, 1.0))
+    row = gpu.row("full", 32768, seconds, memory, roofline.Work(1, 1), (1.0, 1.0))
     assert (row.seconds, row.floor, row.mfu) == (None, None, None)
     gpu.show([row])
     assert "| full | 32768 | out of memory |" in capsys.readouterr().out
