@@ -64,7 +64,7 @@ class Judge:
         if state is None:
             raise SystemExit(f"{folder}: no checkpoint of an RL stage; run benchmarks/compare_algorithms.py --only ppo")
         self.learner.load_state_dict(state["learner"])
-        self.renderer = PromptRenderer(self.processor, max_prompt_tokens=self.config.data.max_prompt_tokens)
+        self.renderer = PromptRenderer.from_config(self.processor, self.config.data)
         self.engine = EngineDriver(TransformersEngine(load_model(path), stop_ids=stop, barred_ids=barred))
         self.engine.load_weights(self.learner.weights(), version=self.learner.version)
 

@@ -32,7 +32,7 @@ def main(path: str) -> None:
     stop, barred = stop_and_barred_ids(path, processor)
     engine = EngineDriver(TransformersEngine(model, stop_ids=stop, barred_ids=barred))
     tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=Path.cwd())
-    prompts, _ = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens).render_all(tasks)
+    prompts, _ = PromptRenderer.from_config(processor, config.data).render_all(tasks)
     sampling = SamplingConfig(max_new_tokens=config.evaluation.max_new_tokens, temperature=0.0)
     answers = engine.generate([Request(prompt=p, n=1, seed=0) for p in prompts], sampling)
     counts, kinds, wrong = Counter(), Counter(), Counter()

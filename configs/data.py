@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from configs.prompt import PromptConfig
 from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
 
@@ -30,6 +31,7 @@ class SourceConfig:
     # our field to the file's column, such as `{images: picture}`; not for the built-ins
     columns: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)  # of a built-in or a task file, such as `{scans: [3]}`
+    prompt: PromptConfig | None = None  # how its questions are asked; before `prompt_by_verifier` and `data.prompt`
 
     def __post_init__(self) -> None:
         _check(self.weight > 0, "weight", self.weight, "greater than 0")
@@ -51,9 +53,26 @@ class DataConfig:
     # tasks that each stage is evaluated on; at least one source
     held_out: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums", split="held_out"),)
     max_prompt_tokens: int = 4096  # longer prompts are left out and counted
+    prompt: PromptConfig = field(default_factory=PromptConfig)  # how questions are asked
+    # how the questions of a verifier are asked, such as `{math: {template: ...}}`; goes before `prompt`
+    prompt_by_verifier: dict[str, PromptConfig] = field(default_factory=dict)
     verifiers: tuple[str, ...] = ()  # plug-ins that rows may name as their verifier; built-in ones need no entry
 
     def __post_init__(self) -> None:
         _check(len(self.train) > 0, "train", self.train, "at least one source")
         _check(len(self.held_out) > 0, "held_out", self.held_out, "at least one source")
         _check(self.max_prompt_tokens > 0, "max_prompt_tokens", self.max_prompt_tokens, "1 or more")
+
+
+def recipe_verifiers(data: DataConfig) -> tuple[str, ...]:
+    """The verifiers that the recipe itself names: `data.verifiers`, and the option `verifier` of a source."""
+    sources = (*data.train, *data.validation, *data.held_out)
+    named = (source.options.get("verifier") for source in sources)
+    return (*data.verifiers, *(name for name in named if isinstance(name, str)))
+
+
+def asks(data: DataConfig) -> bool:
+    """Whether the recipe says anywhere how questions are asked."""
+    sources = (*data.train, *data.validation, *data.held_out)
+    prompts = (data.prompt, *data.prompt_by_verifier.values(), *(source.prompt for source in sources))
+    return any(prompt not in (None, PromptConfig()) for prompt in prompts)

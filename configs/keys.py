@@ -13,7 +13,7 @@ from typing import Any, Literal
 from configs.schema import RunConfig
 from configs.yaml_io import KeyPath, dotted
 
-Pattern = tuple[str, ...]  # a key path in which `N` stands for any place in a list: ("data", "train", "N", "use")
+Pattern = tuple[str, ...]  # ("data", "train", "N", "use"): `N` is any place in a list, or any section's name
 
 REQUIRED = dataclasses.MISSING
 
@@ -54,7 +54,7 @@ def section_keys(path: KeyPath) -> list[str]:
 def section_of(annotation: Any) -> Any:
     """The dataclass of a section, `X` or `X | None`; else `None`."""
     for candidate in (annotation, *typing.get_args(annotation)):
-        if dataclasses.is_dataclass(candidate) and typing.get_origin(annotation) is not tuple:
+        if dataclasses.is_dataclass(candidate) and typing.get_origin(annotation) not in (tuple, dict):
             return candidate
     return None
 
@@ -115,7 +115,12 @@ def describe(annotation: Any) -> str:
 
 
 def _pattern(path: KeyPath) -> Pattern:
-    return tuple("N" if isinstance(part, int) else part for part in path)
+    pattern: Pattern = ()
+    for part in path:
+        above = schema_keys().get(pattern)
+        named = above is not None and typing.get_origin(above.annotation) is dict and (*pattern, "N") in schema_keys()
+        pattern += ("N" if isinstance(part, int) or named else part,)
+    return pattern
 
 
 def _walk(section: Any, above: Pattern) -> Iterator[Key]:
@@ -133,3 +138,6 @@ def _walk(section: Any, above: Pattern) -> Iterator[Key]:
             yield Key((*here, "N"), item, REQUIRED)
             if dataclasses.is_dataclass(item):
                 yield from _walk(item, (*here, "N"))
+        elif typing.get_origin(annotation) is dict and dataclasses.is_dataclass(typing.get_args(annotation)[1]):
+            yield Key((*here, "N"), typing.get_args(annotation)[1], REQUIRED)
+            yield from _walk(typing.get_args(annotation)[1], (*here, "N"))

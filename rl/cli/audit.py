@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from configs.data import SourceConfig
+from configs.data import SourceConfig, recipe_verifiers
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.schema import RunConfig
@@ -25,7 +25,6 @@ from rewards.scorer import Scorer
 from rewards.types import Task, Verdict
 from rewards.verifiers.options import base_name
 from rl.run.progress import StageProgress
-from rl.run.scoring import recipe_verifiers
 from rollouts.tasks.images import BadImage, decode_image
 from rollouts.tasks.mixture import TaskSource, build_source
 

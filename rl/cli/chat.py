@@ -16,9 +16,11 @@ from configs.errors import UserError
 from rewards.types import Task
 from rl.cli.chat_text import AnswerPrinter, TextStream
 from rl.cli.models import find_model, open_model
+from rl.run.model_prompt import read_prompt
 from rollouts.model_family import family_of
 from rollouts.tasks.images import BadImage, decode_image
 from rollouts.tasks.prompts import BadPrompt, PromptRenderer
+from rollouts.tasks.templates import PromptTemplates
 from rollouts.types import Prompt
 
 _MAX_NEW_TOKENS = 4096  # of one answer, where the user sets no limit
@@ -68,7 +70,11 @@ class Chat:
                 f"--max-new-tokens {asked}: the model has room for {self._room} tokens in all, question and images "
                 "included; ask for fewer"
             )
-        self._renderer = PromptRenderer(self._processor, max_prompt_tokens=self._room - asked)
+        self._renderer = PromptRenderer(
+            self._processor,
+            max_prompt_tokens=self._room - asked,
+            templates=PromptTemplates(prompt=read_prompt(place.path, place.run)),
+        )
 
     def answer(self, question: str) -> None:
         """Print the answer to `question` as its tokens come."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,8 +14,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from configs.data import asks
 from configs.errors import UserError
 from configs.load import load_recipe
+from configs.prompt import PromptConfig
 from configs.rl import SamplingConfig
 from configs.schema import RunConfig
 from rewards.extraction import THINK_CLOSE
@@ -22,6 +25,7 @@ from rewards.scorer import Scorer
 from rl.cli.models import ModelPlace, find_model, open_model
 from rl.run.evaluate import HELD_OUT_SEED, EvalResult, evaluate, evaluation_sampling
 from rl.run.folder import write_json
+from rl.run.model_prompt import read_prompt
 from rl.run.progress import StageProgress
 from rl.run.scoring import check_run_of_others, open_scorer
 from rl.run.thinking_budget import BudgetResult, evaluate_budgets
@@ -59,6 +63,8 @@ def evaluate_command(
     target = output or (place.run / "eval.json" if place.run else None)
     if recipe is None:
         check_run_of_others(config, allowed, _recipe_of(place))
+    elif not asks(config.data):
+        config = _with_prompt_of(place, config, console)
     with open_scorer(config, base=Path.cwd(), allowed=allowed) as scorer:
         result, by_budget, skipped = _evaluate(place, config, scorer, console, budgets)
     _print_result(name, config, result, skipped, console)
@@ -68,6 +74,21 @@ def evaluate_command(
         write_json(target, _report(place, config, result, skipped) | rows)
         console.print(f"figures in {target}", markup=False, highlight=False, soft_wrap=True)
     return result
+
+
+def _with_prompt_of(place: ModelPlace, config: RunConfig, console: Console) -> RunConfig:
+    """The recipe with the model's own prompt, as its run or export says, where the recipe has none."""
+    prompt = read_prompt(place.path, place.run)
+    if prompt == PromptConfig():
+        return config
+    text = json.dumps(asdict(prompt), ensure_ascii=False)
+    console.print(
+        f"the recipe has no prompt, so questions are asked as {place.name} was trained: {text}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return replace(config, data=replace(config.data, prompt=prompt))
 
 
 def _recipe_of(place: ModelPlace) -> Path:
@@ -83,13 +104,12 @@ def _evaluate(
     place: ModelPlace, config: RunConfig, scorer: Scorer, console: Console, budgets: Sequence[int]
 ) -> tuple[EvalResult, list[BudgetResult], dict[str, int]]:
     """The figures, those of each budget, and how many tasks were left out for which reason."""
-    # Tasks before the model: they are quick to check, and a mistake shows before gigabytes are read.
     tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=Path.cwd())
     scorer.check_tasks(tasks)
     if config.threads:
         torch.set_num_threads(config.threads)
     model, processor = open_model(place)
-    renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
+    renderer = PromptRenderer.from_config(processor, config.data)
     prompts, skipped = renderer.render_all(tasks)
     if not prompts:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from configs.data import recipe_verifiers
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.rewards import RewardConfig
@@ -23,7 +24,7 @@ from rewards.types import Score
 from rl.cli.score import reward_term, split_terms
 from rl.rollout_log import read_rollouts, task_of
 from rl.run.progress import StageProgress
-from rl.run.scoring import check_run_of_others, recipe_verifiers
+from rl.run.scoring import check_run_of_others
 
 _OUTPUT = pa.schema(
     [

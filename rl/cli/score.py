@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from configs.data import recipe_verifiers
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.rewards import JudgeConfig, RewardConfig
@@ -22,7 +23,6 @@ from rewards.scorer import Scorer
 from rewards.types import Score, VerdictKind
 from rl.cli.score_rows import FIELDS, BadLine, ResponseRow, read_rows
 from rl.run.progress import StageProgress
-from rl.run.scoring import recipe_verifiers
 
 _BATCH = 256  # responses that the scorer gets at once
 _STEPS = 200  # of the progress bar

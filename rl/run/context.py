@@ -32,6 +32,7 @@ from rollouts.sources.rollout_pipeline import RolloutPipeline, request_seed
 from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture, held_out
 from rollouts.tasks.prompts import PromptRenderer
+from rollouts.tasks.templates import PromptTemplates
 from rollouts.types import Prompt
 from rollouts.workers.actor import start_ray
 from rollouts.workers.pool import RolloutPool
@@ -93,7 +94,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Cons
         check_sizes(stage.engine, checkpoint)
         family = family_at(checkpoint)
         processor = family.load_processor(checkpoint)
-        renderer = PromptRenderer(processor, max_prompt_tokens=config.data.max_prompt_tokens)
+        renderer = PromptRenderer.from_config(processor, config.data)
         _check_training_data(config, scorer, renderer, base, console)
         prompts, validation = _evaluation_prompts(config, scorer, renderer, base, console)
         stop, barred = family.stop_and_barred_ids(checkpoint, processor)
@@ -221,7 +222,8 @@ def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Conso
         family = FAMILIES[TINY_FAMILY]
         console.print(f"making a tiny {family.TITLE} with random weights")
         tasks = TaskMixture(config.data.train, seed=0, base=base).draw(0, _TINY_CORPUS_TASKS)
-        corpus = [t.question + "\n" + answer_text(t, thinking=t.solution is not None) for t in tasks]
+        templates = PromptTemplates.from_config(config.data)
+        corpus = [templates.text(t) + "\n" + answer_text(t, thinking=t.solution is not None) for t in tasks]
         sizes = asdict(config.model.tiny)
         if config.rl is not None and config.rl.engine == "vllm":
             sizes |= VLLM_CPU_LATENTS

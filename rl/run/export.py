@@ -14,10 +14,11 @@ from configs.schema import RunConfig
 from rl.checkpoint import replace_folder
 from rl.run.folder import RunFolder
 from rl.run.model_card import CardFacts, model_card
+from rl.run.model_prompt import write_prompt
 from rollouts import model_family
 from rollouts.model_family import VisionLanguageModel, VisionLanguageProcessor, family_of
 
-_SHARD = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|\.git.*")
+_EXPORTED = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|prompt\.json|\.git.*")
 
 
 def known_licence(config: RunConfig) -> str | None:
@@ -50,6 +51,7 @@ def write_export(
             repo_id=repo_id,
             parameters=sum(p.numel() for p in model.parameters()),
         )
+        write_prompt(partial, config)
         (partial / "README.md").write_text(model_card(facts), encoding="utf-8")
         _check_only_exports(target, partial)
         replace_folder(partial, target)
@@ -63,7 +65,7 @@ def _check_only_exports(target: Path, new: Path) -> None:
     if not target.is_dir():
         return
     known = {path.name for path in new.iterdir()}
-    foreign = sorted(p.name for p in target.iterdir() if p.name not in known and not _SHARD.fullmatch(p.name))
+    foreign = sorted(p.name for p in target.iterdir() if p.name not in known and not _EXPORTED.fullmatch(p.name))
     if foreign:
         raise UserError(
             f"{target}: holds {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''} beside an earlier "

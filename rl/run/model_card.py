@@ -13,9 +13,11 @@ import yaml
 
 from configs.data import DataConfig, SourceConfig
 from configs.load import dump_recipe
+from configs.prompt import PromptConfig
 from configs.schema import RunConfig
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rollouts.model_family import ModelFamily
+from rollouts.tasks.templates import prompt_of_typed_questions
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _BUILT_IN = {
@@ -119,6 +121,8 @@ def _share(value: float | None) -> str:
 
 def _use(facts: CardFacts) -> str:
     place = facts.repo_id or "path/to/this/folder"
+    prompt = prompt_of_typed_questions(facts.config.data)
+    system = "" if prompt.system is None else f'    {{"role": "system", "content": {prompt.system!r}}},\n'
     return f"""\
 With torch, transformers, accelerate and Pillow:
 
@@ -132,10 +136,12 @@ processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=True)
 
 image_path = "demo.png"
 image = Image.open(image_path)
+{_question(prompt)}
 messages = [
+{system}\
     {{
         "role": "user",
-        "content": [{{"type": "image", "image": image_path}}, {{"type": "text", "text": "What is the result?"}}],
+        "content": [{{"type": "image", "image": image_path}}, {{"type": "text", "text": question}}],
     }}
 ]
 text = processor.apply_chat_template(messages, add_generation_prompt=True)
@@ -147,6 +153,16 @@ print(processor.batch_decode(answer_ids, skip_special_tokens=True)[0])
 
 Or, with ThinkVL: `thinkvl chat {place} --image demo.png --question 'What is the result?'`
 """[:-1]
+
+
+def _question(prompt: PromptConfig) -> str:
+    """Python that puts a question in the template that the model was trained with."""
+    if prompt.template is None:
+        return 'question = "What is the result?"'
+    return (
+        f"template = {prompt.template!r}  # what it was trained with\n"
+        'question = template.replace("{question}", "What is the result?")'
+    )
 
 
 def _data(data: DataConfig) -> str:

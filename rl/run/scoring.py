@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from configs.data import DataConfig
+from configs.data import recipe_verifiers
 from configs.errors import UserError
 from configs.schema import RunConfig
 from rewards.pending_score import VERIFIER, part_name
@@ -18,13 +18,6 @@ def open_scorer(config: RunConfig, *, base: Path, allowed: Collection[str] = ())
     """The scorer of a recipe; `allowed` are further plug-ins that rows may name. Raises PluginError."""
     terms, judge = (config.rl.rewards, config.rl.judge) if config.rl else ((), None)
     return Scorer(terms, base=base, judge=judge, allowed=(*recipe_verifiers(config.data), *allowed))
-
-
-def recipe_verifiers(data: DataConfig) -> tuple[str, ...]:
-    """The verifiers that the recipe itself names: `data.verifiers`, and the option `verifier` of a source."""
-    sources = (*data.train, *data.validation, *data.held_out)
-    named = (source.options.get("verifier") for source in sources)
-    return (*data.verifiers, *(name for name in named if isinstance(name, str)))
 
 
 def check_run_of_others(config: RunConfig, allowed: Collection[str], where: Path) -> None:

@@ -106,6 +106,7 @@ class TaskMixture:
             self.report.merge(source.report)
         self._seed = seed
         self._weights = [config.weight for config in configs]
+        self._prompts = [config.prompt for config in configs]
         self._counted, self._counts = 0, [0] * len(configs)
 
     def draw(self, step: int, n: int) -> list[Task]:
@@ -162,6 +163,8 @@ class TaskMixture:
             bucket, place = divmod(offset, _bucket_size(len(source)))
             row = _bucket(f"{self._seed}/{name}", len(source), epoch, bucket)[place]
         task = source.task(row, self._seed)
+        if (prompt := self._prompts[i]) is not None:
+            task = dataclasses.replace(task, system=prompt.system, template=prompt.template)
         # Sources of one name would share their ids as well as their metrics.
         return task if name == task.source else dataclasses.replace(task, source=name, id=f"{name}/{task.id}")
 
@@ -200,7 +203,7 @@ def _refuse_twins(configs: Sequence[SourceConfig]) -> None:
     """Raise DataSetError where two entries would give the same tasks."""
     seen = []
     for config in configs:
-        entry = (config.use, config.split, config.columns, config.options)
+        entry = (config.use, config.split, config.columns, config.options, config.prompt)
         if entry in seen:
             raise DataSetError(f"{config.use} is listed twice: give one entry the sum of the weights")
         seen.append(entry)

@@ -13,11 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from configs.data import DataConfig
+from configs.errors import UserError
+from configs.prompt import IMAGE_MARK, PromptConfig
 from rewards.types import Task
 from rollouts.model_family import VisionLanguageProcessor
 from rollouts.tasks.images import BadImage, decode_image
-from rollouts.tasks.rows import IMAGE_MARK
+from rollouts.tasks.templates import PromptTemplates
 from rollouts.types import Prompt
+
+_PLAIN = PromptConfig()
+_NO_GRIDS = np.zeros((0, 2), np.int64)
 
 
 class BadPrompt(ValueError):
@@ -32,30 +38,51 @@ class PromptTooLong(BadPrompt):
     """A prompt of more tokens than `data.max_prompt_tokens`."""
 
 
-def messages(task: Task) -> list[dict[str, Any]]:
-    """One user turn as the chat template takes it: images in front, or where the question says `<image>`."""
+def messages(task: Task, prompt: PromptConfig = _PLAIN) -> list[dict[str, Any]]:
+    """What the chat template takes: the system text, if there is one, and the user's turn.
+
+    Images come in front, or where the question says `<image>`.
+    """
+    system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
     images = [{"type": "image"} for _ in task.images]
-    texts = task.question.split(IMAGE_MARK) if images else [task.question]
+    asked = prompt.ask(task.question)
+    texts = asked.split(IMAGE_MARK) if images else [asked]
     if len(texts) != len(images) + 1:
-        return [{"role": "user", "content": [*images, {"type": "text", "text": task.question}]}]
+        return [*system, {"role": "user", "content": [*images, {"type": "text", "text": asked}]}]
     content: list[dict[str, Any]] = []
     for text, image in itertools.zip_longest(texts, images):
         content += [{"type": "text", "text": text.strip("\n")}] if text.strip() else []
         content += [image] if image else []
-    return [{"role": "user", "content": content}]
+    return [*system, {"role": "user", "content": content}]
 
 
 class PromptRenderer:
-    """Renders tasks with one processor, the same for training and for evaluation.
+    """Renders tasks with one processor, the same for SFT, RL, evaluation and chat.
 
-    `max_prompt_tokens` counts everything before the answer, image tokens included.
+    `max_prompt_tokens` counts everything before the answer, image tokens included. `templates` say how a question is
+    asked; without them it stands alone. Raises UserError where one of them holds a special token.
     """
 
-    def __init__(self, processor: VisionLanguageProcessor, *, max_prompt_tokens: int) -> None:
+    def __init__(
+        self,
+        processor: VisionLanguageProcessor,
+        *,
+        max_prompt_tokens: int,
+        templates: PromptTemplates | None = None,
+    ) -> None:
         self.processor, self.max_prompt_tokens = processor, max_prompt_tokens
+        self.templates = templates or PromptTemplates()
         special = [token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special]
         self._control = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+        for place, text in self.templates.texts():
+            if control := self._control.search(text):
+                raise UserError(f"{place}: holds the control token {control[0]!r}; leave it out")
         self._no_patches = np.zeros((0, *processor.patch_shape), np.float32)
+
+    @classmethod
+    def from_config(cls, processor: VisionLanguageProcessor, data: DataConfig) -> PromptRenderer:
+        """The renderer that a recipe's `data` section describes. Raises UserError for a verifier that is unknown."""
+        return cls(processor, max_prompt_tokens=data.max_prompt_tokens, templates=PromptTemplates.from_config(data))
 
     def render(self, task: Task) -> Prompt:
         """Return the prompt with the assistant's turn opened. Its id is the task's.
@@ -67,8 +94,11 @@ class PromptRenderer:
             raise BadPrompt("image placeholder in the question", f"task {task.id}")
         if self._control.search(task.question):
             raise BadPrompt("control token in the question", f"task {task.id}")
+        prompt = self.templates.of(task)
+        if self._control.search(prompt.ask("") + (prompt.system or "")):
+            raise BadPrompt("control token in the prompt of the source", f"task {task.id}")
         images = [decode_image(data) for data in task.images]
-        text = self.processor.apply_chat_template(messages(task), add_generation_prompt=True, tokenize=False)
+        text = self.processor.apply_chat_template(messages(task, prompt), add_generation_prompt=True, tokenize=False)
         try:
             encoded = self.processor(images=images or None, text=text, return_tensors="np")
         except ValueError as error:
@@ -99,6 +129,3 @@ class PromptRenderer:
             except (BadPrompt, BadImage) as error:
                 skipped[error.reason] += 1
         return prompts, dict(skipped)
-
-
-_NO_GRIDS = np.zeros((0, 2), np.int64)

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.prompt import IMAGE_MARK
 from rewards.types import Task
 
 FIELDS = ("images", "question", "answer", "verifier", "choices", "difficulty", "solution", "id")
 REQUIRED = ("question", "answer")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IMAGE_PLACEHOLDER = "<|media_pad|>"  # as text it would ask the model for an image that does not exist
-IMAGE_MARK = "<image>"  # in a question: the place of the next image
 _CONTROL = re.compile(r"<\|\w+\|>")  # the tokenizer would read it as a control token, such as the end of a turn
 _THOUGHT = re.compile(r"(?:<think>|◁think▷)(.*?)(?:</think>|◁/think▷)", re.DOTALL)
 _MARKS = re.compile(r"</?think>|◁/?think▷|</?answer>")

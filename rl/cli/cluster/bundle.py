@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
-from configs.data import SourceConfig
+from configs.data import SourceConfig, recipe_verifiers
 from configs.errors import UserError
 from configs.schema import RunConfig
 from rewards.plugins.loading import plugin_file
-from rl.run.scoring import recipe_verifiers
 from rollouts.tasks.dataset import FORMATS
 
 PACKAGES = ("configs", "kimi_vl", "rewards", "rollouts", "rl")

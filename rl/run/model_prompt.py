@@ -1,0 +1,60 @@
+"""How a trained model wants to be asked: `prompt.json` beside an exported model, the recipe in a run's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from configs.errors import UserError
+from configs.files import write_text
+from configs.load import load_recipe
+from configs.prompt import PromptConfig
+from configs.schema import RunConfig
+from configs.text import one_line
+from rollouts.tasks.templates import prompt_of_typed_questions
+
+PROMPT_FILE = "prompt.json"
+
+
+def write_prompt(folder: Path, config: RunConfig) -> None:
+    """Write how the run's model wants to be asked; nothing where a question stands alone."""
+    prompt = prompt_of_typed_questions(config.data)
+    if prompt != PromptConfig():
+        values = {"system": prompt.system, "template": prompt.template}
+        write_text(folder / PROMPT_FILE, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_prompt(path: str, run: Path | None) -> PromptConfig:
+    """How the model in `path`, a folder or a hub id, wants to be asked; where it belongs to a run, by its recipe.
+
+    Raises UserError for a file that holds something else.
+    """
+    if run is not None:
+        return prompt_of_typed_questions(load_recipe(run / "recipe.yaml").data)
+    file = _file(path)
+    if file is None:
+        return PromptConfig()
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if not all(value is None or isinstance(value, str) for value in values.values()):
+            raise ValueError("`system` and `template` must be texts or null")
+        return PromptConfig(**values)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: {PROMPT_FILE} does not say how to ask: {one_line(error)}") from error
+
+
+def _file(path: str) -> Path | None:
+    """`prompt.json` of the model, downloaded if it is on the Hub; None where it has none."""
+    if Path(path).is_dir():
+        file = Path(path) / PROMPT_FILE
+        return file if file.is_file() else None
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(
+        path,
+        PROMPT_FILE,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+    return Path(found) if found else None
