@@ -24,7 +24,7 @@ from rl.learner.batch import ImageSet, Packable
 from rl.learner.forward import EncodedImages
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
-from rl.learner.lora import save_adapters
+from rl.learner.lora import adapter_experts, save_adapters
 from rl.learner.optimizer import build_schedule
 from rl.learner.skipped_updates import OnSkip, SkippedUpdate
 from rl.learner.step_statistics import StepStatistics
@@ -75,7 +75,9 @@ class RankLearner(Learner):
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         if self.config.optimizer.name != "muon" or not hasattr(self, "mesh"):
             return super()._new_optimizer()
-        optimizer = ShardedMuonWithAdamW(self.model.named_parameters(), self.config.optimizer)
+        optimizer = ShardedMuonWithAdamW(
+            self.model.named_parameters(), self.config.optimizer, adapter_experts(self.model)
+        )
         return optimizer, build_schedule(optimizer, self.config.optimizer, total=self.config.policy_steps)
 
     # This rank's share

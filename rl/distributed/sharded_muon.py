@@ -6,7 +6,7 @@ They are nine of ten parameters in a mixture of 64 experts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,12 +22,14 @@ _MOMENTUM = 0.95  # torch.optim.Muon's
 class ShardedMuonWithAdamW(MuonWithAdamW):
     """`MuonWithAdamW` for parameters that are DTensors sharded over their rows, or over their experts."""
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> None:
+    def __init__(
+        self, named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, experts: Mapping[str, int]
+    ) -> None:
         named = [(name, p) for name, p in named if p.requires_grad]
         matrices = [(name, p) for name, p in named if is_matrix(name, p)]
         rest = [(name, p) for name, p in named if not is_matrix(name, p)]
         torch.optim.Optimizer.__init__(self, [p for _, p in named], {})
-        self._muon = _ShardedMuon(matrices, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self._muon = _ShardedMuon(matrices, experts, lr=config.learning_rate, weight_decay=config.weight_decay)
         self._adamw = torch.optim.AdamW(
             decay_groups(rest, config.weight_decay),
             lr=config.adamw_learning_rate or config.learning_rate,
@@ -40,11 +42,13 @@ class ShardedMuonWithAdamW(MuonWithAdamW):
         (group,) = self._muon.param_groups
         views, at, momenta = state["muon"]["state"], 0, {}
         for index, (name, parameter) in enumerate(zip(self._muon.names, group["params"], strict=True)):
-            count = len(matrix_views(name, torch.empty(parameter.shape, device="meta")))
-            parts = [views[i]["momentum_buffer"] for i in range(at, at + count) if i in views]
-            if parts:
-                momenta[index] = {"momentum_buffer": torch.cat(parts).reshape(parameter.shape)}
-            at += count
+            whole = torch.empty(parameter.shape, dtype=parameter.dtype)
+            parts = matrix_views(name, whole, self._muon.experts)
+            if at in views:  # none of a parameter's matrices has a momentum where it never had a gradient
+                for i, part in enumerate(parts, at):
+                    part.copy_(views[i]["momentum_buffer"])
+                momenta[index] = {"momentum_buffer": whole}
+            at += len(parts)
         options = {key: value for key, value in state["muon"]["param_groups"][0].items() if key in group}
         options["params"] = list(range(len(group["params"])))
         return {"muon": {"state": momenta, "param_groups": [options]}, "adamw": state["adamw"]}
@@ -63,8 +67,15 @@ class ShardedMuonWithAdamW(MuonWithAdamW):
 class _ShardedMuon(torch.optim.Optimizer):
     """The matrices' half. A parameter without a gradient stays as it is, as in torch.optim.Muon."""
 
-    def __init__(self, named: list[tuple[str, nn.Parameter]], *, lr: float, weight_decay: float) -> None:
-        self.names = [name for name, _ in named]
+    def __init__(
+        self,
+        named: list[tuple[str, nn.Parameter]],
+        experts: Mapping[str, int],
+        *,
+        lr: float,
+        weight_decay: float,
+    ) -> None:
+        self.names, self.experts = [name for name, _ in named], experts
         super().__init__([{"params": [p for _, p in named]}], {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -82,23 +93,23 @@ class _ShardedMuon(torch.optim.Optimizer):
             direction = parameter.grad.lerp(momentum, _MOMENTUM)  # Nesterov
             weight = parameter.to_local()
             weight.mul_(1 - group["lr"] * group["weight_decay"])
-            weight.add_(_update(name, direction, lr=group["lr"]).to(weight.dtype))
+            weight.add_(_update(name, direction, self.experts, lr=group["lr"]).to(weight.dtype))
 
 
-def _update(name: str, direction: DTensor, *, lr: float) -> torch.Tensor:
+def _update(name: str, direction: DTensor, experts: Mapping[str, int], *, lr: float) -> torch.Tensor:
     """This rank's shard of what is added to the weight: the orthogonalised direction, scaled."""
     if direction.ndim == 3:
-        return _orthogonal(name, direction.to_local(), lr=lr)
-    whole = _orthogonal(name, direction.full_tensor(), lr=lr)
+        return _orthogonal(name, direction.to_local(), experts, lr=lr)
+    whole = _orthogonal(name, direction.full_tensor(), experts, lr=lr)
     replicated = DTensor.from_local(whole, direction.device_mesh, [Replicate()], run_check=False)
     return replicated.redistribute(placements=direction.placements).to_local()
 
 
-def _orthogonal(name: str, direction: torch.Tensor, *, lr: float) -> torch.Tensor:
+def _orthogonal(name: str, direction: torch.Tensor, experts: Mapping[str, int], *, lr: float) -> torch.Tensor:
     """One step of torch.optim.Muon, without momentum or decay, from a weight of zeros."""
     update = torch.zeros_like(direction)
-    weights = [nn.Parameter(view) for view in matrix_views(name, update)]
-    for weight, gradient in zip(weights, matrix_views(name, direction), strict=True):
+    weights = [nn.Parameter(view) for view in matrix_views(name, update, experts)]
+    for weight, gradient in zip(weights, matrix_views(name, direction, experts), strict=True):
         weight.grad = gradient
     groups: list[dict[str, Any]] = [{"params": weights}]
     torch.optim.Muon(

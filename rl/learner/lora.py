@@ -16,6 +16,7 @@ import torch
 from peft import LoraConfig as PeftConfig
 from peft import get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from safetensors.torch import save_file
 from torch import nn
 
@@ -63,6 +64,20 @@ def adapted_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             yield f"{_plain(name)}.{getattr(module, 'parameter_name', 'weight')}", module
+
+
+def adapter_experts(model: nn.Module) -> dict[str, int]:
+    """How many experts share each trained matrix of a fused tensor's adapter, by parameter name.
+
+    peft stacks the rows of the experts' A, `[experts * rank, in]`, and interleaves the columns of their B,
+    `[out, rank * experts]`.
+    """
+    return {
+        f"{name}.{half}.{_NAME}.weight": module.num_experts
+        for name, module in model.named_modules()
+        if isinstance(module, ParamWrapper)
+        for half in ("lora_A", "lora_B")
+    }
 
 
 def adapter_delta(layer: Any) -> torch.Tensor:

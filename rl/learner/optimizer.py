@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,22 +14,32 @@ from torch.distributed.tensor import DTensor
 from configs.errors import UserError
 from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
+from rl.learner.lora import adapter_experts
 
 _FAST = 1e-4  # a rate at which updates of usual weights (0.02) reach bfloat16's resolution, 1/256 of a weight
+
+_NO_ADAPTERS: Mapping[str, int] = {}
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
     """`torch.optim.Muon` on the matrices and AdamW on norms, embeddings and the head (Moonlight §2.2).
 
     `torch.optim.Muon` takes 2-D tensors only, so each expert of a fused 3-D tensor, and the gate and up halves of
-    `gate_up_proj`, become views that share the parameter's memory and take views of its gradient.
+    `gate_up_proj`, become views that share the parameter's memory and take views of its gradient. `experts` are the
+    `rl.learner.lora.adapter_experts` of the model: the adapter of each expert is a matrix, too.
     """
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> None:
+    def __init__(
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        config: OptimizerConfig,
+        experts: Mapping[str, int] = _NO_ADAPTERS,
+    ) -> None:
         named = [(name, p) for name, p in named if p.requires_grad]
         self._matrices = [(name, p) for name, p in named if is_matrix(name, p)]
         rest = [(name, p) for name, p in named if not is_matrix(name, p)]
-        self._views = [[nn.Parameter(v) for v in matrix_views(name, p.detach())] for name, p in self._matrices]
+        self._experts = experts
+        self._views = [[nn.Parameter(v) for v in matrix_views(n, p.detach(), experts)] for n, p in self._matrices]
         super().__init__([p for _, p in named], {})
         self._muon = torch.optim.Muon(
             [{"params": [v for views in self._views for v in views]}],
@@ -49,7 +59,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         """One update of both optimizers. Closures are not supported."""
         for (name, parameter), views in zip(self._matrices, self._views, strict=True):
             gradient = parameter.grad
-            grads = [None] * len(views) if gradient is None else matrix_views(name, gradient)
+            grads = [None] * len(views) if gradient is None else matrix_views(name, gradient, self._experts)
             for view, grad in zip(views, grads, strict=True):
                 view.grad = grad  # None, as after a step without images: neither momentum nor decay moves the matrix
         self._muon.step()
@@ -79,10 +89,14 @@ def is_matrix(name: str, parameter: torch.Tensor) -> bool:
     return not named_out and parameter.ndim in (2, 3)
 
 
-def matrix_views(name: str, tensor: torch.Tensor) -> list[torch.Tensor]:
+def matrix_views(name: str, tensor: torch.Tensor, experts: Mapping[str, int] = _NO_ADAPTERS) -> list[torch.Tensor]:
     """The 2-D matrices inside a parameter: itself, or each expert's, with gate and up apart."""
-    experts = tensor.unbind(0) if tensor.ndim == 3 else (tensor,)
-    return [half for e in experts for half in (e.chunk(2) if name.endswith("gate_up_proj") else (e,))]
+    if name in experts and ".lora_A." in name:
+        return list(tensor.chunk(experts[name]))
+    if name in experts:
+        return list(tensor.unflatten(1, (-1, experts[name])).unbind(2))
+    parts = tensor.unbind(0) if tensor.ndim == 3 else (tensor,)
+    return [half for part in parts for half in (part.chunk(2) if name.endswith("gate_up_proj") else (part,))]
 
 
 def is_decayed(name: str, parameter: torch.Tensor) -> bool:
@@ -108,7 +122,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> float:
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """The optimizer of a recipe, over the model's trainable parameters. Weight decay follows `is_decayed`."""
     if config.name == "muon":
-        return MuonWithAdamW(model.named_parameters(), config)
+        return MuonWithAdamW(model.named_parameters(), config, adapter_experts(model))
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     return build_adamw(decay_groups(trainable, config.weight_decay), config)
 

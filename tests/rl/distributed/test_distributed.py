@@ -74,11 +74,11 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_two_updates_end_alike(recipe):
+@pytest.mark.parametrize(("recipe", "kind"), [*((recipe, "fp64") for recipe in RECIPES), ("muon", "lora")])
+def test_two_updates_end_alike(recipe, kind):
     settings = jobs.config(**RECIPES[recipe])
-    weights, every = jobs.two_updates(None, "fp64", settings, {})
-    results = jobs.on_ranks(2, jobs.two_updates, "fp64", settings, {})
+    weights, every = jobs.two_updates(None, kind, settings, {})
+    results = jobs.on_ranks(2, jobs.two_updates, kind, settings, {})
     assert distance(results[0][0], weights) < 1e-5
     for _, own in results:
         for metrics, expected in zip(own, every, strict=True):

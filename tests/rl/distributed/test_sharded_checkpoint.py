@@ -34,14 +34,14 @@ def test_what_two_ranks_wrote_goes_on_on_one_on_two_and_on_four(optimizer, tmp_p
             assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", SETTINGS)
-def test_what_one_process_wrote_goes_on_on_two_ranks(optimizer, tmp_path):
+@pytest.mark.parametrize(("optimizer", "kind"), [*((optimizer, "fp64") for optimizer in SETTINGS), ("muon", "lora")])
+def test_what_one_process_wrote_goes_on_on_two_ranks(optimizer, kind, tmp_path):
     settings = SETTINGS[optimizer]
-    plain = jobs.make(None, "fp64", settings)
+    plain = jobs.make(None, kind, settings)
     for batch in ("one_image", "text_only"):
         plain.update(jobs.draw(plain, batch, seed=plain.version))
     torch.save(plain.write_checkpoint(tmp_path / "unused"), tmp_path / "plain.pt")
-    results = jobs.on_ranks(2, jobs.go_on, "fp64", settings, tmp_path / "plain.pt", None)
+    results = jobs.on_ranks(2, jobs.go_on, kind, settings, tmp_path / "plain.pt", None)
     for batch in ("one_image", "text_only"):
         plain.update(jobs.draw(plain, batch, seed=plain.version))
     assert distance(results[0][0], plain.weights()) < 1e-5

@@ -10,6 +10,7 @@ from rl_helpers import build_model
 
 from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
+from rl.learner.lora import adapter_experts, prepare_training
 from rl.learner.optimizer import (
     MuonWithAdamW,
     build_optimizer,
@@ -246,3 +247,40 @@ def test_no_step_is_wasted_at_rate_zero():
         assert min(factors(20, schedule=schedule, warmup_steps=5)) > 0
     assert learning_rate_factor(99, total=20, config=OptimizerConfig(schedule="linear", final_fraction=0.3)) == 0.3
     assert factors(1, warmup_steps=50) == pytest.approx([1 / 51])
+
+
+def test_the_matrices_of_an_experts_adapter_make_its_delta(model):
+    prepare_training(model, ModelConfig(lora=LoraConfig(rank=2, targets=("experts",))), base="made")
+    experts = adapter_experts(model)
+    assert set(experts) == {n for n, p in model.named_parameters() if "lora_" in n}
+    for name, count in experts.items():
+        layer = dict(model.named_modules())[name.rpartition(".lora_")[0]]
+        torch.nn.init.normal_(layer.lora_B["default"].weight)
+        a, b = (layer.get_submodule(f"{half}.default").weight.detach() for half in ("lora_A", "lora_B"))
+        matrices_a = matrix_views(name.replace("lora_B", "lora_A"), a, experts)
+        matrices_b = matrix_views(name.replace("lora_A", "lora_B"), b, experts)
+        made = torch.stack([b @ a for a, b in zip(matrices_a, matrices_b, strict=True)])
+        delta = layer.get_delta_weight("default").detach() / layer.scaling["default"]
+        assert made.shape[0] == count
+        assert torch.allclose(delta if delta.shape == made.shape else delta.mT, made, atol=1e-5)
+
+
+@pytest.mark.parametrize("expert", [0, 3])
+@pytest.mark.parametrize("part", ["lora_A", "lora_B"])
+def test_the_adapter_of_an_expert_moves_as_if_it_were_alone(model, part, expert):
+    prepare_training(model, ModelConfig(lora=LoraConfig(rank=2, targets=("experts",))), base="made")
+    name, parameter = next((n, p) for n, p in model.named_parameters() if f".experts.{part}." in n)
+    count = adapter_experts(model)[name]
+
+    def cut(tensor):
+        return tensor[2 * expert : 2 * expert + 2] if part == "lora_A" else tensor[:, expert::count]
+
+    alone = torch.nn.Parameter(cut(parameter.detach()).clone())
+    muon = torch.optim.Muon([alone], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    optimizer = build_optimizer(model, MUON)
+    for step in range(3):
+        random_gradients(model, step)
+        alone.grad = cut(parameter.grad).clone()
+        optimizer.step()
+        muon.step()
+    assert torch.allclose(cut(parameter.detach()), alone.detach(), atol=1e-6)
