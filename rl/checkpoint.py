@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from configs.errors import UserError
+from rl.saved_state import load_state
 
 
 class CheckpointError(UserError):
@@ -97,7 +98,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
             with zipfile.ZipFile(path) as archive:
                 if (part := archive.testzip()) is not None:  # torch.load does not look at the checksums
                     raise zipfile.BadZipFile(f"wrong checksum of {part}")
-            state = torch.load(path, map_location="cpu", weights_only=False)
+            state = load_state(path)
             shards = shards_of(folder, state["step"])
             if "shards" in state and _sizes(shards) != state["shards"]:
                 raise OSError(f"{shards} does not hold the files that were written")

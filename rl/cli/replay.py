@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
+from transformers import AutoConfig
 
 from configs.errors import UserError
 from configs.load import load_recipe
@@ -27,7 +29,7 @@ from rl.learner.lora import prepare_training
 from rl.learner.skipped_updates import SkippedUpdate, SkippedUpdates
 from rl.run.progress import StageProgress
 from rl.types import StepBatch
-from rollouts.model_family import family_of
+from rollouts.model_family import VisionLanguageConfig, family_of
 
 _SHOWN = 5
 
@@ -76,7 +78,8 @@ def replay_command(name: str, step: int, *, console: Console) -> list[Replayed]:
 
 def restored_learner(skipped: SkippedUpdate, run: Path) -> Learner:
     """The learner as it stood before the step, on the CPU."""
-    model = family_of(skipped.model_config).new_model(skipped.model_config)
+    config = cast(VisionLanguageConfig, AutoConfig.for_model(**skipped.model_config))
+    model = family_of(config).new_model(config)
     prepare_training(model, load_recipe(run / "recipe.yaml").model, base=str(run))
     model.load_state_dict(skipped.weights, assign=True)  # each tensor in the type that it had
     learner = Learner(model, skipped.config, barred_ids=skipped.barred_ids)

@@ -6,7 +6,6 @@ The folder is written under whatever name the caller gives; `rl.checkpoint` rena
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, zeros
 
 from configs.errors import UserError
+from rl.saved_state import PlainReader, load_state
 
-_REST = "rest.pkl"  # what is no tensor: positions of schedules, counters, an optimizer's settings
+_REST = "rest.pt"  # what is no tensor: positions of schedules, counters, an optimizer's settings
 _BUFFERS = ("e_score_correction_bias", "inv_freq")
 
 
@@ -41,7 +41,7 @@ def write_shards(folder: Path, state: Mapping[str, Any], *, mesh: DeviceMesh) ->
     )
     if mesh.get_local_rank() == 0:
         with (folder / _REST).open("wb") as file:
-            pickle.dump(rest, file)
+            torch.save(rest, file)
             file.flush()
             os.fsync(file.fileno())
     dist.barrier(mesh.get_group())
@@ -49,9 +49,9 @@ def write_shards(folder: Path, state: Mapping[str, Any], *, mesh: DeviceMesh) ->
 
 def read_shards(folder: Path, *, mesh: DeviceMesh) -> dict[str, Any]:
     """The state in `folder`, its shards cut for this mesh; all ranks must call it."""
-    rest = pickle.loads((folder / _REST).read_bytes())
+    rest = load_state(folder / _REST, types=[_Tensor])
     sharded = {tensor.key for tensor in _tensors(rest) if tensor.sharded}
-    reader = FileSystemReader(folder)
+    reader = PlainReader(folder)
     found: dict[str, Any] = {}
     for key, saved in reader.read_metadata().state_dict_metadata.items():
         size, dtype = saved.size, saved.properties.dtype  # pyright: ignore[reportAttributeAccessIssue]

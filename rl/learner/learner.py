@@ -218,7 +218,7 @@ class Learner:
             samples=batch.samples,
             config=self.config,
             barred_ids=self._barred_ids,
-            model_config=self.model.config,
+            model_config=self.model.config.to_dict(),
             weights=self.model.state_dict(),
             critic=self.critic.state_dict() if self.critic is not None else None,
             random=random,

@@ -16,8 +16,10 @@ import torch
 
 from configs.errors import UserError
 from configs.files import atomic_write
+from configs.text import one_line
 from rl.checkpoint import sync_folder
 from rl.learner.learner_config import LearnerConfig
+from rl.saved_state import load_state
 from rl.types import Sample
 
 NOT_FINITE, SPIKE = "not finite", "a spike"
@@ -88,7 +90,7 @@ class SkippedUpdate:
     samples: tuple[Sample, ...]
     config: LearnerConfig
     barred_ids: tuple[int, ...]
-    model_config: Any
+    model_config: dict[str, Any]  # as in the model's config.json
     weights: dict[str, torch.Tensor]  # before the step, which did not change them
     critic: dict[str, Any] | None
     random: dict[str, Any]  # of every generator, before the step
@@ -130,9 +132,16 @@ class SkippedUpdates:
         return [int(folder.name.removeprefix("step-")) for folder in self._steps()]
 
     def load(self, step: int) -> list[SkippedUpdate]:
-        """What was skipped in a step, in order; on the CPU."""
+        """What was skipped in a step, in order; on the CPU. Raises UserError for a file that cannot be read."""
         files = sorted((self.folder / f"step-{step:06d}").glob("update-*.pt"), key=lambda p: int(p.stem[7:]))
-        return [SkippedUpdate(**torch.load(f, map_location="cpu", weights_only=False)) for f in files]
+        return [_load(file) for file in files]
 
     def _steps(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("step-*") if p.name.removeprefix("step-").isdigit())
+
+
+def _load(path: Path) -> SkippedUpdate:
+    try:
+        return SkippedUpdate(**load_state(path))
+    except Exception as error:  # a cut or damaged file fails in many ways
+        raise UserError(f"{path} cannot be read ({type(error).__name__}: {one_line(error)})") from error

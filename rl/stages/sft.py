@@ -29,6 +29,7 @@ from rl.learner.forward import encode, response_hidden
 from rl.learner.logprobs import token_logprobs
 from rl.learner.optimizer import build_optimizer, build_schedule
 from rl.learner.packed_attention import use_packed_attention
+from rl.saved_state import load_state
 from rl.types import PackedRow, PromptCompletion
 from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
 from rollouts.tasks.mixture import TaskMixture
@@ -125,7 +126,7 @@ class _PackedTrainer(SFTTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         target = cast(torch.nn.Module, model if model is not None else self.model)
-        target.load_state_dict(torch.load(Path(resume_from_checkpoint) / _WEIGHTS, map_location="cpu"))
+        target.load_state_dict(load_state(Path(resume_from_checkpoint) / _WEIGHTS))
 
 
 class _ReportSteps(TrainerCallback):

@@ -19,6 +19,7 @@ from configs.load import dump_recipe, load_recipe
 from rl.metrics_table import EVALUATION, RL, SUPERVISED, undeclared
 from rl.pipeline import run
 from rl.run.trackers.jsonl_tracker import read_metrics
+from rl.saved_state import load_state
 from rollouts.workers.actor import start_ray
 
 RECIPE = """
@@ -145,7 +146,7 @@ class Mini:
     def checkpoint(self):
         """All of the newest checkpoint of RL."""
         [*_, last] = sorted((self.run_folder / "rl" / "checkpoints").glob("*.pt"))
-        return torch.load(last, weights_only=False)
+        return load_state(last)
 
 
 @pytest.fixture(scope="session")

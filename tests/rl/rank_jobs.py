@@ -19,6 +19,7 @@ from rl.distributed.rank_learner import RankLearner
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
+from rl.saved_state import load_state
 from rl.types import Sample
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -223,7 +224,7 @@ def go_on(mesh, kind, settings, read, write):
     """Restore the checkpoint `read`, if any, update twice, and write one; (weights, metrics)."""
     learner = make(mesh, kind, settings)
     if read is not None and read.suffix == ".pt":
-        learner.read_checkpoint(read, torch.load(read, weights_only=False))
+        learner.read_checkpoint(read, load_state(read))
     elif read is not None:
         learner.read_checkpoint(read, None)
     every = [learner.update(draw(learner, batch, seed=learner.version)) for batch in ("one_image", "text_only")]
@@ -284,7 +285,7 @@ def critic_goes_on(mesh, settings, read, write):
     """Restore the checkpoint `read`, if any, update twice, and write one; the critic's (weights, counters)."""
     learner = make(mesh, "fp64", settings)
     if read is not None:
-        learner.read_checkpoint(read, torch.load(read, weights_only=False) if read.suffix == ".pt" else None)
+        learner.read_checkpoint(read, load_state(read) if read.suffix == ".pt" else None)
     _teach_critic(learner)
     if write is not None:
         learner.write_checkpoint(write)

@@ -16,6 +16,7 @@ from configs.rl import RLConfig, SamplingConfig
 from rewards.types import Score, Verdict, VerdictKind
 from rl.learner.critic import surprises
 from rl.samples import make_samples, sample_metrics
+from rl.saved_state import load_state
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.group_building import groups_with_signal, make_groups
@@ -114,7 +115,7 @@ def test_a_restored_learner_goes_on_bit_for_bit(groups, loss):
     torch.save(learner.state_dict(), buffer)
     buffer.seek(0)
     restored = make_learner(build_model(seed=5), **options)
-    restored.load_state_dict(torch.load(buffer, weights_only=False))
+    restored.load_state_dict(load_state(buffer))
     for _ in range(2):
         one, two = (samples_of(side, groups, loss) for side in (learner, restored))
         assert sample_metrics(one) == pytest.approx(sample_metrics(two), rel=0, nan_ok=True)

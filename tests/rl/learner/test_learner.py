@@ -18,6 +18,7 @@ from rl.algorithms.policy_loss import LossInputs, policy_loss
 from rl.learner.batch import collect_images, deal, make_micro_batch, split_by_tokens
 from rl.learner.forward import encode, response_hidden
 from rl.learner.lora import prepare_training
+from rl.saved_state import load_state
 from rl.types import Sample
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.sampling import barred_token_mask, policy_logprobs
@@ -317,7 +318,7 @@ def test_a_restored_learner_goes_on_bit_for_bit(rng, optimizer, reset):
     torch.save(learner.state_dict(), buffer)
     buffer.seek(0)
     restored = make_learner(build_model(seed=5), **options)
-    restored.load_state_dict(torch.load(buffer, weights_only=False))
+    restored.load_state_dict(load_state(buffer))
     for samples in steps[1:]:
         assert learner.update(samples) == restored.update(samples)
     assert learner.version == restored.version == 3

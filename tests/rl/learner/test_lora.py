@@ -18,6 +18,7 @@ from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
 from rl.learner.lora import adapted_layers, merged_weights, prepare_training, save_adapters
+from rl.saved_state import load_state
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Request
@@ -129,7 +130,7 @@ def test_reference_and_critic_share_what_is_frozen(rng):
     size = len(pickled(learner.state_dict()))
     assert size < 1.9 * len(pickled(learner.model.state_dict())), "three whole models would be above 3"
     restored = make_learner(adapted(), loss=loss)
-    restored.load_state_dict(torch.load(io.BytesIO(pickled(learner.state_dict())), weights_only=False))
+    restored.load_state_dict(load_state(io.BytesIO(pickled(learner.state_dict()))))
     assert {n: p.data_ptr() for n, p in restored.reference.model.named_parameters() if "lora_" not in n} == {
         n: p.data_ptr() for n, p in restored.model.named_parameters() if "lora_" not in n
     }

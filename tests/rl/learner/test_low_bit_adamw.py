@@ -15,6 +15,7 @@ from configs.load import load_recipe
 from configs.optimizer import OptimizerConfig
 from rl.distributed.sharded_checkpoint import cut_optimizer
 from rl.learner.optimizer import build_optimizer, build_schedule
+from rl.saved_state import load_state
 
 STATES = ("float32", "bfloat16", "8bit")
 
@@ -105,7 +106,7 @@ def test_a_restored_learner_goes_on_bit_for_bit(torchao, rng, state, dtype):
     values = [learner.update(s) for s in steps[1:]]
     buffer.seek(0)
     restored = make_learner(build_model(seed=5, dtype=dtype), **options)
-    restored.load_state_dict(torch.load(buffer, weights_only=False))
+    restored.load_state_dict(load_state(buffer))
     torch.manual_seed(99)  # another process has drawn other numbers
     assert [restored.update(s) for s in steps[1:]] == values
     theirs = restored.model.state_dict()

@@ -20,6 +20,7 @@ from rl.learner.optimizer import (
     matrix_views,
     rounding_note,
 )
+from rl.saved_state import load_state
 
 MUON = OptimizerConfig(name="muon", learning_rate=0.02, adamw_learning_rate=0.003, weight_decay=0.1)
 
@@ -163,7 +164,7 @@ def test_a_restored_optimizer_goes_on_exactly(config):
     buffer = io.BytesIO()
     torch.save((model.state_dict(), optimizer.state_dict(), schedule.state_dict()), buffer)
     buffer.seek(0)
-    states = torch.load(buffer, weights_only=False)
+    states = load_state(buffer)
     other = build_model(seed=9)
     other.load_state_dict(states[0])
     restored = build_optimizer(other, config)

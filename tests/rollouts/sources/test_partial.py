@@ -11,6 +11,7 @@ from rl_helpers import barred_ids, build_model, make_prompt
 from configs.errors import ConfigError
 from configs.rl import PartialConfig, RLConfig, SamplingConfig
 from rewards.scorer import Scorer
+from rl.saved_state import load_state
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.partial import min_trainable_version
@@ -214,7 +215,7 @@ def test_going_on_from_a_checkpoint_is_the_same_to_the_bit(engine, prompts, stop
     torch.save(first.source.state_dict(), file)
     file.seek(0)
     second = Partial(engine, prompts, budget=4)
-    second.source.load_state_dict(torch.load(file, weights_only=False))
+    second.source.load_state_dict(load_state(file))
     assert second.source.unfinished == first.source.unfinished
     done |= run(second, start=stop)
     assert bits(done) == bits(expected)
