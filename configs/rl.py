@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from configs.algorithms import LossConfig
+from configs.engine import check_engine
 from configs.optimizer import OptimizerConfig
 from configs.rewards import JudgeConfig, RewardConfig
 from configs.rules import CLOSED as _CLOSED
@@ -158,8 +159,10 @@ class RLConfig:
     # and gives the same gradient
     micro_batch_tokens: int = 16_384
     ranks: RanksConfig = field(default_factory=RanksConfig)
-    # what a worker generates with; vLLM is installed by `make vllm-env`, see [engines](engines.md#vllm)
-    engine: Literal["transformers", "vllm"] = "transformers"
+    # what a worker generates with: `transformers`, [`vllm`](engines.md#vllm), which `make vllm-env` installs, or [an
+    # engine of your own](engines.md#an-engine-of-your-own), `file.py:Class`
+    engine: str = "transformers"
+    engine_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of an engine of your own
     workers: int = 2  # rollout actors
     # seconds without progress after which a worker hangs and is [replaced](reliability.md)
     worker_deadline: float = 120.0
@@ -195,7 +198,8 @@ class RLConfig:
     shuffle_rewards: bool = False  # a control: rewards change places within a step, so nothing can be learned
 
     def __post_init__(self) -> None:
-        for key in ("steps", "prompts_per_step", "epochs", "minibatches", "micro_batch_tokens", "workers"):
+        counts = ("steps", "prompts_per_step", "epochs", "minibatches", "micro_batch_tokens", "workers")
+        for key in (*counts, "eval_every", "save_every"):
             _check(getattr(self, key) > 0, key, getattr(self, key), "1 or more")
         _check(self.worker_deadline > 0, "worker_deadline", self.worker_deadline, "greater than 0")
         _check(
@@ -210,9 +214,8 @@ class RLConfig:
             self.spike_threshold,
             "0 (never), or greater than 1",
         )
+        check_engine(self.engine, self.engine_options)
         _check(len(self.rewards) > 0, "rewards", self.rewards, "at least one term")
-        _check(self.eval_every > 0, "eval_every", self.eval_every, "1 or more")
-        _check(self.save_every > 0, "save_every", self.save_every, "1 or more")
         _check(self.repeat_penalty >= 0, "repeat_penalty", self.repeat_penalty, "0 or more")
         self._check_together()
         self._check_loss()

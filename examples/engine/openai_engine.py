@@ -1,13 +1,13 @@
 """An engine in one file: any server with OpenAI's completions API that takes token ids and returns log-probs.
 
 vLLM and SGLang servers do (`return_tokens_as_token_ids`). The server's weights are fixed, so this engine evaluates
-models and makes demonstrations; it cannot be trained.
+models and makes demonstrations; a run refuses it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 from urllib.request import Request as HttpRequest
@@ -17,6 +17,7 @@ import numpy as np
 
 from configs.rl import SamplingConfig
 from rollouts.engines.protocol import Engine, FinishedGroup
+from rollouts.engines.table import EngineSpec
 from rollouts.types import Completion, Request, Segment
 
 _POLL_SECONDS = 0.2  # the longest step: requests are added and cancelled between steps
@@ -24,12 +25,12 @@ _SEEDS = 1_000_003  # more than a request has samples, so that no two samples sh
 
 
 class OpenAIEngine(Engine):
-    """Asks a server for each sample. `connections` samples are in flight at once."""
+    """Requests each sample from a server. `connections` samples are in flight at once."""
 
-    def __init__(
-        self, url: str, *, model: str, stop_ids: Sequence[int] = (), connections: int = 16, timeout: float = 600.0
-    ) -> None:
-        self._url, self._model, self._stop_ids, self._timeout = url, model, list(stop_ids), timeout
+    fixed_weights = True
+
+    def __init__(self, spec: EngineSpec, *, url: str, model: str, connections: int = 16, timeout: float = 600) -> None:
+        self._url, self._model, self._stop_ids, self._timeout = url, model, list(spec.stop_ids), timeout
         self._threads = ThreadPoolExecutor(connections)
         self._running: dict[int, list[Future[Completion]]] = {}  # one for each sample, by index of the request
 

@@ -11,17 +11,19 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from configs.text import did_you_mean
 from rewards.plugins.adapters import ADAPTERS
 from rewards.plugins.interface import Plugin, PluginError, native
 
 GROUP = "thinkvl.rewards"
+Kind = Literal["function", "class"]
 
 
 def load_plugin(spec: str, *, base: Path | None = None, known: Iterable[str] = ()) -> Plugin:
@@ -61,8 +63,8 @@ def _is_file(path: str) -> bool:
     return path.endswith(".py") or "/" in path or "\\" in path
 
 
-def load_function(label: str, place: str, *, base: Path | None) -> tuple[Any, Path]:
-    """The function that `file.py:function` names, and its file; `label` starts the messages. Runs the file.
+def load_function(label: str, place: str, *, base: Path | None, kind: Kind = "function") -> tuple[Any, Path]:
+    """The function, or class, that `file.py:name` names, and its file; `label` starts the messages. Runs the file.
 
     A relative file is looked for in `base`, then in the working directory. Raises PluginError.
     """
@@ -75,27 +77,40 @@ def load_function(label: str, place: str, *, base: Path | None) -> tuple[Any, Pa
         looked = " and ".join(dict.fromkeys(str(candidate) for candidate in candidates))
         raise PluginError(f"{label}: no such file; looked for {looked}")
     if not name.isidentifier():
-        raise PluginError(f"{label}: {name!r} is no function name; write `{path}:function`")
-    return _member(label, _load_file(label, file), name, str(file)), file
+        raise PluginError(f"{label}: {name!r} is no {kind} name; write `{path}:{kind}`")
+    return _member(label, run_source(label, file, file.read_bytes()), name, str(file), kind), file
 
 
-def _load_file(label: str, file: Path) -> ModuleType:
-    """Run `file` as a module of a name that no other can have, with its folder last on the import path."""
+def run_source(label: str, file: Path, source: bytes) -> ModuleType:
+    """Run the `source` of `file` as a module of a name that no other can have, with its folder last on the import path.
+
+    The file itself need not exist on this machine. Raises PluginError.
+    """
     digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]
     unique = f"_thinkvl_plugin_{file.stem}_{digest}"
     found = importlib.util.spec_from_file_location(unique, file)
-    if found is None or found.loader is None:
+    if found is None:
         raise PluginError(f"{label}: {file} is no Python file; it must end in `.py`")
     module = importlib.util.module_from_spec(found)
     sys.modules[unique] = module  # dataclasses and pickle look modules up there
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))  # last: its neighbours can be imported and shadow nothing
     try:
-        found.loader.exec_module(module)
+        exec(compile(source, str(file), "exec", dont_inherit=True), vars(module))
     except BaseException as error:  # a stranger's import can raise anything
         del sys.modules[unique]
-        raise PluginError(f"{label}: importing {file} failed: {type(error).__name__}: {error}") from error
+        where = f"{file}{_line_in(file, error)}"
+        raise PluginError(f"{label}: importing {where} failed: {type(error).__name__}: {error}") from error
     return module
+
+
+def _line_in(file: Path, error: BaseException) -> str:
+    """`:LINE` of the last line of `file` that ran before `error`; empty where none did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        lines.append(error.lineno)
+    return f":{lines[-1]}" if lines and lines[-1] else ""
 
 
 def _from_module(spec: str, path: str, name: str) -> object:
@@ -106,18 +121,19 @@ def _from_module(spec: str, path: str, name: str) -> object:
     try:
         return getattr(module, name)  # modules may load their members when asked
     except AttributeError:
-        return _member(f"reward {spec!r}", module, name, path)
+        return _member(f"reward {spec!r}", module, name, path, "function")
 
 
-def _member(label: str, module: ModuleType, name: str, where: str) -> object:
-    if name not in vars(module):
-        functions = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
-        functions = functions or [
-            n for n in dir(module) if not n.startswith("_")
-        ]  # a module that loads them when asked
-        near = did_you_mean(name, functions)
-        raise PluginError(f"{label}: {where} has no {name!r}{near}; it defines {', '.join(functions) or 'none'}")
-    return vars(module)[name]
+def _member(label: str, module: ModuleType, name: str, where: str, kind: Kind) -> object:
+    if name in vars(module):
+        return vars(module)[name]
+    public = {n: v for n, v in vars(module).items() if not n.startswith("_")}
+    if kind == "class":
+        names = [n for n, v in public.items() if inspect.isclass(v) and v.__module__ == module.__name__]
+    else:  # a module may load its functions when asked, and then has none yet
+        names = [n for n, v in public.items() if inspect.isfunction(v)] or [n for n in dir(module) if n[0] != "_"]
+    near = did_you_mean(name, names)
+    raise PluginError(f"{label}: {where} has no {name!r}{near}; it defines {', '.join(names) or 'none'}")
 
 
 def _from_entry_point(spec: str, name: str, known: Iterable[str]) -> object:

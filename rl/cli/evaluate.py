@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.data import asks
+from configs.engine import is_own_engine
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.prompt import PromptConfig
@@ -22,7 +24,7 @@ from configs.rl import SamplingConfig
 from configs.schema import RunConfig
 from rewards.extraction import THINK_CLOSE
 from rewards.scorer import Scorer
-from rl.cli.models import ModelPlace, find_model, open_model
+from rl.cli.models import ModelPlace, find_model, open_model, open_processor
 from rl.run.evaluate import HELD_OUT_SEED, EvalResult, evaluate, evaluation_sampling
 from rl.run.folder import write_json
 from rl.run.model_prompt import read_prompt
@@ -30,8 +32,9 @@ from rl.run.progress import StageProgress
 from rl.run.scoring import check_run_of_others, open_scorer
 from rl.run.thinking_budget import BudgetResult, evaluate_budgets
 from rollouts.engines.driver import EngineDriver
+from rollouts.engines.table import EngineSpec, choose_engine
 from rollouts.engines.transformers import TransformersEngine
-from rollouts.model_family import family_of
+from rollouts.model_family import VisionLanguageProcessor, family_at, family_of
 from rollouts.sources.rollout_pipeline import Generate, RolloutPipeline
 from rollouts.tasks.mixture import held_out
 from rollouts.tasks.prompts import PromptRenderer
@@ -62,7 +65,8 @@ def evaluate_command(
     config = load_recipe(recipe or _recipe_of(place), overrides)
     target = output or (place.run / "eval.json" if place.run else None)
     if recipe is None:
-        check_run_of_others(config, allowed, _recipe_of(place))
+        given = [config.rl.engine] if config.rl and any(text.startswith("rl.engine=") for text in overrides) else []
+        check_run_of_others(config, (*allowed, *given), _recipe_of(place), generates=True)
     elif not asks(config.data):
         config = _with_prompt_of(place, config, console)
     with open_scorer(config, base=Path.cwd(), allowed=allowed) as scorer:
@@ -108,31 +112,52 @@ def _evaluate(
     scorer.check_tasks(tasks)
     if config.threads:
         torch.set_num_threads(config.threads)
-    model, processor = open_model(place)
+    processor, engine = _open_engine(place, config)
     renderer = PromptRenderer.from_config(processor, config.data)
     prompts, skipped = renderer.render_all(tasks)
     if not prompts:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         raise UserError(f"{place.name}: none of the {len(tasks)} held-out tasks can be used: {reasons}")
-    stop, barred = family_of(model.config).stop_and_barred_ids(place.path, processor)
-    torch.nn.Module.to(model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=_dtype(config))
-    engine = EngineDriver(TransformersEngine(model, stop_ids=stop, barred_ids=barred))
 
     def decode(ids: np.ndarray) -> str:
         return processor.tokenizer.decode(ids, skip_special_tokens=True)
 
     pipeline = RolloutPipeline(renderer=renderer, generate=engine.generate, decode=decode, scorer=scorer)
-    with StageProgress(console, "eval", total=_blocks(prompts) * 2) as bar:
-        result, answers = evaluate(
-            replace(pipeline, generate=_in_blocks(engine, bar)),
-            prompts,
-            sampling=_sampling(config),
-            samples=config.evaluation.samples,
-            seed=config.seed,
-        )
     close_ids = processor.tokenizer.encode(THINK_CLOSE, add_special_tokens=False)
-    by_budget = evaluate_budgets(pipeline, answers, budgets=budgets, close_ids=close_ids, sampling=_sampling(config))
+    with closing(engine):
+        with StageProgress(console, "eval", total=_blocks(prompts) * 2) as bar:
+            result, answers = evaluate(
+                replace(pipeline, generate=_in_blocks(engine, bar)),
+                prompts,
+                sampling=_sampling(config),
+                samples=config.evaluation.samples,
+                seed=config.seed,
+            )
+        by_budget = evaluate_budgets(
+            pipeline, answers, budgets=budgets, close_ids=close_ids, sampling=_sampling(config)
+        )
     return result, by_budget, skipped
+
+
+def _open_engine(place: ModelPlace, config: RunConfig) -> tuple[VisionLanguageProcessor, EngineDriver]:
+    """The model's processor, and the recipe's own engine, or else the embedded one."""
+    if config.rl is None or not is_own_engine(config.rl.engine):
+        model, processor = open_model(place)
+        stop, barred = family_of(model.config).stop_and_barred_ids(place.path, processor)
+        torch.nn.Module.to(model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=_dtype(config))
+        return processor, EngineDriver(TransformersEngine(model, stop_ids=stop, barred_ids=barred))
+    engine = choose_engine(config.rl.engine, config.rl.engine_options, base=Path.cwd(), trains=False)
+    processor = open_processor(place)
+    stop, barred = family_at(place.path).stop_and_barred_ids(place.path, processor)
+    spec = EngineSpec(
+        model_path=place.path,
+        dtype=config.model.dtype,
+        stop_ids=tuple(stop),
+        barred_ids=tuple(barred),
+        threads=torch.get_num_threads(),
+        engine=engine,
+    )
+    return processor, spec.build()
 
 
 def parse_budgets(text: str | None) -> list[int]:

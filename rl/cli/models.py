@@ -75,9 +75,9 @@ def open_model(place: ModelPlace) -> tuple[VisionLanguageModel, VisionLanguagePr
     from rollouts.model_family import family_at
 
     logging.disable_progress_bar()
+    processor = open_processor(place)
     try:
-        family = family_at(place.path)
-        return family.load_model(place.path, dtype="auto"), family.load_processor(place.path)
+        return family_at(place.path).load_model(place.path, dtype="auto"), processor
     except UserError:
         raise
     except (OSError, ValueError) as error:
@@ -87,6 +87,18 @@ def open_model(place: ModelPlace) -> tuple[VisionLanguageModel, VisionLanguagePr
             f"{place.name}: the weights in {place.path} are damaged or cut short ({one_line(error)}); "
             "export or download them again"
         ) from error
+
+
+def open_processor(place: ModelPlace) -> VisionLanguageProcessor:
+    """Load the processor alone. Raises UserError where there is none, or one of another kind."""
+    from rollouts.model_family import family_at
+
+    try:
+        return family_at(place.path).load_processor(place.path)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(_cannot_open(place, error)) from error
 
 
 def _cannot_open(place: ModelPlace, error: Exception) -> str:

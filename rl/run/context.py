@@ -26,7 +26,7 @@ from rl.run.scoring import open_scorer
 from rl.run.trackers.run_info import RunInfo
 from rl.run.trackers.table import Metrics
 from rl.stages.sft import answer_text
-from rollouts.engines.table import VLLM_CPU_LATENTS, EngineSpec, check_engine, check_sizes
+from rollouts.engines.table import VLLM_CPU_LATENTS, EngineSpec, check_sizes, choose_engine
 from rollouts.model_family import FAMILIES, TINY_FAMILY, VisionLanguageModel, VisionLanguageProcessor, family_at
 from rollouts.sources.rollout_pipeline import RolloutPipeline, request_seed
 from rollouts.tasks.curriculum import build_sampler
@@ -85,7 +85,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Cons
     stage = config.rl or RLConfig(steps=1)
     for line in folder.accept_changes(config):
         console.print(f"the recipe changes: {line}", markup=False, highlight=False)
-    check_engine(stage.engine)
+    engine = choose_engine(stage.engine, stage.engine_options, base=base, trains=True)
     with ExitStack() as stack:
         scorer = stack.enter_context(open_scorer(config, base=base))
         info = RunInfo(folder=folder.path, name=config.name, recipe=plain(config))
@@ -104,7 +104,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Cons
             stop_ids=tuple(stop),
             barred_ids=tuple(barred),
             record_experts=stage.router_replay,
-            engine=stage.engine,
+            engine=engine,
             context=_context(config),
         )
         yield RunContext(

@@ -17,6 +17,7 @@ MAY_CHANGE = (
     "rl.workers",
     "rl.worker_deadline",
     "rl.engine",
+    "rl.engine_options",
     "rl.micro_batch_tokens",
     "rl.ranks.count",
     "rl.eval_every",
@@ -39,4 +40,4 @@ def differences(found: RunConfig, wanted: RunConfig) -> dict[str, tuple[object, 
 
 def may_change(key: str) -> bool:
     """Whether a run may resume with another value of this key; an item of a list counts as its list."""
-    return re.sub(r"(\.\d+)+$", "", key) in MAY_CHANGE
+    return re.sub(r"(\.\d+)+$", "", key) in MAY_CHANGE or key.startswith("rl.engine_options.")

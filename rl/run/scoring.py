@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from configs.data import recipe_verifiers
+from configs.engine import is_own_engine
 from configs.errors import UserError
 from configs.schema import RunConfig
 from rewards.pending_score import VERIFIER, part_name
@@ -20,12 +21,14 @@ def open_scorer(config: RunConfig, *, base: Path, allowed: Collection[str] = ())
     return Scorer(terms, base=base, judge=judge, allowed=(*recipe_verifiers(config.data), *allowed))
 
 
-def check_run_of_others(config: RunConfig, allowed: Collection[str], where: Path) -> None:
+def check_run_of_others(config: RunConfig, allowed: Collection[str], where: Path, *, generates: bool = False) -> None:
     """Refuse a run folder's recipe that runs plug-ins or sends a key, unless each is allowed by name.
 
-    A run folder is data: it may come from somebody else. Raises UserError with the flags that allow what it names.
+    `generates`: its engine will run too. A run folder is data: it may come from somebody else. Raises UserError with
+    the flags that allow what it names.
     """
-    refused = [name for name in dict.fromkeys(_code_and_keys(config)) if name not in allowed]
+    engine = [config.rl.engine] if generates and config.rl and is_own_engine(config.rl.engine) else []
+    refused = [name for name in dict.fromkeys([*_code_and_keys(config), *engine]) if name not in allowed]
     if refused:
         flags = " ".join(f"--allow '{name}'" for name in refused)
         raise UserError(

@@ -5,12 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from configs.errors import UserError
 from configs.rl import SamplingConfig
 from rollouts.types import Completion, Request
 
 FinishedGroup = tuple[int, list[Completion]]  # the index under which a request was added, and its `n` completions
+
+
+class EngineError(UserError, ValueError):
+    """The chosen engine cannot run here, or not with this model; the message says what to do."""
 
 
 class Engine(ABC):
@@ -19,6 +24,8 @@ class Engine(ABC):
     The driver calls `add`, `step`, `cancel` and `load_weights` from one thread at a time, so an engine needs no locks.
     Every request that is added is returned exactly once, by `step` or by `cancel`.
     """
+
+    fixed_weights: ClassVar[bool] = False  # True: `load_weights` always refuses, so the engine cannot serve a run
 
     @abstractmethod
     def add(self, index: int, request: Request, sampling: SamplingConfig) -> None:

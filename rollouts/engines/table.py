@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from configs.errors import UserError
 from rollouts.engines.driver import EngineDriver
-from rollouts.engines.protocol import Engine
+from rollouts.engines.engine_file import EngineFile, find_engine
+from rollouts.engines.protocol import Engine, EngineError
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import family_at
 
@@ -19,10 +21,6 @@ VLLM_CPU_LATENTS = {
     "qk_rope_head_dim": 64,
 }  # vLLM's decode kernel for CPUs knows no others
 _CPU_EXPERTS = 32  # sizes of a layer with experts must be multiples of it
-
-
-class EngineError(UserError, ValueError):
-    """The chosen engine cannot run here, or not with this model; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +33,34 @@ class EngineSpec:
     barred_ids: tuple[int, ...]
     threads: int = 1
     record_experts: bool = False  # completions then say which experts each token went to; not with vLLM
-    engine: str = "transformers"  # a key of `ENGINES`
+    engine: str | EngineFile = "transformers"  # a key of `ENGINES`, or the user's own
     context: int | None = None  # vLLM: the most tokens of a prompt and its answer; None: the model's own limit
     gpu_share: float = 1.0  # vLLM: of a GPU that is this worker's
 
     def build(self) -> EngineDriver:
         """Start the engine with the weights of the checkpoint."""
         torch.set_num_threads(self.threads)
+        if isinstance(self.engine, EngineFile):
+            return EngineDriver(self.engine.load()(self, **self.engine.options))
         return EngineDriver(ENGINES[self.engine](self))
+
+
+def choose_engine(use: str, options: Mapping[str, Any], *, base: Path, trains: bool) -> str | EngineFile:
+    """The engine that `rl.engine` names: a key of `ENGINES`, or `file.py:Class` with the file looked for in `base`.
+
+    `trains`: it must take new weights. Raises EngineError where it cannot run, or does not implement the protocol.
+    """
+    if use in ENGINES:
+        check_engine(use)
+        return use
+    engine = find_engine(use, options, base=base)
+    if trains and engine.fixed_weights:
+        raise EngineError(
+            f"rl.engine = {use!r}: the weights of this engine are fixed (`fixed_weights = True`), and a run sends new "
+            "weights to its workers. Choose an engine that loads weights; to measure with this one, run "
+            f"`thinkvl eval RUN_OR_MODEL --recipe FILE rl.engine={use}`"
+        )
+    return engine
 
 
 def check_engine(name: str) -> None:

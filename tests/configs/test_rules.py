@@ -130,6 +130,9 @@ RULES = [
         "rl.loss.critic.value_coef = 1.0: must be left at 0.5: a critic of its own shares no gradient with the policy, "
         "value_learning_rate sets its pace",
     ),
+    ("rl.engine=vlm", "rl.engine = 'vlm': must be transformers, vllm or `file.py:Class` (did you mean 'vllm'?)"),
+    ("rl.engine=mine.py", "rl.engine = 'mine.py': must be transformers, vllm or `file.py:Class`"),
+    ("rl.engine_options={url: x}", "rl.engine_options = {'url': 'x'}: must be left out for a built-in engine"),
     ("rl.loss.sft_coef=-1", "rl.loss.sft_coef = -1.0: must be 0 or more"),
     (
         "rl={steps: 1, shuffle_rewards: true, loss: {sft_coef: 0.1}}",

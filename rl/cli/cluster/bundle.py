@@ -148,7 +148,8 @@ def _named(config: RunConfig, bases: list[Path]) -> dict[str, Path]:
     Plug-ins are those that the recipe names; a row may not name a file that is then sent away.
     """
     terms = config.rl.rewards if config.rl else ()
-    rewards = [name for term in terms for name in (term.use, *term.only_for)] + [*recipe_verifiers(config.data)]
+    code = [name for term in terms for name in (term.use, *term.only_for)] + [*recipe_verifiers(config.data)]
+    code += [config.rl.engine] if config.rl else []
     sources = [*config.data.train, *config.data.validation, *config.data.held_out]
     named: dict[str, Path] = {}
     for source in sources:
@@ -161,7 +162,7 @@ def _named(config: RunConfig, bases: list[Path]) -> dict[str, Path]:
                 named |= {
                     str(folder / image): data.parent / image for image in images if _is_inside(data.parent, image)
                 }
-    for path in dict.fromkeys(plugin_file(spec) for spec in [*rewards, *(source.use for source in sources)]):
+    for path in dict.fromkeys(plugin_file(spec) for spec in [*code, *(source.use for source in sources)]):
         if path is not None and _is_relative(path):
             named[path] = _find(path, bases)
     return named

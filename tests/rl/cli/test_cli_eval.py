@@ -111,3 +111,48 @@ def test_accuracy_against_thinking_budget(thinkvl, run_folder, monkeypatch):
     assert "closed for the model" in output
     code, _, text = thinkvl("eval", run_folder, "--thinking-budget", "many")
     assert (code, "--thinking-budget many: must be whole numbers" in text) == (1, True)
+
+
+ENGINE = """
+import torch
+
+from rollouts.engines.transformers import TransformersEngine
+from rollouts.model_family import family_at
+
+class Mine(TransformersEngine):
+    fixed_weights = True
+
+    def __init__(self, spec, *, note):
+        model = family_at(spec.model_path).load_model(spec.model_path, dtype=torch.float32)
+        super().__init__(model, stop_ids=spec.stop_ids, barred_ids=spec.barred_ids)
+        self.note = note
+
+    def close(self):
+        with open(self.note, "w") as file:
+            file.write("closed")
+"""
+
+
+def test_an_engine_of_ones_own(thinkvl, run_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(ENGINE)
+    code, _, text = thinkvl("eval", run_folder, "rl.engine=mine.py:Mine", f"rl.engine_options.note={tmp_path}/note")
+    assert code == 0, text
+    assert (tmp_path / "note").read_text() == "closed"
+    figures = json.loads((run_folder / "eval.json").read_text())
+    expected = direct_figures(run_folder, load_recipe(run_folder / "recipe.yaml"))
+    assert (figures["greedy_accuracy"], figures["mean_tokens"]) == (expected.greedy_accuracy, expected.mean_tokens)
+
+
+def test_the_engine_of_a_run_of_others_must_be_allowed(thinkvl, run_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(ENGINE)
+    recipe = run_folder / "recipe.yaml"
+    text = recipe.read_text().replace("engine: transformers", "engine: mine.py:Mine")
+    recipe.write_text(text.replace("engine_options: {}", "engine_options: {note: n}"))
+    code, _, text = thinkvl("eval", run_folder)
+    assert code == 1
+    assert "--allow 'mine.py:Mine'" in text
+    assert not (tmp_path / "n").exists()
+    assert thinkvl("eval", run_folder, "--allow", "mine.py:Mine")[0] == 0
+    assert (tmp_path / "n").exists()

@@ -83,6 +83,7 @@ def test_another_recipe_is_refused_by_the_keys_that_differ(config, change, line)
             {"micro_batch_tokens": 1024},
             {"eval_every": 1, "save_every": 1},
             {"engine": "vllm"},
+            {"engine": "mine.py:Mine", "engine_options": {"size": 3}},
             {"ranks": RanksConfig(count=2)},
         )
     ]

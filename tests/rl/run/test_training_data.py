@@ -57,3 +57,20 @@ def test_thinking_without_solutions(tmp_path, tiny, monkeypatch):
     data = DataConfig(train=rows(tmp_path))
     text = refusal(tmp_path, tiny, monkeypatch, data=data, long_cot=SFTConfig(steps=1, thinking_share=0.5))
     assert "long_cot.thinking_share = 0.5: none of the first 64 tasks of data.train has a solution" in text
+
+
+def test_an_engine_that_no_run_can_use(tmp_path, tiny, monkeypatch):
+    text = "from rollouts.engines.protocol import Engine\n\nclass Mine(Engine):\n    def __init__(self, spec): ...\n"
+    (tmp_path / "mine.py").write_text(text)
+    stage = RLConfig(steps=1, engine="mine.py:Mine")
+    said = refusal(tmp_path, tiny, monkeypatch, rl=stage)
+    assert said.startswith(
+        f"rl.engine 'mine.py:Mine': {tmp_path}/mine.py:3: class Mine cannot be used:\n  it lacks add,"
+    )
+    members = "fixed_weights = True\n    version = 0\n    def add(self, index, request, sampling): ...\n"
+    members += (
+        "    def step(self): ...\n    def cancel(self, indices): ...\n    def load_weights(self, w, *, version): ..."
+    )
+    (tmp_path / "mine.py").write_text(f"{text}    {members}\n")
+    said = refusal(tmp_path, tiny, monkeypatch, rl=stage)
+    assert said.startswith("rl.engine = 'mine.py:Mine': the weights of this engine are fixed")

@@ -1,64 +1,31 @@
 """The example engine behind the driver, against a server of this process."""
 
-import importlib.util
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from engine_helpers import build_prompt
+from openai_server import openai_server
 
 from configs.rl import SamplingConfig
-from rollouts.engines.driver import EngineDriver
+from rollouts.engines.table import EngineSpec, choose_engine
 from rollouts.types import Request
 
 FILE = Path(__file__).parents[3] / "examples" / "engine" / "openai_engine.py"
 SAMPLING = SamplingConfig(max_new_tokens=50)
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Counts up from the prompt's last token, as far as seed and sample say. A seed of 666 is an error, 99 waits."""
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append((self.path, body))
-        seed, sample = divmod(body["seed"], 1_000_003)
-        if seed == 99:
-            self.server.released.wait(30)
-        if seed == 666:
-            self.send_error(500)
-            return
-        ids = [body["prompt"][-1] + 1 + i for i in range(seed + sample)]
-        logprobs = {"tokens": [f"token_id:{i}" for i in ids], "token_logprobs": [-0.5 * i for i in range(len(ids))]}
-        reply = json.dumps({"choices": [{"finish_reason": "stop", "logprobs": logprobs}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(reply)))
-        self.end_headers()
-        self.wfile.write(reply)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server():
-    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.bodies, found.released = [], threading.Event()
-    threading.Thread(target=found.serve_forever, daemon=True).start()
-    yield found
-    found.released.set()
-    found.shutdown()
-    found.server_close()
+    with openai_server() as found:
+        yield found
 
 
 @pytest.fixture
 def driver(server):
-    spec = importlib.util.spec_from_file_location("openai_engine", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = EngineDriver(module.OpenAIEngine(f"http://127.0.0.1:{server.server_port}/v1", model="m", stop_ids=[7]))
+    options = {"url": f"http://127.0.0.1:{server.server_port}/v1", "model": "m"}
+    engine = choose_engine(f"{FILE}:OpenAIEngine", options, base=Path(), trains=False)
+    found = EngineSpec(model_path="", dtype="float32", stop_ids=(7,), barred_ids=(), engine=engine).build()
     yield found
     found.close()
 

@@ -55,15 +55,24 @@ def test_plugins_and_data_with_their_images(folder):
         ["no row"],
     ]
     folder.write("data/rows.jsonl", "\n".join([*map(json.dumps, rows), "{no json", ""]))
-    for name in ("data/pictures/1.png", "data/pictures/2.png", "checks/own.py", "brief.py", "other.py", "unnamed.py"):
+    for name in (
+        "data/pictures/1.png",
+        "data/pictures/2.png",
+        "checks/own.py",
+        "brief.py",
+        "other.py",
+        "unnamed.py",
+        "e.py",
+    ):
         folder.write(name)
     source = "{use: data/rows.jsonl, columns: {images: figure}, options: {verifier: 'other.py:check'}}"
     recipe = f"{PLAIN}data: {{train: [{source}], held_out: [{{use: /shared/held.parquet}}, {{use: org/name}}], "
     recipe += "verifiers: ['checks/own.py:check']}\n"
-    recipe += "rl: {steps: 1, rewards: [{use: verifier}, {use: 'brief.py:f'}, {use: '/shared/there.py:f'}]}\n"
+    recipe += "rl: {steps: 1, engine: 'e.py:Mine', "
+    recipe += "rewards: [{use: verifier}, {use: 'brief.py:f'}, {use: '/shared/there.py:f'}]}\n"
     bundle = folder.bundle("mine.yaml", recipe)
-    names = ["brief.py", "checks/own.py", "data/pictures/1.png", "data/pictures/2.png", "data/rows.jsonl", "mine.yaml"]
-    assert sorted(bundle.files) == [f"job/{name}" for name in [*names, "other.py"]]
+    names = ["brief.py", "checks/own.py", "data/pictures/1.png", "data/pictures/2.png", "data/rows.jsonl", "e.py"]
+    assert sorted(bundle.files) == [f"job/{name}" for name in [*names, "mine.yaml", "other.py"]]
 
 
 def test_files_above_the_recipe_keep_their_place(folder):
