@@ -202,8 +202,8 @@ class LossConfig:
     clip_high: float | None = None  # and at 1 + `clip_high`; 0 or more
     tau: float = 0.1  # Kimi k1.5 §2.3.2: weight of the squared log-ratio of the whole completion; greater than 0
     kl: KLConfig | None = None  # a penalty on the distance to the reference policy
-    # what KL and k1.5's log-ratio are measured from: the policy that sampled, the policy at RL's start, or a running
-    # mean of the policy; null: `iteration` with k1.5, else `frozen`
+    # what KL and k1.5's log-ratio are measured from: the policy at the start of the step, the policy at RL's start, or
+    # a running mean of the policy; null: `iteration` with k1.5, else `frozen`
     reference: Reference | None = None
     reference_decay: float = 0.99  # of `ema`: what remains of the reference at each step; above 0, below 1
     reset_optimizer: bool = False  # a fresh optimizer at each step (Kimi k1.5 §2.3.2)

@@ -244,7 +244,8 @@ learner first computes what the algorithm needs of its models, such as reference
 nothing.
 """
 SAMPLE = """
-A sample is what the learner trains on. `old_logprobs` is the denominator of the ratio.
+A sample is what the learner trains on. `old_logprobs` is the denominator of the ratio, except in
+the first update of a step, which takes the policy's log-probs in its own forward pass.
 """
 BATCH = """
 A step batch holds the denominators of the loss, counted over the whole step, so that micro-batches of any size give one

@@ -101,8 +101,8 @@ skipped_updates (share): Optimizer steps that were skipped because the gradient 
 learning_rate (rate): Learning rate of the first parameter group (Muon's with Muon). Healthy: as scheduled
 entropy (nats): Mean entropy of the policy per token, under the temperature and the barred tokens. Healthy: falls
   slowly; near 0 the policy explores nothing new
-approx_kl (nats): Mean over tokens of `exp(g) - 1 - g` (k3), with `g = log pi - log pi_old`: the distance of the
-  policy from the one that sampled. Healthy: below 0.02
+approx_kl (nats): Mean over tokens of `exp(g) - 1 - g` (k3), with `g = log pi - log pi_engine`: the distance of the
+  policy from the one that sampled, as the engine computed it. Healthy: below 0.02
 clip_fraction (share): Tokens whose gradient the clip removed; with `cispo`, whose weight it changed. Absent with
   `kimi_k15`. Healthy: below 0.2
 squared_log_ratio (reward): Mean over completions of `(tau / 2) d^2`, where `d` is the log-ratio of the whole
@@ -129,17 +129,18 @@ experts/flipped (share): Recorded routes (one token in one layer) whose experts 
   Only with `rl.router_replay`. Healthy: 0 in float32 before the first update; 0.02 to 0.1 in bfloat16
 balance_loss (ratio): Mean over layers and completions of the sequence-wise balance loss. It is 1 if the load is even.
   Only with `rl.loss.balance_coef`. Healthy: falls towards 1
-logprob_gap_max (nats): Largest distance of a token's log-prob from the engine's; with `rl.loss.correction`, from the
-  learner's own before the first update. It also includes the movement of the policy: over several optimizer steps,
-  since earlier steps (`rl.partial`), and over the staleness of asynchronous samples. Healthy: below 0.001 in float32
-  with one optimizer step; more means that engine and learner compute different things
+logprob_gap_max (nats): Largest distance of a token's log-prob from the engine's. It also includes the movement of the
+  policy: over several optimizer steps, since earlier steps (`rl.partial`), and over the staleness of asynchronous
+  samples. Healthy: below 0.001 in float32 with one optimizer step; more means that engine and learner compute different
+  things
 """)
 
 SAMPLES = _metrics("""
 masked_share (share): Tokens of the samples that are not trained on: inserted, or too old (`rl.partial.mask_age`).
   Absent if there are none. Healthy: below 0.5
-kl_reference (nats): Mean over tokens of k3 of the sampling policy against the reference model. Only with a reference
-  model. Healthy: grows slowly; a jump means that the policy runs away
+kl_reference (nats): Mean over tokens of k3 of the policy before the update against the reference model. With one update
+  a step the policy's log-probs are the engine's. Only with a reference model. Healthy: grows slowly; a jump means that
+  the policy runs away
 explained_variance (share): `1 - Var(R - V) / Var(R)` over tokens, of the returns `R` and the critic's values `V`, on
   completions that the critic has not been trained on. Only with `ppo`. Healthy: rises; how far depends on the task.
   Below 0 the critic does harm: lower `value_learning_rate` or set `pretrain_steps`

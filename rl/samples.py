@@ -57,6 +57,8 @@ def build_samples(
             columns = {name: spread(column, mask) for name, column in advantage.columns.items()}
             if note.reference_logprobs is not None:
                 columns["reference_logprobs"] = _only(note.reference_logprobs, mask)
+            if note.policy_logprobs is not None:
+                columns["engine_logprobs"] = _only(completion.policy_logprobs, mask)
             if config.loss.correction is not None:
                 columns["sampler_logprobs"] = _only(completion.sampler_logprobs, mask)
             samples.append(
@@ -96,9 +98,7 @@ def _response(completion: Completion, reward: float, outputs: ModelOutputs, min_
 
 
 def _old_logprobs(completion: Completion, outputs: ModelOutputs) -> np.ndarray:
-    """The denominator of the ratio, `[T]`: the learner's own log-probs where the recipe asks for them, else those of
-    the engine.
-    """
+    """The log-probs before the update, `[T]`: the learner's own where it has read them, else those of the engine."""
     return completion.policy_logprobs if outputs.policy_logprobs is None else outputs.policy_logprobs
 
 

@@ -15,7 +15,7 @@ import torch
 from rl.learner.packed_attention import PackedSegment
 from rollouts.types import Prompt
 
-COLUMNS = ("token_advantages", "reference_logprobs", "sampler_logprobs", "old_values", "returns")
+COLUMNS = ("token_advantages", "reference_logprobs", "engine_logprobs", "sampler_logprobs", "old_values", "returns")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class ModelOutputs:
     None is what the recipe's algorithm does not ask for.
     """
 
-    policy_logprobs: np.ndarray | None = None  # the learner's own, for the mismatch correction
+    policy_logprobs: np.ndarray | None = None  # the learner's own: the ratio's denominator
     reference_logprobs: np.ndarray | None = None
     values: np.ndarray | None = None  # the critic's, before each token
 
@@ -71,7 +71,11 @@ class PromptCompletion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample(PromptCompletion):
-    """One completion that RL trains on."""
+    """One completion that RL trains on.
+
+    `old_logprobs` are the learner's own where the outputs before the update hold them. `engine_logprobs` are then a
+    column. Elsewhere `old_logprobs` are the engine's, and the iteration's only update does not read them.
+    """
 
     old_logprobs: np.ndarray  # [T] float32 of the policy at the iteration's start: the ratio's denominator
     advantage: float
@@ -97,6 +101,9 @@ class StepBatch:
     """All samples of one optimizer step; its counts are the loss's denominators, whatever the micro-batches."""
 
     samples: tuple[Sample, ...]
+    # The iteration's first update: the policy has not moved, and its log-probs in this very pass are the denominator.
+    # A pass before the update is packed otherwise, and rounds otherwise in bfloat16.
+    first: bool = False
 
     @property
     def sequences(self) -> int:

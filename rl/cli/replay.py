@@ -92,7 +92,7 @@ def _replay(skipped: SkippedUpdate, run: Path, console: Console) -> Replayed:
     torch.set_num_threads(skipped.threads)  # sums are cut by it
     learner = restored_learner(skipped, run)
     restore_random_state(skipped.random)
-    batch = StepBatch(samples=skipped.samples)
+    batch = StepBatch(samples=skipped.samples, first=skipped.update == 1)
     values = learner.accumulate(batch)
     norm = gradient_norm(learner.model)
     parameters = parameter_shares(learner.model)

@@ -191,12 +191,17 @@ def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> Micr
 def loss_inputs(
     micro: MicroBatch, logprobs: torch.Tensor, entropy: torch.Tensor, batch: StepBatch, *, max_tokens: int
 ) -> LossInputs:
-    """A micro-batch as the losses read it, beside the step's counts."""
+    """A micro-batch as the losses read it, beside the step's counts.
+
+    The ratio's denominator is the learner's own, never the engine's: the two round differently, in float32 too, and
+    the clip would take that for a movement of the policy.
+    """
     device = logprobs.device
-    columns = {name: c.to(device) for name, c in micro.columns.items() if name not in ("old_values", "returns")}
+    unread = ("old_values", "returns", "engine_logprobs")
+    columns = {name: c.to(device) for name, c in micro.columns.items() if name not in unread}
     return LossInputs(
         logprobs=logprobs,
-        old_logprobs=micro.old_logprobs.to(device),
+        old_logprobs=logprobs.detach() if batch.first else micro.old_logprobs.to(device),
         advantages=micro.advantages.to(device),
         sequence_ids=micro.sequence_ids.to(device),
         lengths=micro.lengths.to(device),

@@ -67,7 +67,7 @@ class Learner:
             self.reference,
             self.critic,
             lambda *args: self._head(*args)[0],
-            wants_policy=config.loss.correction is not None,
+            wants_policy=config.reads_old_logprobs,
         )
 
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
@@ -127,7 +127,8 @@ class Learner:
         for _ in range(self.config.epochs if samples else 0):
             for part in deal(samples, self.config.minibatches, rng):
                 done = len(metrics["grad_norm"])
-                for name, value in self._optimizer_step(StepBatch(samples=tuple(part)), number=done + 1).items():
+                batch = StepBatch(samples=tuple(part), first=done == 0)
+                for name, value in self._optimizer_step(batch, number=done + 1).items():
                     metrics[name].append(value)
         if self.reference is not None:
             self.reference.follow(self.model)

@@ -29,6 +29,15 @@ class LearnerConfig:
         return self.epochs * self.minibatches
 
     @property
+    def reads_old_logprobs(self) -> bool:
+        """True if the policy's log-probs are read before the update: by later updates, or by a KL in the reward.
+
+        The first update takes those of its own forward pass, so a recipe with one update needs no further pass.
+        """
+        kl = self.loss.resolved().kl
+        return self.steps_per_iteration > 1 or (kl is not None and kl.placement == "reward")
+
+    @property
     def waiting_steps(self) -> int:
         """The optimizer steps in which the policy waits for its critic."""
         critic = self.loss.resolved().critic

@@ -24,7 +24,7 @@ class OutputReader:
     """Runs the models of a step over its micro-batches. A model that the algorithm does not read is not run.
 
     `logprobs_of(model, hidden, micro)` gives the log-probs `[N]` of the response tokens from the hidden states of a
-    model. `wants_policy` says whether the policy's own log-probs are wanted, which the engine's stand for otherwise.
+    model. `wants_policy` says whether the policy's own log-probs are wanted: see `LearnerConfig.reads_old_logprobs`.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ class ReferenceModel:
 def build_reference(policy: VisionLanguageModel, loss: LossConfig) -> ReferenceModel | None:
     """The reference model of a recipe. None if the algorithm compares with none.
 
-    None also for `iteration`: that reference is the policy that sampled, whose log-probs come with the rollouts.
+    None also for `iteration`: that reference is the policy at the start of the step, the ratio's denominator.
     """
     parts = loss.resolved()
     compares = parts.kl is not None or loss.algorithm == "kimi_k15"

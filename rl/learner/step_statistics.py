@@ -23,7 +23,7 @@ class StepStatistics:
 
     def add(self, micro: MicroBatch, logprobs: torch.Tensor, entropy: torch.Tensor, output: LossOutput) -> None:
         """Add one micro-batch, `[N]` each. `approx_kl` is k3 (Schulman) of the sampling policy against this one."""
-        gap = logprobs.cpu() - micro.old_logprobs
+        gap = logprobs.cpu() - micro.columns.get("engine_logprobs", micro.old_logprobs)
         self.sums["loss"] += float(output.loss.detach())
         self.sums["entropy"] += float(entropy.sum())
         self.sums["approx_kl"] += float((gap.exp() - 1 - gap).sum())

@@ -20,7 +20,7 @@ from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
 from rl.saved_state import load_state
-from rl.types import Sample
+from rl.types import Sample, StepBatch
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Imported once for all ranks of all tests.
@@ -194,7 +194,8 @@ def one_update(mesh, kind, batch, settings):
         seen.update({n: whole(p.grad).clone() for n, p in learner.model.named_parameters() if p.grad is not None})
 
     handle = learner.optimizer.register_step_pre_hook(look)
-    metrics = learner.update(draw(learner, batch))
+    # an update after the first: its denominators are those of the samples
+    metrics = learner._optimizer_step(StepBatch(samples=tuple(draw(learner, batch))), number=2)
     handle.remove()
     return {n: g.numpy() for n, g in seen.items()}, before, learner.weights(), metrics
 

@@ -94,7 +94,7 @@ def test_steps_make_what_pays_likelier(groups, loss):
     sign = np.concatenate([np.sign(np.array(g.rewards) - np.mean(g.rewards)) for g in groups])
 
     def score():
-        probe = make_learner(learner.model, loss=LossConfig(algorithm="grpo", correction=CorrectionConfig()))
+        probe = make_learner(learner.model, minibatches=2)
         notes = [n for notes in probe.model_outputs(groups) for n in notes]
         return np.array([n.policy_logprobs.sum() for n in notes])
 
@@ -137,7 +137,7 @@ def test_nothing_is_asked_where_nothing_is_needed(groups):
 def test_annotations_are_of_the_policies_they_name(groups, model):
     """The engine ran the same policy at the same temperature, so its own log-probs are the measure, in order."""
     loss = LossConfig(algorithm="grpo", kl=KLConfig(coef=0.1), correction=CorrectionConfig())
-    learner = make_learner(build_model(), loss=loss, micro_batch_tokens=30)
+    learner = make_learner(build_model(), loss=loss, micro_batch_tokens=30, epochs=2)
 
     def gaps(field):
         return [

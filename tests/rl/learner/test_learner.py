@@ -19,7 +19,7 @@ from rl.learner.batch import collect_images, deal, make_micro_batch, split_by_to
 from rl.learner.forward import encode, response_hidden
 from rl.learner.lora import prepare_training
 from rl.saved_state import load_state
-from rl.types import Sample
+from rl.types import Sample, StepBatch
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.sampling import barred_token_mask, policy_logprobs
 from rollouts.engines.transformers import TransformersEngine
@@ -30,14 +30,17 @@ LOSSES = [LossConfig(algorithm="grpo"), LossConfig(algorithm="kimi_k15", tau=0.2
 
 
 def gradient(samples, *, loss=LOSSES[0], model=None, **options):
-    """The gradient that one update hands to the optimizer, by parameter name."""
+    """The gradient that an update after the first hands to the optimizer, by parameter name.
+
+    Its denominators are those of the samples.
+    """
     model = model or build_model()
     learner = make_learner(model, loss=loss, **options)
     seen = {}
     learner.optimizer.register_step_pre_hook(
         lambda *_: seen.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     )
-    metrics = learner.update(samples)
+    metrics = learner._optimizer_step(StepBatch(samples=tuple(samples)), number=2)
     return seen, metrics
 
 
@@ -200,7 +203,7 @@ def test_metrics_by_hand(rng, model):
         Sample(id=new_id(), prompt=prompt, token_ids=t, old_logprobs=old - 0.5, advantage=a)
         for t, old, a in zip(responses, (new[:3], new[3:]), (1.0, -1.0), strict=True)
     ]
-    metrics = learner.update(samples)
+    metrics = learner._optimizer_step(StepBatch(samples=tuple(samples)), number=2)
     assert metrics["approx_kl"] == pytest.approx(np.exp(0.5) - 1.5, rel=1e-4)
     assert metrics["logprob_gap_max"] == pytest.approx(0.5, rel=1e-4)
     assert metrics["clip_fraction"] == pytest.approx(3 / 8)
