@@ -12,6 +12,7 @@ from configs.optimizer import OptimizerConfig
 from configs.rewards import JudgeConfig, RewardConfig
 from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
+from configs.single_update import check_single_update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +263,7 @@ class RLConfig:
 
     def _check_loss(self) -> None:
         """The rules between the loss and the step."""
+        check_single_update(self.loss, updates=self.epochs * self.minibatches)
         parts = self.loss.resolved()
         least = parts.least_rollouts
         _check(

@@ -9,6 +9,7 @@ import torch
 
 from configs.load import dump_recipe
 from configs.rl import RLConfig
+from configs.single_update import single_update_note
 from rl.distributed.learner_group import LearnerGroup, RankSpec
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
@@ -32,6 +33,8 @@ def reinforce(context: RunContext, stage: RLConfig, model_path: str) -> tuple[bo
     """Run the RL stage on the model in `model_path`; return whether it was resumed, and the model with the best
     validation accuracy.
     """
+    if (note := single_update_note(stage.loss, updates=stage.epochs * stage.minibatches)) is not None:
+        context.console.print(note, highlight=False)
     skipped = SkippedUpdates((context.folder.stage("rl") / "skipped").resolve(), recipe=dump_recipe(context.config))
     learner = _learner(context, stage, model_path, skipped)
     try:

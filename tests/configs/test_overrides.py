@@ -21,7 +21,9 @@ def problems(path, *overrides):
 
 
 def test_values_are_yaml(path):
-    config = load_recipe(path, ["seed=7", "export=false", "name=a=b", "rl.sampling.top_p=.5", "rl.loss={tau: 1e-2}"])
+    config = load_recipe(
+        path, ["seed=7", "export=false", "name=a=b", "rl.sampling.top_p=.5", "rl.loss={tau: 1e-2}", "rl.epochs=2"]
+    )
     assert (config.seed, config.export, config.name) == (7, False, "a=b")
     assert (config.rl.sampling.top_p, config.rl.loss.tau) == (0.5, 0.01)
 
@@ -36,7 +38,7 @@ def test_null_switches_a_stage_off_and_a_key_on_again(path):
 
 
 def test_a_key_that_is_cut_short_is_completed_where_only_one_fits(path):
-    config = load_recipe(path, ["rl.learning_rate=1e-4", "temperature=0.5", "rl.loss.tau=2"])
+    config = load_recipe(path, ["rl.learning_rate=1e-4", "temperature=0.5", "rl.loss.tau=2", "rl.epochs=2"])
     assert config.rl.optimizer.learning_rate == 1e-4
     assert config.rl.sampling.temperature == 0.5
     assert config.instruct is None

@@ -113,6 +113,21 @@ RULES = [
         "is at distance 0 from itself",
     ),
     (
+        "rl.loss={algorithm: grpo, kl: {coef: 0.1}, reference: iteration}",
+        "rl.loss.reference = 'iteration': must be frozen or ema with one update a step: the KL is measured from the "
+        "policy of that update, so its gradient is 0 (k1: noise); or give epochs or minibatches above 1",
+    ),
+    (
+        "rl.loss={algorithm: grpo, kl: {coef: 0.1, estimator: k1, importance_weighted: true}, reference: iteration}",
+        "rl.loss.reference = 'iteration': must be frozen or ema with one update a step: the KL is measured from the "
+        "policy of that update, so its gradient is 0 (k1: noise); or give epochs or minibatches above 1",
+    ),
+    (
+        "rl.loss={algorithm: kimi_k15, tau: 0.5}",
+        "rl.loss.tau = 0.5: must be left at 0.1 with one update a step: it has no effect without epochs or minibatches "
+        "above 1, or loss.reference frozen or ema",
+    ),
+    (
         "rl.loss={algorithm: kimi_k15, reference_decay: 0.5}",
         "rl.loss.reference_decay = 0.5: must be left at 0.99 where reference is not ema",
     ),

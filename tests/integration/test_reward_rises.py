@@ -119,10 +119,7 @@ def rewards_of(checkpoint, pool, tmp_path):
     return run
 
 
-GIVEN = {  # settings that the toy task needs beyond the algorithm's own
-    "kimi_k15": {"tau": 0.05},
-}
-LOSSES = [LossConfig(algorithm=name, **GIVEN.get(name, {})) for name in ALGORITHMS]
+LOSSES = [LossConfig(algorithm=name) for name in ALGORITHMS]
 
 
 @pytest.mark.parametrize(
