@@ -7,6 +7,7 @@ Everything runs in this process, on a tiny Kimi-VL with random weights; no Ray c
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -36,6 +37,7 @@ from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture
 from rollouts.tasks.prompts import PromptRenderer
+from rollouts.types import Request
 
 SEED, FOLLOWED = 0, 1  # the task of the step that the page follows
 CONFIG = RLConfig(
@@ -63,7 +65,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder, Scorer(CONFIG.rewards) as scorer:
         engine, learner, pipeline = build(Path(folder), [t.question + (t.solution or "") for t in tasks], scorer)
-        source = WindowedSource(CONFIG, pipeline, served(engine), seed=SEED)
+        served: Any = engine  # a source reads one thing from its worker pool: the version that is served
+        dispatcher: Any = InProcess
+        source = WindowedSource(CONFIG, pipeline, served, seed=SEED, dispatcher=dispatcher)
         source.begin_step(0)
         source.submit(tasks, step=0)
         finished = source.next_groups(0)
@@ -143,9 +147,26 @@ def build(folder: Path, corpus: list[str], scorer: Scorer) -> tuple[EngineDriver
     return engine, Learner(model, config, barred_ids=barred), pipeline
 
 
-def served(engine: EngineDriver) -> Any:
-    """A source reads one thing from its worker pool: the version that is served."""
-    return engine
+class InProcess:
+    """A run's dispatcher hands requests to worker processes; this one generates them in this process."""
+
+    lock = contextlib.nullcontext()
+
+    def __init__(
+        self, engine: EngineDriver, sampling: SamplingConfig, *, on_completions: Any, room: int | None
+    ) -> None:
+        self.engine, self.sampling, self.on_completions = engine, sampling, on_completions
+        self.requests: dict[int, Request] = {}
+
+    def submit(self, requests: dict[int, Request]) -> None:
+        """Queue requests by key."""
+        self.requests |= requests
+
+    def wait_until(self, ready: Any) -> None:
+        """Generate what is queued."""
+        completions = self.engine.generate(list(self.requests.values()), self.sampling)
+        for key, found in zip(self.requests, completions, strict=True):
+            self.on_completions(key, found)
 
 
 def scoring(sample: PromptCompletion) -> PromptCompletion:

@@ -6,19 +6,19 @@ Tasks of step s are submitted as soon as `s <= step + window`. The window is `rl
 a synchronous run, so at most (window + 1) * prompts_per_step groups are submitted and not trained on. With
 `rl.partial` a group that runs out of its token budget continues in the next step.
 
-Synchronous and asynchronous runs differ in the dispatcher alone; see `batch_dispatcher.py` for the reason.
+With a window, the dispatcher keeps the workers busy beside the learner. Without one it makes batches that depend on the
+seed, the step and the tasks alone, because a synchronous run resumes to the bit (`rollouts/workers/dispatcher.py`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from configs.rl import RLConfig
 from rewards.types import Task
-from rollouts.sources.batch_dispatcher import BatchDispatcher, Dispatcher
 from rollouts.sources.partial import PartialBudget
 from rollouts.sources.pending import FinishedGroup, PendingGroup, finished_from, group_state, pending_from
 from rollouts.sources.rollout_pipeline import RolloutPipeline, request_seed
@@ -39,7 +39,15 @@ class WindowedSource:
     dropped, and its task is submitted again. Requests depend on the seed, the step and the tasks alone.
     """
 
-    def __init__(self, config: RLConfig, pipeline: RolloutPipeline, pool: RolloutPool, *, seed: int) -> None:
+    def __init__(
+        self,
+        config: RLConfig,
+        pipeline: RolloutPipeline,
+        pool: RolloutPool,
+        *,
+        seed: int,
+        dispatcher: Callable[..., RequestDispatcher] = RequestDispatcher,
+    ) -> None:
         self.config, self.pipeline = config, pipeline
         self._pool, self._seed, self._options = pool, seed, config.asynchronous
         self._window = config.asynchronous.max_staleness if config.asynchronous else 0
@@ -53,15 +61,8 @@ class WindowedSource:
         self._taken: list[FinishedGroup] = []  # by the current step
         self._stale: list[FinishedGroup] = []  # dropped in the current step
         self._dropped: Counter[str] = Counter()  # tokens since the last step, by cause
-        self._dispatcher = self._new_dispatcher()
-
-    def _new_dispatcher(self) -> Dispatcher:
-        sampling = self.config.sampling
-        if self._options is None:
-            return BatchDispatcher(self.pipeline.generate, sampling, on_answer=self._receive)
-        # Without a window nothing is held back, because nothing else waits: batches are those of a synchronous run.
         room = ROOM if self._window else None
-        return RequestDispatcher(self._pool, sampling, on_answer=self._receive, room=room)
+        self._dispatcher = dispatcher(pool, config.sampling, on_completions=self._receive, room=room)
 
     @property
     def unfinished(self) -> int:
@@ -144,7 +145,7 @@ class WindowedSource:
         budget = self._budget.tokens(self._step) if self._budget is not None else None
         with self._dispatcher.lock:
             self._running.update(groups)
-            self._dispatcher.ask({key: replace(group.request, budget=budget) for key, group in groups.items()})
+            self._dispatcher.submit({key: replace(group.request, budget=budget) for key, group in groups.items()})
 
     def _receive(self, key: int, completions: list[Completion]) -> None:
         """Called by the dispatcher: begin to score a finished group, or keep one that is out of budget."""

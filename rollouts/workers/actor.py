@@ -43,7 +43,7 @@ class Address:
 class RolloutActor:
     """One engine in one process. All the work is the engine's; `heartbeat` and `stacks` answer while it works.
 
-    Answers are asked for in a call (`generate`), or beside such calls in a stream without end (`serve` and `ask`).
+    Completions are generated in a call (`generate`), or beside such calls in an endless stream (`serve`, `submit`).
     """
 
     def __init__(self, spec: EngineSpec) -> None:
@@ -66,25 +66,25 @@ class RolloutActor:
 
     @ray.method(concurrency_group="feed", num_returns="streaming")
     def serve(self, sampling: SamplingConfig) -> Iterator[tuple[int, list[Completion]]]:
-        """(number, completions) of each request that is asked, as they finish, until `end`."""
+        """(number, completions) of each submitted request, as they finish, until `end`."""
         torch.set_num_threads(self.threads)
         yield from self.engine.stream(self.queue, sampling)
 
     @ray.method(concurrency_group="watch")
-    def ask(self, requests: Sequence[Request]) -> None:
-        """Give more requests to `serve`; they are numbered in the order of asking, from 0."""
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Give more requests to `serve`; they are numbered in the order of submission, from 0."""
         self.queue.put(requests)
 
     @ray.method(concurrency_group="watch")
     def cancel(self, numbers: Sequence[int]) -> None:
-        """End these with what they have."""
+        """End these requests with the tokens that they have."""
         self.queue.cancel(numbers)
 
     @ray.method(concurrency_group="watch")
-    def end(self, asked: int) -> None:
-        """Call all `asked` requests off and end `serve`; a later call starts a new one."""
+    def end(self, count: int) -> None:
+        """Cancel all `count` requests and end `serve`; a later call of `serve` starts a new stream."""
         queue, self.queue = self.queue, RequestQueue()
-        queue.cancel(range(asked))
+        queue.cancel(range(count))
         queue.close()
 
     def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> LoadedWeights:

@@ -77,16 +77,24 @@ class RolloutPool:
             for slot in range(count)
         }
         shares = {slot: share for slot, share in shares.items() if share}
-        most = 1 + len(requests) // 16
         outcomes = self._run({slot: [requests[i] for i in share] for slot, share in shares.items()}, sampling)
         results: Answers = [[] for _ in requests]
         for slot, share in shares.items():
             outcome = outcomes[slot]
             if isinstance(outcome, Failure):
-                outcome = self._without_culprits(slot, [requests[i] for i in share], sampling, outcome, most)
+                outcome = self._without_culprits(slot, [requests[i] for i in share], sampling, outcome)
             for i, completions in zip(share, outcome, strict=True):
                 results[i] = completions
         return results
+
+    def generate_batch_again(self, slot: int, batch: Sequence[Request], sampling: SamplingConfig) -> Answers:
+        """Completions of a batch whose worker failed and was replaced. The new worker gives them to the same bits.
+
+        None for requests whose task makes one worker after the other fail.
+        """
+        with self.lock:
+            outcome = self._run({slot: batch}, sampling, tries=TRIES - 1)[slot]
+            return self._without_culprits(slot, batch, sampling, outcome) if isinstance(outcome, Failure) else outcome
 
     def generate_on_each(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Answers]:
         """The answers of every worker to all the requests."""
@@ -164,13 +172,14 @@ class RolloutPool:
         return Failure("death", f"process {self.worker_group.addresses[slot].pid}: {exit_of(error)}\n{error}")
 
     def _without_culprits(
-        self, slot: int, share: Sequence[Request], sampling: SamplingConfig, failure: Failure, most: int
+        self, slot: int, share: Sequence[Request], sampling: SamplingConfig, failure: Failure
     ) -> Answers:
         """Answers to a share that fails as a whole: its culprits go to quarantine, the rest is asked again together.
 
         Together, so that a run that knows the culprits from the start gives the same answers.
         """
         before = self.failures.total()
+        most = 1 + len(share) * len(self.worker_group.actors) // 16  # tasks that can be at fault
 
         def attempt(part: Sequence[Request]) -> Failure | None:
             outcome = self._run({slot: part}, sampling, tries=2 if len(part) == 1 else 1)[slot]

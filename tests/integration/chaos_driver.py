@@ -21,7 +21,7 @@ from rewards.scorer import Scorer
 from rl.cli.main import main
 from rl.learner.learner import Learner
 from rl.run.trackers.jsonl_tracker import JsonlTracker
-from rollouts.workers.pool import RolloutPool
+from rollouts.workers.dispatcher import RequestDispatcher
 from rollouts.workers.worker_group import WorkerGroup
 
 PLAN = json.loads(os.environ["CHAOS"])
@@ -82,7 +82,7 @@ def no_more_room(*_):
 
 
 MOMENTS = {
-    "generation": (RolloutPool, "generate", while_it_works),
+    "generation": (RequestDispatcher, "wait_until", while_it_works),
     "scoring": (Scorer, "score", while_it_works),
     "recording": (pq, "write_table", half_a_table),
     "update": (Learner, "update", while_it_works),

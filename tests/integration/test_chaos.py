@@ -131,7 +131,7 @@ def test_three_kills_and_a_damaged_checkpoint_leave_no_trace(whole_run, make_min
     mini = make_mini()
     mini.begin_before_rl(undisturbed)
     rng = random.Random(5)
-    kill_at(mini, moment="generation", call=5, delay=rng.uniform(0, 0.1), group=False)  # in step 3
+    kill_at(mini, moment="generation", call=3, delay=rng.uniform(0, 0.1), group=False)  # in step 3
     output = kill_at(mini, moment="saving", call=1, delay=0, group=True)  # of step 4
     assert "resuming RL after step 2" in output
     output = kill_at(mini, moment="update", call=3, delay=rng.uniform(0, 0.1), group=False)  # of step 5

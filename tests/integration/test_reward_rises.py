@@ -1,5 +1,7 @@
 """The whole loop on a trivial task: tasks, Ray workers, plug-in reward, learner, publishing. The reward must rise."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 import torch
@@ -110,7 +112,8 @@ def rewards_of(checkpoint, pool, tmp_path):
                 seed=1,
             )
             loop.sync.publish()
-            run_steps(loop, start=0, after_step=lambda step, values: seen.append(values))
+            with closing(loop.source):
+                run_steps(loop, start=0, after_step=lambda step, values: seen.append(values))
         assert [v["version"] for v in seen] == list(range(1, STEPS + 1))
         assert max(v["logprob_gap_max"] for v in seen) < 1e-3, "engine and learner disagree"
         assert {"seconds/rollout", "seconds/record", "seconds/update", "seconds/publish"} <= seen[0].keys()

@@ -3,56 +3,40 @@
 import json
 import os
 import signal
-import threading
 import time
 
-import psutil
 import pytest
 from test_resume import SAME, different
 
 from rl.run.trackers.jsonl_tracker import read_metrics
+from rollouts.workers.dispatcher import RequestDispatcher
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]  # three fresh workers: minutes on a busy machine
 
 
-class Killer(threading.Thread):
-    """Kills the workers that generate: one once step 1 is recorded, all of them once step 3 is."""
+class Killer:
+    """Kills workers while they generate: one in the second step, both in the fourth."""
 
-    def __init__(self, mini):
-        super().__init__(daemon=True)
-        self.mini, self.killed, self.over = mini, [], threading.Event()
+    def __init__(self, monkeypatch):
+        self.killed, self.steps, self.hand_out = [], 0, RequestDispatcher._hand_out
+        monkeypatch.setattr(RequestDispatcher, "_hand_out", lambda dispatcher: self.handing_out(dispatcher))
 
-    def run(self):
-        for step, count in ((1, 1), (3, 2)):
-            found = []
-            while len(found) < count and not self.over.is_set():
-                time.sleep(0.005)
-                found = self.generating() if self.mini.last_step("rl") >= step else []
-            for process in found[:count]:
-                os.kill(process.pid, signal.SIGKILL)
-                self.killed.append(process.pid)
-
-    def generating(self):
-        """The workers of this process's Ray that are generating now."""
-        found = []
-        for process in psutil.Process().children(recursive=True):
-            try:
-                if process.cmdline()[:1] == ["ray::RolloutActor.generate"]:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+    def handing_out(self, dispatcher):
+        self.hand_out(dispatcher)
+        self.steps += 1
+        for slot in {2: [0], 4: [0, 1]}.get(self.steps, []):
+            time.sleep(0.02)
+            process = dispatcher._pool.worker_group.addresses[slot].pid
+            os.kill(process, signal.SIGKILL)
+            self.killed.append(process)
 
 
-def test_killed_workers_change_nothing(whole_run, make_mini):
+def test_killed_workers_change_nothing(whole_run, make_mini, monkeypatch):
     undisturbed, _ = whole_run
     mini = make_mini()
     mini.begin_before_rl(undisturbed)
-    killer = Killer(mini)
-    killer.start()
+    killer = Killer(monkeypatch)
     printed = mini.here()
-    killer.over.set()
-    killer.join()
     assert len(killer.killed) == 3, printed
     rows, wanted = (read_metrics(m.run_folder / "metrics.jsonl", stage="rl") for m in (mini, undisturbed))
     assert rows[-1]["workers/deaths"] == 3

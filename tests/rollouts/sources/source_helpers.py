@@ -1,5 +1,6 @@
 """A source whose engine is a policy that the test knows, and no model."""
 
+import contextlib
 import json
 from types import SimpleNamespace
 
@@ -31,6 +32,29 @@ class Renderer:
         return self.render_all([task])[0][0]
 
 
+class LocalDispatcher:
+    """Stands in for `RequestDispatcher` without workers: what was submitted is one batch of `pool.generate`."""
+
+    def __init__(self, pool, sampling, *, on_completions, room):
+        assert room is None
+        self.pool, self.sampling, self.on_completions = pool, sampling, on_completions
+        self.lock, self.waiting = contextlib.nullcontext(), {}
+
+    def submit(self, requests):
+        self.waiting.update(requests)
+
+    def wait_until(self, ready):
+        requests, self.waiting = self.waiting, {}
+        if requests:
+            found = self.pool.generate(list(requests.values()), self.sampling)
+            for key, completions in zip(requests, found, strict=True):
+                self.on_completions(key, completions)
+        assert ready(), "a synchronous source waits for requests that it did not submit"
+
+    def close(self):
+        pass
+
+
 class Policy:
     """Answers a task in two ways if its number is a multiple of `every`, always right otherwise; `dead` never."""
 
@@ -60,7 +84,7 @@ class Policy:
 class Run:
     """The part of a run that generates groups: 60 tasks, 6 a step, 2 completions each."""
 
-    def __init__(self, folder, policy, *, steps=9, asynchronous=None, **sampler):
+    def __init__(self, folder, policy, *, steps=9, asynchronous=None, dispatcher=LocalDispatcher, **sampler):
         rows = [{"id": str(i), "question": f"{i}?", "answer": str(i)} for i in range(60)]
         (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
         self.config = RLConfig(
@@ -73,14 +97,16 @@ class Run:
         )
         mixture = TaskMixture([SourceConfig(use="rows.jsonl")], seed=3, base=folder)
         self.curriculum = build_sampler(self.config.sampler, mixture, seed=1, steps=9)
-        self.pool = SimpleNamespace(version=0, policy=policy, begun={}, quarantine={}, metrics=dict)
+        self.pool = SimpleNamespace(
+            version=0, policy=policy, begun={}, quarantine={}, metrics=dict, generate=policy.generate
+        )
         pipeline = RolloutPipeline(
             renderer=Renderer(),
             generate=policy.generate,
             decode=lambda ids: str(ids[0]),
             scorer=Scorer(self.config.rewards),
         )
-        self.source = WindowedSource(self.config, pipeline, self.pool, seed=7)
+        self.source = WindowedSource(self.config, pipeline, self.pool, seed=7, dispatcher=dispatcher)
 
     def generate(self, step):
         return generate_groups(self.config, self.curriculum, self.source, step)

@@ -12,61 +12,62 @@ from configs.rl import AsyncConfig
 from rl.rollout_log import RolloutLog, read_rollouts
 from rl.step import Loop
 from rl.types import ModelOutputs
-from rollouts.sources import window
 from rollouts.sources.group_building import groups_with_signal
 from rollouts.types import Completion, Segment
 
 STEPS, PROMPTS = 9, 6
 
 
-class FakeFeed:
-    """Answers one request at a time while somebody waits: `choose(owed)` says which is next."""
+class FakeDispatcher:
+    """Answers one request at a time while somebody waits: `choose(running)` says which is next."""
 
     choose = staticmethod(min)
-    asked = None  # every request ever asked, of all feeds
+    submitted = None  # every request ever submitted, to all dispatchers
 
-    def __init__(self, pool, sampling, *, on_answer, room):
-        self.pool, self.on_answer, self.room = pool, on_answer, room
+    def __init__(self, pool, sampling, *, on_completions, room):
+        self.pool, self.on_completions, self.room = pool, on_completions, room
         self.lock = threading.RLock()
-        self.owed = {}
-        FakeFeed.last = self
+        self.running = {}
+        FakeDispatcher.last = self
 
-    def ask(self, requests):
-        self.owed.update(requests)
-        self.asked.extend(requests.values())
+    def submit(self, requests):
+        self.running.update(requests)
+        self.submitted.extend(requests.values())
 
     def cancel(self, keys):
         for key in keys:
             self.answer(key, reason="abort")
 
     def answer(self, key, reason="stop"):
-        request = self.owed.pop(key)
+        request = self.running.pop(key)
         completions = [self.pool.policy.answer(request, i) for i in range(request.n)]
         segment = Segment(start=0, stop=1, version=self.pool.begun.pop(id(request), self.pool.version))
         values = {"finish_reason": reason, "segments": (segment,)}
         kept = ("token_ids", "policy_logprobs", "sampler_logprobs")
-        self.on_answer(key, [Completion(**{name: getattr(c, name) for name in kept}, **values) for c in completions])
+        self.on_completions(
+            key, [Completion(**{name: getattr(c, name) for name in kept}, **values) for c in completions]
+        )
 
     def wait_until(self, ready):
         while not ready():
-            self.answer(self.choose(self.owed))
+            self.answer(self.choose(self.running))
 
     def depths(self):
-        return 0, len(self.owed)
+        return 0, len(self.running)
 
     def close(self):
-        self.owed.clear()
+        self.running.clear()
 
 
 @pytest.fixture
 def build(tmp_path, monkeypatch):
     """Makes an asynchronous `Run`; the synchronous one that it is compared with is a `Run` without options."""
-    monkeypatch.setattr(window, "RequestDispatcher", FakeFeed)
-    monkeypatch.setattr(FakeFeed, "asked", [])
-    monkeypatch.setattr(FakeFeed, "choose", staticmethod(min))
+    monkeypatch.setattr(FakeDispatcher, "submitted", [])
+    monkeypatch.setattr(FakeDispatcher, "choose", staticmethod(min))
 
     def made(policy, *, staleness, stale="wait", **sampler):
-        return Run(tmp_path, policy, asynchronous=AsyncConfig(max_staleness=staleness, stale=stale), **sampler)
+        options = {"asynchronous": AsyncConfig(max_staleness=staleness, stale=stale), "dispatcher": FakeDispatcher}
+        return Run(tmp_path, policy, **options, **sampler)
 
     return made
 
@@ -85,7 +86,7 @@ def numbers(gathered):
 @pytest.mark.parametrize("sampler", [{"name": "dynamic", "rounds": 20}, {"name": "prioritized"}, {"name": "uniform"}])
 @pytest.mark.parametrize("order", [min, max])
 def test_staleness_zero_gathers_what_the_synchronous_run_does(build, tmp_path, sampler, order, monkeypatch):
-    monkeypatch.setattr(FakeFeed, "choose", staticmethod(order))
+    monkeypatch.setattr(FakeDispatcher, "choose", staticmethod(order))
     expected = Policy(every=2)
     sync = Run(tmp_path, expected, **sampler)
     run = build(Policy(every=2), staleness=0, **sampler)
@@ -96,18 +97,18 @@ def test_staleness_zero_gathers_what_the_synchronous_run_does(build, tmp_path, s
         assert dict(gathered.report.skipped) == dict(wanted.report.skipped)
         assert run.curriculum.metrics() == sync.curriculum.metrics()
     seeds = [r.seed for requests in expected.asked for r in requests]
-    assert [r.seed for r in FakeFeed.asked] == seeds
-    assert FakeFeed.last.room is None, "all at once, as a synchronous run deals"
+    assert [r.seed for r in FakeDispatcher.submitted] == seeds
+    assert FakeDispatcher.last.room is None, "all at once, as a synchronous run deals"
 
 
 def test_admission_is_bounded_and_batches_are_those_drawn(build, tmp_path, monkeypatch):
     """The last that was asked is answered first, and still each step learns from its own tasks, in order."""
-    monkeypatch.setattr(FakeFeed, "choose", staticmethod(max))
+    monkeypatch.setattr(FakeDispatcher, "choose", staticmethod(max))
     sync = Run(tmp_path, Policy(every=2))
     run = build(Policy(every=2), staleness=2)
     trained = 0
     for step, gathered in enumerate(steps_of(run)):
-        in_flight = len(FakeFeed.asked) - trained
+        in_flight = len(FakeDispatcher.submitted) - trained
         unlucky = 1  # the task that cannot be rendered
         assert (2 + 1) * PROMPTS - unlucky <= in_flight <= (2 + 1) * PROMPTS or step >= STEPS - 2
         assert numbers(gathered) == numbers(sync.generate(step))
@@ -115,9 +116,9 @@ def test_admission_is_bounded_and_batches_are_those_drawn(build, tmp_path, monke
         assert gathered.report.metrics["staleness_max"] <= 2
         assert (
             gathered.report.metrics["queue/ready"] + gathered.report.metrics["queue/running"]
-            == len(FakeFeed.asked) - trained
+            == len(FakeDispatcher.submitted) - trained
         )
-    assert trained == len(FakeFeed.asked) == STEPS * PROMPTS - 1
+    assert trained == len(FakeDispatcher.submitted) == STEPS * PROMPTS - 1
 
 
 def test_staleness_is_counted_from_the_oldest_token(build):
@@ -125,7 +126,7 @@ def test_staleness_is_counted_from_the_oldest_token(build):
     seen = []
     for gathered in steps_of(run):
         seen.append(gathered.report.metrics["staleness_mean"])
-        for request in FakeFeed.last.owed.values():
+        for request in FakeDispatcher.last.running.values():
             run.pool.begun.setdefault(id(request), run.pool.version)  # the workers have begun with it
     assert seen[:4] == [0.0, 1.0, 2.0, 3.0]
     assert seen[4:] == [3.0] * 5, "asked at version s - 3, begun in that step, trained on at version s"
@@ -136,32 +137,32 @@ def test_slow_groups_are_dropped_and_asked_anew(build, monkeypatch):
     slow = {n for n in range(60) if n % 5 == 0}
     held = {}
 
-    def reluctant(owed):
-        quick = [key for key, r in owed.items() if int(r.prompt.task.answer) not in slow or held.get(r.seed)]
-        return min(quick or owed)
+    def reluctant(running):
+        quick = [key for key, r in running.items() if int(r.prompt.task.answer) not in slow or held.get(r.seed)]
+        return min(quick or running)
 
-    monkeypatch.setattr(FakeFeed, "choose", staticmethod(reluctant))
+    monkeypatch.setattr(FakeDispatcher, "choose", staticmethod(reluctant))
     run = build(Policy(every=2), staleness=1, stale="drop")
     trained, aborted, drawn = [], 0, set()
     for step, gathered in enumerate(steps_of(run)):
         trained += numbers(gathered)
         aborted += gathered.report.dropped_tokens.get("aborted", 0)
         assert gathered.report.metrics["staleness_max"] <= 1
-        drawn |= {int(r.prompt.task.answer) for r in FakeFeed.asked}
+        drawn |= {int(r.prompt.task.answer) for r in FakeDispatcher.submitted}
         if step < STEPS - 1:
             assert len(gathered.groups) == PROMPTS
     assert aborted > 0
     assert len(trained) == len(set(trained)) == STEPS * PROMPTS - 1, "none twice"
     assert set(trained) == drawn, "none lost"
-    again = [r for r in FakeFeed.asked if int(r.prompt.task.answer) in slow]
+    again = [r for r in FakeDispatcher.submitted if int(r.prompt.task.answer) in slow]
     assert len({r.seed for r in again}) == len(again) > len({r.prompt.task.id for r in again})
 
 
 def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_path):
     run = build(Policy(every=2), staleness=1, stale="drop")
     taken = len(run.generate(0).groups)
-    FakeFeed.last.wait_until(lambda: not FakeFeed.last.owed)
-    complete = len(FakeFeed.asked) - taken
+    FakeDispatcher.last.wait_until(lambda: not FakeDispatcher.last.running)
+    complete = len(FakeDispatcher.submitted) - taken
     run.pool.version = 5
     learner = SimpleNamespace(model_outputs=lambda groups, oldest: [[ModelOutputs()] * len(g.rollouts) for g in groups])
     learner.update, learner.version = lambda samples: {}, 5
@@ -189,19 +190,19 @@ def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_pat
 def test_a_checkpoint_holds_what_was_drawn_and_not_trained_on(build, monkeypatch):
     whole = build(Policy(every=2), staleness=2)
     expected = [numbers(g) for g in steps_of(whole)]
-    monkeypatch.setattr(FakeFeed, "asked", [])
-    monkeypatch.setattr(FakeFeed, "choose", staticmethod(max))
+    monkeypatch.setattr(FakeDispatcher, "submitted", [])
+    monkeypatch.setattr(FakeDispatcher, "choose", staticmethod(max))
     first = build(Policy(every=2), staleness=2)
     before = [numbers(g) for g in steps_of(first, range(3))]
-    for key in sorted(FakeFeed.last.owed)[::2]:
-        FakeFeed.last.answer(key)
+    for key in sorted(FakeDispatcher.last.running)[::2]:
+        FakeDispatcher.last.answer(key)
     state, curriculum = pickle.loads(pickle.dumps((first.source.state_dict(), first.curriculum.state_dict())))
     answered = [g for g in state["groups"] if g["finished"] is not None]
     running = [g for g in state["groups"] if g["finished"] is None]
     assert answered
     assert running
-    assert len(answered) + len(running) == len(FakeFeed.asked) - sum(map(len, before))
-    asked_before = len(FakeFeed.asked)
+    assert len(answered) + len(running) == len(FakeDispatcher.submitted) - sum(map(len, before))
+    submitted_before = len(FakeDispatcher.submitted)
 
     second = build(Policy(every=2), staleness=2)
     second.pool.version = 3
@@ -209,7 +210,7 @@ def test_a_checkpoint_holds_what_was_drawn_and_not_trained_on(build, monkeypatch
     second.source.load_state_dict(state)
     after = [numbers(g) for g in steps_of(second, range(3, STEPS))]
     assert before + after == expected
-    again = [r.prompt.task.id for r in FakeFeed.asked[asked_before:]]
+    again = [r.prompt.task.id for r in FakeDispatcher.submitted[submitted_before:]]
     assert not {g["task"].id for g in answered} & set(again)
     assert [g["task"].id for g in running] == again[: len(running)]
 
@@ -218,21 +219,21 @@ def test_it_closes(build):
     run = build(Policy(every=2), staleness=2)
     with contextlib.closing(run.source):
         run.generate(0)
-    assert FakeFeed.last.owed == {}
+    assert FakeDispatcher.last.running == {}
 
 
 def test_tasks_without_completions_count_as_in_quarantine(build):
     run = build(Policy(every=2), staleness=1)
-    feed = FakeFeed.last
+    dispatcher = FakeDispatcher.last
 
-    def answer(key, plain=feed.answer):
-        if int(feed.owed[key].prompt.task.answer) % 3:
+    def answer(key, plain=dispatcher.answer):
+        if int(dispatcher.running[key].prompt.task.answer) % 3:
             return plain(key)
-        del feed.owed[key]
-        return feed.on_answer(key, [])
+        del dispatcher.running[key]
+        return dispatcher.on_completions(key, [])
 
-    feed.answer = answer
+    dispatcher.answer = answer
     steps = list(steps_of(run))
-    dead = [r for r in FakeFeed.asked if int(r.prompt.task.answer) % 3 == 0]
+    dead = [r for r in FakeDispatcher.submitted if int(r.prompt.task.answer) % 3 == 0]
     assert sum(g.skipped.get("quarantine", 0) for g in steps) == len(dead) > 10
     assert all(len(groups_with_signal(g.groups, run.config)) < PROMPTS for g in steps)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from rl_helpers import barred_ids, build_model, make_prompt
+from source_helpers import LocalDispatcher
 
 from configs.errors import ConfigError
 from configs.rl import PartialConfig, RLConfig, SamplingConfig
@@ -65,7 +66,11 @@ class Partial:
             scorer=Scorer(config.rewards),
         )
         self.engine, self.prompts, self.generate = engine, prompts, engine.generate
-        self.source = WindowedSource(config, pipeline, engine, seed=SEED)
+        self.source = WindowedSource(config, pipeline, self, seed=SEED, dispatcher=LocalDispatcher)
+
+    @property
+    def version(self):
+        return self.engine.version
 
     @property
     def prefixes(self):
