@@ -44,11 +44,12 @@ from kimi_vl.tiny import tiny_config  # noqa: E402
 from rl.learner.learner import Learner  # noqa: E402
 from rl.learner.learner_config import LearnerConfig  # noqa: E402
 from rl.learner.lora import prepare_training  # noqa: E402
-from rl.learner.optimizer import build_schedule  # noqa: E402
+from rl.learner.parallel import SINGLE_PROCESS, SingleProcess  # noqa: E402
 from rl.types import Sample  # noqa: E402
 from rollouts.engines.driver import EngineDriver  # noqa: E402
 from rollouts.engines.running_batch import BatchLimits  # noqa: E402
 from rollouts.engines.transformers import TransformersEngine  # noqa: E402
+from rollouts.model_family import VisionLanguageModel  # noqa: E402
 from rollouts.types import Request  # noqa: E402
 
 PARTS = ("checks", "rollouts", "lora", "full")
@@ -165,13 +166,11 @@ def build(plan: Plan) -> KimiVLForConditionalGeneration:
 # The learner
 
 
-class _LeanLearner(Learner):
-    """The learner with Adafactor, whose second moments are a row and a column of each matrix."""
+class _WithAdafactor(SingleProcess):
+    """One process, with Adafactor: its second moments are a row and a column of each matrix."""
 
-    def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-        rate = self.config.optimizer.learning_rate
-        optimizer = torch.optim.Adafactor(self.model.parameters(), lr=rate, foreach=False)
-        return optimizer, build_schedule(optimizer, self.config.optimizer, total=self.config.total_steps)
+    def build_optimizer(self, model: VisionLanguageModel, config: OptimizerConfig) -> torch.optim.Optimizer:
+        return torch.optim.Adafactor(model.parameters(), lr=config.learning_rate, foreach=False)
 
 
 def sample(tokens: int, vocabulary: int) -> Sample:
@@ -203,7 +202,8 @@ def learner_rows(plan: Plan, name: str, peak: tuple[float, float] | None) -> Ite
         max_new_tokens=max(plan.tokens),
         micro_batch_tokens=2 * max(plan.tokens),
     )
-    learner = (Learner if name == "lora" else _LeanLearner)(model, config, barred_ids=())
+    parallel = SINGLE_PROCESS if name == "lora" else _WithAdafactor()
+    learner = Learner(model, config, barred_ids=(), parallel=parallel)
     words = plan.config.text_config.bos_token_id
     for tokens in plan.tokens:
         one = sample(tokens, words)

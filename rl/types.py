@@ -1,4 +1,6 @@
-"""What the learner consumes: `Sample` -> `StepBatch` -> `MicroBatch`; SFT packs plain `PromptCompletion`s.
+"""What the learner consumes: `Sample` -> `StepBatch` -> `MicroBatch`.
+
+A forward pass alone needs no advantage: it packs a `SampledCompletion`, or in SFT a plain `PromptCompletion`.
 
 Shapes: B sequences, P packed tokens (prompts and responses), T response tokens of one sequence, N response tokens of
 the micro-batch that are trained on.
@@ -70,17 +72,10 @@ class PromptCompletion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample(PromptCompletion):
-    """One completion that RL trains on.
-
-    `old_logprobs` are the learner's own where the outputs before the update hold them. `engine_logprobs` are then a
-    column. Elsewhere `old_logprobs` are the engine's, and the iteration's only update does not read them.
-    """
+class SampledCompletion(PromptCompletion):
+    """A completion that was sampled: what the models read before its advantage is known."""
 
     old_logprobs: np.ndarray  # [T] float32 of the policy at the iteration's start: the ratio's denominator
-    advantage: float
-    sft_mask: bool = False  # the supervised term copies it
-    columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # [T] float32 each; some of COLUMNS, by recipe
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.old_logprobs):
@@ -91,9 +86,33 @@ class Sample(PromptCompletion):
             raise ValueError("a sample needs at least one response token to learn from")
         if self.experts is not None and len(self.experts) != len(self.token_ids):
             raise ValueError(f"{len(self.token_ids)} tokens but experts of {len(self.experts)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample(SampledCompletion):
+    """One completion that RL trains on.
+
+    `old_logprobs` are the learner's own where the outputs before the update hold them. `engine_logprobs` are then a
+    column. Elsewhere `old_logprobs` are the engine's, and the iteration's only update does not read them.
+    """
+
+    advantage: float
+    sft_mask: bool = False  # the supervised term copies it
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # [T] float32 each; some of COLUMNS, by recipe
+
+    def __post_init__(self) -> None:
+        SampledCompletion.__post_init__(self)
         for name, column in self.columns.items():
             if name not in COLUMNS or len(column) != len(self.token_ids):
                 raise ValueError(f"column {name} of {len(column)} for {len(self.token_ids)} tokens; known: {COLUMNS}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DummySample(SampledCompletion):
+    """A micro-batch of its own that counts for nothing: it runs where another process has one more than this one.
+
+    Every process of a sharded model must run as many forward and backward passes as the others.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.distributed.tensor import DTensor
 
 from rl.learner.logprobs import token_logprobs
-from rl.learner.lora import adapted_layers, adapter_delta, merge
+from rl.learner.lora import adapted_layers, adapter_delta, add_delta, without_adapters
 from rollouts.model_family import VisionLanguageModel
 
 
@@ -66,12 +66,6 @@ def sharded_logprobs(
     return owner.sharded_logprobs(hidden, targets, temperature=temperature, barred=barred)
 
 
-def rebind(optimizer: torch.optim.Optimizer, names: dict[int, str], named: dict[str, nn.Parameter]) -> None:
-    """Give an optimizer that has not stepped yet the parameters that sharding put in place of those it holds."""
-    for group in optimizer.param_groups:
-        group["params"] = [named[names[id(p)]] for p in group["params"]]
-
-
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor itself, or all of a sharded one; all ranks must ask together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -93,33 +87,21 @@ def whole_tree(value: Any, *, keep: bool = True) -> Any:
 
 
 @torch.no_grad()
-def gather(model: nn.Module, *, keep: bool) -> dict[str, torch.Tensor]:
-    """The model's merged weights on the CPU where `keep`, elsewhere an empty dict; all ranks must call it.
+def gather_merged(model: nn.Module, *, keep: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    """The merged weights as copies on the CPU where `keep`, elsewhere nothing; all ranks must exhaust the iterator.
 
     One tensor after the other is made whole on the device.
     """
-    state = _gather_state(model.state_dict(), keep=keep)
-    deltas = {}
-    for name, layer in adapted_layers(model):
-        with _whole_adapters(layer):
-            if keep:
-                deltas[name] = adapter_delta(layer).cpu()
-    return merge(state, deltas) if keep else {}
-
-
-@torch.no_grad()
-def gather_adapters(model: nn.Module, *, keep: bool) -> dict[str, torch.Tensor]:
-    """The adapters' own tensors by state-dict name, as `gather` does."""
-    return _gather_state({n: t for n, t in model.state_dict().items() if "lora_" in n}, keep=keep)
-
-
-def _gather_state(state: dict[str, torch.Tensor], *, keep: bool) -> dict[str, torch.Tensor]:
-    found = {}
-    for name, tensor in state.items():
+    layers = dict(adapted_layers(model))
+    for name, tensor in without_adapters(model.state_dict()).items():
         value = whole(tensor)
         if keep:
-            found[name] = value.detach().to("cpu", copy=True)
-    return found
+            value = value.detach().to("cpu", copy=True)
+        if name in layers:
+            with _whole_adapters(layers[name]):
+                value = add_delta(value, adapter_delta(layers[name]).cpu()) if keep else value
+        if keep:
+            yield name, value
 
 
 @contextmanager

@@ -22,10 +22,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from configs.errors import UserError
 from configs.model import ModelConfig
 from configs.rl import RanksConfig
-from rl.distributed.rank_learner import RankLearner
+from rl.distributed.sharded import Sharded
+from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
-from rl.learner.skipped_updates import SkippedUpdate, SkippedUpdates
+from rl.learner.skipped_updates import SkippedUpdates
 from rl.types import ModelOutputs, PromptCompletion, Sample
 from rollouts.model_family import family_at
 from rollouts.types import Group
@@ -165,22 +166,18 @@ class LearnerGroup:
         return ray.get(futures)
 
 
-def _build(spec: RankSpec, mesh: Any) -> RankLearner:
+def _build(spec: RankSpec, mesh: Any) -> Learner:
     model = family_at(spec.model_path).load_model(spec.model_path, dtype=getattr(torch, spec.model.dtype))
     torch.set_rng_state(spec.random)
     prepare_training(model, spec.model, base=spec.model_path)
-    return RankLearner(
+    compute_dtype = getattr(torch, spec.ranks.compute_dtype) if spec.ranks.compute_dtype else None
+    return Learner(
         model,
         spec.learner,
         barred_ids=spec.barred_ids,
-        mesh=mesh,
-        compute_dtype=getattr(torch, spec.ranks.compute_dtype) if spec.ranks.compute_dtype else None,
-        on_skip=spec.skipped.keep if mesh.get_local_rank() == 0 else _leave_to_the_first,
+        on_skip=spec.skipped.keep,
+        parallel=Sharded(mesh, compute_dtype=compute_dtype),
     )
-
-
-def _leave_to_the_first(skipped: SkippedUpdate) -> None:
-    """The first rank holds the weights, and writes them."""
 
 
 def _options(ranks: int) -> dict[str, Any]:

@@ -1,33 +1,28 @@
 """Which rank learns from which samples: every rank makes the same plan, and each takes its part of it.
 
-All ranks must make the same calls in the same order, or their collectives do not meet. So each gets as many
-micro-batches as the rank with the most: those that are missing are filled with one token whose loss has no weight,
-and a rank whose images are fewer sends a small grey one through the tower.
+All ranks must make the same calls in the same order, or their collectives do not meet. So each runs as many
+micro-batches as the rank with the most: a dummy sample, whose gradient is 0, stands for each that is missing, and a
+rank with fewer images sends a small grey one through the tower.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 
-from rewards.types import Task
 from rl.learner.batch import ImageSet, Packable, collect_images, image_parts, images_of, split_by_tokens
-from rl.types import PromptCompletion, Sample
+from rl.types import PromptCompletion
 from rollouts.model_family import VisionLanguageConfig
-from rollouts.types import Prompt
-
-_IMPOSSIBLE = np.float32(-1e4)  # a log-prob
 
 
 def shard_batch(samples: Sequence[Packable], *, ranks: int, budget: int) -> list[list[list[Packable]]]:
     """The micro-batches of each rank, at most `budget` packed tokens each, the largest first.
 
-    Ranks get about the same number of packed tokens: groups are dealt, longest first, each to the rank with the least.
+    Ranks get about the same number of packed tokens: groups go, longest first, each to the rank with the least so far.
     A group stays whole unless it alone is more than a rank's fair share; then it is cut, and its prompt repeated.
     """
     fair = -(-sum(_packed(group) for group in _groups(samples)) // ranks)
@@ -52,30 +47,6 @@ def share_of_images(
     images = collect_images(every[rank], config, budget=budget) or _no_image(config)
     missing = most - len(images.parts)
     return replace(images, parts=images.parts + (slice(0, 0),) * missing)
-
-
-def filler(token_id: int, columns: Iterable[str], config: VisionLanguageConfig) -> Sample:
-    """One token after a prompt of one token, with the named columns: for a forward pass that only keeps step.
-
-    Its loss gets no weight, but must be finite: the reference finds the token all but impossible, since a KL of an
-    unlikely token that the reference finds likely overflows.
-    """
-    prompt = Prompt(
-        id="filler",
-        task=Task(id="filler", source="filler", question="", answer=""),
-        input_ids=np.array([token_id]),
-        pixel_values=np.zeros((0, *config.patch_shape), np.float32),
-        image_grid_hws=np.zeros((0, 2), np.int64),
-    )
-    nothing = np.zeros(1, np.float32)
-    return Sample(
-        id="filler",
-        prompt=prompt,
-        token_ids=np.array([token_id]),
-        old_logprobs=nothing,
-        advantage=0.0,
-        columns={name: nothing + _IMPOSSIBLE if name == "reference_logprobs" else nothing for name in columns},
-    )
 
 
 def _no_image(config: VisionLanguageConfig) -> ImageSet:

@@ -19,6 +19,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, zeros
 
 from configs.errors import UserError
+from rl.distributed.sharded_muon import ShardedMuonWithAdamW
 from rl.saved_state import PlainReader, load_state
 
 _REST = "rest.pt"  # what is no tensor: positions of schedules, counters, an optimizer's settings
@@ -63,18 +64,37 @@ def read_shards(folder: Path, *, mesh: DeviceMesh) -> dict[str, Any]:
     return _put_together(found, rest)
 
 
-def cut_model(state: Mapping[str, torch.Tensor] | None, mesh: DeviceMesh) -> dict[str, torch.Tensor] | None:
+def cut_state(state: dict[str, Any], optimizer: torch.optim.Optimizer, mesh: DeviceMesh) -> dict[str, Any]:
+    """This rank's part of the state of a learner in one process; `optimizer` is the sharded policy's.
+
+    Raises UserError for 8-bit moments: their blocks go across rows.
+    """
+    if (critic := state["critic"]) is not None:
+        critic = critic | {
+            "head": _cut_model(critic["head"], mesh),
+            "backbone": _cut_model(critic["backbone"], mesh),
+            "optimizer": _cut_optimizer(critic["optimizer"], mesh),
+        }
+    if (reference := state["reference"]) is not None:
+        reference = {name: _cut_model(part, mesh) for name, part in reference.items()}
+    policy = state["optimizer"]
+    if isinstance(optimizer, ShardedMuonWithAdamW):
+        policy = {name: _cut_optimizer(part, mesh) for name, part in optimizer.of_views(policy).items()}
+    else:
+        policy = _cut_optimizer(policy, mesh)
+    model = _cut_model(state["model"], mesh)
+    return state | {"model": model, "optimizer": policy, "reference": reference, "critic": critic}
+
+
+def _cut_model(state: Mapping[str, torch.Tensor] | None, mesh: DeviceMesh) -> dict[str, torch.Tensor] | None:
     """A whole model's state dict with its weights sharded; buffers stay whole. Every rank holds the whole."""
     if state is None:
         return None
     return {name: tensor if name.endswith(_BUFFERS) else _cut(tensor, mesh) for name, tensor in state.items()}
 
 
-def cut_optimizer(state: Mapping[str, Any], mesh: DeviceMesh) -> dict[str, Any]:
-    """A plain optimizer's state dict with everything sharded that has a dimension: what is as large as a weight.
-
-    Raises UserError for 8-bit moments: their blocks go across rows.
-    """
+def _cut_optimizer(state: Mapping[str, Any], mesh: DeviceMesh) -> dict[str, Any]:
+    """A plain optimizer's state dict with everything sharded that has a dimension: what is as large as a weight."""
     if any(hasattr(value, "tensor_attrs") for values in state["state"].values() for value in values.values()):
         raise UserError(
             "rl.optimizer.state = '8bit': the 8-bit moments of a checkpoint that one process wrote cannot be cut for "

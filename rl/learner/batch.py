@@ -11,10 +11,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from rewards.types import Task
 from rl.algorithms.loss_inputs import LossInputs
 from rl.learner.packed_attention import PackedSegment
 from rl.learner.router_replay import place_experts
-from rl.types import MicroBatch, PackedRow, PromptCompletion, Sample, StepBatch
+from rl.types import DummySample, MicroBatch, PackedRow, PromptCompletion, Sample, SampledCompletion, StepBatch
 from rollouts.model_family import VisionLanguageConfig
 from rollouts.types import Prompt
 
@@ -83,8 +84,8 @@ def collect_images(
     )
 
 
-def deal(samples: Sequence[Sample], count: int, rng: np.random.Generator) -> list[list[Sample]]:
-    """Deal whole groups into `count` minibatches in a seeded order; empty ones are left out."""
+def split_minibatches(samples: Sequence[Sample], count: int, rng: np.random.Generator) -> list[list[Sample]]:
+    """Split samples into at most `count` minibatches, groups whole and in random order; none is empty."""
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample.prompt.id].append(sample)
@@ -158,6 +159,27 @@ def pack(answers: Sequence[PromptCompletion], images: ImageSet | None) -> Packed
     )
 
 
+def old_logprobs(samples: Sequence[SampledCompletion]) -> torch.Tensor:
+    """The log-probs `[N]` that the trainable tokens of a packed row were sampled with."""
+    return _flat([s.old_logprobs[s.trainable] for s in samples])
+
+
+def dummy_sample(token_id: int, config: VisionLanguageConfig) -> DummySample:
+    """One token after a prompt of one token, without an image. `config` is the model's."""
+    return DummySample(
+        id="dummy",
+        prompt=Prompt(
+            id="dummy",
+            task=Task(id="dummy", source="dummy", question="", answer=""),
+            input_ids=np.array([token_id]),
+            pixel_values=np.zeros((0, *config.patch_shape), np.float32),
+            image_grid_hws=np.zeros((0, 2), np.int64),
+        ),
+        token_ids=np.array([token_id]),
+        old_logprobs=np.zeros(1, np.float32),
+    )
+
+
 def predictor_positions(answers: Sequence[PromptCompletion]) -> list[np.ndarray]:
     """Where in the row of `pack` each answer's tokens are predicted, `[T]` an answer.
 
@@ -181,7 +203,7 @@ def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> Micr
     row = pack(samples, images)
     return MicroBatch(
         **{f.name: getattr(row, f.name) for f in fields(row)},
-        old_logprobs=_flat([s.old_logprobs[s.trainable] for s in samples]),
+        old_logprobs=old_logprobs(samples),
         advantages=torch.tensor([s.advantage for s in samples], dtype=torch.float32),
         sft_mask=torch.tensor([s.sft_mask for s in samples]),
         columns={name: _flat([s.columns[name][s.trainable] for s in samples]) for name in samples[0].columns},

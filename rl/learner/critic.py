@@ -18,7 +18,8 @@ from rl.learner.batch import ImageSet
 from rl.learner.forward import EncodedImages, encode, response_hidden
 from rl.learner.lora import copy_model
 from rl.learner.optimizer import advance, build_adamw, build_schedule, clip_gradients
-from rl.types import MicroBatch
+from rl.learner.parallel import Parallel
+from rl.types import MicroBatch, PackedRow
 from rollouts.model_family import VisionLanguageModel
 
 _HEAD = 10.0  # the head's learning rate, in those of the copy: it starts from nothing, the copy from the policy
@@ -77,6 +78,7 @@ class Critic:
         self,
         policy: VisionLanguageModel,
         config: CriticConfig,
+        parallel: Parallel,
         *,
         optimizer: OptimizerConfig,
         total_steps: int,
@@ -84,6 +86,9 @@ class Critic:
         self.config = config
         self.backbone = copy_model(policy).train() if config.backbone == "own" else None
         self.head = ValueHead(policy.config.text_config.hidden_size).to(policy.device)
+        parallel.shard_head(self.head)
+        if self.backbone is not None:
+            parallel.shard_model(self.backbone)
         rate = config.value_learning_rate or min(5 * optimizer.learning_rate, _HIGHEST_USUAL)
         own = [p for p in self.backbone.parameters() if p.requires_grad] if self.backbone is not None else []
         groups = [{"params": [*self.head.parameters()], "lr": _HEAD * rate}, {"params": own, "lr": rate}]
@@ -107,19 +112,28 @@ class Critic:
         """Image features of the critic's own backbone; None where it reads the policy's hidden states."""
         return encode(self.backbone, images) if self.backbone is not None else None
 
-    def values(self, micro: MicroBatch, policy_hidden: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
-        """Values `[N]` before each response token; `policy_hidden` `[N, H]` is read by a shared critic."""
-        hidden = policy_hidden if self.backbone is None else response_hidden(self.backbone, micro, features)
-        before = surprises(micro.old_logprobs.to(hidden.device), micro.lengths)
+    def values(
+        self, row: PackedRow, old_logprobs: torch.Tensor, policy_hidden: torch.Tensor, features: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Values `[N]` before each response token, from the `old_logprobs` `[N]` of all of them.
+
+        A shared critic reads `policy_hidden` `[N, H]`; one with a backbone of its own reads its image `features`.
+        """
+        hidden = policy_hidden if self.backbone is None else response_hidden(self.backbone, row, features)
+        before = surprises(old_logprobs.to(hidden.device), row.lengths)
         return self.head(hidden.float(), before)
 
     def begin_step(self, images: ImageSet | None) -> None:
         """Encode the step's images, where the backbone is the critic's own."""
         self._images = EncodedImages(self.backbone, images) if self.backbone is not None else None
 
+    def step_values(self, row: PackedRow, old_logprobs: torch.Tensor, policy_hidden: torch.Tensor) -> torch.Tensor:
+        """`values` with the images of `begin_step`."""
+        return self.values(row, old_logprobs, policy_hidden, self._images.features if self._images else None)
+
     def loss(self, micro: MicroBatch, policy_hidden: torch.Tensor, *, step_tokens: int) -> LossOutput:
         """The micro-batch's share of the value loss; backward through it fills the critic's gradients."""
-        values = self.values(micro, policy_hidden, self._images.features if self._images else None)
+        values = self.step_values(micro, micro.old_logprobs, policy_hidden)
         output = value_loss(
             values,
             old_values=micro.columns["old_values"].to(values.device),
@@ -192,8 +206,10 @@ class Critic:
 
 
 def build_critic(
-    policy: VisionLanguageModel, loss: LossConfig, *, optimizer: OptimizerConfig, total_steps: int
+    policy: VisionLanguageModel, loss: LossConfig, parallel: Parallel, *, optimizer: OptimizerConfig, total_steps: int
 ) -> Critic | None:
-    """The critic of a recipe; None if its algorithm has none."""
+    """The critic of a recipe, from the whole policy; None if its algorithm has none."""
     config = loss.resolved().critic
-    return Critic(policy, config, optimizer=optimizer, total_steps=total_steps) if config is not None else None
+    if config is None:
+        return None
+    return Critic(policy, config, parallel, optimizer=optimizer, total_steps=total_steps)

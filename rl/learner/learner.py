@@ -1,11 +1,12 @@
-"""The learner: scored groups in, a better policy out. A plain class; it runs without Ray."""
+"""The learner: scored groups in, a better policy out. It runs without Ray, in one process or in several."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,35 +15,38 @@ from rl.algorithms.policy_loss import policy_loss
 from rl.checkpoint import random_state
 from rl.learner.batch import (
     ImageSet,
-    Packable,
-    collect_images,
-    deal,
+    dummy_sample,
     loss_inputs,
     make_micro_batch,
-    split_by_tokens,
+    old_logprobs,
+    pack,
+    split_minibatches,
 )
 from rl.learner.critic import build_critic
 from rl.learner.forward import EncodedImages, response_hidden
 from rl.learner.learner_config import LearnerConfig
-from rl.learner.logprobs import token_logprobs
-from rl.learner.lora import merged_state, numpy_weights, save_adapters
-from rl.learner.model_outputs import OutputReader, unscored_samples
-from rl.learner.optimizer import advance, build_optimizer, build_schedule, clip_gradients, set_learning_rate
+from rl.learner.lora import adapter_state, save_adapters, to_arrays
+from rl.learner.model_outputs import OutputReader, sampled_completions
+from rl.learner.optimizer import advance, build_schedule, clip_gradients, set_learning_rate
 from rl.learner.packed_attention import use_packed_attention
+from rl.learner.parallel import SINGLE_PROCESS, Parallel
 from rl.learner.reference_model import build_reference
 from rl.learner.router_replay import balance_term, routing_of
 from rl.learner.skipped_updates import OnSkip, SkippedUpdate, SpikeGuard
 from rl.learner.step_statistics import StepStatistics
-from rl.types import ModelOutputs, PackedRow, PromptCompletion, Sample, StepBatch
+from rl.types import ModelOutputs, PromptCompletion, Sample, SampledCompletion, StepBatch
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.model_family import VisionLanguageModel, family_of
 from rollouts.types import Group
 
-T = TypeVar("T")
-
 
 class Learner:
-    """Holds the policy, its optimizer and its schedule; `version` counts the updates that were published from it."""
+    """Holds the policy, its optimizer and its schedule; `version` counts the updates that were published from it.
+
+    `model` is the whole policy. `parallel` shards it in place where several processes share the work; then every
+    process has a learner, and all call each method together, with the same arguments. `on_skip` is called in the
+    first process with each update that is refused; pass it in all of them.
+    """
 
     def __init__(
         self,
@@ -51,28 +55,34 @@ class Learner:
         *,
         barred_ids: Sequence[int],
         on_skip: OnSkip | None = None,
+        parallel: Parallel = SINGLE_PROCESS,
     ) -> None:
         self.model = model.train()
         use_packed_attention(model.text_model)
-        self.config = config
+        self.config, self.parallel = config, parallel
         self.version = 0
         self._guard, self._on_skip = SpikeGuard(config.spike_threshold), on_skip
         self._barred_ids = tuple(barred_ids)
-        self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
+        # The reference and the critic start as copies of the whole policy.
+        self.reference = build_reference(model, config.loss, parallel)
+        self.critic = build_critic(
+            model, config.loss, parallel, optimizer=config.optimizer, total_steps=config.total_steps
+        )
+        parallel.shard_model(model)
         self.optimizer, self.schedule = self._new_optimizer()
-        self.reference = build_reference(self.model, config.loss)
-        self.critic = build_critic(self.model, config.loss, optimizer=config.optimizer, total_steps=config.total_steps)
+        barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
+        # A barred token has log-prob -inf, and even 0 times its gradient is not finite.
+        dummy = dummy_sample(int((~barred).nonzero()[0]), model.config)
+        self._plan = partial(parallel.plan, config=model.config, budget=config.micro_batch_tokens, dummy=dummy)
+        self._head = partial(parallel.token_logprobs, temperature=config.temperature, barred=barred)
+        wants_policy = config.reads_old_logprobs
         self._reader = OutputReader(
-            self.model,
-            self.reference,
-            self.critic,
-            lambda *args: self._head(*args)[0],
-            wants_policy=config.reads_old_logprobs,
+            model, self.reference, self.critic, parallel, plan=self._plan, head=self._head, wants_policy=wants_policy
         )
 
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """A fresh optimizer and its schedule."""
-        optimizer = build_optimizer(self.model, self.config.optimizer)
+        optimizer = self.parallel.build_optimizer(self.model, self.config.optimizer)
         return optimizer, build_schedule(optimizer, self.config.optimizer, total=self.config.policy_steps)
 
     def _forget_moments(self) -> None:
@@ -88,8 +98,8 @@ class Learner:
 
         Tokens that are not trained (inserted, or older than `min_version`) are context here as in the update.
         """
-        masks, samples = unscored_samples(groups, min_version)
-        found = iter(self._in_order(samples, self._reader.read(samples, *self._plan(samples))))
+        masks, samples = sampled_completions(groups, min_version)
+        found = iter(self._reader.read(samples))
         outputs = (next(found).spread(mask) if mask.any() else ModelOutputs() for mask in masks)
         return [[next(outputs) for _ in group.rollouts] for group in groups]
 
@@ -98,19 +108,9 @@ class Learner:
         """True while the critic is trained alone."""
         return self.critic is not None and self.critic.trains_alone
 
-    def _plan(self, samples: Sequence[Packable]) -> tuple[list[list[Packable]], ImageSet | None]:
-        """The micro-batches that this process runs of some samples, and their images."""
-        budget = self.config.micro_batch_tokens
-        return split_by_tokens(samples, budget=budget), collect_images(samples, self.model.config, budget=budget)
-
-    def _in_order(self, samples: Sequence[PromptCompletion], found: Mapping[str, T]) -> list[T]:
-        """What was found for each sample, by its id, as a list."""
-        return [found[sample.id] for sample in samples]
-
     def logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
         """The current policy's log-probs of each completion's trainable tokens, float32; nothing is changed."""
-        found = self._reader.policy_logprobs(*self._plan(completions))
-        return self._in_order(completions, found)
+        return self._reader.policy_logprobs(completions)
 
     def update(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One iteration over `samples`: epochs x minibatches optimizer steps. Returns metrics by name.
@@ -125,7 +125,7 @@ class Learner:
         # Stochastic rounding draws from generators that no checkpoint holds: a GPU's, and those of other ranks.
         torch.manual_seed(int(np.random.default_rng([self.config.seed, self.version, 1]).integers(2**62)))
         for _ in range(self.config.epochs if samples else 0):
-            for part in deal(samples, self.config.minibatches, rng):
+            for part in split_minibatches(samples, self.config.minibatches, rng):
                 done = len(metrics["grad_norm"])
                 batch = StepBatch(samples=tuple(part), first=done == 0)
                 for name, value in self._optimizer_step(batch, number=done + 1).items():
@@ -153,7 +153,7 @@ class Learner:
             advance(self.schedule)
         if reason is not None and self._on_skip is not None:
             figures = {"reason": reason, "loss": values["loss"], "norm": norm, "limit": limit}
-            self._on_skip(self._skipped(batch, number, random, figures))
+            self.parallel.on_first(partial(self._on_skip, self._skipped(batch, number, random, figures)))
         self._guard.stop_after_many()
         self.optimizer.zero_grad()
         return {
@@ -176,9 +176,12 @@ class Learner:
             self.critic.begin_step(images)
         statistics = StepStatistics()
         for part in parts:
-            self._add_gradient(part, images, encoded, batch, statistics)
+            if trained := [sample for sample in part if isinstance(sample, Sample)]:
+                self._add_gradient(trained, images, encoded, batch, statistics)
+            else:
+                self._add_zero_gradient(part, images, encoded)
         encoded.backward()
-        return self._total(statistics).metrics(tokens=batch.tokens)
+        return StepStatistics.total(self.parallel.exchange(statistics)).metrics(tokens=batch.tokens)
 
     def _add_gradient(
         self,
@@ -187,15 +190,13 @@ class Learner:
         encoded: EncodedImages,
         batch: StepBatch,
         statistics: StepStatistics,
-        *,
-        weight: float = 1.0,
     ) -> None:
         """Forward and backward of one micro-batch; its statistics go into `statistics`."""
         micro, coef = make_micro_batch(part, images), self.config.loss.balance_coef
         routing = routing_of(family_of(self.model.config), micro, self.model.device, keep_scores=coef > 0)
         with torch.set_grad_enabled(not self._policy_waits):
             hidden = response_hidden(self.model, micro, encoded.features, routing=routing)
-            logprobs, entropy = self._head(self.model, hidden, micro)
+            logprobs, entropy = self._head(self.model, hidden, micro.targets)
         output = policy_loss(
             loss_inputs(micro, logprobs, entropy, batch, max_tokens=self.config.max_new_tokens), self.config.loss
         )
@@ -203,13 +204,22 @@ class Learner:
             output += balance_term(routing, micro, coef=coef, step_sequences=batch.sequences)
         if self.critic is not None:
             output = self.critic.add_loss(output, micro, hidden, step_tokens=batch.tokens)
-        (weight * output.loss).backward()
+        output.loss.backward()
         statistics.routers.add(routing, micro.predictors, self.model.config.text_config.n_routed_experts)
         statistics.add(micro, logprobs.detach(), entropy.detach(), output)
 
-    def _total(self, statistics: StepStatistics) -> StepStatistics:
-        """The step's statistics from those of this process."""
-        return statistics
+    def _add_zero_gradient(
+        self, part: Sequence[SampledCompletion], images: ImageSet | None, encoded: EncodedImages
+    ) -> None:
+        """The forward and backward passes of `_add_gradient` on dummy samples: every gradient that they add is 0."""
+        row = pack(part, images)
+        routing = routing_of(family_of(self.model.config), row, self.model.device)
+        with torch.set_grad_enabled(not self._policy_waits):
+            hidden = response_hidden(self.model, row, encoded.features, routing=routing)
+            loss = self._head(self.model, hidden, row.targets)[0].sum()
+        if self.critic is not None:
+            loss = loss + self.critic.step_values(row, old_logprobs(part), hidden).sum()
+        (0.0 * loss).backward()
 
     def _skipped(self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]) -> SkippedUpdate:
         """All that the refused optimizer step depends on."""
@@ -220,23 +230,11 @@ class Learner:
             config=self.config,
             barred_ids=self._barred_ids,
             model_config=self.model.config.to_dict(),
-            weights=self.model.state_dict(),
-            critic=self.critic.state_dict() if self.critic is not None else None,
+            weights=self.parallel.gather(self.model.state_dict()),
+            critic=self.parallel.gather(self.critic.state_dict()) if self.critic is not None else None,
             random=random,
             threads=torch.get_num_threads(),
             **figures,
-        )
-
-    def _head(
-        self, model: VisionLanguageModel, hidden: torch.Tensor, row: PackedRow
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probs and entropies `[N]` of the response tokens from a model's hidden states."""
-        return token_logprobs(
-            hidden,
-            model.lm_head.weight,
-            row.targets.to(model.device),
-            temperature=self.config.temperature,
-            barred=self._barred,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -264,25 +262,26 @@ class Learner:
             self.critic.load_state_dict(state["critic"])
 
     def write_checkpoint(self, folder: Path) -> dict[str, Any] | None:
-        """The state for the run's checkpoint; a learner on several ranks writes its shards into `folder` instead."""
-        return self.state_dict()
+        """The state for the run's checkpoint, or None after writing it to `folder` as shards."""
+        return self.parallel.write_checkpoint(folder, self.state_dict())
 
     def read_checkpoint(self, folder: Path, state: dict[str, Any] | None) -> None:
-        """Restore `write_checkpoint()`. Raises UserError for shards: they are for several ranks."""
-        assert state is not None, folder
-        self.load_state_dict(state)
+        """Restore `write_checkpoint()`: its `state`, or the shards in `folder` where that is None."""
+        self.load_state_dict(self.parallel.read_checkpoint(folder, state, self.optimizer))
 
     def weights(self) -> dict[str, np.ndarray]:
-        """A copy of the policy's weights by state-dict name, adapters merged, for engines."""
-        return numpy_weights(self.model)
+        """A copy of the policy's weights by state-dict name, adapters merged, for engines. First process only."""
+        return to_arrays(self.parallel.merged_weights(self.model))
 
     def save(self, folder: Path) -> None:
-        """Write the policy, adapters merged, as a model's folder."""
-        self.model.save_pretrained(folder, state_dict=merged_state(self.model))
+        """Write the policy, adapters merged, as a model folder."""
+        state = {name: tensor.detach().cpu() for name, tensor in self.parallel.merged_weights(self.model)}
+        self.parallel.on_first(lambda: self.model.save_pretrained(folder, state_dict=state))
 
     def save_adapters(self, folder: Path) -> None:
         """Write the adapters alone, if there are any."""
-        save_adapters(self.model, folder)
+        state = self.parallel.gather(adapter_state(self.model))
+        self.parallel.on_first(lambda: save_adapters(self.model, folder, state))
 
     def close(self) -> None:
-        """Nothing to end: one process holds it all."""
+        """Nothing to end: the learner starts no process."""

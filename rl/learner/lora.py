@@ -7,7 +7,7 @@ engines, checkpoints of stages and exports get merged weights under the model's 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,8 +50,8 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     so take each off the device before the next.
     """
     layers = dict(adapted_layers(model))
-    for name, tensor in _without_adapters(model.state_dict()).items():
-        yield name, _add(tensor, adapter_delta(layers[name])) if name in layers else tensor
+    for name, tensor in without_adapters(model.state_dict()).items():
+        yield name, add_delta(tensor, adapter_delta(layers[name])) if name in layers else tensor
 
 
 def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -85,10 +85,9 @@ def adapter_delta(layer: Any) -> torch.Tensor:
     return layer.get_delta_weight(_NAME)
 
 
-def merge(state: Mapping[str, torch.Tensor], deltas: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict under the names that the model had before adapters, with `deltas` added by name."""
-    merged = _without_adapters(state)
-    return merged | {name: _add(merged[name], delta) for name, delta in deltas.items()}
+def adapter_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The adapters' own tensors by state-dict name; empty without adapters."""
+    return {name: tensor for name, tensor in model.state_dict().items() if "lora_" in name}
 
 
 def copy_model(model: ModelT) -> ModelT:
@@ -146,11 +145,12 @@ def _freeze(model: nn.Module, patterns: Sequence[str]) -> None:
         raise UserError(f"model.freeze = {list(patterns)}: nothing is left to train; freeze less")
 
 
-def _without_adapters(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_adapters(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict without the adapters' tensors, under the names that the model had before adapters."""
     return {_plain(name): tensor for name, tensor in state.items() if "lora_" not in name}
 
 
-def _add(weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+def add_delta(weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     """Their sum, in the finer of both types, as the weight's."""
     return (weight + delta).to(weight.dtype)
 
@@ -161,8 +161,10 @@ def _plain(name: str) -> str:
 
 
 def numpy_weights(model: nn.Module) -> dict[str, np.ndarray]:
-    """A copy of a model's merged weights as arrays. numpy has no bfloat16: they go as float32, which is exact."""
-    return {
-        name: (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy().copy()
-        for name, t in merged_weights(model)
-    }
+    """A copy of a model's merged weights as arrays, see `to_arrays`."""
+    return to_arrays(merged_weights(model))
+
+
+def to_arrays(weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, np.ndarray]:
+    """Named tensors copied to arrays. numpy has no bfloat16, which goes as float32: that is exact."""
+    return {name: (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy().copy() for name, t in weights}

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from rl.learner.batch import ImageSet, make_micro_batch, pack
+from rl.learner.batch import old_logprobs, pack
 from rl.learner.critic import Critic
 from rl.learner.forward import encode, response_hidden
+from rl.learner.parallel import Parallel
 from rl.learner.reference_model import ReferenceModel
 from rl.learner.router_replay import routing_of
-from rl.types import MicroBatch, ModelOutputs, PackedRow, PromptCompletion, Sample
+from rl.types import ModelOutputs, PackedRow, PromptCompletion, SampledCompletion
 from rollouts.model_family import VisionLanguageModel, family_of
 from rollouts.types import Group
 
-LogprobsOf = Callable[[VisionLanguageModel, torch.Tensor, PackedRow], torch.Tensor]
+T = TypeVar("T")
 
 
 class OutputReader:
     """Runs the models of a step over its micro-batches. A model that the algorithm does not read is not run.
 
-    `logprobs_of(model, hidden, micro)` gives the log-probs `[N]` of the response tokens from the hidden states of a
-    model. `wants_policy` says whether the policy's own log-probs are wanted: see `LearnerConfig.reads_old_logprobs`.
+    `plan` and `head` are `Parallel.plan` and `Parallel.token_logprobs` of `parallel`, their options given.
+    `wants_policy` says whether the policy's own log-probs are wanted, see `LearnerConfig.reads_old_logprobs`.
     """
 
     def __init__(
@@ -32,47 +33,54 @@ class OutputReader:
         policy: VisionLanguageModel,
         reference: ReferenceModel | None,
         critic: Critic | None,
-        logprobs_of: LogprobsOf,
+        parallel: Parallel,
         *,
+        plan: Callable[..., Any],
+        head: Callable[..., tuple[torch.Tensor, torch.Tensor]],
         wants_policy: bool,
     ) -> None:
-        self._policy, self._critic, self._logprobs_of = policy, critic, logprobs_of
+        self._policy, self._critic = policy, critic
+        self._parallel, self._plan, self._head = parallel, plan, head
         self._reference = reference.model if reference is not None else None
         self._wants_policy = wants_policy
         self._runs_policy = wants_policy or (critic is not None and critic.backbone is None)
 
     @torch.no_grad()
-    def read(
-        self, samples: Sequence[Sample], parts: Sequence[Sequence[Sample]], images: ImageSet | None
-    ) -> dict[str, ModelOutputs]:
-        """The outputs `[N]` of each sample's trainable tokens by sample id; `parts` are the micro-batches to run."""
-        if not (parts and (self._runs_policy or self._reference is not None or self._critic is not None)):
-            return {sample.id: ModelOutputs() for sample in samples}
+    def read(self, samples: Sequence[SampledCompletion]) -> list[ModelOutputs]:
+        """The outputs of each sample, `[N]` of its trainable tokens."""
+        if not (samples and (self._runs_policy or self._reference is not None or self._critic is not None)):
+            return [ModelOutputs() for _ in samples]
+        parts, images = self._plan(samples)
         of_policy = encode(self._policy, images) if self._runs_policy else None
         of_reference = encode(self._reference, images) if self._reference is not None else None
         of_critic = self._critic.encode(images) if self._critic is not None else None
         found: dict[str, ModelOutputs] = {}
         for part in parts:
-            micro = make_micro_batch(part, images)
-            columns = self._columns(micro, of_policy, of_reference, of_critic)
-            pieces = {name: np.split(c, np.cumsum(micro.lengths.numpy())[:-1]) for name, c in columns.items()}
-            for row, sample in enumerate(part):
-                found[sample.id] = ModelOutputs(**{name: piece[row] for name, piece in pieces.items()})
-        return found
+            row = pack(part, images)
+            columns = self._columns(row, old_logprobs(part), of_policy, of_reference, of_critic)
+            pieces = {name: _by_sample(column, row) for name, column in columns.items()}
+            for at, sample in enumerate(part):
+                found[sample.id] = ModelOutputs(**{name: piece[at] for name, piece in pieces.items()})
+        return self._in_order(samples, found)
 
     @torch.no_grad()
-    def policy_logprobs(
-        self, parts: Sequence[Sequence[PromptCompletion]], images: ImageSet | None
-    ) -> dict[str, np.ndarray]:
-        """The policy's log-probs `[N]` float32 of each completion's trainable tokens, by its id."""
+    def policy_logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
+        """The policy's log-probs `[N]` float32 of each completion's trainable tokens."""
+        parts, images = self._plan(completions)
         features = encode(self._policy, images)
         found: dict[str, np.ndarray] = {}
         for part in parts:
             row = pack(part, images)
-            values = self._logprobs_of(self._policy, self._policy_hidden(row, features), row)
-            pieces = np.split(values.float().cpu().numpy(), np.cumsum(row.lengths.numpy())[:-1])
+            values, _ = self._head(self._policy, self._policy_hidden(row, features), row.targets)
+            pieces = _by_sample(values.float().cpu().numpy(), row)
             found |= {completion.id: piece for completion, piece in zip(part, pieces, strict=True)}
-        return found
+        return self._in_order(completions, found)
+
+    def _in_order(self, samples: Sequence[PromptCompletion], found: Mapping[str, T]) -> list[T]:
+        """What all processes found for each sample; `found` is this process's part by sample id."""
+        own = {sample.id: found[sample.id] for sample in samples if sample.id in found}
+        every = {key: value for part in self._parallel.exchange(own) for key, value in part.items()}
+        return [every[sample.id] for sample in samples]
 
     def _policy_hidden(self, row: PackedRow, features: torch.Tensor | None) -> torch.Tensor:
         routing = routing_of(family_of(self._policy.config), row, self._policy.device)
@@ -80,40 +88,48 @@ class OutputReader:
 
     def _columns(
         self,
-        micro: MicroBatch,
+        row: PackedRow,
+        logprobs: torch.Tensor,
         of_policy: torch.Tensor | None,
         of_reference: torch.Tensor | None,
         of_critic: torch.Tensor | None,
     ) -> dict[str, np.ndarray]:
-        """The fields of `ModelOutputs` for all response tokens of a micro-batch, from each model's image features."""
+        """The fields of `ModelOutputs` for all response tokens of a micro-batch, from each model's image features.
+
+        `logprobs` `[N]` are the samples' own.
+        """
         columns: dict[str, torch.Tensor] = {}
         hidden = torch.empty(0)
         if self._runs_policy:
-            hidden = self._policy_hidden(micro, of_policy)
+            hidden = self._policy_hidden(row, of_policy)
         if self._wants_policy:
-            columns["policy_logprobs"] = self._logprobs_of(self._policy, hidden, micro)
+            columns["policy_logprobs"] = self._head(self._policy, hidden, row.targets)[0]
             # The samples carry these instead of the engine's, so the critic reads them before the update as in it.
-            micro = replace(micro, old_logprobs=columns["policy_logprobs"].float().cpu())
+            logprobs = columns["policy_logprobs"].float().cpu()
         if self._reference is not None:
-            reference_hidden = response_hidden(self._reference, micro, of_reference)
-            columns["reference_logprobs"] = self._logprobs_of(self._reference, reference_hidden, micro)
+            reference_hidden = response_hidden(self._reference, row, of_reference)
+            columns["reference_logprobs"] = self._head(self._reference, reference_hidden, row.targets)[0]
         if self._critic is not None:
-            columns["values"] = self._critic.values(micro, hidden, of_critic)
+            columns["values"] = self._critic.values(row, logprobs, hidden, of_critic)
         return {name: column.float().cpu().numpy() for name, column in columns.items()}
 
 
-def unscored_samples(groups: Sequence[Group], min_version: int) -> tuple[list[np.ndarray], list[Sample]]:
-    """The mask `[T]` of each rollout's trainable tokens, and samples without advantages of rollouts that have any."""
+def _by_sample(values: np.ndarray, row: PackedRow) -> list[np.ndarray]:
+    """The values `[N]` of a packed row, cut into those of each sample."""
+    return np.split(values, np.cumsum(row.lengths.numpy())[:-1])
+
+
+def sampled_completions(groups: Sequence[Group], min_version: int) -> tuple[list[np.ndarray], list[SampledCompletion]]:
+    """The mask `[T]` of each rollout's trainable tokens, and the completions of the rollouts that have any."""
     rollouts = [m.rollout for group in groups for m in group.rollouts]
     masks = [rollout.completion.mask_from(min_version) for rollout in rollouts]
     samples = [
-        Sample(
+        SampledCompletion(
             id=rollout.id,
             prompt=rollout.prompt,
             token_ids=rollout.completion.token_ids,
             mask=None if mask.all() else mask,
             old_logprobs=rollout.completion.policy_logprobs,
-            advantage=0.0,
             experts=rollout.completion.routed_experts,
         )
         for rollout, mask in zip(rollouts, masks, strict=True)

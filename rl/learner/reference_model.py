@@ -8,6 +8,7 @@ import torch
 
 from configs.algorithms import LossConfig
 from rl.learner.lora import copy_model
+from rl.learner.parallel import Parallel
 from rollouts.model_family import VisionLanguageModel
 
 
@@ -18,8 +19,9 @@ class ReferenceModel:
     adapters' matrices.
     """
 
-    def __init__(self, policy: VisionLanguageModel, *, decay: float | None = None) -> None:
+    def __init__(self, policy: VisionLanguageModel, parallel: Parallel, *, decay: float | None = None) -> None:
         self.model = copy_model(policy).eval().requires_grad_(False)
+        parallel.shard_model(self.model)
         self._decay = decay
         self._means: dict[str, torch.Tensor] = {}  # float32 averages of bfloat16 weights, once they have moved
 
@@ -47,8 +49,8 @@ class ReferenceModel:
         self._means = dict(state["means"])
 
 
-def build_reference(policy: VisionLanguageModel, loss: LossConfig) -> ReferenceModel | None:
-    """The reference model of a recipe. None if the algorithm compares with none.
+def build_reference(policy: VisionLanguageModel, loss: LossConfig, parallel: Parallel) -> ReferenceModel | None:
+    """The reference model of a recipe, from the whole policy. None if the algorithm compares with none.
 
     None also for `iteration`: that reference is the policy at the start of the step, the ratio's denominator.
     """
@@ -56,4 +58,4 @@ def build_reference(policy: VisionLanguageModel, loss: LossConfig) -> ReferenceM
     compares = parts.kl is not None or loss.algorithm == "kimi_k15"
     if not compares or parts.reference == "iteration":
         return None
-    return ReferenceModel(policy, decay=loss.reference_decay if parts.reference == "ema" else None)
+    return ReferenceModel(policy, parallel, decay=loss.reference_decay if parts.reference == "ema" else None)

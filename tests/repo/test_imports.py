@@ -27,7 +27,7 @@ LIGHT = {  # a module, or every module under a package: what importing it must n
     "rl": {"vllm"},
     "rl.algorithms": HEAVY,
     "rl.learner": HEAVY,
-    "rl.distributed.rank_learner": HEAVY,
+    "rl.distributed.sharded": HEAVY,
     "rl.types": HEAVY,
 }
 

@@ -15,16 +15,17 @@ from configs.algorithms import LossConfig
 from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
 from rl.distributed.fsdp import whole, whole_tree
-from rl.distributed.rank_learner import RankLearner
+from rl.distributed.sharded import Sharded
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
+from rl.learner.parallel import SINGLE_PROCESS
 from rl.saved_state import load_state
 from rl.types import Sample, StepBatch
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Imported once for all ranks of all tests.
-_CONTEXT.set_forkserver_preload(["rl.distributed.rank_learner", "kimi_vl.tiny", "torch.distributed.checkpoint"])
+_CONTEXT.set_forkserver_preload(["rl.distributed.sharded", "kimi_vl.tiny", "torch.distributed.checkpoint"])
 
 
 def on_ranks(world, job, *args):
@@ -171,13 +172,11 @@ def config(loss=None, **options):
     return LearnerConfig(**(defaults | options))
 
 
-def make(mesh, kind, settings, **options):
-    """A learner on this rank; the ordinary one where there is no mesh."""
+def make(mesh, kind, settings, *, on_skip=None, **options):
+    """A learner on this rank; one in a single process where there is no mesh."""
     model = MODELS[kind]()
-    barred = barred_ids(model)
-    if mesh is None:
-        return Learner(model, settings, barred_ids=barred)
-    return RankLearner(model, settings, barred_ids=barred, mesh=mesh, **options)
+    parallel = SINGLE_PROCESS if mesh is None else Sharded(mesh, **options)
+    return Learner(model, settings, barred_ids=barred_ids(model), on_skip=on_skip, parallel=parallel)
 
 
 def draw(learner, batch, seed=0):
@@ -248,8 +247,7 @@ def columns_of(mesh, settings):
     """Log-probs of samples, and what reference and critic say of them, in order."""
     learner = make(mesh, "fp64", settings)
     samples = draw(learner, "uneven")
-    found = learner._reader.read(samples, *learner._plan(samples))
-    notes = learner._in_order(samples, found)
+    notes = learner._reader.read(samples)
     return learner.logprobs(samples), [(n.reference_logprobs, n.values) for n in notes]
 
 
@@ -305,11 +303,13 @@ def _teach_critic(learner):
 
 
 def skipped_step(mesh, settings):
-    """What a rank keeps of an update that is not finite, and the weights before it."""
+    """What a rank keeps of an update that is not finite, and the weights before it; None if it keeps nothing."""
     kept = []
     learner = make(mesh, "fp32", settings, on_skip=kept.append)
     before, samples = learner.weights(), draw(learner, "uneven")
     learner.update([replace(samples[0], advantage=float("nan")), *samples[1:]])
+    if not kept:
+        return None
     (skipped,) = kept
-    weights = {name: t if t is None else t.numpy() for name, t in skipped.weights.items()}
+    weights = {name: tensor.numpy() for name, tensor in skipped.weights.items()}
     return before, weights, (skipped.reason, len(skipped.samples), len(samples))

@@ -15,7 +15,7 @@ from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from rl.algorithms.policy_loss import LossInputs, policy_loss
-from rl.learner.batch import collect_images, deal, make_micro_batch, split_by_tokens
+from rl.learner.batch import collect_images, make_micro_batch, split_by_tokens, split_minibatches
 from rl.learner.forward import encode, response_hidden
 from rl.learner.lora import prepare_training
 from rl.saved_state import load_state
@@ -49,7 +49,7 @@ def logprobs(learner, samples):
     images = collect_images(samples, learner.model.config)
     micro = make_micro_batch(samples, images)
     hidden = response_hidden(learner.model, micro, encode(learner.model, images))
-    return learner._head(learner.model, hidden, micro)
+    return learner._head(learner.model, hidden, micro.targets)
 
 
 def distance(a, b):
@@ -246,7 +246,7 @@ def test_an_update_makes_good_answers_likelier(rng, model):
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
 def test_minibatches_keep_groups_together(rng, model, count):
     samples = make_samples(rng, model)
-    parts = deal(samples, count, np.random.default_rng(0))
+    parts = split_minibatches(samples, count, np.random.default_rng(0))
     assert sorted(id(s) for part in parts for s in part) == sorted(map(id, samples))
     assert len(parts) == min(count, 4), "four prompts"
     prompts = [{id(s.prompt) for s in part} for part in parts]

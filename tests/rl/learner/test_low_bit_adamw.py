@@ -13,7 +13,7 @@ from configs.critic import CriticConfig
 from configs.errors import ConfigError, UserError
 from configs.load import load_recipe
 from configs.optimizer import OptimizerConfig
-from rl.distributed.sharded_checkpoint import cut_optimizer
+from rl.distributed.sharded_checkpoint import cut_state
 from rl.learner.optimizer import build_optimizer, build_schedule
 from rl.saved_state import load_state
 
@@ -171,4 +171,4 @@ def test_8_bit_moments_of_one_process_are_refused_by_ranks(torchao, rng):
     learner = make_learner(build_model(), **sizes)
     learner.update(make_samples(rng, learner.model))
     with pytest.raises(UserError, match=r"cannot be cut for ranks. Go on with rl.ranks.count = 1"):
-        cut_optimizer(learner.state_dict()["optimizer"], mesh=None)
+        cut_state(learner.state_dict(), learner.optimizer, mesh=None)

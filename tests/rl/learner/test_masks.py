@@ -286,7 +286,7 @@ def test_the_critic_says_the_same_before_the_update_and_in_it(group):
     images = collect_images(samples, learner.model.config)
     micro = make_micro_batch(samples, images)
     with torch.no_grad():
-        values = critic.values(micro, torch.empty(0), critic.encode(images))
+        values = critic.values(micro, micro.old_logprobs, torch.empty(0), critic.encode(images))
     assert micro.columns["old_values"].std() > 0.1
     assert values.tolist() == pytest.approx(micro.columns["old_values"].tolist(), abs=1e-5)
 

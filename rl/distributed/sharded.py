@@ -1,0 +1,105 @@
+"""A learner's work spread over the ranks of a mesh: FSDP2 shards, a share of each step, sharded checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+
+from configs.optimizer import OptimizerConfig
+from rl.distributed.fsdp import gather_merged, shard, shard_whole, sharded_logprobs, whole_tree
+from rl.distributed.shard_batch import shard_batch, share_of_images
+from rl.distributed.sharded_checkpoint import cut_state, read_shards, write_shards
+from rl.distributed.sharded_muon import ShardedMuonWithAdamW
+from rl.learner.batch import ImageSet, Packable
+from rl.learner.lora import adapter_experts
+from rl.learner.optimizer import build_optimizer
+from rl.types import DummySample
+from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel
+
+T = TypeVar("T")
+
+
+class Sharded:
+    """One rank's `rl.learner.parallel.Parallel`: models sharded over the one dimension of `mesh`.
+
+    With `compute_dtype` forward and backward passes run in it, on weights that keep their type.
+    """
+
+    def __init__(self, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = None) -> None:
+        self._mesh, self._compute_dtype = mesh, compute_dtype
+        self._rank = mesh.get_local_rank()
+
+    def shard_model(self, model: VisionLanguageModel) -> None:
+        """Shard a model in place and move it to the mesh's device."""
+        shard(model, self._mesh, compute_dtype=self._compute_dtype)
+
+    def shard_head(self, head: nn.Module) -> None:
+        """Shard a small module as one unit, computed in its own type."""
+        shard_whole(head, self._mesh)
+
+    def build_optimizer(self, model: VisionLanguageModel, config: OptimizerConfig) -> torch.optim.Optimizer:
+        """`rl.learner.optimizer.build_optimizer`, with Muon for matrices that are shards."""
+        if config.name == "muon":
+            return ShardedMuonWithAdamW(model.named_parameters(), config, adapter_experts(model))
+        return build_optimizer(model, config)
+
+    def plan(
+        self, samples: Sequence[Packable], config: VisionLanguageConfig, *, budget: int, dummy: DummySample
+    ) -> tuple[Sequence[Sequence[Packable | DummySample]], ImageSet | None]:
+        """This rank's micro-batches, as many as any rank has; and its images, in as many parts as any rank's."""
+        shares = shard_batch(samples, ranks=self._mesh.size(), budget=budget)
+        own = shares[self._rank]
+        missing = max(map(len, shares)) - len(own)
+        return [*own, *[[dummy]] * missing], share_of_images(shares, self._rank, config, budget=budget)
+
+    def token_logprobs(
+        self,
+        model: VisionLanguageModel,
+        hidden: torch.Tensor,
+        targets: torch.Tensor,
+        *,
+        temperature: float,
+        barred: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `rl.distributed.fsdp.sharded_logprobs`."""
+        targets = targets.to(hidden.device)
+        return sharded_logprobs(model, hidden, targets, temperature=temperature, barred=barred)
+
+    def exchange(self, value: T) -> list[T]:
+        """Each rank's value, by rank. Values are pickled."""
+        every: list[Any] = [None] * self._mesh.size()
+        dist.all_gather_object(every, value, group=self._mesh.get_group())
+        return every
+
+    def gather(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A nested state dict, whole on the CPU of the first rank; on the others None stands for each tensor."""
+        return whole_tree(state, keep=self._rank == 0)
+
+    def merged_weights(self, model: VisionLanguageModel) -> Iterator[tuple[str, torch.Tensor]]:
+        """See `rl.distributed.fsdp.gather_merged`; the first rank keeps the copies."""
+        return gather_merged(model, keep=self._rank == 0)
+
+    def on_first(self, write: Callable[[], object]) -> None:
+        """Call `write` on the first rank; the others wait at a barrier."""
+        if self._rank == 0:
+            write()
+        dist.barrier(self._mesh.get_group())
+
+    def write_checkpoint(self, folder: Path, state: dict[str, Any]) -> None:
+        """Write this rank's shards of `state` into `folder`."""
+        write_shards(folder, state, mesh=self._mesh)
+
+    def read_checkpoint(
+        self, folder: Path, state: dict[str, Any] | None, optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
+        """The shards that any number of ranks wrote into `folder`, or the whole `state` of a single process, cut.
+
+        Raises UserError where `state` holds 8-bit moments.
+        """
+        return read_shards(folder, mesh=self._mesh) if state is None else cut_state(state, optimizer, self._mesh)

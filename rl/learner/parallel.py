@@ -1,0 +1,154 @@
+"""How the work of one learner is spread over processes: an object that the learner is given.
+
+`SingleProcess` keeps everything in this process; `rl.distributed.sharded.Sharded` shards the models over several.
+Every process has a `Learner` of its own. All call the same methods with the same arguments, and get the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from configs.optimizer import OptimizerConfig
+from rl.learner.batch import ImageSet, Packable, collect_images, split_by_tokens
+from rl.learner.logprobs import token_logprobs
+from rl.learner.lora import merged_weights
+from rl.learner.optimizer import build_optimizer
+from rl.types import DummySample
+from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel
+
+T = TypeVar("T")
+
+
+class Parallel(Protocol):
+    """What a learner leaves to the object that spreads its work. All processes must call each method together."""
+
+    def shard_model(self, model: VisionLanguageModel) -> None:
+        """Keep this process's shard of a model, in place. Optimizers are built afterwards."""
+        ...
+
+    def shard_head(self, head: nn.Module) -> None:
+        """Keep this process's shard of a small module, such as the critic's head, in place."""
+        ...
+
+    def build_optimizer(self, model: VisionLanguageModel, config: OptimizerConfig) -> torch.optim.Optimizer:
+        """The optimizer of a recipe, over the trainable parameters of a model that went through `shard_model`."""
+        ...
+
+    def plan(
+        self, samples: Sequence[Packable], config: VisionLanguageConfig, *, budget: int, dummy: DummySample
+    ) -> tuple[Sequence[Sequence[Packable | DummySample]], ImageSet | None]:
+        """The micro-batches of `samples` that this process runs, and their images.
+
+        A micro-batch has at most `budget` packed tokens, but at least one sample. `[dummy]` is a micro-batch that only
+        keeps this process in step with the others. `config` is the model's.
+        """
+        ...
+
+    def token_logprobs(
+        self,
+        model: VisionLanguageModel,
+        hidden: torch.Tensor,
+        targets: torch.Tensor,
+        *,
+        temperature: float,
+        barred: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`rl.learner.logprobs.token_logprobs` with the vocabulary head of `model`."""
+        ...
+
+    def exchange(self, value: T) -> list[T]:
+        """The value of each process, in one order everywhere."""
+        ...
+
+    def gather(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A nested state dict with whole tensors; in all processes but the first, None stands for each tensor."""
+        ...
+
+    def merged_weights(self, model: VisionLanguageModel) -> Iterator[tuple[str, torch.Tensor]]:
+        """The whole weights one by one, adapters merged, in the first process; nothing in the others.
+
+        Every process must exhaust the iterator.
+        """
+        ...
+
+    def on_first(self, write: Callable[[], object]) -> None:
+        """Call `write` in the first process; the others wait for it."""
+        ...
+
+    def write_checkpoint(self, folder: Path, state: dict[str, Any]) -> dict[str, Any] | None:
+        """The learner's state for the run's checkpoint, or None after writing it to `folder` as shards."""
+        ...
+
+    def read_checkpoint(
+        self, folder: Path, state: dict[str, Any] | None, optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
+        """This process's part of what `write_checkpoint` kept; `optimizer` is the one that will load its own part."""
+        ...
+
+
+class SingleProcess:
+    """One process holds the whole models and runs every micro-batch."""
+
+    def shard_model(self, model: VisionLanguageModel) -> None:
+        """Leave the model whole."""
+
+    def shard_head(self, head: nn.Module) -> None:
+        """Leave the module whole."""
+
+    def build_optimizer(self, model: VisionLanguageModel, config: OptimizerConfig) -> torch.optim.Optimizer:
+        """See `rl.learner.optimizer.build_optimizer`."""
+        return build_optimizer(model, config)
+
+    def plan(
+        self, samples: Sequence[Packable], config: VisionLanguageConfig, *, budget: int, dummy: DummySample
+    ) -> tuple[Sequence[Sequence[Packable | DummySample]], ImageSet | None]:
+        """All micro-batches and all images."""
+        return split_by_tokens(samples, budget=budget), collect_images(samples, config, budget=budget)
+
+    def token_logprobs(
+        self,
+        model: VisionLanguageModel,
+        hidden: torch.Tensor,
+        targets: torch.Tensor,
+        *,
+        temperature: float,
+        barred: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `rl.learner.logprobs.token_logprobs`."""
+        targets = targets.to(hidden.device)
+        return token_logprobs(hidden, model.lm_head.weight, targets, temperature=temperature, barred=barred)
+
+    def exchange(self, value: T) -> list[T]:
+        """The value alone."""
+        return [value]
+
+    def gather(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state as it is: tensors are not copied."""
+        return state
+
+    def merged_weights(self, model: VisionLanguageModel) -> Iterator[tuple[str, torch.Tensor]]:
+        """See `rl.learner.lora.merged_weights`."""
+        return merged_weights(model)
+
+    def on_first(self, write: Callable[[], object]) -> None:
+        """Call `write`."""
+        write()
+
+    def write_checkpoint(self, folder: Path, state: dict[str, Any]) -> dict[str, Any] | None:
+        """The state; nothing is written."""
+        return state
+
+    def read_checkpoint(
+        self, folder: Path, state: dict[str, Any] | None, optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
+        """The state. Shards in `folder` are for several processes."""
+        assert state is not None, f"{folder} holds shards, which only rl.distributed reads"
+        return state
+
+
+SINGLE_PROCESS = SingleProcess()
