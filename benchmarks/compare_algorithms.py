@@ -146,7 +146,7 @@ def plot(folders: dict[str, list[Path]], path: Path) -> None:
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
         style = {"label": name, "color": plt.colormaps["tab10"](index), "ls": "--" if index % 2 else "-"}
         axes[0].plot(steps[width - 1 :], smooth, **style)
-        steps, values = curve(runs, "validation", "sampled_accuracy")
+        steps, values = curve(runs, "validation/rl", "sampled_accuracy")
         axes[1].plot(steps, values, "o", ms=3, **style)
     axes[0].set(title=f"rollouts, mean over {SMOOTH} steps", xlabel="RL step", ylabel="accuracy")
     axes[1].set(title="validation, sampled", xlabel="RL step")

@@ -116,9 +116,9 @@ class Judge:
 
 
 def _rl(config: RunConfig) -> RLConfig:
-    if config.rl is None or config.rl.loss.resolved().critic is None:
+    if config.last_rl is None or config.last_rl.loss.resolved().critic is None:
         raise SystemExit("the run has no critic: it needs rl.loss.algorithm = ppo")
-    return config.rl
+    return config.last_rl
 
 
 def _places(group: Group) -> range:

@@ -64,11 +64,12 @@ class DataConfig:
         _check(self.max_prompt_tokens > 0, "max_prompt_tokens", self.max_prompt_tokens, "1 or more")
 
 
-def recipe_verifiers(data: DataConfig) -> tuple[str, ...]:
+def recipe_verifiers(*all_data: DataConfig) -> tuple[str, ...]:
     """The verifiers that the recipe itself names: `data.verifiers`, and the option `verifier` of a source."""
-    sources = (*data.train, *data.validation, *data.held_out)
-    named = (source.options.get("verifier") for source in sources)
-    return (*data.verifiers, *(name for name in named if isinstance(name, str)))
+    sources = [source for data in all_data for source in (*data.train, *data.validation, *data.held_out)]
+    named = [source.options.get("verifier") for source in sources]
+    listed = [name for data in all_data for name in data.verifiers]
+    return (*listed, *(name for name in named if isinstance(name, str)))
 
 
 def asks(data: DataConfig) -> bool:

@@ -11,16 +11,20 @@ from functools import cache
 from typing import Any, Literal
 
 from configs.schema import RunConfig
-from configs.yaml_io import KeyPath, dotted
+from configs.stage import StageConfig
+from configs.stage_kinds import STAGE_KINDS
+from configs.yaml_io import KeyPath
 
-Pattern = tuple[str, ...]  # ("data", "train", "N", "use"): `N` is any place in a list, or any section's name
+# A key path in which `N` stands for any place in a list, or any section's name: ("data", "train", "N", "use"). Below a
+# stage comes its kind: ("stages", "N", "rl", "steps").
+Pattern = tuple[str, ...]
 
 REQUIRED = dataclasses.MISSING
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Key:
-    """One key of the schema. Example: `Key(("rl", "steps"), int, REQUIRED)`."""
+    """One key of the schema. Example: `Key(("stages", "N", "rl", "steps"), int, REQUIRED)`."""
 
     pattern: Pattern
     annotation: Any
@@ -64,27 +68,29 @@ def is_list(annotation: Any) -> bool:
     return typing.get_origin(annotation) is tuple
 
 
-def nearest(path: KeyPath) -> list[str]:
-    """The valid keys, dotted, that an unknown one most likely means; best first, at most three, often one.
+def nearest(path: KeyPath) -> list[KeyPath]:
+    """The valid keys that an unknown one most likely means; best first, at most three, often one.
 
     Names are compared, not whole paths; a name in the same section or under it needs less likeness than one elsewhere.
     """
     section, name = _pattern(path[:-1]), str(path[-1])
     scores: dict[Pattern, float] = {}
     for pattern in schema_keys():
+        if pattern[3:4] == ("data",) and section[3:4] != ("data",):
+            continue  # the run's own `data` has the same keys
         likeness = difflib.SequenceMatcher(None, name, pattern[-1]).ratio()
         beside, below = pattern[:-1] == section, pattern[: len(section)] == section
         if likeness >= (0.6 if beside else 0.75):
             scores[pattern] = likeness + 0.1 * beside + 0.05 * below
     best = [pattern for pattern, score in scores.items() if score == max(scores.values())]
     return [
-        dotted((*path[:-1], *pattern[len(section) :])) if pattern[:-1] == section else ".".join(pattern)
+        (*path[:-1], *pattern[len(section) :]) if pattern[: len(section)] == section else pattern
         for pattern in best[:3]
     ]
 
 
 def written_out(path: KeyPath) -> KeyPath:
-    """A short key of the command line in full: `rl.learning_rate` is `rl.optimizer.learning_rate`.
+    """A short key of the command line in full: `learning_rate` of a stage is its `optimizer.learning_rate`.
 
     It is short when exactly one key under the section ends so; every other path is returned as it is.
     """
@@ -92,8 +98,9 @@ def written_out(path: KeyPath) -> KeyPath:
         return path
     valid = max(end for end in range(len(path)) if end == 0 or find(path[:end]))
     section, tail = _pattern(path[:valid]), path[valid:]
-    found = [key for key in schema_keys() if key[:valid] == section and key[valid + 1 :][-len(tail) :] == tail]
-    return found[0] if len(found) == 1 and "N" not in found[0] else path
+    below = [key[valid:] for key in schema_keys() if key[:valid] == section and "N" not in key[valid:]]
+    found = [key for key in below if key[1:][-len(tail) :] == tail]
+    return (*path[:valid], *found[0]) if len(found) == 1 else path
 
 
 def describe(annotation: Any) -> str:
@@ -110,6 +117,8 @@ def describe(annotation: Any) -> str:
         return "a list, each item " + describe(arguments[0])
     if origin is dict:
         return "a mapping of names to " + describe(arguments[1])
+    if annotation is StageConfig:
+        return f"a stage: `kind` (one of {', '.join(STAGE_KINDS)}) and the keys of its kind"
     names = ", ".join(field.name for field in dataclasses.fields(annotation))
     return f"a section with the keys {names}"
 
@@ -136,8 +145,18 @@ def _walk(section: Any, above: Pattern) -> Iterator[Key]:
         elif is_list(annotation):
             item = typing.get_args(annotation)[0]
             yield Key((*here, "N"), item, REQUIRED)
-            if dataclasses.is_dataclass(item):
+            if item is StageConfig:
+                yield from _walk_stages((*here, "N"))
+            elif dataclasses.is_dataclass(item):
                 yield from _walk(item, (*here, "N"))
         elif typing.get_origin(annotation) is dict and dataclasses.is_dataclass(typing.get_args(annotation)[1]):
             yield Key((*here, "N"), typing.get_args(annotation)[1], REQUIRED)
             yield from _walk(typing.get_args(annotation)[1], (*here, "N"))
+
+
+def _walk_stages(above: Pattern) -> Iterator[Key]:
+    """The keys that every stage has, and those of each kind."""
+    yield from (key for key in _walk(StageConfig, above) if len(key.pattern) == len(above) + 1)
+    for name, kind in STAGE_KINDS.items():
+        yield Key((*above, name), kind.config, REQUIRED)
+        yield from _walk(kind.config, (*above, name))

@@ -20,14 +20,18 @@ from configs import keys, yaml_io
 from configs.errors import ConfigError, Problem
 from configs.overrides import apply_override
 from configs.schema import RunConfig
+from configs.stage_kinds import STAGE_KINDS
+from configs.stage_paths import by_name, in_document, in_schema, shown, suggestions
 from configs.text import nearest_names, shorten
-from configs.yaml_io import Document, KeyPath, dotted
+from configs.yaml_io import Document, KeyPath
 
 __all__ = ["ConfigError", "Problem", "dump_recipe", "load_recipe", "plain"]
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a recipe and the overrides of the command line (`rl.steps=20`, `rl=null`, `model.dtype=bfloat16`).
+
+    A stage's `data` is completed by the run's.
 
     Raises `ConfigError` with every problem found, each with its key, its place and what is allowed.
     """
@@ -91,6 +95,7 @@ def _not_a_recipe(document: Document) -> Problem:
 
 def _validate(document: Document) -> RunConfig | None:
     """The config, or `None` with what is wrong added to the document's problems."""
+    _complete_data(document.data)
     try:
         config = _adapter().validate_json(json.dumps(document.data), strict=True)
     except ValidationError as error:
@@ -99,40 +104,56 @@ def _validate(document: Document) -> RunConfig | None:
     return None if document.problems else config
 
 
+def _complete_data(recipe: dict[str, Any]) -> None:
+    """Fill the `data` of each stage with the run's where the stage leaves a key out."""
+    whole, stages = recipe.get("data"), recipe.get("stages")
+    for stage in stages if isinstance(stages, list) else ():
+        if isinstance(whole, dict) and isinstance(stage, dict) and isinstance(stage.get("data"), dict):
+            stage["data"] = whole | stage["data"]
+
+
 def _problem(document: Document, details: ErrorDetails) -> Problem:
     path: KeyPath = details["loc"]
     kind = details["type"]
     if kind == "value_error":
         return _broken_rule(document, path, str(details["ctx"]["error"]))  # type: ignore[typeddict-item]
+    if kind.startswith("union_tag"):
+        path = (*path, "kind")
+    key, place = shown(path, document.data), document.place(in_document(path))
     if kind == "unexpected_keyword_argument":
-        return Problem(dotted(path), document.place(path), f"{dotted(path)}: no such key; {_advice(path)}")
+        return Problem(key, place, f"{key}: no such key; {_advice(document, path)}")
+    value = details["input"]["kind"] if kind == "union_tag_invalid" else details["input"]
     allowed = _allowed(path) or details["msg"]
-    if kind == "missing":
-        return Problem(dotted(path), document.place(path), f"{dotted(path)} is missing: give it {allowed}")
-    value = details["input"]
-    hint = _choice(path, value)
-    return Problem(dotted(path), document.place(path), f"{dotted(path)} = {_shown(value)}: must be {allowed}{hint}")
+    if kind in ("missing", "union_tag_not_found"):
+        return Problem(key, place, f"{key} is missing: give it {allowed}")
+    return Problem(key, place, f"{key} = {_shown(value)}: must be {allowed}{_choice(path, value)}")
 
 
 def _broken_rule(document: Document, section: KeyPath, message: str) -> Problem:
     """A rule of the schema's `__post_init__`, whose message starts with the keys that it is about."""
     names = message.partition(" = ")[0].split(", ")
     path = (*section, *names[0].split("."))
-    prefix = f"{dotted(section)}." if section else ""
-    return Problem(dotted(path), document.place(path), prefix + message)
+    if not section:
+        path = in_schema(by_name(path, document.data), document.data)
+    prefix = f"{shown(section, document.data)}." if section else ""
+    return Problem(shown(path, document.data), document.place(in_document(path)), prefix + message)
 
 
-def _advice(path: KeyPath) -> str:
+def _advice(document: Document, path: KeyPath) -> str:
     if "." in str(path[-1]):
         return "in a file, sections are nested: write each part on its own line, indented under the one before"
-    near = keys.nearest(path)
+    if len(path) == 1 and path[0] in STAGE_KINDS:
+        return f"stages are a list: write `stages:`, under it `- kind: {path[0]}`, and then its keys"
+    near = suggestions(keys.nearest(path), document.data)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    where = f"the keys of {dotted(path[:-1])}" if len(path) > 1 else "the keys here"
+    where = f"the keys of {shown(path[:-1], document.data)}" if len(path) > 1 else "the keys here"
     return f"{where} are {', '.join(keys.section_keys(path[:-1]))}"
 
 
 def _allowed(path: KeyPath) -> str:
+    if len(path) == 3 and path[0] == "stages" and path[2] == "kind":
+        return f"one of {', '.join(STAGE_KINDS)}"
     key = keys.find(path)
     if key is not None:
         return keys.describe(key.annotation)
@@ -142,9 +163,12 @@ def _allowed(path: KeyPath) -> str:
 
 def _choice(path: KeyPath, value: object) -> str:
     key = keys.find(path)
-    if key is None or typing.get_origin(key.annotation) is not typing.Literal:
-        return ""
-    near = nearest_names(str(value), map(str, typing.get_args(key.annotation)))
+    choices: Sequence[object] = ()
+    if len(path) == 3 and path[0] == "stages" and path[2] == "kind":
+        choices = list(STAGE_KINDS)
+    elif key is not None and typing.get_origin(key.annotation) is typing.Literal:
+        choices = typing.get_args(key.annotation)
+    near = nearest_names(str(value), map(str, choices))
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from configs.rules import CLOSED, check
+from configs.rules import CLOSED as _CLOSED
+from configs.rules import check as _check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,3 +62,17 @@ class JudgeConfig:
         check(name, "key_env", self.key_env, "the name of an environment variable, never the key itself")
         check(self.seconds > 0, "seconds", self.seconds, "greater than 0")
         check(self.concurrent > 0, "concurrent", self.concurrent, "1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthRewardConfig:
+    """k1.5 §2.3.3: nothing for the first `warmup_steps`, then `weight` times the min-max length reward."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+
+    weight: float  # what the length reward is multiplied by; greater than 0
+    warmup_steps: int = 0  # steps without it at the start
+
+    def __post_init__(self) -> None:
+        _check(self.weight > 0, "weight", self.weight, "greater than 0 (length_reward: null for none)")
+        _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 from configs.algorithms import LossConfig
 from configs.engine import check_engine
 from configs.optimizer import OptimizerConfig
-from configs.rewards import JudgeConfig, RewardConfig
+from configs.rewards import JudgeConfig, LengthRewardConfig, RewardConfig
 from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
 from configs.single_update import check_single_update
+from configs.stage import StageConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,20 +45,6 @@ class SamplingConfig:
             f"0 (never), or at least twice repeat_period = {self.repeat_period}",
         )
         _check(self.repeat_period > 0, "repeat_period", self.repeat_period, "1 or more")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LengthRewardConfig:
-    """k1.5 §2.3.3: nothing for the first `warmup_steps`, then `weight` times the min-max length reward."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
-
-    weight: float  # what the length reward is multiplied by; greater than 0
-    warmup_steps: int = 0  # steps without it at the start
-
-    def __post_init__(self) -> None:
-        _check(self.weight > 0, "weight", self.weight, "greater than 0 (length_reward: null for none)")
-        _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +132,24 @@ class AsyncConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RLConfig:
-    """The reinforcement-learning stage."""
+class RLConfig(StageConfig):
+    """A reinforcement-learning stage."""
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
+        {
+            "workers",
+            "worker_deadline",
+            "engine",
+            "engine_options",
+            "micro_batch_tokens",
+            "ranks.count",
+            "eval_every",
+            "save_every",
+            "steps",  # the schedule of the learning rate follows
+        }
+    )
 
+    kind: Literal["rl"] = "rl"
     steps: int  # rounds of sampling, scoring and updating
     prompts_per_step: int = 32  # prompts in a step
     # completions for each prompt: a group; 2 or more, or 1 where the advantage needs no group (`global_std`, `gae`)
@@ -199,6 +199,7 @@ class RLConfig:
     shuffle_rewards: bool = False  # a control: rewards change places within a step, so nothing can be learned
 
     def __post_init__(self) -> None:
+        StageConfig.__post_init__(self)  # `super()` does not work in a dataclass with slots
         counts = ("steps", "prompts_per_step", "epochs", "minibatches", "micro_batch_tokens", "workers")
         for key in (*counts, "eval_every", "save_every"):
             _check(getattr(self, key) > 0, key, getattr(self, key), "1 or more")

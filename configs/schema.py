@@ -7,15 +7,16 @@ They are plain dataclasses so that engines and the learner can take them where p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, ClassVar
 
 from configs.data import DataConfig
 from configs.model import ModelConfig
 from configs.rl import RLConfig
 from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
-from configs.sft import SFTConfig
+from configs.stage import StageConfig
+from configs.stage_kinds import ByKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +35,12 @@ class EvaluationConfig:
             _check(getattr(self, key) > 0, key, getattr(self, key), "1 or more")
 
 
+_FOLDERS = {"base", "export", "failures", "rollouts", "tensorboard", "wandb", "trackio", "mlruns"}  # in a run's folder
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """A whole run: instruct SFT, long-CoT SFT, RL, evaluation, export. A stage that is null is skipped."""
+    """A whole run: its stages in their order, evaluation after each, export."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
@@ -46,9 +50,8 @@ class RunConfig:
     threads: int | None = None  # CPU threads of the learner; null leaves it to PyTorch
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    instruct: SFTConfig | None = None  # the first SFT stage: short, direct answers
-    long_cot: SFTConfig | None = None  # the second SFT stage: a small set of step-by-step solutions
-    rl: RLConfig | None = None  # the reinforcement-learning stage
+    # what the run does, in this order; each stage starts from the model of the one before. At least one
+    stages: tuple[Annotated[StageConfig, ByKind()], ...]
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     # where metrics go beside `metrics.jsonl`: `tensorboard`, `wandb`, `trackio`, `mlflow`; see
     # [metrics](metrics.md#trackers)
@@ -60,21 +63,67 @@ class RunConfig:
         _check(bool(self.output_dir), "output_dir", self.output_dir, "a folder's name")
         _check(self.threads is None or self.threads > 0, "threads", self.threads, "1 or more, or left out")
         _check(self.seed >= 0, "seed", self.seed, "0 or more")
-        if self.rl is not None and self.model.dtype == "bfloat16":
-            ranks, state = self.rl.ranks, self.rl.optimizer.state
-            _check(
-                ranks.compute_dtype is None,
-                "rl.ranks.compute_dtype",
-                ranks.compute_dtype,
-                "left out where model.dtype is bfloat16 already",
-            )
-            _check(
-                state != "8bit" or ranks.count == 1,
-                "rl.optimizer.state",
-                state,
-                "bfloat16 or float32 where rl.ranks.count is above 1 and model.dtype is bfloat16: torchao's 8-bit "
-                "moments of such weights cannot be sharded",
-            )
+        _check(len(self.stages) > 0, "stages", list(self.stages), "at least one stage")
+        self._check_names()
+        for stage in self.rl_stages:
+            self._check_low_precision(stage)
+            self._check_shared_workers(stage)
+
+    @property
+    def rl_stages(self) -> list[RLConfig]:
+        """The reinforcement-learning stages, in their order."""
+        return [stage for stage in self.stages if isinstance(stage, RLConfig)]
+
+    @property
+    def last_rl(self) -> RLConfig | None:
+        """The last reinforcement-learning stage.
+
+        Its rewards, judge and sampling also serve where no stage is meant: scoring, and evaluation of the run.
+        """
+        return self.rl_stages[-1] if self.rl_stages else None
+
+    def data_of(self, stage: StageConfig) -> DataConfig:
+        """What a stage trains on and is evaluated on: its own data, or the run's."""
+        return stage.data or self.data
+
+    @property
+    def all_data(self) -> list[DataConfig]:
+        """The data of all stages, each once, in the stages' order."""
+        found: list[DataConfig] = []
+        for stage in self.stages:
+            found += [self.data_of(stage)] if self.data_of(stage) not in found else []
+        return found
+
+    def _check_names(self) -> None:
+        """Every stage has a name of its own, which is neither a key of the recipe nor a folder of the run."""
+        taken = _FOLDERS | {key.name for key in fields(self)}
+        for stage in self.stages:
+            where = f"{stage.name}.name"
+            _check(stage.name not in taken, where, stage.name, "another name: it is in use for something else")
+            taken.add(stage.name)
+
+    def _check_low_precision(self, stage: RLConfig) -> None:
+        """What does not go with weights in bfloat16."""
+        if self.model.dtype != "bfloat16":
+            return
+        ranks, state = stage.ranks, stage.optimizer.state
         _check(
-            any((self.instruct, self.long_cot, self.rl)), "instruct, long_cot, rl", None, "set in at least one of them"
+            ranks.compute_dtype is None,
+            f"{stage.name}.ranks.compute_dtype",
+            ranks.compute_dtype,
+            "left out where model.dtype is bfloat16 already",
         )
+        _check(
+            state != "8bit" or ranks.count == 1,
+            f"{stage.name}.optimizer.state",
+            state,
+            "bfloat16 or float32 where ranks.count is above 1 and model.dtype is bfloat16: torchao's 8-bit moments of "
+            "such weights cannot be sharded",
+        )
+
+    def _check_shared_workers(self, stage: RLConfig) -> None:
+        """All stages generate with the same workers."""
+        for key in ("engine", "engine_options", "workers", "worker_deadline"):
+            first = getattr(self.rl_stages[0], key)
+            allowed = f"{first}, as in stage {self.rl_stages[0].name}: the stages of a run share the workers"
+            _check(getattr(stage, key) == first, f"{stage.name}.{key}", getattr(stage, key), allowed)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 from configs.optimizer import OptimizerConfig
-from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
+from configs.stage import StageConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SFTConfig:
+class SFTConfig(StageConfig):
     """One supervised stage (Kimi-VL §2.4): `thinking_share` of the examples carry a step-by-step solution."""
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({"save_every"})
 
+    kind: Literal["sft"] = "sft"
     steps: int  # optimizer steps
     batch_size: int = 32  # examples in a step
     micro_batches: int = 1  # forward passes in a step; more of them need less memory. A divisor of `batch_size`
@@ -25,6 +25,7 @@ class SFTConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
+        StageConfig.__post_init__(self)  # `super()` does not work in a dataclass with slots
         _check(self.steps > 0, "steps", self.steps, "1 or more")
         _check(self.batch_size > 0, "batch_size", self.batch_size, "1 or more")
         _check(self.save_every > 0, "save_every", self.save_every, "1 or more")

@@ -22,6 +22,7 @@ from typing import Any
 from configs.algorithms import ALGORITHMS
 from configs.keys import REQUIRED, Key, describe, is_list, schema_keys, section_of
 from configs.schema import RunConfig
+from configs.stage import StageConfig
 from rl import metrics_table
 from rl.metrics_table import Metric
 
@@ -30,6 +31,7 @@ PAGES = ("configuration.md", "metrics.md")
 TABLE = re.compile(r"<!-- table: ([\w ]+) -->\n.*?<!-- end -->", re.DOTALL)
 WIDTH = 120
 ATOM = re.compile(r"`[^`]*`|\[[^\]]*\]\([^)]*\)")  # code and links stay on one line
+COMMON = {field.name for field in dataclasses.fields(StageConfig)}
 FIELD = re.compile(r"    (\w+): [^#]*(?:#(.*))?$")
 
 
@@ -57,6 +59,8 @@ def keys_list(section: type) -> str:
     items: list[str] = []
     comments = meanings(section)
     for cls, key in _keys_by_section():
+        if cls is not StageConfig and issubclass(cls, StageConfig) and key.pattern[-1] in COMMON:
+            continue  # listed once, for all kinds of stages
         always_there = section_of(key.annotation) is not None and key.default is not None
         name = key.pattern[-1]
         if cls is section and not always_there:
@@ -135,7 +139,7 @@ def _default(key: Key) -> str:
         return "*required*"
     if is_list(key.annotation):
         return "default: " + (", ".join(f"`{_item(item)}`" for item in key.default) or "empty")
-    return f"default: `{key.default if isinstance(key.default, str) else json.dumps(key.default)}`"
+    return f"default: `{key.default if key.default and isinstance(key.default, str) else json.dumps(key.default)}`"
 
 
 def _item(item: Any) -> str:

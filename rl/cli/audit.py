@@ -57,7 +57,7 @@ def audit_command(data: str, *, overrides: Sequence[str], options: AuditOptions,
     began = time.monotonic()
     config = load_recipe(Path(data), overrides) if Path(data).suffix in (".yaml", ".yml") else None
     sources = list(_sources(data, config, overrides, options))
-    allowed = (*options.allowed, *(recipe_verifiers(config.data) if config else ()))
+    allowed = (*options.allowed, *(recipe_verifiers(*config.all_data) if config else ()))
     with Scorer((), base=Path.cwd(), allowed=allowed) as scorer:
         run = _Run(scorer, options, console)
         for role, source in sources:
@@ -79,8 +79,10 @@ def _sources(
     if config is not None:
         if options.split:
             raise UserError(f"--split {options.split}: a recipe names its own splits; leave it out")
-        for role in ("train", "validation", "held_out"):
-            for entry in getattr(config.data, role):
+        roles = ("train", "validation", "held_out")
+        named = [(role, entry) for role in roles for data in config.all_data for entry in getattr(data, role)]
+        for index, (role, entry) in enumerate(named):
+            if (role, entry) not in named[:index]:  # stages may share sources
                 yield role, build_source(entry, base=Path.cwd())
         return
     if overrides:

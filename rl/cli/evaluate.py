@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -29,7 +30,7 @@ from rl.run.evaluate import HELD_OUT_SEED, EvalResult, evaluate, evaluation_samp
 from rl.run.folder import write_json
 from rl.run.model_prompt import read_prompt
 from rl.run.progress import StageProgress
-from rl.run.scoring import check_run_of_others, open_scorer
+from rl.run.scoring import check_run_of_others, open_scorer, scoring_stage
 from rl.run.thinking_budget import BudgetResult, evaluate_budgets
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.table import EngineSpec, choose_engine
@@ -65,11 +66,14 @@ def evaluate_command(
     config = load_recipe(recipe or _recipe_of(place), overrides)
     target = output or (place.run / "eval.json" if place.run else None)
     if recipe is None:
-        given = [config.rl.engine] if config.rl and any(text.startswith("rl.engine=") for text in overrides) else []
+        chosen = any(re.match(r"(stages\.)?[\w-]+\.engine=", text) for text in overrides)
+        given = [config.last_rl.engine] if config.last_rl and chosen else []
         check_run_of_others(config, (*allowed, *given), _recipe_of(place), generates=True)
-    elif not asks(config.data):
+    stage = next((stage for stage in config.stages if stage.name == place.stage), config.stages[-1])
+    config = replace(config, data=config.data_of(stage))
+    if recipe is not None and not asks(config.data):
         config = _with_prompt_of(place, config, console)
-    with open_scorer(config, base=Path.cwd(), allowed=allowed) as scorer:
+    with open_scorer(scoring_stage(config, stage), config.data, base=Path.cwd(), allowed=allowed) as scorer:
         result, by_budget, skipped = _evaluate(place, config, scorer, console, budgets)
     _print_result(name, config, result, skipped, console)
     _print_budgets(result, by_budget, console)
@@ -141,12 +145,12 @@ def _evaluate(
 
 def _open_engine(place: ModelPlace, config: RunConfig) -> tuple[VisionLanguageProcessor, EngineDriver]:
     """The model's processor, and the recipe's own engine, or else the embedded one."""
-    if config.rl is None or not is_own_engine(config.rl.engine):
+    if config.last_rl is None or not is_own_engine(config.last_rl.engine):
         model, processor = open_model(place)
         stop, barred = family_of(model.config).stop_and_barred_ids(place.path, processor)
         torch.nn.Module.to(model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=_dtype(config))
         return processor, EngineDriver(TransformersEngine(model, stop_ids=stop, barred_ids=barred))
-    engine = choose_engine(config.rl.engine, config.rl.engine_options, base=Path.cwd(), trains=False)
+    engine = choose_engine(config.last_rl.engine, config.last_rl.engine_options, base=Path.cwd(), trains=False)
     processor = open_processor(place)
     stop, barred = family_at(place.path).stop_and_barred_ids(place.path, processor)
     spec = EngineSpec(
@@ -174,7 +178,7 @@ def _dtype(config: RunConfig) -> torch.dtype:
 
 def _sampling(config: RunConfig) -> SamplingConfig:
     """RL's filters and temperature, with the limit of the evaluation: as in the run."""
-    return evaluation_sampling(config.rl.sampling if config.rl else None, config.evaluation)
+    return evaluation_sampling(config.last_rl.sampling if config.last_rl else None, config.evaluation)
 
 
 def _blocks(prompts: Sequence[Prompt]) -> int:

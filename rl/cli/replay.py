@@ -62,10 +62,12 @@ def replay_command(name: str, step: int, *, console: Console) -> list[Replayed]:
     run = Path(name).expanduser()
     if not (run / "recipe.yaml").is_file():
         raise UserError(f"{name}: no run is there (no recipe.yaml); name the folder of a run, its output_dir")
-    kept = SkippedUpdates(run / "rl" / "skipped")
+    folders = [run / stage.name / "skipped" for stage in load_recipe(run / "recipe.yaml").rl_stages]
+    kept = next((kept for kept in map(SkippedUpdates, reversed(folders)) if kept.steps()), None)
+    if kept is None:
+        looked = ", ".join(map(str, folders)) or name
+        raise UserError(f"{name}: no skipped step is kept in {looked}: this run has skipped none")
     steps = kept.steps()
-    if not steps:
-        raise UserError(f"{name}: no skipped step is kept in {kept.folder}: this run has skipped none")
     if step not in steps:
         raise UserError(f"{name}: step {step} was not skipped, or is no longer kept; there is {_listed(steps)}")
     results = []

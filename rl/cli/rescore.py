@@ -19,6 +19,8 @@ from configs.data import recipe_verifiers
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.rewards import RewardConfig
+from configs.rl import RLConfig
+from configs.schema import RunConfig
 from rewards.scorer import Scorer
 from rewards.types import Score
 from rl.cli.score import reward_term, split_terms
@@ -58,28 +60,33 @@ def rescore_command(
     PluginError for what a user can mend.
     """
     run = Path(name).expanduser()
-    folder = run / "rl" / "rollouts"
     if not (run / "recipe.yaml").is_file():
         raise UserError(f"{name}: no run is there (no recipe.yaml); name the folder of a run, its output_dir")
-    if not any(folder.glob("step-*.parquet")):
-        raise UserError(f"{name}: this run has no rollouts yet ({folder} holds no step-*.parquet)")
     config = load_recipe(run / "recipe.yaml")
-    stage = config.rl
-    terms = [reward_term(text) for item in rewards for text in split_terms(item)]
-    if not terms and stage is not None:
-        terms = list(stage.rewards)
+    stage, folder = _last_rollouts(name, run, config)
+    terms = [reward_term(text) for item in rewards for text in split_terms(item)] or list(stage.rewards)
     own = [term.use for term in terms] if rewards else []
-    if stage is not None:
-        config = replace(config, rl=replace(stage, rewards=tuple(terms)))
+    config = replace(config, stages=(replace(stage, rewards=tuple(terms)),))
     check_run_of_others(config, (*allowed, *own), run / "recipe.yaml")
-    judge = stage.judge if stage is not None else None
-    with Scorer(terms, base=Path.cwd(), judge=judge, allowed=(*recipe_verifiers(config.data), *allowed)) as scorer:
+    named = (*recipe_verifiers(*config.all_data), *allowed)
+    with Scorer(terms, base=Path.cwd(), judge=stage.judge, allowed=named) as scorer:
         results = list(_rescore(folder, scorer, console))
     _print(results, terms, console)
     if output is not None:
         pq.write_table(pa.Table.from_pylist([_flat(r) for r in results], schema=_OUTPUT), output)
         console.print(f"new scores in {output}", markup=False, highlight=False, soft_wrap=True)
     return results
+
+
+def _last_rollouts(name: str, run: Path, config: RunConfig) -> tuple[RLConfig, Path]:
+    """The last RL stage that has rollouts, and their folder. Raises UserError where no stage has any."""
+    folders = {stage.name: run / stage.name / "rollouts" for stage in config.rl_stages}
+    for stage in reversed(config.rl_stages):
+        if any(folders[stage.name].glob("step-*.parquet")):
+            return stage, folders[stage.name]
+    looked = ", ".join(str(folder) for folder in folders.values())
+    where = f"{looked} holds no step-*.parquet" if folders else "it has no stage of kind rl"
+    raise UserError(f"{name}: this run has no rollouts yet ({where})")
 
 
 def _rescore(folder: Path, scorer: Scorer, console: Console) -> Iterator[Rescored]:

@@ -19,7 +19,7 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/recipes/quickstart.yaml.")],
     overrides: Overrides = None,
 ) -> None:
-    """Train: run every stage of a recipe (instruct SFT, long-CoT SFT, RL), evaluate after each, export.
+    """Train: run the stages of a recipe (SFT, RL) in their order, evaluate after each, export.
 
     A run that was stopped, by whatever, continues with the same command. The folder `output_dir` of the recipe gets
     the models, `summary.json`, the curves and examples. RAY_ADDRESS=HOST:PORT uses a Ray cluster.

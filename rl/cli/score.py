@@ -139,9 +139,9 @@ def _terms(options: ScoreOptions) -> tuple[tuple[RewardConfig, ...], JudgeConfig
     terms, judge, allowed = (RewardConfig(),), None, (options.verifier, *options.allowed)
     if options.recipe is not None:
         config = load_recipe(options.recipe)
-        allowed += recipe_verifiers(config.data)
-        if config.rl is not None:
-            terms, judge = config.rl.rewards, config.rl.judge
+        allowed += recipe_verifiers(*config.all_data)
+        if config.last_rl is not None:
+            terms, judge = config.last_rl.rewards, config.last_rl.judge
     terms += tuple(reward_term(text) for text in options.rewards)
     return terms, judge, allowed
 

@@ -17,8 +17,6 @@ from configs.load import dump_recipe, load_recipe
 from configs.schema import RunConfig
 from rl.run.recipe_changes import differences, may_change
 
-STAGES = ("instruct", "long_cot", "rl")  # in the order in which they run
-
 _BEFORE_RECIPE = {"lock", ".writable", "recipe.yaml.partial"}  # what a run that was killed at once may have left
 
 
@@ -27,6 +25,7 @@ class StageRecord:
     """One finished stage, as `summary.json` shows it. Shares are in [0, 1]; tokens are means over greedy answers."""
 
     name: str
+    kind: str
     seconds: float  # of training, in the invocation that finished the stage
     greedy_accuracy: float
     sampled_accuracy: float
@@ -86,9 +85,8 @@ class RunFolder:
     def _refuse_other_runs(self, config: RunConfig) -> None:
         """Raise UserError where the recipe in the folder differs in a key that must not change."""
         changed = differences(load_recipe(self.path / "recipe.yaml"), config)
-        refused = [key for key in changed if not may_change(key)]
-        if "rl.steps" in changed and self.record("rl") is not None:
-            refused.append("rl.steps")  # the stage is done, so the new value would do nothing
+        done = [record.name for record in self.records()]
+        refused = [key for key in changed if not may_change(config, key, done=done)]
         if not refused:
             return
         lines = [f"  {key}: {changed[key][0]!r} there, {changed[key][1]!r} now" for key in refused]
@@ -126,7 +124,8 @@ class RunFolder:
 
     def records(self) -> list[StageRecord]:
         """The records of the finished stages, in the order in which they ran."""
-        return [record for record in map(self.record, STAGES) if record is not None]
+        names = [stage.name for stage in load_recipe(self.path / "recipe.yaml").stages]
+        return [record for record in map(self.record, names) if record is not None]
 
     def finish(self, record: StageRecord) -> None:
         """Mark a stage as done, atomically."""

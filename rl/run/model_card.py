@@ -25,7 +25,7 @@ _BUILT_IN = {
     "scikit-learn, split into training and held-out handwriting",
     "easy_vqa": "easy-VQA: questions about pictures of one coloured shape",
 }
-_STAGE_TITLES = {"instruct": "instruct SFT", "long_cot": "long-CoT SFT", "rl": "RL"}
+_KINDS = {"sft": "SFT", "rl": "RL"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def model_card(facts: CardFacts) -> str:
         f"# {facts.name}\n\n{_introduction(facts)}",
         f"## Figures\n\n{_figures(facts)}",
         f"## Use\n\n{_use(facts)}",
-        f"## Training data\n\n{_data(facts.config.data)}",
+        f"## Training data\n\n{_data(facts.config.all_data)}",
         f"## Limits\n\n{_limits(facts)}",
         f"## Recipe\n\nMade with [ThinkVL](https://github.com/thinkvl/thinkvl), seed {facts.config.seed}. "
         f"The whole recipe:\n\n```yaml\n{_recipe(facts.config)}```",
@@ -65,17 +65,18 @@ def _front_matter(facts: CardFacts) -> str:
     }
     if _is_hub_id(path):
         values["base_model"] = path
-    datasets = sorted({s.use for s in facts.config.data.train if _is_hub_id(s.use)})
+    datasets = sorted({s.use for data in facts.config.all_data for s in data.train if _is_hub_id(s.use)})
     if datasets:
         values["datasets"] = datasets
     return yaml.safe_dump(values, sort_keys=False)
 
 
 def _methods(config: RunConfig) -> list[str]:
-    if config.rl is None:
+    names = dict.fromkeys(stage.loss.algorithm for stage in config.rl_stages)
+    if not names:
         return ["sft"]
-    name = config.rl.loss.algorithm
-    return ["reinforcement-learning", "online-mirror-descent" if name == "kimi_k15" else name.replace("_", "-")]
+    own = {"kimi_k15": "online-mirror-descent"}
+    return ["reinforcement-learning", *(own.get(name, name.replace("_", "-")) for name in names)]
 
 
 def _introduction(facts: CardFacts) -> str:
@@ -84,7 +85,7 @@ def _introduction(facts: CardFacts) -> str:
         True: f"random weights (a tiny model of the {facts.family.TITLE} architecture)",
         False: f"`{_public(config.model.path)}`",
     }
-    stages = [_STAGE_TITLES[n] for n in _STAGE_TITLES if n in {s["name"] for s in facts.summary.get("stages", ())}]
+    stages = [_stage_title(stage) for stage in facts.summary.get("stages", ())]
     return (
         f"A {facts.family.TITLE} trained to think before it answers: {_millions(facts.parameters)} parameters, from "
         f"{start[config.model.path == 'tiny']} through {' -> '.join(stages) or 'no stage'}. "
@@ -103,16 +104,22 @@ def _figures(facts: CardFacts) -> str:
         "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {_STAGE_TITLES.get(row['name'], row['name'])} | {row['seconds']:.0f} | {_share(row['greedy_accuracy'])} "
+        f"| {_stage_title(row)} | {row['seconds']:.0f} | {_share(row['greedy_accuracy'])} "
         f"| {_share(row['sampled_accuracy'])} | {_share(row['thinking_share'])} | {row['mean_tokens']:.1f} |"
         for row in rows
     ]
     config = facts.config
-    temperature = config.rl.sampling.temperature if config.rl else 1.0
-    sources = ", ".join(_source(s) for s in config.data.held_out)
+    temperature = config.last_rl.sampling.temperature if config.last_rl else 1.0
+    sources = ", ".join(_source(s) for s in config.data_of(config.stages[-1]).held_out)
     return "\n".join(lines) + (
         f"\n\nOn at most {config.evaluation.tasks} held-out tasks ({sources}); sampled at temperature {temperature:g}."
     )
+
+
+def _stage_title(record: Mapping[str, Any]) -> str:
+    """What a stage is called. Example: `RL`, or `SFT (long_cot)` where its name says more than its kind."""
+    kind, name = record["kind"], record["name"]
+    return _KINDS[kind] if name == kind else f"{_KINDS[kind]} ({name})"
 
 
 def _share(value: float | None) -> str:
@@ -121,7 +128,7 @@ def _share(value: float | None) -> str:
 
 def _use(facts: CardFacts) -> str:
     place = facts.repo_id or "path/to/this/folder"
-    prompt = prompt_of_typed_questions(facts.config.data)
+    prompt = prompt_of_typed_questions(facts.config.data_of(facts.config.stages[-1]))
     system = "" if prompt.system is None else f'    {{"role": "system", "content": {prompt.system!r}}},\n'
     return f"""\
 With torch, transformers, accelerate and Pillow:
@@ -165,8 +172,8 @@ def _question(prompt: PromptConfig) -> str:
     )
 
 
-def _data(data: DataConfig) -> str:
-    lines = [f"- {_source(source)}, weight {source.weight:g}" for source in data.train]
+def _data(all_data: Sequence[DataConfig]) -> str:
+    lines = dict.fromkeys(f"- {_source(source)}, weight {source.weight:g}" for d in all_data for source in d.train)
     return "\n".join(lines) + "\n\nHeld-out tasks took no part in training."
 
 

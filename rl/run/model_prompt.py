@@ -18,7 +18,7 @@ PROMPT_FILE = "prompt.json"
 
 def write_prompt(folder: Path, config: RunConfig) -> None:
     """Write how the run's model wants to be asked; nothing where a question stands alone."""
-    prompt = prompt_of_typed_questions(config.data)
+    prompt = prompt_of_typed_questions(config.data_of(config.stages[-1]))
     if prompt != PromptConfig():
         values = {"system": prompt.system, "template": prompt.template}
         write_text(folder / PROMPT_FILE, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
@@ -30,7 +30,8 @@ def read_prompt(path: str, run: Path | None) -> PromptConfig:
     Raises UserError for a file that holds something else.
     """
     if run is not None:
-        return prompt_of_typed_questions(load_recipe(run / "recipe.yaml").data)
+        config = load_recipe(run / "recipe.yaml")
+        return prompt_of_typed_questions(config.data_of(config.stages[-1]))
     file = _file(path)
     if file is None:
         return PromptConfig()

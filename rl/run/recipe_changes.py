@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from configs.load import plain
 from configs.schema import RunConfig
 from configs.yaml_io import flatten
 
+# Those of a stage are in the class of its keys, as `MAY_CHANGE`.
 MAY_CHANGE = (
     "output_dir",  # a run's folder may be moved
     "threads",
     "trackers",
     "export",
     "model.gradient_checkpointing",
-    "rl.workers",
-    "rl.worker_deadline",
-    "rl.engine",
-    "rl.engine_options",
-    "rl.micro_batch_tokens",
-    "rl.ranks.count",
-    "rl.eval_every",
-    "rl.save_every",
-    "rl.steps",  # the schedule of the learning rate follows
-    "instruct.save_every",
-    "long_cot.save_every",
 )
 
 
 def differences(found: RunConfig, wanted: RunConfig) -> dict[str, tuple[object, object]]:
-    """The keys whose values differ: (in the run's folder, now)."""
-    there, now = flatten(plain(found)), flatten(plain(wanted))
+    """The keys whose values differ: (in the run's folder, now). Keys of a stage begin with its name.
+
+    Of a stage that only one of them has, `stages` tells. Example: `{"rl.workers": (2, 4)}`.
+    """
+    both = {stage.name for stage in found.stages} & {stage.name for stage in wanted.stages}
+    there, now = _flat(found, both), _flat(wanted, both)
     return {
         key: (there.get(key), now.get(key))
         for key in sorted(there.keys() | now.keys())
@@ -38,6 +33,23 @@ def differences(found: RunConfig, wanted: RunConfig) -> dict[str, tuple[object, 
     }
 
 
-def may_change(key: str) -> bool:
-    """Whether a run may resume with another value of this key; an item of a list counts as its list."""
-    return re.sub(r"(\.\d+)+$", "", key) in MAY_CHANGE or key.startswith("rl.engine_options.")
+def may_change(config: RunConfig, key: str, *, done: Collection[str] = ()) -> bool:
+    """Whether a run may resume with another value of this key; an item of a list or mapping counts as the whole.
+
+    The steps of a stage that is `done` may not: the new value would do nothing.
+    """
+    name, _, rest = key.partition(".")
+    stages = {stage.name: stage for stage in config.stages}
+    if name not in stages:
+        return re.sub(r"(\.\d+)+$", "", key) in MAY_CHANGE
+    if rest == "steps" and name in done:
+        return False
+    return any(rest == own or rest.startswith(f"{own}.") for own in stages[name].MAY_CHANGE)
+
+
+def _flat(config: RunConfig, names: Collection[str]) -> dict[str, object]:
+    """Every key with its value; `stages` holds the names in their order, and each of `names` its stage's keys."""
+    values = plain(config)
+    stages = {stage["name"]: stage for stage in values["stages"]}
+    kept = {name: stage for name, stage in stages.items() if name in names}
+    return flatten({**values, "stages": " -> ".join(stages), **kept})

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -47,7 +48,7 @@ def finish_run(
         "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         "machine": platform.processor() or platform.machine(),
     }
-    plot_curves(folder, records, folder.path / "curves.png")
+    plot_curves(folder, records, folder.path / "curves.png", rl_stages=[stage.name for stage in config.rl_stages])
     chosen = choose_examples(answers, _EXAMPLES)
     (folder.path / "examples.html").write_text(examples_page(chosen, title=config.name), encoding="utf-8")
     write_json(folder.path / "summary.json", summary)  # last: it says that the run is finished
@@ -58,7 +59,8 @@ def finish_run(
 def print_end(folder: RunFolder, config: RunConfig, console: Console) -> None:
     """Print the figures of a finished run, where everything is, and what to try next."""
     _print_table(folder.records(), console)
-    for line in [*_success_lines(folder.stage("rl") / "success.json"), *_quarantine_lines(folder)]:
+    success = [line for stage in config.rl_stages for line in _success_lines(folder.stage(stage.name) / "success.json")]
+    for line in [*success, *_quarantine_lines(folder)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     _print_places(folder, config, console)
 
@@ -92,15 +94,20 @@ def choose_examples(answers: Sequence[ScoredRollout], count: int) -> list[Scored
     return [answers[i] for i in sorted(taken + right[: count - len(taken)])]
 
 
-def plot_curves(folder: RunFolder, records: Sequence[StageRecord], path: Path) -> None:
-    """Accuracy, share of thinking answers and length over the RL steps, and the held-out bars of each stage."""
+def plot_curves(
+    folder: RunFolder, records: Sequence[StageRecord], path: Path, *, rl_stages: Sequence[str] = ("rl",)
+) -> None:
+    """Accuracy, share of thinking answers and length over the RL steps, and the held-out bars of each stage.
+
+    Several RL stages follow one another on the axis of steps.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = read_metrics(folder.path / "metrics.jsonl", stage="rl")
-    checks = read_metrics(folder.path / "metrics.jsonl", stage="validation")
+    rows = _one_after_another(folder, [(name, name) for name in rl_stages])
+    checks = _one_after_another(folder, [(name, f"validation/{name}") for name in rl_stages])
     figure, axes = plt.subplots(1, 4, figsize=(17, 3.8), layout="constrained")
     steps = [r["step"] for r in rows]
     panels = (("accuracy", "accuracy in RL"), ("thinking_share", "share that thinks"), ("tokens_mean", "tokens"))
@@ -121,6 +128,15 @@ def plot_curves(folder: RunFolder, records: Sequence[StageRecord], path: Path) -
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _one_after_another(folder: RunFolder, stages: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The metrics of `(stage, metrics of it)`, with the steps counted on from stage to stage."""
+    file, found, before = folder.path / "metrics.jsonl", [], 0
+    for name, metrics in stages:
+        found += [{**row, "step": before + row["step"]} for row in read_metrics(file, stage=metrics)]
+        before += max((row["step"] for row in read_metrics(file, stage=name)), default=0)
+    return found
 
 
 def examples_page(answers: Sequence[ScoredRollout], *, title: str) -> str:
@@ -178,7 +194,8 @@ def _print_places(folder: RunFolder, config: RunConfig, console: Console) -> Non
         lines.append("try next:")
         lines.append(f"  thinkvl chat {path / 'export'} --image FILE.png --question 'What is the result?'")
         lines.append(f"  thinkvl export {path} --push ORG/NAME")
-    if (path / "rl" / "rollouts").exists():
-        lines.append(f"  rollouts  {path / 'rl' / 'rollouts'}  (other rewards: thinkvl rescore {path} --rewards ...)")
+    for rollouts in (folder.stage(stage.name) / "rollouts" for stage in config.rl_stages):
+        if rollouts.exists():
+            lines.append(f"  rollouts  {rollouts}  (other rewards: thinkvl rescore {path} --rewards ...)")
     lines.append(f"  tensorboard --logdir {path / 'tensorboard'}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

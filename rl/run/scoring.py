@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from configs.data import recipe_verifiers
+from configs.data import DataConfig, recipe_verifiers
 from configs.engine import is_own_engine
 from configs.errors import UserError
+from configs.rl import RLConfig
 from configs.schema import RunConfig
+from configs.stage import StageConfig
 from rewards.pending_score import VERIFIER, part_name
 from rewards.scorer import Scorer
 from rewards.shaping import TERMS
 from rewards.verifiers.table import is_built_in
 
 
-def open_scorer(config: RunConfig, *, base: Path, allowed: Collection[str] = ()) -> Scorer:
-    """The scorer of a recipe; `allowed` are further plug-ins that rows may name. Raises PluginError."""
-    terms, judge = (config.rl.rewards, config.rl.judge) if config.rl else ((), None)
-    return Scorer(terms, base=base, judge=judge, allowed=(*recipe_verifiers(config.data), *allowed))
+def scoring_stage(config: RunConfig, stage: StageConfig) -> RLConfig | None:
+    """The stage whose rewards and judge score another's answers: itself, else the run's last RL stage."""
+    return stage if isinstance(stage, RLConfig) else config.last_rl
+
+
+def open_scorer(stage: RLConfig | None, data: DataConfig, *, base: Path, allowed: Collection[str] = ()) -> Scorer:
+    """The scorer of an RL stage on some data; `allowed` are further plug-ins that rows may name. Raises PluginError."""
+    terms, judge = (stage.rewards, stage.judge) if stage else ((), None)
+    return Scorer(terms, base=base, judge=judge, allowed=(*recipe_verifiers(data), *allowed))
 
 
 def check_run_of_others(config: RunConfig, allowed: Collection[str], where: Path, *, generates: bool = False) -> None:
@@ -27,7 +34,7 @@ def check_run_of_others(config: RunConfig, allowed: Collection[str], where: Path
     `generates`: its engine will run too. A run folder is data: it may come from somebody else. Raises UserError with
     the flags that allow what it names.
     """
-    engine = [config.rl.engine] if generates and config.rl and is_own_engine(config.rl.engine) else []
+    engine = [stage.engine for stage in config.rl_stages if generates and is_own_engine(stage.engine)]
     refused = [name for name in dict.fromkeys([*_code_and_keys(config), *engine]) if name not in allowed]
     if refused:
         flags = " ".join(f"--allow '{name}'" for name in refused)
@@ -38,9 +45,8 @@ def check_run_of_others(config: RunConfig, allowed: Collection[str], where: Path
 
 
 def _code_and_keys(config: RunConfig) -> Iterator[str]:
-    names = list(recipe_verifiers(config.data))
-    for term in config.rl.rewards if config.rl else ():
+    names = list(recipe_verifiers(*config.all_data))
+    for term in (term for stage in config.rl_stages for term in stage.rewards):
         names += [*term.only_for, *([] if term.use == VERIFIER or part_name(term.use) in TERMS else [term.use])]
     yield from (name for name in names if not is_built_in(name))
-    if config.rl and config.rl.judge and config.rl.judge.key_env:
-        yield config.rl.judge.url
+    yield from (stage.judge.url for stage in config.rl_stages if stage.judge and stage.judge.key_env)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from configs.rl import LengthRewardConfig, RLConfig
+from configs.rewards import LengthRewardConfig
+from configs.rl import RLConfig
 from rewards.shaping import length_rewards, overlong_penalty
 from rewards.types import VerdictKind
 from rollouts.types import Group, ScoredRollout

@@ -11,10 +11,10 @@ from configs.keys import REQUIRED
 @pytest.mark.parametrize(
     ("path", "default"),
     [
-        (("rl", "steps"), REQUIRED),
-        (("rl", "optimizer", "learning_rate"), 1e-6),
+        (("stages", 0, "rl", "steps"), REQUIRED),
+        (("stages", 0, "rl", "optimizer", "learning_rate"), 1e-6),
         (("data", "train", 3, "limit"), None),
-        (("instruct",), None),
+        (("threads",), None),
     ],
 )
 def test_a_key_is_found_with_its_default(path, default):
@@ -23,7 +23,10 @@ def test_a_key_is_found_with_its_default(path, default):
     assert key.default == default
 
 
-@pytest.mark.parametrize("path", [("rl", "stepz"), ("data", "train", "use"), ("data", 0), ("rl", "steps", "x"), ("N",)])
+@pytest.mark.parametrize(
+    "path",
+    [("stages", 0, "rl", "stepz"), ("data", "train", "use"), ("data", 0), ("stages", 0, "rl", "steps", "x"), ("N",)],
+)
 def test_a_path_that_is_no_key(path):
     assert keys.find(path) is None
 
@@ -48,11 +51,11 @@ def test_every_annotation_of_the_schema_has_words():
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (("rl", "tau"), ("rl", "loss", "tau")),
-        (("rl", "loss", "tau"), ("rl", "loss", "tau")),
-        (("rl", "steps"), ("rl", "steps")),
+        (("stages", 0, "rl", "tau"), ("stages", 0, "rl", "loss", "tau")),
+        (("stages", 0, "rl", "loss", "tau"), ("stages", 0, "rl", "loss", "tau")),
+        (("stages", 0, "rl", "steps"), ("stages", 0, "rl", "steps")),
         (("steps",), ("steps",)),  # several keys end so
-        (("rl", "use"), ("rl", "use")),  # the only key is in a list: which item is meant?
+        (("stages", 0, "rl", "use"), ("stages", 0, "rl", "use")),  # the only key is in a list: which item is meant?
         (("data", "train", 0, "columns", "steps"), ("data", "train", 0, "columns", "steps")),
     ],
 )
@@ -66,7 +69,7 @@ def test_a_short_key_written_out(path, expected):
         (("data", "train", 0, "columns", "image"), True),
         (("data", "train", 0, "options", "a", "b"), True),
         (("data", "train", 0, "columns"), False),
-        (("rl", "steps"), False),
+        (("stages", 0, "rl", "steps"), False),
     ],
 )
 def test_the_users_own_names(path, inside):

@@ -4,7 +4,8 @@ import pytest
 
 from configs.load import ConfigError, load_recipe
 
-RECIPE = "name: q\noutput_dir: runs/q\nseed: 1\nrl:\n  steps: 3\ndata:\n  train:\n  - {use: digit_sums, limit: 9}\n"
+RECIPE = "name: q\noutput_dir: runs/q\nseed: 1\nstages:\n- kind: rl\n  steps: 3\n"
+RECIPE += "data:\n  train:\n  - {use: digit_sums, limit: 9}\n"
 
 
 @pytest.fixture
@@ -25,29 +26,73 @@ def test_values_are_yaml(path):
         path, ["seed=7", "export=false", "name=a=b", "rl.sampling.top_p=.5", "rl.loss={tau: 1e-2}", "rl.epochs=2"]
     )
     assert (config.seed, config.export, config.name) == (7, False, "a=b")
-    assert (config.rl.sampling.top_p, config.rl.loss.tau) == (0.5, 0.01)
+    assert (config.last_rl.sampling.top_p, config.last_rl.loss.tau) == (0.5, 0.01)
 
 
 def test_the_last_of_two_wins(path):
     assert load_recipe(path, ["seed=7", "seed=8"]).seed == 8
 
 
-def test_null_switches_a_stage_off_and_a_key_on_again(path):
-    assert load_recipe(path, ["rl=null", "instruct.steps=2"]).rl is None
-    assert load_recipe(path, ["rl=null", "rl.steps=2"]).rl.steps == 2
+TWO = RECIPE.replace("- kind: rl", "- {kind: sft, name: warm, steps: 2}\n- kind: rl")
+
+
+def test_null_leaves_a_stage_out(path):
+    path.write_text(TWO)
+    config = load_recipe(path, ["rl=null"])
+    assert [stage.name for stage in config.stages] == ["warm"]
+    assert config.last_rl is None
+    config = load_recipe(path, ["warm=null", "rl.steps=8"])
+    assert [(stage.name, stage.steps) for stage in config.stages] == [("rl", 8)]
+    assert problems(path, "rl=null", "warm=null")[0].endswith("stages = []: must be at least one stage")
+
+
+def test_a_stage_is_named_or_counted(path):
+    path.write_text(TWO)
+    config = load_recipe(path, ["warm.steps=5", "stages.rl.workers=3", "stages.1.epochs=2", "warm.learning_rate=0.5"])
+    warm, rl = config.stages
+    assert (warm.steps, warm.optimizer.learning_rate, rl.workers, rl.epochs) == (5, 0.5, 3, 2)
+
+
+def test_a_stage_is_added_at_the_end(path):
+    config = load_recipe(path, ["stages.1={kind: sft, steps: 4}", "sft.batch_size=2"])
+    assert [(stage.kind, stage.name, stage.steps) for stage in config.stages] == [("rl", "rl", 3), ("sft", "sft", 4)]
+
+
+def test_a_stage_that_is_replaced_keeps_its_kind_and_name(path):
+    path.write_text(TWO)
+    warm, rl = load_recipe(path, ["warm={steps: 9}", "rl={steps: 1, name: think}"]).stages
+    assert (warm.kind, warm.name, warm.steps) == ("sft", "warm", 9)
+    assert (rl.kind, rl.name, rl.steps) == ("rl", "think", 1)
+
+
+def test_data_of_a_stage_is_completed_by_the_runs(path):
+    config = load_recipe(path, ["rl.data.held_out.0.split=other", "data.max_prompt_tokens=64"])
+    (stage,) = config.stages
+    assert stage.data.train == config.data.train
+    assert (stage.data.train[0].limit, stage.data.max_prompt_tokens) == (9, 64)
+    assert stage.data.held_out[0].split == "other"
+    assert config.data_of(stage) == stage.data
+
+
+def test_a_list_in_a_stages_data_starts_from_the_runs(path):
+    config = load_recipe(path, ["rl.data.train.0.limit=5"])
+    assert [(source.use, source.limit) for source in config.data_of(config.stages[0]).train] == [("digit_sums", 5)]
+    assert config.data.train[0].limit == 9
 
 
 def test_a_key_that_is_cut_short_is_completed_where_only_one_fits(path):
-    config = load_recipe(path, ["rl.learning_rate=1e-4", "temperature=0.5", "rl.loss.tau=2", "rl.epochs=2"])
-    assert config.rl.optimizer.learning_rate == 1e-4
-    assert config.rl.sampling.temperature == 0.5
-    assert config.instruct is None
+    given = ["rl.learning_rate=1e-4", "rl.temperature=0.5", "rl.loss.tau=2", "rl.epochs=2", "dtype=bfloat16"]
+    config = load_recipe(path, given)
+    assert config.last_rl.optimizer.learning_rate == 1e-4
+    assert config.last_rl.sampling.temperature == 0.5
+    assert config.model.dtype == "bfloat16"
 
 
 def test_a_key_that_is_cut_short_is_refused_where_several_fit(path):
+    path.write_text(TWO)
     assert problems(path, "learning_rate=1e-4") == [
-        "command line: learning_rate: no such key; did you mean instruct.optimizer.learning_rate or "
-        "long_cot.optimizer.learning_rate or rl.optimizer.learning_rate?"
+        "command line: learning_rate: no such key; did you mean warm.optimizer.learning_rate or "
+        "rl.optimizer.learning_rate?"
     ]
 
 
@@ -59,7 +104,7 @@ def test_a_place_in_a_list(path):
 def test_a_list_that_the_recipe_leaves_out_starts_from_its_default(path):
     (source,) = load_recipe(path, ["data.held_out.0.limit=5"]).data.held_out
     assert (source.use, source.split, source.limit) == ("digit_sums", "held_out", 5)
-    (reward,) = load_recipe(path, ["rl.rewards.0.weight=2"]).rl.rewards
+    (reward,) = load_recipe(path, ["rl.rewards.0.weight=2"]).last_rl.rewards
     assert (reward.use, reward.weight) == ("verifier", 2.0)
 
 
@@ -78,6 +123,13 @@ def test_names_of_the_users_own(path):
         ("rl.steps=", "'rl.steps=': the value is missing; rl.steps=null switches a key off"),
         ("rl.steps=ten", 'rl.steps = "ten": must be a whole number'),
         ("rl.steps=0", "rl.steps = 0: must be 1 or more"),
+        ("stages.rll.steps=3", "stages.rll.steps: no stage is called 'rll'; the recipe's stages: rl"),
+        ("rll.steps=3", "rll: no such key; did you mean rl?"),
+        ("stages.4=null", "stages.4: the recipe has 1 stages, counted from 0"),
+        ("stages.1={steps: 4}", "stages.1.kind is missing: give it one of sft, rl"),
+        ("rl.kind=rlx", 'stages.0.kind = "rlx": must be one of sft, rl; did you mean rl?'),
+        ("rl.name=data", "data.name = 'data': must be another name: it is in use for something else"),
+        ("rl.name=a/b", "a/b.name = 'a/b': must be letters, digits, `_` and `-`, beginning with a letter"),
         ("rl.stepz=3", "rl.stepz: no such key; did you mean rl.steps?"),
         ("rl.optimiser.learning_rate=3", "rl.optimiser: no such key; did you mean rl.optimizer?"),
         ("name.x=3", "name.x: name is 'q' in the recipe, and holds no keys"),
@@ -86,10 +138,10 @@ def test_names_of_the_users_own(path):
         ("data.train.use=a", "data.train.use: data.train is a list of 1; use 0 to 1, where 1 adds one"),
         ("data.train.-1.use=a", "data.train.-1.use: data.train is a list of 1; use 0 to 1, where 1 adds one"),
         ("data.train.1.limit=4", "data.train.1.use is missing: give it text"),
-        ("rl.loss.tau=[", "rl.loss.tau: not valid YAML: while parsing a flow node expected the node content, "
+        ("rl.loss.tau=[", "stages.0.loss.tau: not valid YAML: while parsing a flow node expected the node content, "
          "but found '<stream end>'"),
-        ("rl.loss.tau=.inf", "rl.loss.tau = .inf: must be a finite number"),
-        ("rl={steps: 1, steps: 2}", "rl.steps is given twice, first at command line; keep one"),
+        ("rl.loss.tau=.inf", "stages.0.loss.tau = .inf: must be a finite number"),
+        ("rl={steps: 1, steps: 2}", "stages.0.steps is given twice, first at command line; keep one"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_placed_on_the_command_line(path, override, expected):

@@ -14,7 +14,7 @@ data:
   prompt_by_verifier:
     choice: {template: "{question}\nAnswer with the letter."}
   train: [{use: digit_sums, prompt: {template: "Compute. {question}"}}]
-instruct: {steps: 1}
+stages: [{kind: sft, steps: 1}]
 """
 
 

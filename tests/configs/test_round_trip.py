@@ -42,8 +42,8 @@ CONFIGS = st.builds(
     seed=st.integers(0, 2**63),
     threads=st.none() | st.integers(1, 64),
     data=st.builds(DataConfig, train=st.lists(SOURCES, min_size=1, max_size=2).map(tuple)),
-    rl=st.builds(
-        RLConfig,
+    stages=st.builds(
+        lambda **keys: (RLConfig(**keys),),
         steps=st.integers(1, 10**6),
         sampling=st.builds(SamplingConfig, temperature=POSITIVE),
         optimizer=st.builds(OptimizerConfig, learning_rate=POSITIVE),
@@ -65,7 +65,7 @@ def test_a_recipe_written_out_loads_back_equal(tmp_path_factory, config):
 
 
 SMALL = RunConfig(
-    name="no", output_dir="runs/1e-4", rl=RLConfig(steps=3, optimizer=OptimizerConfig(learning_rate=1e-6))
+    name="no", output_dir="runs/1e-4", stages=(RLConfig(steps=3, optimizer=OptimizerConfig(learning_rate=1e-6)),)
 )
 
 
@@ -78,5 +78,7 @@ def test_plain_pyyaml_reads_the_same_values():
 
 
 def test_a_whole_number_and_its_float_are_one_recipe():
-    one, other = (dataclasses.replace(SMALL, rl=RLConfig(steps=1, rewards=(RewardConfig(weight=w),))) for w in (1, 1.0))
+    one, other = (
+        dataclasses.replace(SMALL, stages=(RLConfig(steps=1, rewards=(RewardConfig(weight=w),)),)) for w in (1, 1.0)
+    )
     assert dump_recipe(one) == dump_recipe(other)

@@ -6,8 +6,8 @@ from configs.algorithms import ALGORITHMS, KLConfig, LossConfig
 from configs.load import ConfigError, load_recipe
 from configs.model import ModelConfig, TinyConfig
 from configs.optimizer import OptimizerConfig
-from configs.rewards import RewardConfig
-from configs.rl import LengthRewardConfig, RanksConfig, RLConfig
+from configs.rewards import LengthRewardConfig, RewardConfig
+from configs.rl import RanksConfig, RLConfig
 from configs.schema import RunConfig
 
 RULES = [
@@ -162,8 +162,8 @@ RULES = [
     ("threads=0", "threads = 0: must be 1 or more, or left out"),
     ("output_dir=''", "output_dir = '': must be a folder's name"),
     (
-        "instruct={steps: 1, batch_size: 4, micro_batches: 3}",
-        "instruct.micro_batches = 3: must be a divisor of batch_size = 4",
+        "stages.1={kind: sft, steps: 1, batch_size: 4, micro_batches: 3}",
+        "sft.micro_batches = 3: must be a divisor of batch_size = 4",
     ),
 ]
 
@@ -171,7 +171,7 @@ RULES = [
 @pytest.mark.parametrize(("override", "expected"), RULES, ids=[override for override, _ in RULES])
 def test_a_rule(tmp_path, override, expected):
     path = tmp_path / "r.yaml"
-    path.write_text("name: q\noutput_dir: x\nrl: {steps: 3}\n")
+    path.write_text("name: q\noutput_dir: x\nstages: [{kind: rl, steps: 3}]\n")
     with pytest.raises(ConfigError) as caught:
         load_recipe(path, [override])
     assert str(caught.value).startswith("command line: rl" if expected.startswith("must") else "command line: ")
@@ -189,16 +189,16 @@ def test_a_rule(tmp_path, override, expected):
         (
             RanksConfig(count=2),
             "8bit",
-            "rl.optimizer.state = '8bit': must be bfloat16 or float32 where rl.ranks.count is above 1 and model.dtype "
+            "rl.optimizer.state = '8bit': must be bfloat16 or float32 where ranks.count is above 1 and model.dtype "
             "is bfloat16: torchao's 8-bit moments of such weights cannot be sharded",
         ),
     ],
 )
 def test_rules_between_the_model_and_the_ranks(ranks, state, expected):
     stage = RLConfig(steps=1, ranks=ranks, optimizer=OptimizerConfig(state=state))
-    RunConfig(name="q", output_dir="x", rl=stage)
+    RunConfig(name="q", output_dir="x", stages=(stage,))
     with pytest.raises(ValueError, match="must be") as caught:
-        RunConfig(name="q", output_dir="x", rl=stage, model=ModelConfig(dtype="bfloat16"))
+        RunConfig(name="q", output_dir="x", stages=(stage,), model=ModelConfig(dtype="bfloat16"))
     assert str(caught.value) == expected
 
 

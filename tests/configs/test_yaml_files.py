@@ -5,7 +5,7 @@ import pytest
 from configs.load import ConfigError, load_recipe
 from configs.yaml_io import dump, parse
 
-RL = "name: q\noutput_dir: runs/q\nrl:\n  steps: 3\n"
+RL = "name: q\noutput_dir: runs/q\nstages:\n- kind: rl\n  steps: 3\n"
 NEEDED = "a recipe is a mapping of keys that starts with `name:` and `output_dir:`"
 
 
@@ -28,14 +28,17 @@ def problem(path):
         (b"name: q\n\tseed: 1\n", "r.yaml:2: not valid YAML: while scanning for the next token found character '\\t'"),
         (b"name: [q\nseed: 1\n", "r.yaml:2: not valid YAML: while parsing a flow sequence expected ',' or ']'"),
         (b"name: q\n---\nname: r\n", "r.yaml:2: not valid YAML: expected a single document"),
-        (b"name: q\nname: r\noutput_dir: x\nrl: {steps: 1}\n", "r.yaml:2: name is given twice, first at r.yaml:1"),
-        (RL.encode() + b"  steps: 3\n", "r.yaml:5: rl.steps is given twice, first at r.yaml:4; keep one"),
-        (RL.encode() + b"  loss: &a {tau: *a}\n", "r.yaml:5: an alias that contains itself; write the value out"),
+        (
+            b"name: q\nname: r\noutput_dir: x\nstages: [{kind: rl, steps: 1}]\n",
+            "r.yaml:2: name is given twice, first at r.yaml:1",
+        ),
+        (RL.encode() + b"  steps: 3\n", "r.yaml:6: stages.0.steps is given twice, first at r.yaml:5; keep one"),
+        (RL.encode() + b"  loss: &a {tau: *a}\n", "r.yaml:6: an alias that contains itself; write the value out"),
         (
             RL.encode() + b"<<: {seed: 1}\n",
-            "r.yaml:5: a key must be plain text; lists, mappings and `<<` cannot be keys",
+            "r.yaml:6: a key must be plain text; lists, mappings and `<<` cannot be keys",
         ),
-        (RL.encode() + b"? [a]\n: 1\n", "r.yaml:5: a key must be plain text; lists, mappings and `<<` cannot be keys"),
+        (RL.encode() + b"? [a]\n: 1\n", "r.yaml:6: a key must be plain text; lists, mappings and `<<` cannot be keys"),
     ],
 )
 def test_a_file_that_is_no_recipe(tmp_path, monkeypatch, text, expected):
@@ -103,9 +106,12 @@ def test_equal_parts_are_written_out():
 
 def test_an_alias_is_read_as_a_copy(tmp_path):
     path = tmp_path / "r.yaml"
-    path.write_text("name: q\noutput_dir: x\ninstruct: &sft {steps: 3}\nlong_cot: *sft\n")
+    path.write_text(
+        "name: q\noutput_dir: x\nstages:\n"
+        "- {kind: sft, optimizer: &a {learning_rate: 3e-3}, steps: 3}\n- {kind: rl, optimizer: *a, steps: 3}\n"
+    )
     config = load_recipe(path)
-    assert config.instruct == config.long_cot
+    assert config.stages[0].optimizer == config.stages[1].optimizer
 
 
 def test_a_byte_order_mark_is_left_out(tmp_path):

@@ -35,21 +35,24 @@ data:
     - {use: digit_sums, options: {scans: [2]}}
   held_out:
     - {use: digit_sums, split: held_out, options: {scans: [2]}}
-instruct: {steps: 6, batch_size: 16, save_every: 2, optimizer: {name: muon, learning_rate: 2e-3}}
-long_cot: {steps: 4, batch_size: 16, thinking_share: 0.5, optimizer: {name: muon, learning_rate: 2e-3, warmup_steps: 2}}
-rl:
-  steps: 6
-  prompts_per_step: 6
-  samples_per_prompt: 4
-  minibatches: 2
-  workers: 2
-  eval_every: 3
-  save_every: 2
-  sampling: {max_new_tokens: 16}
-  loss: {algorithm: grpo}
-  optimizer: {name: muon, learning_rate: 1e-3, adamw_learning_rate: 1e-3, warmup_steps: 2}
-  rewards: [{use: verifier}, {use: format, weight: 0.2}]
-  length_reward: {weight: 0.1, warmup_steps: 1}
+stages:
+  - {kind: sft, name: instruct, steps: 6, batch_size: 16, save_every: 2,
+     optimizer: {name: muon, learning_rate: 2e-3}}
+  - {kind: sft, name: long_cot, steps: 4, batch_size: 16, thinking_share: 0.5,
+     optimizer: {name: muon, learning_rate: 2e-3, warmup_steps: 2}}
+  - kind: rl
+    steps: 6
+    prompts_per_step: 6
+    samples_per_prompt: 4
+    minibatches: 2
+    workers: 2
+    eval_every: 3
+    save_every: 2
+    sampling: {max_new_tokens: 16}
+    loss: {algorithm: grpo}
+    optimizer: {name: muon, learning_rate: 1e-3, adamw_learning_rate: 1e-3, warmup_steps: 2}
+    rewards: [{use: verifier}, {use: format, weight: 0.2}]
+    length_reward: {weight: 0.1, warmup_steps: 1}
 evaluation: {tasks: 12, validation_tasks: 6, samples: 1, max_new_tokens: 16}
 """
 
@@ -100,6 +103,7 @@ class Mini:
         deadline = time.monotonic() + 400  # a busy machine takes minutes to start Ray
         while time.monotonic() < deadline and process.poll() is None and self.last_step(stage) < step:
             time.sleep(0.002)
+        assert process.poll() is None, f"it ended by itself: {process.communicate()[0][-2000:]}"
         if how == signal.SIGKILL:
             process.kill()
         else:
@@ -132,7 +136,7 @@ class Mini:
             dump_recipe(load_recipe(self.folder / "mini.yaml", self.overrides))
         )
         lines = (self.run_folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-        kept = [line for line in lines if json.loads(line)["stage"] not in ("rl", "validation", "held_out/rl")]
+        kept = [line for line in lines if json.loads(line)["stage"] not in ("rl", "validation/rl", "held_out/rl")]
         (self.run_folder / "metrics.jsonl").write_text("".join(kept))
 
     def rollouts(self):

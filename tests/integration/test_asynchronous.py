@@ -64,7 +64,7 @@ def test_killed_and_resumed_no_task_is_lost_and_none_counts_twice(whole_run, mak
     finished = [g for g in kept["source"]["groups"] if g["finished"] is not None]
 
     printed = mini.here()
-    assert f"resuming RL after step {kept['step']}" in printed
+    assert f"resuming rl after step {kept['step']}" in printed
     logged = rows(mini)
     places = [(row["step"], row["group"], row["sample"]) for row in logged]
     assert places == [(s + 1, g, i) for s in range(steps) for g in range(PROMPTS) for i in range(SAMPLES)]

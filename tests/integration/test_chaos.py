@@ -133,15 +133,15 @@ def test_three_kills_and_a_damaged_checkpoint_leave_no_trace(whole_run, make_min
     rng = random.Random(5)
     kill_at(mini, moment="generation", call=3, delay=rng.uniform(0, 0.1), group=False)  # in step 3
     output = kill_at(mini, moment="saving", call=1, delay=0, group=True)  # of step 4
-    assert "resuming RL after step 2" in output
+    assert "resuming rl after step 2" in output
     output = kill_at(mini, moment="update", call=3, delay=rng.uniform(0, 0.1), group=False)  # of step 5
-    assert "resuming RL after step 2" in output
+    assert "resuming rl after step 2" in output
     newest = mini.run_folder / "rl" / "checkpoints" / "step-000004.pt"
     newest.write_bytes(newest.read_bytes()[:-1000])
     printed = mini.here()
     assert "step-000004.pt cannot be read" in printed
     assert "trying the one before" in printed
-    assert "resuming RL after step 2" in printed
+    assert "resuming rl after step 2" in printed
     assert differences(end_of(mini), end_of(undisturbed)) == NONE
 
 
@@ -179,7 +179,7 @@ def test_a_chain_of_kills_leaves_no_trace(whole_run, longer_run, make_mini, mome
     for moment in moments:
         kill_at(mini, **moment)
     saved = any((mini.run_folder / "rl" / "checkpoints").glob("*.pt"))  # all kills may come before the first
-    assert ("resuming RL after step" in mini.here()) == saved
+    assert ("resuming rl after step" in mini.here()) == saved
     assert differences(end_of(mini), expected) == NONE
 
 
@@ -199,5 +199,5 @@ def test_a_disk_that_is_full_while_saving_ends_the_run_and_nothing_else(whole_ru
     assert "disk full" in output
     assert "run the same command again" in output
     assert [p.name for p in (mini.run_folder / "rl" / "checkpoints").iterdir()] == ["step-000002.pt"]
-    assert "resuming RL after step 2" in mini.here()
+    assert "resuming rl after step 2" in mini.here()
     assert differences(end_of(mini), end_of(undisturbed)) == NONE

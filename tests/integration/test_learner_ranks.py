@@ -80,7 +80,7 @@ def test_two_ranks_learn_what_one_process_learns_and_a_death_loses_nothing(whole
     assert 3 <= mini.last_step("rl") < 6, "it was killed too late"
 
     printed = mini.here()
-    assert "resuming RL after step" in printed
+    assert "resuming rl after step" in printed
     assert not left_over()
     assert not list(checkpoints.glob("*.partial"))
     assert sorted(p.stem for p in checkpoints.glob("*.shards")) == sorted(p.stem for p in checkpoints.glob("*.pt"))
@@ -101,10 +101,10 @@ def test_a_run_goes_on_with_another_number_of_ranks(whole_run, make_mini, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("rl.stages.rl.save_checkpoint", save_and_stop)
+        patch.setattr("rl.stages.rl_schedule.save_checkpoint", save_and_stop)
         for count in (1, 2):
             with pytest.raises(KeyboardInterrupt):
                 mini.here(f"rl.ranks.count={count}")
             assert bool(list(checkpoints.glob("*.shards"))) == (count == 2)
-    assert "resuming RL after step 4" in mini.here("rl.ranks.count=1")
+    assert "resuming rl after step 4" in mini.here("rl.ranks.count=1")
     compare(mini, undisturbed)

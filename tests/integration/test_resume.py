@@ -28,12 +28,12 @@ def test_a_killed_run_ends_in_the_same_weights(whole_run, make_mini):
 
     code, output, seen = mini.stop_at("rl", 5, signal.SIGKILL)
     assert code == -signal.SIGKILL, output
-    assert "resuming RL after step" in output
+    assert "resuming rl after step" in output
     assert 5 <= seen < STEPS, "the signal came too late"
     assert not (mini.run_folder / "rl" / "stage.json").exists()
 
     printed = mini.here()
-    assert "resuming RL after step 4" in printed
+    assert "resuming rl after step 4" in printed
     assert "instruct: already done" in printed
     stages = json.loads((mini.run_folder / "summary.json").read_text())["stages"]
     assert stages[-1]["resumed"] is True

@@ -51,16 +51,17 @@ data:
     - {{use: digit_sums, options: {{scans: [2]}}}}
     - {{use: ../data/rows.jsonl}}
   held_out: [{{use: digit_sums, split: held_out, options: {{scans: [2]}}}}]
-instruct: {{steps: 3, batch_size: 8}}
-long_cot: {{steps: 2, batch_size: 8, thinking_share: 0.5}}
-rl:
-  steps: 2
-  prompts_per_step: 4
-  samples_per_prompt: 4
-  workers: 2
-  sampling: {{max_new_tokens: 8}}
-  loss: {{algorithm: grpo}}
-  rewards: [{{use: verifier}}, {{use: "rewards.py:brevity", weight: 0.1}}]
+stages:
+  - {{kind: sft, name: instruct, steps: 3, batch_size: 8}}
+  - {{kind: sft, name: long_cot, steps: 2, batch_size: 8, thinking_share: 0.5}}
+  - kind: rl
+    steps: 2
+    prompts_per_step: 4
+    samples_per_prompt: 4
+    workers: 2
+    sampling: {{max_new_tokens: 8}}
+    loss: {{algorithm: grpo}}
+    rewards: [{{use: verifier}}, {{use: "rewards.py:brevity", weight: 0.1}}]
 evaluation: {{tasks: 8, validation_tasks: 4, max_new_tokens: 8}}
 """
 

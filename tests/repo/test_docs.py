@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs import keys
+from configs.stage_kinds import STAGE_KINDS
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
@@ -125,8 +126,13 @@ def test_dotted_names_and_keys_exist(documents, modules):
         if re.fullmatch(r"[a-z_]\w*(\.\w+)+(\(\))?", name) is None or name.split(".")[-1] in ("py", "md", "yaml"):
             continue
         path = tuple(int(part) if part.isdigit() else part for part in name.split("."))
-        is_key = keys.find(keys.written_out(path)) or keys.is_free(path) or tuple(name.split(".")) in keys.schema_keys()
-        first = path[0]
+        if path[0] == "stages" and len(path) > 2:  # a stage by its name or place: any kind will do
+            path = ("rl", *path[2:])
+        if path[0] in STAGE_KINDS:  # `rl.steps` is a key of the kind
+            path = ("stages", 0, *path)
+        pattern = tuple("N" if isinstance(part, int) else part for part in path)
+        is_key = keys.find(keys.written_out(path)) or keys.is_free(path) or pattern in keys.schema_keys()
+        first = name.split(".")[0]
         if not is_key and (first in TOP or first in SECTIONS) and (problem := missing_name(name, modules)):
             wrong.append(f"{where}: {code}: {problem}")
     assert not wrong, "\n".join(wrong)

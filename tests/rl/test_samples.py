@@ -8,7 +8,8 @@ import pytest
 from rl_helpers import make_prompt, make_scored
 
 from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
-from configs.rl import LengthRewardConfig, RLConfig, SamplingConfig
+from configs.rewards import LengthRewardConfig
+from configs.rl import RLConfig, SamplingConfig
 from rewards.types import VerdictKind
 from rl.samples import make_samples as make_samples_from
 from rl.samples import sample_metrics

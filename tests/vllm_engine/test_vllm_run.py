@@ -24,17 +24,18 @@ model: {path: CHECKPOINT}
 data:
   train: [{use: digit_sums, options: {scans: [2]}}]
   held_out: [{use: digit_sums, split: held_out, options: {scans: [2]}}]
-rl:
-  engine: vllm
-  steps: 3
-  prompts_per_step: 4
-  samples_per_prompt: 4
-  workers: 1
-  eval_every: 3
-  sampling: {max_new_tokens: 16}
-  loss: {algorithm: grpo}
-  optimizer: {name: adamw, learning_rate: 1e-3}
-  rewards: [{use: verifier}, {use: brevity.py:brevity}]
+stages:
+  - kind: rl
+    engine: vllm
+    steps: 3
+    prompts_per_step: 4
+    samples_per_prompt: 4
+    workers: 1
+    eval_every: 3
+    sampling: {max_new_tokens: 16}
+    loss: {algorithm: grpo}
+    optimizer: {name: adamw, learning_rate: 1e-3}
+    rewards: [{use: verifier}, {use: brevity.py:brevity}]
 evaluation: {tasks: 6, validation_tasks: 4, samples: 1, max_new_tokens: 16}
 """
 

@@ -147,10 +147,10 @@ def _named(config: RunConfig, bases: list[Path]) -> dict[str, Path]:
 
     Plug-ins are those that the recipe names; a row may not name a file that is then sent away.
     """
-    terms = config.rl.rewards if config.rl else ()
-    code = [name for term in terms for name in (term.use, *term.only_for)] + [*recipe_verifiers(config.data)]
-    code += [config.rl.engine] if config.rl else []
-    sources = [*config.data.train, *config.data.validation, *config.data.held_out]
+    terms = [term for stage in config.rl_stages for term in stage.rewards]
+    code = [name for term in terms for name in (term.use, *term.only_for)] + [*recipe_verifiers(*config.all_data)]
+    code += [stage.engine for stage in config.rl_stages]
+    sources = [source for data in config.all_data for source in (*data.train, *data.validation, *data.held_out)]
     named: dict[str, Path] = {}
     for source in sources:
         if Path(source.use).suffix in FORMATS and _is_relative(source.use):

@@ -24,20 +24,33 @@ output_dir: {output_dir}
 data:
   train: [{{use: digit_sums, options: {{scans: [2]}}}}]
   held_out: [{{use: digit_sums, split: held_out, options: {{scans: [2]}}}}]
-instruct: {{steps: 2, batch_size: 2}}
-rl:
-  steps: 2
-  prompts_per_step: 2
-  samples_per_prompt: 2
-  loss: {{algorithm: grpo}}
+stages:
+  - {{kind: sft, name: instruct, steps: 2, batch_size: 2}}
+  - kind: rl
+    steps: 2
+    prompts_per_step: 2
+    samples_per_prompt: 2
+    loss: {{algorithm: grpo}}
 evaluation: {{tasks: 6, validation_tasks: 2, samples: 2, max_new_tokens: 6}}
 """
 RECORDS = (
     StageRecord(
-        name="instruct", seconds=3.0, greedy_accuracy=0.25, sampled_accuracy=0.2, thinking_share=0.0, mean_tokens=2.0
+        name="instruct",
+        kind="sft",
+        seconds=3.0,
+        greedy_accuracy=0.25,
+        sampled_accuracy=0.2,
+        thinking_share=0.0,
+        mean_tokens=2.0,
     ),
     StageRecord(
-        name="rl", seconds=7.0, greedy_accuracy=0.875, sampled_accuracy=0.75, thinking_share=0.9, mean_tokens=31.5
+        name="rl",
+        kind="rl",
+        seconds=7.0,
+        greedy_accuracy=0.875,
+        sampled_accuracy=0.75,
+        thinking_share=0.9,
+        mean_tokens=31.5,
     ),
 )
 

@@ -51,7 +51,7 @@ class TestExitCodes:
         assert thinkvl("chat", "m", "--temperature", "-1")[0] == 2
 
     def test_a_wrong_recipe_is_1_with_one_text(self, thinkvl, tmp_path):
-        (tmp_path / "ok.yaml").write_text("name: a\noutput_dir: b\ninstruct: {steps: 1}\n")
+        (tmp_path / "ok.yaml").write_text("name: a\noutput_dir: b\nstages: [{kind: sft, name: instruct, steps: 1}]\n")
         code, _, text = thinkvl("run", "nope.yaml")
         assert code == 1
         assert text.startswith("error: nope.yaml: no such file")
@@ -61,7 +61,7 @@ class TestExitCodes:
         assert "Traceback" not in text
 
     def test_brackets_in_a_message_are_no_markup(self, thinkvl, tmp_path):
-        (tmp_path / "ok.yaml").write_text("name: a\noutput_dir: b\ninstruct: {steps: [1]}\n")
+        (tmp_path / "ok.yaml").write_text("name: a\noutput_dir: b\nstages: [{kind: sft, steps: [1]}]\n")
         assert "[1]" in thinkvl("run", "ok.yaml")[2]
 
     def test_our_own_mistakes_keep_their_traceback(self, thinkvl, monkeypatch, run_folder):

@@ -90,7 +90,8 @@ def test_a_recipe_whose_held_out_tasks_were_trained_on(here):
         here / "b.jsonl", [{"question": "half of 7?", "answer": "3.5"}, {"question": "Half of 99?", "answer": "49.5"}]
     )
     (here / "r.yaml").write_text(
-        "name: r\noutput_dir: out\ndata: {train: [{use: a.jsonl}], held_out: [{use: b.jsonl}]}\nrl: {steps: 1}\n"
+        "name: r\noutput_dir: out\ndata: {train: [{use: a.jsonl}], held_out: [{use: b.jsonl}]}\n"
+        "stages: [{kind: rl, steps: 1}]\n"
     )
     done = audited("r.yaml")
     assert done.exit_code == 1
@@ -179,7 +180,8 @@ def test_bad_lines_are_told_by_number_and_counted(here):
 def test_other_columns_a_recipe_and_a_plug_in(here):
     (here / "mine.py").write_text("def mine(response, reference, *, task):\n    return float('nan')\n")
     (here / "r.yaml").write_text(
-        "name: r\noutput_dir: out\nrl: {steps: 1, rewards: [{use: verifier}, {use: 'repetition(n=1)', weight: 2}]}\n"
+        "name: r\noutput_dir: out\n"
+        "stages: [{kind: rl, steps: 1, rewards: [{use: verifier}, {use: 'repetition(n=1)', weight: 2}]}]\n"
     )
     lines(here / "r.jsonl", [{"completion": "4.04 and 4.04", "truth": "4"}])
     options = ["--column", "response=completion", "--column", "answer=truth", "--verifier", "numeric(rel=0.01)"]

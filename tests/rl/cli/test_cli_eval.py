@@ -37,7 +37,7 @@ def direct_figures(run_folder, config):
         return evaluate(
             pipeline,
             prompts,
-            sampling=type(config.rl.sampling)(max_new_tokens=config.evaluation.max_new_tokens),
+            sampling=type(config.last_rl.sampling)(max_new_tokens=config.evaluation.max_new_tokens),
             samples=config.evaluation.samples,
             seed=config.seed,
         )[0]

@@ -135,7 +135,7 @@ class TestCard:
 
     def test_the_figures_of_every_stage(self, run_folder):
         card = model_card(facts(run_folder))
-        assert "| instruct SFT | 3 | 0.250 | 0.200 | 0.000 | 2.0 |" in card
+        assert "| SFT (instruct) | 3 | 0.250 | 0.200 | 0.000 | 2.0 |" in card
         assert "| RL | 7 | 0.875 | 0.750 | 0.900 | 31.5 |" in card
         assert "16.4 billion parameters" in card
 
@@ -153,7 +153,7 @@ class TestCard:
         shown = re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1]
         again = tmp_path / "again.yaml"
         again.write_text(shown)
-        assert load_recipe(again).rl.loss.algorithm == "grpo"
+        assert load_recipe(again).last_rl.loss.algorithm == "grpo"
 
 
 @pytest.fixture

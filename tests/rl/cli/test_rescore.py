@@ -89,7 +89,7 @@ def test_the_recipes_judge_is_there(thinkvl, run):
     """Equal words need no question, so nobody has to listen where the judge is said to be."""
     recipe = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(
-        recipe.replace("  steps: 2\n", "  steps: 2\n  judge: {url: 'http://127.0.0.1:9/v1', model: m}\n", 1)
+        recipe.replace("- kind: rl\n", "- kind: rl\n    judge: {url: 'http://127.0.0.1:9/v1', model: m}\n", 1)
     )
     task = Task(id="v", source="judged", question="What?", answer="navy", verifier="judge")
     RolloutLog(run / "rl" / "rollouts").write(3, [[scored(task, "navy", VerdictKind.WRONG, 0.0)]], [], [])
@@ -126,10 +126,10 @@ def test_a_run_folders_own_code_and_judge_must_be_allowed(thinkvl, run):
     mark = run / "ran"
     (run / "evil.py").write_text(f"open({str(mark)!r}, 'w')\ndef f(response, reference, *, task):\n    return 1.0\n")
     name = f"{run}/evil.py:f"
-    change = f"rl:\n  rewards: [{{use: verifier}}, {{use: '{name}', in_process: true}}]\n"
-    change += "  judge: {url: 'http://127.0.0.1:9/v1', model: m, key_env: HOME}\n"
-    assert "\nrl:\n" in recipe
-    (run / "recipe.yaml").write_text(recipe.replace("\nrl:\n", f"\n{change}"))
+    change = f"- kind: rl\n    rewards: [{{use: verifier}}, {{use: '{name}', in_process: true}}]\n"
+    change += "    judge: {url: 'http://127.0.0.1:9/v1', model: m, key_env: HOME}\n"
+    assert "- kind: rl\n" in recipe
+    (run / "recipe.yaml").write_text(recipe.replace("- kind: rl\n", change))
     code, _, errors = thinkvl("rescore", run)
     assert (code, mark.exists()) == (1, False)
     assert f"--allow '{name}' --allow 'http://127.0.0.1:9/v1'" in errors.replace("\n", "")

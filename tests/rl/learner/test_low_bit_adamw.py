@@ -143,7 +143,7 @@ def test_the_plain_one_is_fused(model):
 
 def test_muon_has_no_such_key(tmp_path):
     recipe = tmp_path / "made.yaml"
-    recipe.write_text("name: a\noutput_dir: b\nrl: {steps: 1, optimizer: {name: muon, state: 8bit}}\n")
+    recipe.write_text("name: a\noutput_dir: b\nstages: [{kind: rl, steps: 1, optimizer: {name: muon, state: 8bit}}]\n")
     with pytest.raises(ConfigError, match="state = '8bit': must be left out with muon"):
         load_recipe(recipe)
 

@@ -23,7 +23,7 @@ RECIPE = """
 name: made
 output_dir: {folder}
 model: {model}
-rl: {{steps: 4}}
+stages: [{{kind: rl, steps: 4}}]
 """
 PPO_COLUMNS = ("token_advantages", "old_values", "returns")
 

@@ -16,11 +16,13 @@ from configs.optimizer import OptimizerConfig
 from configs.rl import RanksConfig, RLConfig
 from configs.schema import RunConfig
 from configs.sft import SFTConfig
+from configs.stage_kinds import STAGE_KINDS
 from rl.run.folder import RunFolder, StageRecord, write_json
 from rl.run.recipe_changes import MAY_CHANGE, differences
 
 RECORD = StageRecord(
     name="rl",
+    kind="rl",
     seconds=2.5,
     greedy_accuracy=0.9,
     sampled_accuracy=0.8,
@@ -32,7 +34,7 @@ RECORD = StageRecord(
 
 @pytest.fixture
 def config(tmp_path):
-    return RunConfig(name="t", output_dir=str(tmp_path / "run"), rl=RLConfig(steps=3))
+    return RunConfig(name="t", output_dir=str(tmp_path / "run"), stages=(RLConfig(steps=3),))
 
 
 def refusal(config):
@@ -53,12 +55,12 @@ def test_a_new_folder_keeps_its_recipe(config):
     ("change", "line"),
     [
         ({"seed": 4}, "seed: 0 there, 4 now"),
-        ({"rl": RLConfig(steps=3, prompts_per_step=5)}, "rl.prompts_per_step: 32 there, 5 now"),
+        ({"stages": (RLConfig(steps=3, prompts_per_step=5),)}, "rl.prompts_per_step: 32 there, 5 now"),
         (
-            {"rl": RLConfig(steps=3, optimizer=OptimizerConfig(learning_rate=1e-3))},
+            {"stages": (RLConfig(steps=3, optimizer=OptimizerConfig(learning_rate=1e-3)),)},
             "rl.optimizer.learning_rate: 1e-06 there, 0.001 now",
         ),
-        ({"instruct": SFTConfig(steps=7)}, "instruct.batch_size: None there, 32 now"),
+        ({"stages": (SFTConfig(steps=7), RLConfig(steps=3))}, "stages: 'rl' there, 'sft -> rl' now"),
     ],
 )
 def test_another_recipe_is_refused_by_the_keys_that_differ(config, change, line):
@@ -75,7 +77,7 @@ def test_another_recipe_is_refused_by_the_keys_that_differ(config, change, line)
     "change",
     [{"threads": 3}, {"trackers": ()}]
     + [
-        {"rl": RLConfig(**({"steps": 3} | change))}
+        {"stages": (RLConfig(**({"steps": 3} | change)),)}
         for change in (
             {"steps": 5},
             {"workers": 1},
@@ -104,11 +106,22 @@ def test_what_does_not_change_the_result_may_change_on_resume(config, change):
 
 def test_more_steps_of_a_stage_that_is_done_are_refused(config):
     RunFolder.open(config).finish(RECORD)
-    assert "rl.steps: 3 there, 5 now" in refusal(dataclasses.replace(config, rl=RLConfig(steps=5)))
+    assert "rl.steps: 3 there, 5 now" in refusal(dataclasses.replace(config, stages=(RLConfig(steps=5),)))
 
 
 def test_every_key_that_may_change_is_a_key():
     assert all(tuple(key.split(".")) in keys.schema_keys() for key in MAY_CHANGE)
+    for name, kind in STAGE_KINDS.items():
+        assert all(("stages", "N", name, *key.split(".")) in keys.schema_keys() for key in kind.config.MAY_CHANGE)
+
+
+def test_a_key_of_another_kind_of_stage_may_not_change(config):
+    """More steps of RL may be trained, more of SFT may not: its learning rates were planned for the number."""
+    first = SFTConfig(steps=7, name="warm")
+    RunFolder.open(dataclasses.replace(config, stages=(first,)))
+    text = refusal(dataclasses.replace(config, stages=(dataclasses.replace(first, steps=8, save_every=3),)))
+    assert "warm.steps: 7 there, 8 now" in text
+    assert "save_every" not in text
 
 
 def test_the_users_folder(config, monkeypatch, tmp_path):

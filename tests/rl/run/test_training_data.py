@@ -42,20 +42,22 @@ def rows(tmp_path, **fields):
 
 def test_prompts_that_are_all_too_long(tmp_path, tiny, monkeypatch):
     data = DataConfig(max_prompt_tokens=3)
-    text = refusal(tmp_path, tiny, monkeypatch, data=data, rl=RLConfig(steps=1))
+    text = refusal(tmp_path, tiny, monkeypatch, data=data, stages=(RLConfig(steps=1),))
     assert text == "data.train: none of the first 64 tasks can be rendered: prompt longer than 3 tokens (64)"
 
 
 def test_held_out_prompts_that_are_all_too_long(tmp_path, tiny, monkeypatch):
     held_out = rows(tmp_path, question="How many? " * 400)
     data = DataConfig(held_out=held_out, max_prompt_tokens=200)
-    text = refusal(tmp_path, tiny, monkeypatch, data=data, rl=RLConfig(steps=1))
+    text = refusal(tmp_path, tiny, monkeypatch, data=data, stages=(RLConfig(steps=1),))
     assert text == "data.held_out: none of the 8 tasks can be rendered: prompt longer than 200 tokens (8)"
 
 
 def test_thinking_without_solutions(tmp_path, tiny, monkeypatch):
     data = DataConfig(train=rows(tmp_path))
-    text = refusal(tmp_path, tiny, monkeypatch, data=data, long_cot=SFTConfig(steps=1, thinking_share=0.5))
+    text = refusal(
+        tmp_path, tiny, monkeypatch, data=data, stages=(SFTConfig(name="long_cot", steps=1, thinking_share=0.5),)
+    )
     assert "long_cot.thinking_share = 0.5: none of the first 64 tasks of data.train has a solution" in text
 
 
@@ -63,7 +65,7 @@ def test_an_engine_that_no_run_can_use(tmp_path, tiny, monkeypatch):
     text = "from rollouts.engines.protocol import Engine\n\nclass Mine(Engine):\n    def __init__(self, spec): ...\n"
     (tmp_path / "mine.py").write_text(text)
     stage = RLConfig(steps=1, engine="mine.py:Mine")
-    said = refusal(tmp_path, tiny, monkeypatch, rl=stage)
+    said = refusal(tmp_path, tiny, monkeypatch, stages=(stage,))
     assert said.startswith(
         f"rl.engine 'mine.py:Mine': {tmp_path}/mine.py:3: class Mine cannot be used:\n  it lacks add,"
     )
@@ -72,5 +74,5 @@ def test_an_engine_that_no_run_can_use(tmp_path, tiny, monkeypatch):
         "    def step(self): ...\n    def cancel(self, indices): ...\n    def load_weights(self, w, *, version): ..."
     )
     (tmp_path / "mine.py").write_text(f"{text}    {members}\n")
-    said = refusal(tmp_path, tiny, monkeypatch, rl=stage)
+    said = refusal(tmp_path, tiny, monkeypatch, stages=(stage,))
     assert said.startswith("rl.engine = 'mine.py:Mine': the weights of this engine are fixed")

@@ -13,7 +13,7 @@ from configs.schema import EvaluationConfig
 from rewards.types import Task
 from rl.checkpoint import list_checkpoints
 from rl.rollout_log import RolloutLog
-from rl.stages.rl import ReinforceStage
+from rl.stages.rl_schedule import RLSchedule
 from rollouts.sources.group_building import make_groups
 from rollouts.tasks.curriculum import DynamicSampler
 
@@ -32,6 +32,7 @@ def make_stage(tmp_path, model):
         sampler = DynamicSampler(SimpleNamespace(rounds=3), Walk(), seed=1, steps=9)
         published = []
         loop = SimpleNamespace(
+            config=RLConfig(steps=9),
             learner=learner,
             curriculum=sampler,
             source=SimpleNamespace(state_dict=dict, load_state_dict=lambda state: None),
@@ -39,7 +40,7 @@ def make_stage(tmp_path, model):
             sync=SimpleNamespace(publish=lambda: published.append(learner.version)),
         )
         said = []
-        stage = ReinforceStage(
+        stage = RLSchedule(
             loop,
             folder=tmp_path,
             pipeline=None,
@@ -74,7 +75,7 @@ def test_a_damaged_newest_checkpoint_gives_the_state_of_the_one_before(make_stag
     assert stage.restore() == 2
     assert "step-000004.pt cannot be read" in said[0]
     assert "trying the one before" in said[0]
-    assert said[1] == "resuming RL after step 2"
+    assert said[1] == "resuming rl after step 2"
     assert loop.curriculum.state_dict() == sampler
     assert torch.rand(2).tolist() == drawn, "random numbers go on where they were"
     assert published == [2]
@@ -99,7 +100,7 @@ def test_what_the_critic_knows_of_validation_answers(rng, model, tmp_path, algor
     learner = make_learner(model, loss=loss)
     prompts = [make_prompt(rng, model) for _ in range(3)]
     drawn = [[make_scored(prompts[0], 1.0, length=2)], [make_scored(prompts[1], 0.0, length=3)], []]  # in quarantine
-    stage = ReinforceStage(
+    stage = RLSchedule(
         SimpleNamespace(config=RLConfig(steps=1, loss=loss), learner=learner),
         folder=tmp_path,
         pipeline=None,

@@ -14,7 +14,7 @@ from configs.load import load_recipe
 from rl.cli.cluster import bundle as bundles
 from rl.cli.cluster.bundle import _images_in_rows, _is_inside, _walk, fingerprint, make_bundle, read_packages
 
-PLAIN = "name: a\noutput_dir: out\ninstruct: {steps: 1}\n"
+PLAIN = "name: a\noutput_dir: out\nstages:\n- {kind: sft, steps: 1}\n"
 
 
 @pytest.fixture
@@ -66,10 +66,10 @@ def test_plugins_and_data_with_their_images(folder):
     ):
         folder.write(name)
     source = "{use: data/rows.jsonl, columns: {images: figure}, options: {verifier: 'other.py:check'}}"
-    recipe = f"{PLAIN}data: {{train: [{source}], held_out: [{{use: /shared/held.parquet}}, {{use: org/name}}], "
+    stage = "- {kind: rl, steps: 1, engine: 'e.py:Mine', "
+    stage += "rewards: [{use: verifier}, {use: 'brief.py:f'}, {use: '/shared/there.py:f'}]}\n"
+    recipe = f"{PLAIN}{stage}data: {{train: [{source}], held_out: [{{use: /shared/held.parquet}}, {{use: org/name}}], "
     recipe += "verifiers: ['checks/own.py:check']}\n"
-    recipe += "rl: {steps: 1, engine: 'e.py:Mine', "
-    recipe += "rewards: [{use: verifier}, {use: 'brief.py:f'}, {use: '/shared/there.py:f'}]}\n"
     bundle = folder.bundle("mine.yaml", recipe)
     names = ["brief.py", "checks/own.py", "data/pictures/1.png", "data/pictures/2.png", "data/rows.jsonl", "e.py"]
     assert sorted(bundle.files) == [f"job/{name}" for name in [*names, "mine.yaml", "other.py"]]
@@ -78,8 +78,8 @@ def test_plugins_and_data_with_their_images(folder):
 def test_files_above_the_recipe_keep_their_place(folder):
     folder.write("data/rows.jsonl", '{"question": "?", "answer": "1"}')
     folder.write("plugs/brief.py")
-    recipe = f"{PLAIN}data: {{train: [{{use: ../../data/rows.jsonl}}]}}\n"
-    recipe += "rl: {steps: 1, rewards: [{use: '../../plugs/brief.py:f'}]}\n"
+    recipe = PLAIN + "- {kind: rl, steps: 1, rewards: [{use: '../../plugs/brief.py:f'}]}\n"
+    recipe += "data: {train: [{use: ../../data/rows.jsonl}]}\n"
     bundle = folder.bundle("a/b/mine.yaml", recipe)
     assert (bundle.folder, bundle.recipe) == ("job/here/here", "mine.yaml")
     assert sorted(bundle.files) == ["job/data/rows.jsonl", "job/here/here/mine.yaml", "job/plugs/brief.py"]
@@ -99,7 +99,7 @@ def test_a_whole_folder(folder):
     bundle = folder.bundle("recipes/mine.yaml", PLAIN, working_dir=folder.path)
     assert (bundle.folder, bundle.recipe) == ("job/recipes", "mine.yaml")
     assert sorted(bundle.files) == ["job/figures/1.png", "job/recipes/mine.yaml", "job/rewards.py"]
-    reward = f"{PLAIN}rl: {{steps: 1, rewards: [{{use: 'rewards.py:f'}}]}}\n"
+    reward = f"{PLAIN}- {{kind: rl, steps: 1, rewards: [{{use: 'rewards.py:f'}}]}}\n"
     bundle = folder.bundle("recipes/mine.yaml", reward, working_dir=folder.path)
     assert (bundle.folder, bundle.recipe) == ("job", "recipes/mine.yaml")
 
@@ -111,7 +111,7 @@ def test_what_would_not_be_there(folder):
     with pytest.raises(UserError, match=r"names 'lost.jsonl', but there is no such file in"):
         folder.bundle("mine.yaml", PLAIN, "data.train.0.use=lost.jsonl")
     folder.write("outside.py")
-    reward = f"{PLAIN}rl: {{steps: 1, rewards: [{{use: '../outside.py:f'}}]}}\n"
+    reward = f"{PLAIN}- {{kind: rl, steps: 1, rewards: [{{use: '../outside.py:f'}}]}}\n"
     with pytest.raises(UserError, match=r"^\.\./outside.py lies outside --working-dir"):
         folder.bundle("in/mine.yaml", reward, working_dir=folder.path / "in")
     with pytest.raises(UserError, match=r"^the recipe .*mine.yaml lies outside --working-dir"):

@@ -1,4 +1,4 @@
-"""The RL stage: restore or start, run the loop, evaluate and save on a schedule, keep the best."""
+"""When an RL stage evaluates and saves: restore or start, run the loop, keep the best."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rollouts.types import Prompt, ScoredRollout
 OnStep = Callable[[int, dict[str, float]], None]
 
 
-class ReinforceStage:
+class RLSchedule:
     """Drives `Loop` from the newest checkpoint to the recipe's last step.
 
     `folder` holds `checkpoints/`, `best/` (the weights with the best validation accuracy, as a model folder) and, at
@@ -65,7 +65,7 @@ class ReinforceStage:
             self.loop.curriculum.load_state_dict(state["curriculum"])
             self.loop.source.load_state_dict(state["source"])
             self._best = state["best"]
-            self._say(f"resuming RL after step {state['step']}")
+            self._say(f"resuming {self.loop.config.name} after step {state['step']}")
         start = 0 if state is None else int(state["step"])
         self.loop.log.forget_after(start)
         if self._skipped is not None:
@@ -80,7 +80,7 @@ class ReinforceStage:
 
         def after_step(index: int, values: dict[str, float]) -> None:
             step = index + 1
-            self._metrics.write("rl", step, values)
+            self._metrics.write(self.loop.config.name, step, values)
             last = step == self.loop.config.steps
             if last or step % self.loop.config.eval_every == 0:
                 self._validate(step)
@@ -106,7 +106,9 @@ class ReinforceStage:
             seed=self.loop.seed,
             on_sampled=drawn.extend,
         )
-        self._metrics.write("validation", step, result.metrics() | self._critics_knowledge(drawn))
+        self._metrics.write(
+            f"validation/{self.loop.config.name}", step, result.metrics() | self._critics_knowledge(drawn)
+        )
         score = (result.greedy_accuracy + result.sampled_accuracy) / 2
         score = -1.0 if math.isnan(score) else score  # no verdict at all: only better than nothing
         if score >= self._best:  # the later of two equals has seen more

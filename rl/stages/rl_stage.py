@@ -1,4 +1,4 @@
-"""The RL stage of a run, put together from its recipe."""
+"""A reinforcement-learning stage of a run, put together from its recipe."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rl.distributed.learner_group import LearnerGroup, RankSpec
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
+from rl.learner.optimizer import rounding_note
 from rl.learner.skipped_updates import SkippedUpdates
 from rl.learner.trainer import Trainer
 from rl.rollout_log import RolloutLog
 from rl.run.context import RunContext, load_policy
-from rl.run.folder import STAGES
 from rl.run.progress import StageProgress
-from rl.stages.rl import ReinforceStage
+from rl.stages.rl_schedule import RLSchedule
 from rl.step import Loop
 from rl.weight_sync import USUAL_THRESHOLD, WeightSync, parity_prompts
 from rollouts.model_family import VisionLanguageModel
@@ -29,19 +29,46 @@ from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import build_sampler
 
 
-def reinforce(context: RunContext, stage: RLConfig, model_path: str) -> tuple[bool, VisionLanguageModel]:
-    """Run the RL stage on the model in `model_path`; return whether it was resumed, and the model with the best
-    validation accuracy.
-    """
-    if (note := single_update_note(stage.loss, updates=stage.epochs * stage.minibatches)) is not None:
-        context.console.print(note, highlight=False)
-    skipped = SkippedUpdates((context.folder.stage("rl") / "skipped").resolve(), recipe=dump_recipe(context.config))
-    learner = _learner(context, stage, model_path, skipped)
-    try:
-        resumed = _run(context, stage, learner, skipped)
-    finally:
-        learner.close()
-    return resumed, load_policy(context, str(context.folder.stage("rl") / "best"))
+class RLStage:
+    """Reinforcement learning from verifiable rewards: `rl.step.run_steps` on a schedule."""
+
+    def __init__(self, context: RunContext, config: RLConfig, model_path: str) -> None:
+        self._context, self._config = context, config
+        self._folder = context.folder.stage(config.name)
+        if (note := rounding_note(context.config.model, config.optimizer, stage=config.name)) is not None:
+            context.console.print(note, highlight=False)
+        if (note := single_update_note(config.loss, updates=config.epochs * config.minibatches)) is not None:
+            context.console.print(note, highlight=False)
+        recipe = dump_recipe(context.config)
+        skipped = SkippedUpdates((self._folder / "skipped").resolve(), recipe=recipe)
+        self._learner = _learner(context, config, model_path, skipped)
+        try:
+            self._schedule = _schedule(context, config, self._learner, skipped)
+        except BaseException:
+            self._learner.close()
+            raise
+        self._start = 0
+
+    def resume(self) -> int:
+        """Restore learner, curriculum, source of rollouts and random state, and give the workers the weights."""
+        self._start = self._schedule.restore()
+        return self._start
+
+    def run(self) -> VisionLanguageModel:
+        """Run the remaining steps; the model with the best validation accuracy."""
+        bar = StageProgress(self._context.console, self._config.name, total=self._config.steps, done=self._start)
+        with closing(self._schedule.loop.source), bar:
+
+            def on_step(step: int, values: dict[str, float]) -> None:
+                shown = ("accuracy", "thinking_share", "tokens_mean")
+                bar.advance({name: values[name] for name in shown if name in values})
+
+            self._schedule.run(self._start, on_step)
+        return load_policy(self._context, str(self._folder / "best"))
+
+    def close(self) -> None:
+        """End the learner's ranks."""
+        self._learner.close()
 
 
 def _learner(context: RunContext, stage: RLConfig, model_path: str, skipped: SkippedUpdates) -> Trainer:
@@ -59,7 +86,7 @@ def _learner(context: RunContext, stage: RLConfig, model_path: str, skipped: Ski
         spike_threshold=stage.spike_threshold,
         seed=config.seed,
     )
-    sharded = any((context.folder.stage("rl") / "checkpoints").glob("step-*.shards"))
+    sharded = any((context.folder.stage(stage.name) / "checkpoints").glob("step-*.shards"))
     if stage.ranks.count > 1 or sharded:
         spec = RankSpec(
             model_path=str(Path(model_path).resolve()) if Path(model_path).exists() else model_path,
@@ -77,47 +104,36 @@ def _learner(context: RunContext, stage: RLConfig, model_path: str, skipped: Ski
     return Learner(model, learner_config, barred_ids=context.barred_ids, on_skip=skipped.keep)
 
 
-def _run(context: RunContext, stage: RLConfig, learner: Trainer, skipped: SkippedUpdates) -> bool:
-    """Run the remaining steps; whether some were done before."""
-    loop = _loop(context, stage, learner)
-    folder = context.folder.stage("rl")
-    stage_run = ReinforceStage(
-        loop,
-        folder=folder,
-        pipeline=context.pipeline,
-        validation=context.validation,
+def _schedule(context: RunContext, stage: RLConfig, learner: Trainer, skipped: SkippedUpdates) -> RLSchedule:
+    """The loop with its evaluations and checkpoints."""
+    return RLSchedule(
+        _loop(context, stage, learner),
+        folder=context.folder.stage(stage.name),
+        pipeline=context.pipeline(stage),
+        validation=context.inputs[stage.name].validation,
         evaluation=context.config.evaluation,
         metrics=context.metrics,
         say=context.console.print,
         skipped=skipped,
     )
-    start = stage_run.restore()
-    with closing(loop.source), StageProgress(context.console, "rl", total=stage.steps, done=start) as bar:
-
-        def on_step(step: int, values: dict[str, float]) -> None:
-            shown = ("accuracy", "thinking_share", "tokens_mean")
-            bar.advance({name: values[name] for name in shown if name in values})
-
-        stage_run.run(start, on_step)
-    return start > 0
 
 
 def _loop(context: RunContext, stage: RLConfig, learner: Trainer) -> Loop:
-    """The context of the RL stage, put together."""
-    seed = request_seed(context.config.seed, 100)
+    """The parts of one RL step."""
+    seed = request_seed(context.seed(stage), 100)
     threshold = stage.parity_threshold
     dtype = stage.ranks.compute_dtype or context.config.model.dtype
     return Loop(
         config=stage,
-        curriculum=build_sampler(stage.sampler, context.mixture(STAGES.index("rl")), seed=seed, steps=stage.steps),
-        source=WindowedSource(stage, context.pipeline, context.pool, seed=seed),
+        curriculum=build_sampler(stage.sampler, context.mixture(stage), seed=seed, steps=stage.steps),
+        source=WindowedSource(stage, context.pipeline(stage), context.pool, seed=seed),
         pool=context.pool,
         learner=learner,
-        log=RolloutLog(context.folder.stage("rl") / "rollouts"),
+        log=RolloutLog(context.folder.stage(stage.name) / "rollouts"),
         sync=WeightSync(
             pool=context.pool,
             learner=learner,
-            prompts=parity_prompts(context.renderer),
+            prompts=parity_prompts(context.inputs[stage.name].renderer),
             sampling=stage.sampling,
             threshold=USUAL_THRESHOLD[dtype] if threshold is None else threshold,
             say=context.console.print,

@@ -1,0 +1,38 @@
+"""The kinds of stages that a recipe may list. A new kind is its file in `rl/stages`, its keys, and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from configs.rl import RLConfig
+from configs.sft import SFTConfig
+from configs.stage import StageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class StageKind:
+    """A kind of stage: the keys that a recipe gives it, and the class that runs it."""
+
+    config: type[StageConfig]
+    runs: str  # `module:class`, a `rl.stages.stage.Stage`; imported when a run starts, as it brings in PyTorch
+
+
+STAGE_KINDS: dict[str, StageKind] = {
+    "sft": StageKind(SFTConfig, "rl.stages.sft_stage:SFTStage"),
+    "rl": StageKind(RLConfig, "rl.stages.rl_stage:RLStage"),
+}
+
+
+class ByKind:
+    """Tells pydantic to validate a stage by the keys of its `kind`. It works without pydantic being imported here."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        """A tagged union over the table. Called by pydantic."""
+        make: Callable[[type], Any] = handler.generate_schema
+        return {
+            "type": "tagged-union",
+            "discriminator": "kind",
+            "choices": {name: make(kind.config) for name, kind in STAGE_KINDS.items()},
+        }

@@ -1,0 +1,135 @@
+"""What each stage of a run is trained and evaluated on, looked at before any training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from configs.data import DataConfig, SourceConfig
+from configs.errors import UserError
+from configs.rl import RLConfig
+from configs.schema import RunConfig
+from configs.sft import SFTConfig
+from configs.stage import StageConfig
+from rewards.scorer import Scorer
+from rewards.types import Task
+from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
+from rl.run.scoring import open_scorer, scoring_stage
+from rollouts.model_family import VisionLanguageProcessor
+from rollouts.tasks.curriculum import build_sampler
+from rollouts.tasks.mixture import TaskMixture, held_out
+from rollouts.tasks.prompts import PromptRenderer
+from rollouts.types import Prompt
+
+_CHECKED_TASKS = 64  # of the training mixture, whose verifiers are loaded before any training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageInputs:
+    """What one stage renders, scores and is evaluated on. Stages with the same data share the objects."""
+
+    data: DataConfig
+    renderer: PromptRenderer
+    scorer: Scorer
+    held_out: list[Prompt]
+    validation: list[Prompt]  # they choose RL's best checkpoint: the recipe's own, or the first held-out ones
+
+
+def open_inputs(
+    stack: ExitStack, config: RunConfig, processor: VisionLanguageProcessor, base: Path, console: Console
+) -> dict[str, StageInputs]:
+    """The inputs of every stage by its name, checked; `stack` closes the scorers.
+
+    Raises DataSetError, PluginError or UserError where a stage's data cannot serve it.
+    """
+    reader = _Reader(config, base, console)
+    scorers: dict[str, Scorer] = {}
+    found: dict[str, StageInputs] = {}
+    for stage in config.stages:
+        data, rl = config.data_of(stage), scoring_stage(config, stage)
+        key = repr((rl and (rl.rewards, rl.judge), data))
+        if key not in scorers:
+            scorers[key] = stack.enter_context(open_scorer(rl, data, base=base))
+        renderer = PromptRenderer.from_config(processor, data)
+        reader.check_training(stage, data, scorers[key], renderer)
+        held, validation = reader.evaluation_prompts(stage, data, scorers[key], renderer)
+        found[stage.name] = StageInputs(
+            data=data, renderer=renderer, scorer=scorers[key], held_out=held, validation=validation
+        )
+    return found
+
+
+class _Reader:
+    """Reads the data of the stages; what two stages have in common is read and told once."""
+
+    def __init__(self, config: RunConfig, base: Path, console: Console) -> None:
+        self._config, self._base, self._console = config, base, console
+        self._prompts: dict[str, list[Prompt]] = {}
+        self._tasks: dict[str, list[Task]] = {}
+
+    def evaluation_prompts(
+        self, stage: StageConfig, data: DataConfig, scorer: Scorer, renderer: PromptRenderer
+    ) -> tuple[list[Prompt], list[Prompt]]:
+        """The held-out prompts, and those that choose RL's best checkpoint."""
+        few = self._config.evaluation.validation_tasks
+        found = self._render("held_out", data, self._config.evaluation.tasks, HELD_OUT_SEED, scorer, renderer)
+        if not isinstance(stage, RLConfig) or not data.validation:
+            return found, found[:few]
+        return found, self._render("validation", data, few, VALIDATION_SEED, scorer, renderer)
+
+    def _render(
+        self, key: str, data: DataConfig, limit: int, seed: int, scorer: Scorer, renderer: PromptRenderer
+    ) -> list[Prompt]:
+        sources: Sequence[SourceConfig] = getattr(data, key)
+        same = json.dumps([key, asdict(data)])
+        if same in self._prompts:
+            return self._prompts[same]
+        tasks = held_out(sources, limit=limit, seed=seed, base=self._base)
+        scorer.check_tasks(tasks)
+        rendered, skipped = renderer.render_all(tasks)
+        for reason, count in skipped.items():
+            self._console.print(f"{key}: {count} tasks left out ({reason})")
+        if not rendered:
+            raise UserError(f"data.{key}: none of the {len(tasks)} tasks can be rendered: {_reasons(skipped)}")
+        self._prompts[same] = rendered
+        return rendered
+
+    def check_training(self, stage: StageConfig, data: DataConfig, scorer: Scorer, renderer: PromptRenderer) -> None:
+        """Raise where the training data cannot serve the stage: no prompt fits, no solution, no such verifier.
+
+        The first tasks of the mixture are looked at, to which every source adds whose share is above a hundredth.
+        """
+        mixture = TaskMixture(data.train, seed=0, base=self._base)
+        tasks = mixture.draw(0, _CHECKED_TASKS)
+        rendered, skipped = renderer.render_all(tasks)
+        if not rendered:
+            raise UserError(f"data.train: none of the first {len(tasks)} tasks can be rendered: {_reasons(skipped)}")
+        if isinstance(stage, SFTConfig):
+            self._check_solutions(stage, tasks)
+        if isinstance(stage, RLConfig):
+            scorer.check_tasks(tasks)
+            sampler = build_sampler(stage.sampler, mixture, seed=0, steps=stage.steps)
+            sampler.draw(0, stage.prompts_per_step)
+
+    def _check_solutions(self, stage: SFTConfig, tasks: Sequence[Task]) -> None:
+        without = sum(task.solution is None for task in tasks)
+        if stage.thinking_share == 0 or without == 0:
+            return
+        if without == len(tasks):
+            raise UserError(
+                f"{stage.name}.thinking_share = {stage.thinking_share}: none of the first {len(tasks)} tasks of "
+                "data.train has a solution; map a column with `columns: {solution: NAME}`, or set thinking_share to 0"
+            )
+        self._console.print(
+            f"{stage.name}: {without} of the first {len(tasks)} tasks have no solution: they train the answer alone"
+        )
+
+
+def _reasons(skipped: Mapping[str, int]) -> str:
+    """Why tasks were left out. Example: `prompt longer than 8 tokens (64)`."""
+    return ", ".join(f"{reason} ({count})" for reason, count in skipped.items()) or "there is none"
