@@ -1,121 +1,28 @@
-"""The RL stage's state through its checkpoints: what goes on exactly, and a damaged newest one."""
+"""What the RL stage says before it builds its learner."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import torch
-from rl_helpers import make_learner, make_prompt, make_scored
 
-from configs.algorithms import LossConfig
+from configs.algorithms import ALGORITHMS, LossConfig
+from configs.model import ModelConfig
 from configs.rl import RLConfig
-from configs.schema import EvaluationConfig
-from rewards.types import Task
-from rl.checkpoint import list_checkpoints
-from rl.rollout_log import RolloutLog
-from rl.stages.rl_schedule import RLSchedule
-from rollouts.sources.group_building import make_groups
-from rollouts.tasks.curriculum import DynamicSampler
+from rl.stages import rl_stage
 
 
-class Walk:
-    """A mixture of numbered tasks."""
-
-    def draw(self, step, n):
-        return [Task(id=f"{step}/{i}", source="walk", question="?", answer="1") for i in range(n)]
-
-
-@pytest.fixture
-def make_stage(tmp_path, model):
-    def made():
-        learner = make_learner(model)
-        sampler = DynamicSampler(SimpleNamespace(rounds=3), Walk(), seed=1, steps=9)
-        published = []
-        loop = SimpleNamespace(
-            config=RLConfig(steps=9),
-            learner=learner,
-            curriculum=sampler,
-            source=SimpleNamespace(state_dict=dict, load_state_dict=lambda state: None),
-            log=RolloutLog(tmp_path / "rollouts"),
-            sync=SimpleNamespace(publish=lambda: published.append(learner.version)),
-        )
-        said = []
-        stage = RLSchedule(
-            loop,
-            folder=tmp_path,
-            pipeline=None,
-            validation=[],
-            evaluation=EvaluationConfig(),
-            metrics=None,
-            say=said.append,
-        )
-        return stage, loop, said, published
-
-    return made
-
-
-def after(stage, loop, step):
-    """As if steps up to `step` had been taken: drawn, trained, logged, saved."""
-    for task in loop.curriculum.draw(step, 3):
-        loop.curriculum.observe([(task, [True, step > 2])])
-    loop.learner.version = step
-    loop.log.write(step, [], [], [])
-    stage._save(step)
-    return loop.curriculum.state_dict(), torch.rand(2).tolist()
-
-
-def test_a_damaged_newest_checkpoint_gives_the_state_of_the_one_before(make_stage, tmp_path):
-    stage, loop, _, _ = make_stage()
-    sampler, drawn = after(stage, loop, 2)
-    after(stage, loop, 4)
-    newest = list_checkpoints(tmp_path / "checkpoints")[-1]
-    newest.write_bytes(newest.read_bytes()[:-100])
-
-    stage, loop, said, published = make_stage()
-    assert stage.restore() == 2
-    assert "step-000004.pt cannot be read" in said[0]
-    assert "trying the one before" in said[0]
-    assert said[1] == "resuming rl after step 2"
-    assert loop.curriculum.state_dict() == sampler
-    assert torch.rand(2).tolist() == drawn, "random numbers go on where they were"
-    assert published == [2]
-    assert [p.name for p in sorted(loop.log.folder.glob("*.parquet"))] == ["step-000002.parquet"]
-    again, _ = after(stage, loop, 4)
-    assert again["drawn"] == 6
-    assert set(again["success"]["rates"]) == {f"{i}/0" for i in range(6)}
-
-
-def test_without_a_checkpoint_the_stage_begins(make_stage):
-    stage, loop, said, published = make_stage()
-    loop.log.write(1, [], [], [])
-    assert stage.restore() == 0
-    assert (said, published) == ([], [0])
-    assert list(loop.log.folder.glob("*.parquet")) == [], "left by a run that was killed before its first checkpoint"
-
-
-@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
-def test_what_the_critic_knows_of_validation_answers(rng, model, tmp_path, algorithm):
-    """Explained variance over all tokens of the answers that there are; without a critic nothing is said."""
-    loss = LossConfig(algorithm=algorithm)
-    learner = make_learner(model, loss=loss)
-    prompts = [make_prompt(rng, model) for _ in range(3)]
-    drawn = [[make_scored(prompts[0], 1.0, length=2)], [make_scored(prompts[1], 0.0, length=3)], []]  # in quarantine
-    stage = RLSchedule(
-        SimpleNamespace(config=RLConfig(steps=1, loss=loss), learner=learner),
-        folder=tmp_path,
-        pipeline=None,
-        validation=prompts,
-        evaluation=EvaluationConfig(),
-        metrics=None,
-        say=print,
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_default_recipe_says_that_tau_has_no_effect(monkeypatch, algorithm):
+    """At the start of the stage, before the learner is built."""
+    said = []
+    console = SimpleNamespace(print=lambda text, **_: said.append(text))
+    context = SimpleNamespace(
+        console=console, folder=SimpleNamespace(stage=Path), config=SimpleNamespace(model=ModelConfig())
     )
-    if algorithm == "grpo":
-        assert stage._critics_knowledge(drawn) == {}
-        return
-    torch.nn.init.normal_(learner.critic.head.outer.weight)
-    groups = make_groups(prompts, drawn)[:2]
-    values = np.concatenate([notes[0].values for notes in learner.model_outputs(groups)]).astype(np.float64)
-    returns = np.array([1.0, 1.0, 0.0, 0.0, 0.0])
-    expected = 1 - np.var(returns - values) / np.var(returns)
-    assert stage._critics_knowledge(drawn) == {"explained_variance": pytest.approx(expected, rel=1e-4)}
-    assert abs(expected) > 1e-3
+    monkeypatch.setattr(rl_stage, "dump_recipe", lambda config: "")
+    monkeypatch.setattr(rl_stage, "_learner", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        rl_stage.RLStage(context, RLConfig(steps=1, loss=LossConfig(algorithm=algorithm)), "tiny")
+    assert [text[:64] for text in said] == (
+        ["rl.loss: kimi_k15 with one update a step has a log-ratio of 0, s"] if algorithm == "kimi_k15" else []
+    )
