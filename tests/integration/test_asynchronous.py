@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import zlib
 from collections import Counter
 
 import psutil
