@@ -1,0 +1,95 @@
+"""Stages are a list: several of a kind, in any order, each with data of its own; a new kind is a class and a line."""
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import pytest
+
+from configs import keys, stage_kinds
+from configs.load import _adapter, load_recipe
+from configs.stage import StageConfig
+from rl.run.context import load_policy
+from rl.run.trackers.jsonl_tracker import read_metrics
+
+pytestmark = pytest.mark.timeout(600)
+
+OWN = "{train: [{use: digit_sums, options: {scans: [3]}}], held_out: [{use: rows.jsonl}]}"
+RL = "kind: rl, prompts_per_step: 2, samples_per_prompt: 2, sampling: {max_new_tokens: 6}, loss: {algorithm: grpo}"
+STAGES = f"""stages=[
+    {{{RL}, name: first, steps: 2, eval_every: 1}},
+    {{kind: sft, name: middle, steps: 2, batch_size: 4, data: {OWN}}},
+    {{{RL}, name: second, steps: 3, rewards: [{{use: format}}]}},
+]"""
+SHORT = ("evaluation.tasks=4", "evaluation.validation_tasks=2", "evaluation.max_new_tokens=6", "export=false")
+
+
+@pytest.fixture
+def mini(make_mini):
+    made = make_mini(STAGES, *SHORT)
+    rows = [{"id": f"row-{i}", "question": f"How much is {i}?", "answer": str(i)} for i in range(3)]
+    (made.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return made
+
+
+def test_two_rl_stages_around_an_sft_stage_with_its_own_data(mini):
+    mini.here()
+    summary = json.loads((mini.run_folder / "summary.json").read_text())
+    assert [(s["name"], s["kind"]) for s in summary["stages"]] == [("first", "rl"), ("middle", "sft"), ("second", "rl")]
+    file = mini.run_folder / "metrics.jsonl"
+    assert [row["step"] for row in read_metrics(file, stage="validation/first")] == [0, 1, 2]
+    tasks = {name: read_metrics(file, stage=f"held_out/{name}")[0]["tasks"] for name in ("first", "middle", "second")}
+    assert tasks == {"first": 4, "middle": 3, "second": 4}, "the stage between has three tasks of its own"
+    rewards = [set(read_metrics(file, stage=name)[0]) for name in ("first", "second")]
+    assert "reward/verifier" in rewards[0]
+    assert "reward/verifier" not in rewards[1]
+    assert "reward/format" in rewards[1]
+    printed = mini.here()
+    assert [f"{name}: already done" in printed for name in tasks] == [True] * 3
+    with pytest.raises(Exception, match="stages: 'first -> middle -> second' there, 'first -> middle' now"):
+        mini.here("second=null")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyConfig(StageConfig):
+    """A kind of stage that only this test knows."""
+
+    kind: Literal["copy"] = "copy"
+    times: int = 1
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({"times"})
+
+
+class CopyStage:
+    """Trains nothing: the model that it ends with is the one that it got."""
+
+    def __init__(self, context, config, model_path):
+        self._context, self._config, self._model_path = context, config, model_path
+
+    def resume(self):
+        return 0
+
+    def run(self):
+        self._context.metrics.write(self._config.name, 1, {"loss": float(self._config.times)})
+        return load_policy(self._context, self._model_path).eval()
+
+    def close(self):
+        pass
+
+
+def test_a_new_kind_is_a_class_and_a_line(mini, monkeypatch):
+    """What CONTRIBUTING.md promises: the recipe, the overrides, the run and the errors know it from the table alone."""
+    monkeypatch.setitem(stage_kinds.STAGE_KINDS, "copy", stage_kinds.StageKind(CopyConfig, f"{__name__}:CopyStage"))
+    for cache in (_adapter, keys.schema_keys):
+        cache.cache_clear()
+    try:
+        mini.overrides[0] = "stages=[{kind: sft, steps: 1, batch_size: 2}, {kind: copy}]"
+        mini.here("copy.times=3")
+        weights = [(mini.run_folder / name / "model" / "model.safetensors").read_bytes() for name in ("sft", "copy")]
+        assert weights[0] == weights[1]
+        assert read_metrics(mini.run_folder / "metrics.jsonl", stage="copy")[0]["loss"] == 3.0
+        with pytest.raises(Exception, match=r"copy\.tmies: no such key; did you mean copy\.times"):
+            load_recipe(mini.folder / "mini.yaml", [*mini.overrides, "copy.tmies=3"])
+    finally:
+        monkeypatch.undo()
+        for cache in (_adapter, keys.schema_keys):
+            cache.cache_clear()
