@@ -24,6 +24,7 @@ from rollouts.workers.actor import start_ray
 
 RECIPE = """
 name: mini
+seed: 4
 output_dir: runs/mini
 threads: 1
 model:
