@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from rl_helpers import barred_ids, build_model, make_prompt, make_samples, new_id
 from torch.distributed.device_mesh import init_device_mesh
+from torch.optim import _muon
 
 from configs.algorithms import LossConfig
 from configs.model import LoraConfig, ModelConfig
@@ -48,8 +49,21 @@ def on_ranks(world, job, *args):
     return [results[rank][1] for rank in range(world)]
 
 
+def exact_newton_schulz(gradient, coefficients, steps, eps):
+    """`torch.optim.Muon`'s iteration in fp64. In bfloat16 one rounding that falls otherwise moves a weight by 1e-3."""
+    a, b, c = coefficients
+    found = gradient.double()
+    found = found.T if len(found) > len(found.T) else found
+    found = found / found.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = found @ found.T
+        found = a * found + (b * gram + c * gram @ gram) @ found
+    return found.T if len(gradient) > len(gradient.T) else found
+
+
 def _rank(queue, rank, world, port, job, args):
     torch.set_num_threads(1)
+    _muon._zeropower_via_newtonschulz = exact_newton_schulz
     try:
         store = f"tcp://127.0.0.1:{port}"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
@@ -199,6 +213,15 @@ def one_update(mesh, kind, batch, settings):
     return {n: g.numpy() for n, g in seen.items()}, before, learner.weights(), metrics
 
 
+def first_gradient(mesh, kind, settings, options):
+    """The gradient of one update by name, whole on every rank."""
+    learner = make(mesh, kind, settings, **options)
+    batch = StepBatch(samples=tuple(draw(learner, "one_image")))
+    learner.accumulate(batch)
+    named = [(n, p) for n, p in learner.model.named_parameters() if p.grad is not None]
+    return {n: whole(p.grad).clone().float().numpy() for n, p in named}
+
+
 def two_updates(mesh, kind, settings, options):
     """Weights and metrics after an update with images and one without."""
     learner = make(mesh, kind, settings, **options)
@@ -207,17 +230,18 @@ def two_updates(mesh, kind, settings, options):
 
 
 def adapters(mesh, settings):
-    """The adapters before and after two updates, whole, and the dtype of what moves in the reference."""
+    """The adapters before and after each of two updates, and their running mean in the reference; all whole."""
     learner = make(mesh, "half", settings)
 
     def look():
         return {n: whole(p.detach()).clone().numpy() for n, p in learner.model.named_parameters() if p.requires_grad}
 
-    before = look()
+    states = [look()]
     for batch in ("one_image", "text_only"):
         learner.update(draw(learner, batch))
+        states.append(look())
     means = learner.reference.model.named_parameters()
-    return before, look(), {n: whole(p).numpy() for n, p in means if "lora_" in n}
+    return states, {n: whole(p).numpy() for n, p in means if "lora_" in n}
 
 
 def go_on(mesh, kind, settings, read, write):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import rank_jobs as jobs
 import torch
-from test_distributed import MUON, distance
+from test_distributed import MUON, distance, exact_muon  # noqa: F401
 
 from configs.algorithms import KLConfig, LossConfig
 from configs.critic import CriticConfig
