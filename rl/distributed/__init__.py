@@ -1,4 +1,5 @@
 """The learner on several ranks: sharding (FSDP2), each rank's share of a step, checkpoints, Ray actors.
 
-Parallelism is applied from outside the model. Start with `learner_group`.
+Models know nothing of it, and the learner only `rl.learner.parallel`. Start with `sharded`; only `learner_group`
+imports Ray.
 """

@@ -1,6 +1,6 @@
-"""Parallelism, applied to a model from outside: FSDP2 over one mesh of ranks. The model's code knows nothing of it.
+"""FSDP2 applied to a model from outside, over a mesh of one dimension.
 
-Each decoder layer, vision block, the embedding and the head is a unit whose weights are whole only while it runs.
+Each decoder layer, each vision block, the embedding and the head is a unit. Its weights are whole only while it runs.
 Gradients are summed over the ranks, not averaged: the losses' denominators are those of the whole step.
 """
 
@@ -26,12 +26,12 @@ from rollouts.model_family import VisionLanguageModel
 def shard(model: VisionLanguageModel, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = None) -> None:
     """Shard `model` over `mesh` in place, and move it to the mesh's device.
 
-    With `compute_dtype` each unit computes in it, on weights that stay what they are; gradients are summed in fp32
-    or better. `token_logprobs` of the result is the head's, see `sharded_logprobs`.
+    With `compute_dtype` each unit computes in it, on weights that keep their type. Gradients are summed in fp32 or
+    better. The head then belongs to a unit: compute log-probs with `sharded_logprobs`.
     """
     units = model.shard_units()
     tied = model.lm_head not in units
-    units.append(model)  # nothing is left for it, or the tied matrix
+    units.append(model)  # holds the tied matrix, or no weight of its own
     # The projector returns a view; nothing is added to it in place.
     warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .*Projection.* returned a view tensor")
     least = torch.promote_types(next(model.parameters()).dtype, torch.float32)
@@ -67,14 +67,14 @@ def sharded_logprobs(
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself, or all of a sharded one; all ranks must ask together."""
+    """The whole tensor of a sharded one, else the tensor itself. All ranks must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def whole_tree(value: Any, *, keep: bool = True) -> Any:
-    """A nested state with every tensor whole and on the CPU where `keep`, else None; all ranks must ask together.
+    """A nested state with every tensor whole and on the CPU where `keep`, else None. All ranks must call it.
 
-    One tensor after the other is made whole on the device.
+    Only one tensor at a time is whole on the device.
     """
     if isinstance(value, dict):
         return {key: whole_tree(inner, keep=keep) for key, inner in value.items()}
@@ -88,9 +88,9 @@ def whole_tree(value: Any, *, keep: bool = True) -> Any:
 
 @torch.no_grad()
 def gather_merged(model: nn.Module, *, keep: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """The merged weights as copies on the CPU where `keep`, elsewhere nothing; all ranks must exhaust the iterator.
+    """The merged weights as copies on the CPU where `keep`, elsewhere nothing. All ranks must exhaust the iterator.
 
-    One tensor after the other is made whole on the device.
+    Only one tensor at a time is whole on the device.
     """
     layers = dict(adapted_layers(model))
     for name, tensor in without_adapters(model.state_dict()).items():
@@ -106,7 +106,7 @@ def gather_merged(model: nn.Module, *, keep: bool) -> Iterator[tuple[str, torch.
 
 @contextmanager
 def _whole_adapters(layer: Any) -> Iterator[None]:
-    """Within the block the layer's small matrices are whole, in full precision, whatever the units compute in."""
+    """A context in which the layer's adapter matrices are whole, in their own type rather than the compute type."""
     matrices = [*layer.lora_A.values(), *layer.lora_B.values()]
     sharded = [matrix.weight for matrix in matrices]
     try:

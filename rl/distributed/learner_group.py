@@ -1,6 +1,7 @@
-"""The learner of a run on several ranks: a Ray actor each, behind the methods of `Learner`.
+"""The trainer of a run on several ranks: one Ray actor per rank, each with a `Learner`.
 
-Ranks join by gloo, on GPUs by NCCL. They read the model's folder and write checkpoints, so all of them see the run's.
+Ranks communicate by gloo, on GPUs by NCCL. They read the model folder and write checkpoints, so every rank needs
+access to the run's folder.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from rl.types import ModelOutputs, PromptCompletion, Sample
 from rollouts.model_family import family_at
 from rollouts.types import Group
 
-START_SECONDS = 600.0  # for the ranks to find room in the cluster
-BLAME_SECONDS = 10.0  # after the first error: a rank that died shows itself, the others only lost it
+START_SECONDS = 600.0  # until every rank has its CPU and GPU
+BLAME_SECONDS = 10.0  # wait after the first error: the ranks that lost a dead rank may report before it does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class RankSpec:
     ranks: RanksConfig
     learner: LearnerConfig
     barred_ids: tuple[int, ...]
-    random: torch.Tensor  # torch's generator: new adapters start alike on every rank
+    random: torch.Tensor  # state of torch's generator, so that new adapters are alike on every rank
     skipped: SkippedUpdates  # where optimizer steps that are refused are kept
     threads: int = 1
 
@@ -70,22 +71,22 @@ class RankActor:
             if turn == rank:
                 try:
                     self.learner = _build(spec, mesh)
-                except UserError as error:  # told by all ranks: the others wait for this one
+                except UserError as error:  # raised after the barriers, where the others wait for this rank
                     problem = error
             dist.barrier()
         if problem is not None:
             raise problem
 
     def call(self, method: str, *args: Any) -> Any:
-        """Call the learner; only the first rank answers."""
+        """Call a method of the learner. The first rank returns (result, version), the others None."""
         result = getattr(self.learner, method)(*args)
         return (result, self.learner.version) if dist.get_rank() == 0 else None
 
 
 class LearnerGroup:
-    """The actors that learn together; used as a `Learner` is, see there. Close it at the end.
+    """The actors of all ranks, as one `rl.learner.trainer.Trainer`. Close it at the end.
 
-    A rank that dies ends the run with a UserError: the newest checkpoint is intact, and the same command goes on.
+    If a rank dies, the call raises UserError and ends all ranks. The newest checkpoint stays intact.
     """
 
     def __init__(self, spec: RankSpec) -> None:
@@ -130,7 +131,7 @@ class LearnerGroup:
         self._call("save_adapters", folder.resolve())
 
     def write_checkpoint(self, folder: Path) -> None:
-        """Each rank writes its shards into `folder`, which may hold the rest of a write that was cut short."""
+        """Each rank writes its shards into `folder`. What an interrupted write left there is deleted first."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self._call("write_checkpoint", folder.resolve())
@@ -146,13 +147,13 @@ class LearnerGroup:
         self._actors = []
 
     def _call(self, method: str, *args: Any) -> Any:
-        """Call every rank at once, each argument sent to a node once; the first rank's answer."""
+        """Call every rank at once and return the first rank's result. Arguments are sent once per node."""
         shared = [ray.put(arg) for arg in args]
         result, self.version = self._wait([actor.call.remote(method, *shared) for actor in self._actors])[0]
         return result
 
     def _wait(self, futures: list[Any]) -> list[Any]:
-        """Every rank's answer. If one fails, all are ended, and the error is that of the rank at fault."""
+        """Every rank's result. If a rank fails, all ranks are ended and the error of the rank at fault is raised."""
         left = list(futures)
         while left:
             done, left = ray.wait(left, num_returns=1)
@@ -181,7 +182,10 @@ def _build(spec: RankSpec, mesh: Any) -> Learner:
 
 
 def _options(ranks: int) -> dict[str, Any]:
-    """What Ray reserves for a rank: a CPU, and a whole GPU where the cluster has any: NCCL takes one rank a GPU."""
+    """What Ray reserves for a rank: one CPU, and one GPU if the cluster has any, since NCCL needs a GPU per rank.
+
+    Raises UserError if too few GPUs are free.
+    """
     gpus, free = (source().get("GPU", 0.0) for source in (ray.cluster_resources, ray.available_resources))
     if gpus and free < ranks:
         raise UserError(
@@ -200,7 +204,7 @@ def _error(future: Any) -> BaseException | None:
 
 
 def _blame(errors: dict[int, BaseException], ranks: int) -> BaseException:
-    """The error to show: a rank's death, else what is a user's to mend, else the first."""
+    """The error to raise: the death of a rank, else a UserError, else that of the lowest rank."""
     for rank, error in sorted(errors.items()):
         if isinstance(error, RayActorError):
             return UserError(

@@ -1,32 +1,33 @@
-"""Which rank learns from which samples: every rank makes the same plan, and each takes its part of it.
+"""Each rank's share of the samples of a step. Every rank computes the same shares, and takes its own.
 
-All ranks must make the same calls in the same order, or their collectives do not meet. So each runs as many
-micro-batches as the rank with the most: a dummy sample, whose gradient is 0, stands for each that is missing, and a
-rank with fewer images sends a small grey one through the tower.
+Collectives match only if all ranks make the same calls in the same order. So each rank runs as many micro-batches as
+the rank with the most: a dummy sample, whose gradient is 0, replaces each missing one. A rank with fewer parts of
+images runs the tower on a small grey image.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
-from rl.learner.batch import ImageSet, Packable, collect_images, image_parts, images_of, split_by_tokens
+from rl.learner.batch import ImageSet, Packable, by_prompt, collect_images, image_parts, images_of, split_by_tokens
 from rl.types import PromptCompletion
 from rollouts.model_family import VisionLanguageConfig
 
 
 def shard_batch(samples: Sequence[Packable], *, ranks: int, budget: int) -> list[list[list[Packable]]]:
-    """The micro-batches of each rank, at most `budget` packed tokens each, the largest first.
+    """The micro-batches of each rank, `[rank][micro-batch][sample]`, the largest first.
 
-    Ranks get about the same number of packed tokens: groups go, longest first, each to the rank with the least so far.
-    A group stays whole unless it alone is more than a rank's fair share; then it is cut, and its prompt repeated.
+    A micro-batch has at most `budget` packed tokens, but at least one sample. Ranks get about the same number of packed
+    tokens: groups go, longest first, to the rank with the fewest so far. A group larger than a rank's fair share is
+    split, and its prompt repeated.
     """
-    fair = -(-sum(_packed(group) for group in _groups(samples)) // ranks)
-    pieces = [piece for group in _groups(samples) for piece in _cut(group, fair)]
+    groups = by_prompt(samples)
+    fair = -(-sum(map(_packed, groups)) // ranks)
+    pieces = [piece for group in groups for piece in _cut(group, fair)]
     loads = [(0, rank) for rank in range(ranks)]
     shares: list[list[Packable]] = [[] for _ in range(ranks)]
     for piece in sorted(pieces, key=_packed, reverse=True):
@@ -39,7 +40,7 @@ def shard_batch(samples: Sequence[Packable], *, ranks: int, budget: int) -> list
 def share_of_images(
     shares: Sequence[Sequence[Sequence[PromptCompletion]]], rank: int, config: VisionLanguageConfig, *, budget: int
 ) -> ImageSet | None:
-    """A rank's images, in as many parts as those of any rank: where it has fewer, or none, a grey image passes."""
+    """The images of `rank`, in as many parts as any rank has; missing parts are empty. None if no rank has images."""
     every = [[sample for part in share for sample in part] for share in shares]
     most = max(len(image_parts(images_of(samples).values(), budget=budget)) for samples in every)
     if not most:
@@ -59,21 +60,14 @@ def _no_image(config: VisionLanguageConfig) -> ImageSet:
     )
 
 
-def _groups(samples: Sequence[Packable]) -> list[list[Packable]]:
-    groups: dict[str, list[Packable]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.prompt.id].append(sample)
-    return list(groups.values())
-
-
 def _packed(samples: Sequence[PromptCompletion]) -> int:
-    """Tokens of the packed row: each prompt once, each response without its last token."""
+    """Tokens of the packed row: each prompt once, and each response without its last token."""
     prompts = {s.prompt.id: len(s.prompt.input_ids) for s in samples}
     return sum(prompts.values()) + sum(len(s.token_ids) - 1 for s in samples)
 
 
 def _cut(group: list[Packable], fair: int) -> list[list[Packable]]:
-    """The group whole, or in as many parts of about equal size as it has fair shares."""
+    """Split a group into parts of about equal size, as few as a limit of `fair` packed tokens allows."""
     count = min(len(group), -(-_packed(group) // fair))
     loads = [0] * count
     parts: list[list[Packable]] = [[] for _ in range(count)]

@@ -1,6 +1,6 @@
-"""Sharded checkpoints: every rank writes and reads its part, and any number of ranks reads what others wrote.
+"""Sharded checkpoints: every rank writes and reads its shards. Another number of ranks can read them, too.
 
-The folder is written under whatever name the caller gives; `rl.checkpoint` renames it once all ranks are done.
+`rl.checkpoint` renames the folder once all ranks have written, so a checkpoint is complete or absent.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _BUFFERS = ("e_score_correction_bias", "inv_freq")
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """Stands where a tensor was; `sharded` over its first dimension, or whole on every rank."""
+    """Replaces a tensor in the state; the tensor is `sharded` over its first dimension, or whole on every rank."""
 
     key: str
     sharded: bool
 
 
 def write_shards(folder: Path, state: Mapping[str, Any], *, mesh: DeviceMesh) -> None:
-    """Write `state` (nested dicts and lists) into `folder`, fsynced; all ranks must call it."""
+    """Write `state` (nested dicts and lists) into `folder`, fsynced. All ranks must call it."""
     tensors, rest = _take_apart(state)
     state_dict_saver.save(
         tensors, storage_writer=FileSystemWriter(folder, sync_files=True), process_group=mesh.get_group()
@@ -49,7 +49,7 @@ def write_shards(folder: Path, state: Mapping[str, Any], *, mesh: DeviceMesh) ->
 
 
 def read_shards(folder: Path, *, mesh: DeviceMesh) -> dict[str, Any]:
-    """The state in `folder`, its shards cut for this mesh; all ranks must call it."""
+    """The state in `folder`, with shards for this mesh. All ranks must call it."""
     rest = load_state(folder / _REST, types=[_Tensor])
     sharded = {tensor.key for tensor in _tensors(rest) if tensor.sharded}
     reader = PlainReader(folder)
@@ -87,14 +87,14 @@ def cut_state(state: dict[str, Any], optimizer: torch.optim.Optimizer, mesh: Dev
 
 
 def _cut_model(state: Mapping[str, torch.Tensor] | None, mesh: DeviceMesh) -> dict[str, torch.Tensor] | None:
-    """A whole model's state dict with its weights sharded; buffers stay whole. Every rank holds the whole."""
+    """A whole model's state dict with its weights sharded; buffers stay whole."""
     if state is None:
         return None
     return {name: tensor if name.endswith(_BUFFERS) else _cut(tensor, mesh) for name, tensor in state.items()}
 
 
 def _cut_optimizer(state: Mapping[str, Any], mesh: DeviceMesh) -> dict[str, Any]:
-    """A plain optimizer's state dict with everything sharded that has a dimension: what is as large as a weight."""
+    """A plain optimizer's state dict with every tensor sharded that has a dimension, such as moments."""
     if any(hasattr(value, "tensor_attrs") for values in state["state"].values() for value in values.values()):
         raise UserError(
             "rl.optimizer.state = '8bit': the 8-bit moments of a checkpoint that one process wrote cannot be cut for "
@@ -108,12 +108,12 @@ def _cut_optimizer(state: Mapping[str, Any], mesh: DeviceMesh) -> dict[str, Any]
 
 
 def _cut(tensor: torch.Tensor, mesh: DeviceMesh) -> torch.Tensor:
-    """This rank's shard, in memory of its own: as a view it would keep the whole."""
+    """This rank's shard as a copy: a view would keep the whole tensor in memory."""
     return distribute_tensor(tensor.to(mesh.device_type), mesh, [Shard(0)], src_data_rank=None).clone()
 
 
 def _take_apart(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], Any]:
-    """The tensors of nested dicts and lists under flat keys, and the rest with a `_Tensor` in each one's place."""
+    """The tensors of nested dicts and lists under flat keys, and the state with a `_Tensor` in place of each."""
     tensors: dict[str, torch.Tensor] = {}
 
     def strip(value: Any, key: str) -> Any:

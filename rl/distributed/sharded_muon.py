@@ -1,7 +1,7 @@
-"""Muon on sharded weights: momentum stays sharded, and only the matrix that is orthogonalised is whole.
+"""Muon (Moonlight §2.2) on sharded weights: momentum stays sharded; one matrix at a time is whole.
 
-A rank's shard of a fused expert tensor holds whole experts, so those need no communication at all.
-They are nine of ten parameters in a mixture of 64 experts.
+The shard of a fused expert tensor holds whole experts, so experts need no communication. They are nine of ten
+parameters in a mixture of 64 experts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ShardedMuonWithAdamW(MuonWithAdamW):
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]
 
     def of_views(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The state of a plain `MuonWithAdamW`, with a momentum for each of its views, as this optimizer's, whole."""
+        """This optimizer's state, with whole tensors, from that of a `MuonWithAdamW`, which has one momentum a view."""
         (group,) = self._muon.param_groups
         views, at, momenta = state["muon"]["state"], 0, {}
         for index, (name, parameter) in enumerate(zip(self._muon.names, group["params"], strict=True)):
@@ -65,7 +65,7 @@ class ShardedMuonWithAdamW(MuonWithAdamW):
 
 
 class _ShardedMuon(torch.optim.Optimizer):
-    """The matrices' half. A parameter without a gradient stays as it is, as in torch.optim.Muon."""
+    """Muon on the matrices. A parameter without a gradient stays as it is, as in torch.optim.Muon."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class _ShardedMuon(torch.optim.Optimizer):
 
 
 def _update(name: str, direction: DTensor, experts: Mapping[str, int], *, lr: float) -> torch.Tensor:
-    """This rank's shard of what is added to the weight: the orthogonalised direction, scaled."""
+    """This rank's shard of the update: the orthogonalised direction times -lr, as added to the weight."""
     if direction.ndim == 3:
         return _orthogonal(name, direction.to_local(), experts, lr=lr)
     whole = _orthogonal(name, direction.full_tensor(), experts, lr=lr)

@@ -1,4 +1,4 @@
-"""Samples to minibatches, and to micro-batches packed under a budget of tokens, each prompt once for its samples."""
+"""Minibatches and packed micro-batches of samples. A micro-batch has a budget of tokens, and each prompt once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Packable = TypeVar("Packable", bound=PromptCompletion)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSet:
-    """The distinct images of a step: each is encoded once, and samples point into the features by `offsets`."""
+    """The distinct images of a step: each is encoded once, and `offsets` are each prompt's rows of the features."""
 
     pixel_values: torch.Tensor  # [P, *patch_shape]
     grids: torch.Tensor  # [N, 2]
@@ -41,13 +41,13 @@ class ImageSet:
         return self.pixel_values[ends[images.start] : ends[images.stop]], self.grids[images]
 
 
-def images_of(answers: Sequence[PromptCompletion]) -> dict[str, Prompt]:
+def images_of(completions: Sequence[PromptCompletion]) -> dict[str, Prompt]:
     """The distinct prompts that have images, by id."""
-    return {a.prompt.id: a.prompt for a in answers if len(a.prompt.image_grid_hws)}
+    return {c.prompt.id: c.prompt for c in completions if len(c.prompt.image_grid_hws)}
 
 
 def image_parts(prompts: Iterable[Prompt], *, budget: int | None) -> tuple[slice, ...]:
-    """Runs of the prompts' images of at most `budget` patches (one image at least); all in one without a budget."""
+    """Consecutive images of at most `budget` patches, but at least one image; a single part without a budget."""
     parts: list[slice] = []
     left = 0
     patches = [int(count) for prompt in prompts for count in prompt.image_grid_hws.prod(-1)]
@@ -61,13 +61,13 @@ def image_parts(prompts: Iterable[Prompt], *, budget: int | None) -> tuple[slice
 
 
 def collect_images(
-    answers: Sequence[PromptCompletion], config: VisionLanguageConfig, *, budget: int | None = None
+    completions: Sequence[PromptCompletion], config: VisionLanguageConfig, *, budget: int | None = None
 ) -> ImageSet | None:
-    """Gather each distinct prompt's patches once; None if no prompt has an image. `config` is the model's.
+    """The images of each distinct prompt once; None if no prompt has an image. `config` is the model's.
 
-    `budget`: patches that pass the tower together where gradients are kept, see `rl.learner.forward.EncodedImages`.
+    At most `budget` patches pass the tower together, see `rl.learner.forward.EncodedImages`.
     """
-    prompts = images_of(answers)
+    prompts = images_of(completions)
     if not prompts:
         return None
     offsets, start = {}, 0
@@ -84,12 +84,17 @@ def collect_images(
     )
 
 
-def split_minibatches(samples: Sequence[Sample], count: int, rng: np.random.Generator) -> list[list[Sample]]:
-    """Split samples into at most `count` minibatches, groups whole and in random order; none is empty."""
-    groups: dict[str, list[Sample]] = defaultdict(list)
+def by_prompt(samples: Sequence[Packable]) -> list[list[Packable]]:
+    """The samples of each prompt, in the order in which prompts and samples come."""
+    groups: dict[str, list[Packable]] = defaultdict(list)
     for sample in samples:
         groups[sample.prompt.id].append(sample)
-    ordered = list(groups.values())
+    return list(groups.values())
+
+
+def split_minibatches(samples: Sequence[Sample], count: int, rng: np.random.Generator) -> list[list[Sample]]:
+    """Split samples into at most `count` minibatches, groups whole and in random order; none is empty."""
+    ordered = by_prompt(samples)
     order = rng.permutation(len(ordered)) if count > 1 else range(len(ordered))
     parts: list[list[Sample]] = [[] for _ in range(count)]
     for position, index in enumerate(order):
@@ -98,16 +103,13 @@ def split_minibatches(samples: Sequence[Sample], count: int, rng: np.random.Gene
 
 
 def split_by_tokens(samples: Sequence[Packable], *, budget: int) -> list[list[Packable]]:
-    """Cut samples into parts of at most `budget` packed tokens (one sample at least), a prompt's samples together.
+    """Split samples into parts of at most `budget` packed tokens, but at least one sample; longest groups come first.
 
-    A prompt counts once in a part; one whose samples do not fit into one part is repeated. Longest groups come first.
+    The samples of a prompt share its tokens within a part. A prompt whose samples take several parts is repeated.
     """
-    groups: dict[str, list[Packable]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.prompt.id].append(sample)
     parts: list[list[Packable]] = []
     left = 0
-    for group in sorted(groups.values(), key=lambda g: sum(map(len, g)), reverse=True):
+    for group in sorted(by_prompt(samples), key=lambda g: sum(map(len, g)), reverse=True):
         whole = len(group[0].prompt.input_ids) + sum(_inputs(s) for s in group)
         opened = whole > left and bool(parts)  # a group that does not fit whole starts a part of its own
         for at, sample in enumerate(group):
@@ -120,16 +122,16 @@ def split_by_tokens(samples: Sequence[Packable], *, budget: int) -> list[list[Pa
     return parts
 
 
-def pack(answers: Sequence[PromptCompletion], images: ImageSet | None) -> PackedRow:
-    """Put answers, those of one prompt next to each other, into one row: `[prompt][response][response]...`.
+def pack(completions: Sequence[PromptCompletion], images: ImageSet | None) -> PackedRow:
+    """Put completions, those of one prompt next to each other, into one row: `[prompt][response][response]...`.
 
-    A response's last token is predicted and predicts nothing, so the row leaves it out.
+    The last token of a response is a target only, so the row leaves it out.
     """
     ids, positions, rows, segments = [], [], [], []
     start = prompt_start = 0
     last: Prompt | None = None
-    for answer in answers:
-        prompt = answer.prompt
+    for completion in completions:
+        prompt = completion.prompt
         if last is None or prompt.id != last.id:
             last, prompt_start = prompt, start
             ids.append(prompt.input_ids)
@@ -137,25 +139,25 @@ def pack(answers: Sequence[PromptCompletion], images: ImageSet | None) -> Packed
             positions.append(np.arange(len(prompt.input_ids)))
             rows += [images.offsets[prompt.id]] if images and prompt.id in images.offsets else []
             start += len(prompt.input_ids)
-        before, length = len(prompt.input_ids), _inputs(answer)
+        before, length = len(prompt.input_ids), _inputs(completion)
         if length:
-            ids.append(answer.token_ids[:-1])
+            ids.append(completion.token_ids[:-1])
             segments.append(PackedSegment(start=start, length=length, prefix_start=prompt_start, prefix_length=before))
             positions.append(before + np.arange(length))
         start += length
-    trainable = torch.from_numpy(np.concatenate([a.trainable for a in answers]))
-    lengths = torch.tensor([a.trainable_tokens for a in answers])
-    predictors = predictor_positions(answers)
+    trainable = torch.from_numpy(np.concatenate([c.trainable for c in completions]))
+    lengths = torch.tensor([c.trainable_tokens for c in completions])
+    predictors = predictor_positions(completions)
     return PackedRow(
         input_ids=_flat(ids),
         position_ids=_flat(positions),
         segments=tuple(segments),
         feature_index=torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long),
         predictors=_flat(predictors)[trainable],
-        targets=_flat([a.token_ids for a in answers])[trainable],
+        targets=_flat([c.token_ids for c in completions])[trainable],
         lengths=lengths,
-        sequence_ids=torch.repeat_interleave(torch.arange(len(answers)), lengths),
-        experts=place_experts(answers, predictors, start),
+        sequence_ids=torch.repeat_interleave(torch.arange(len(completions)), lengths),
+        experts=place_experts(completions, predictors, start),
     )
 
 
@@ -180,26 +182,26 @@ def dummy_sample(token_id: int, config: VisionLanguageConfig) -> DummySample:
     )
 
 
-def predictor_positions(answers: Sequence[PromptCompletion]) -> list[np.ndarray]:
-    """Where in the row of `pack` each answer's tokens are predicted, `[T]` an answer.
+def predictor_positions(completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
+    """The packed positions that predict the tokens of each completion, one `[T]` array each.
 
     The prompt's last token predicts the first response token; each response token predicts the next.
     """
     found = []
     start = last_of_prompt = 0
     prompt: Prompt | None = None
-    for answer in answers:
-        if prompt is None or answer.prompt.id != prompt.id:
-            prompt = answer.prompt
+    for completion in completions:
+        if prompt is None or completion.prompt.id != prompt.id:
+            prompt = completion.prompt
             start += len(prompt.input_ids)
             last_of_prompt = start - 1
-        found.append(np.array([last_of_prompt, *range(start, start + _inputs(answer))]))
-        start += _inputs(answer)
+        found.append(np.array([last_of_prompt, *range(start, start + _inputs(completion))]))
+        start += _inputs(completion)
     return found
 
 
 def make_micro_batch(samples: Sequence[Sample], images: ImageSet | None) -> MicroBatch:
-    """Pack samples and put beside them what the losses read."""
+    """Pack samples into a row, with what the losses read of them."""
     row = pack(samples, images)
     return MicroBatch(
         **{f.name: getattr(row, f.name) for f in fields(row)},
@@ -237,9 +239,9 @@ def loss_inputs(
     )
 
 
-def _inputs(answer: PromptCompletion) -> int:
+def _inputs(completion: PromptCompletion) -> int:
     """Response tokens that the model reads: all but the last."""
-    return len(answer.token_ids) - 1
+    return len(completion.token_ids) - 1
 
 
 def _flat(arrays: Sequence[np.ndarray]) -> torch.Tensor:

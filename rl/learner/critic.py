@@ -22,25 +22,27 @@ from rl.learner.parallel import Parallel
 from rl.types import MicroBatch, PackedRow
 from rollouts.model_family import VisionLanguageModel
 
-_HEAD = 10.0  # the head's learning rate, in those of the copy: it starts from nothing, the copy from the policy
-_HIGHEST_USUAL = 3e-4  # of the copy; five times a toy policy's rate would make it diverge
+_HEAD = 10.0  # learning rate of the head, in those of the backbone: only the backbone starts from the policy
+_HIGHEST_USUAL = 3e-4  # learning rate of the backbone; five times a toy policy's rate makes it diverge
 _WARMUP = 10  # updates over which both rates rise
 _FEATURES = 3
 
 
 class ValueHead(nn.Module):
-    """A value of each token from its hidden state and from how surprising the tokens before it were.
+    """The value before each token, from its hidden state and from how surprising the tokens before it were.
 
-    The policy's log-probs of what is written are a function of the prefix, as the hidden state is, so the value stays a
-    baseline; but one forward pass can not read them off itself: they are made in its last layer. The last weights start
-    at 0, so the first values are 0 and the first advantages those of no baseline.
+    The log-probs of the prefix are a function of the prefix, so the value stays a baseline. The backbone cannot read
+    them off its own forward pass, which computes them in its last layer. The last weights start at 0, so the first
+    values are 0, and the first advantages are those without a baseline.
     """
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.of_hidden = nn.Linear(hidden_size, hidden_size)
-        self.of_surprises = nn.Linear(_FEATURES, hidden_size, bias=False)  # apart: three among thousands would drown
-        same = torch.Generator().manual_seed(0)  # on every rank, and in every process that goes on
+        self.of_surprises = nn.Linear(
+            _FEATURES, hidden_size, bias=False
+        )  # separate: three of thousands of inputs would count little
+        same = torch.Generator().manual_seed(0)  # alike on every rank
         for layer in (self.of_hidden, self.of_surprises):
             nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=same)
         nn.init.zeros_(self.of_hidden.bias)
@@ -55,13 +57,14 @@ class ValueHead(nn.Module):
 
 
 def surprises(logprobs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """What was surprising before each response token: `log(1 - x)` of three log-probs `x` `[N]`, as `[N, 3]`.
+    """How surprising the tokens before each response token were: `log(1 - x)` of three log-probs `x`, as `[N, 3]`.
 
-    `x` is that of the token before, the sum of all tokens before and the least of them; 0 at an answer's first token.
+    `x` is the log-prob of the token before, the sum over all tokens before, and the least of them. At the first token
+    of a response all are 0. `logprobs` is `[N]`, `lengths` `[B]` are the tokens of each response.
     """
     rows = []
-    for answer in logprobs.split(lengths.tolist()):
-        before = nn.functional.pad(answer[:-1], (1, 0))
+    for response in logprobs.split(lengths.tolist()):
+        before = nn.functional.pad(response[:-1], (1, 0))
         rows.append(torch.stack([before, before.cumsum(0), before.cummin(0).values], dim=1))
     return torch.log1p(-torch.cat(rows).clamp(max=0))
 
@@ -100,16 +103,16 @@ class Critic:
 
     @property
     def _weight(self) -> float:
-        """Of the value loss: a backbone that is shared has to serve the policy too."""
+        """Weight of the value loss: a shared backbone serves the policy too."""
         return self.config.value_coef if self.backbone is None else 1.0
 
     @property
     def trains_alone(self) -> bool:
-        """True while the policy waits for its critic."""
+        """True in the iterations that train only the critic."""
         return self.iterations < self.config.pretrain_steps
 
     def encode(self, images: ImageSet | None) -> torch.Tensor | None:
-        """Image features of the critic's own backbone; None where it reads the policy's hidden states."""
+        """Image features of the critic's own backbone; None for a shared backbone."""
         return encode(self.backbone, images) if self.backbone is not None else None
 
     def values(
@@ -124,7 +127,7 @@ class Critic:
         return self.head(hidden.float(), before)
 
     def begin_step(self, images: ImageSet | None) -> None:
-        """Encode the step's images, where the backbone is the critic's own."""
+        """Encode the images of an optimizer step with the critic's own backbone, if it has one."""
         self._images = EncodedImages(self.backbone, images) if self.backbone is not None else None
 
     def step_values(self, row: PackedRow, old_logprobs: torch.Tensor, policy_hidden: torch.Tensor) -> torch.Tensor:
@@ -155,9 +158,9 @@ class Critic:
         return policy_loss + self.loss(micro, policy_hidden, step_tokens=step_tokens)
 
     def finish_step(self, *, grad_clip: float) -> dict[str, float]:
-        """One update of the head, and of the backbone if it is the critic's own. Returns the gradient's norm as metric.
+        """Update the head, and the critic's own backbone. Returns the norm of the gradient as a metric.
 
-        A gradient that is not finite is dropped. The very first update only sets the bias to the mean return.
+        A gradient that is not finite is dropped. The first update only sets the bias to the mean return.
         """
         if self._images is not None:
             self._images.backward()
@@ -176,15 +179,15 @@ class Critic:
         return {"critic_grad_norm": norm}
 
     def end_iteration(self, steps: int) -> None:
-        """Count the iteration, and move the learning rates to where they stand after `steps` optimizer steps.
+        """Count the iteration, and move the learning rates to those after `steps` optimizer steps of the run.
 
-        The first step only sets the bias and has no rate.
+        The first step only sets the bias and uses no learning rate.
         """
         self.iterations += 1
         advance(self.schedule, to=steps - 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `load_state_dict` needs to go on exactly."""
+        """Everything that `load_state_dict` needs to continue exactly."""
         backbone = self.backbone.state_dict() if self.backbone is not None else None
         return {
             "head": self.head.state_dict(),

@@ -1,4 +1,4 @@
-"""Where a bad gradient comes from: numbers of the batch, the first tensor that is not finite, parameters, samples."""
+"""Finds where a bad gradient comes from: inputs, the first tensor that is not finite, parameters, samples."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _OURS = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one parameter or one sample adds to the gradient."""
+    """The gradient norm of one parameter or of one sample."""
 
     name: str
     norm: float
 
 
 def gradient_norm(model: nn.Module) -> float:
-    """Norm of the whole gradient, as clipping works it out."""
+    """The norm of the whole gradient, as gradient clipping computes it."""
     return float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
 
 
@@ -74,13 +74,13 @@ def sample_shares(learner: Learner, batch: StepBatch, on_sample: Callable[[], No
 
 
 def first_not_finite(learner: Learner, batch: StepBatch) -> list[str]:
-    """Run the step under anomaly detection; where forward and backward first meet a number that is not finite.
+    """Run the step under anomaly detection. Returns where forward and backward first make a number that is not finite.
 
-    Empty if they meet none. Gradients are cleared.
+    The list is empty if they make none. Gradients are cleared.
     """
     found: list[str] = []
     learner.optimizer.zero_grad()
-    with _watched(learner.model, found), warnings.catch_warnings(record=True) as told:
+    with _watched(learner.model, found), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             with torch.autograd.detect_anomaly():
@@ -89,14 +89,14 @@ def first_not_finite(learner: Learner, batch: StepBatch) -> list[str]:
             name = re.match(r"Function '(\w+)' returned nan values", str(error))
             if name is None:
                 raise
-            found.append(f"backward: {name[1]} made nan{_made_in([str(w.message) for w in told])}")
+            found.append(f"backward: {name[1]} made nan{_made_in([str(w.message) for w in caught])}")
     learner.optimizer.zero_grad()
     return found
 
 
 @contextmanager
 def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
-    """Note the first module whose output, and the first whose output's gradient, is not finite."""
+    """Add to `found` the first module whose output is not finite, and the first whose output's gradient is not."""
     seen: set[str] = set()
 
     def note(kind: str, text: str, tensor: torch.Tensor) -> None:

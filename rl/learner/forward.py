@@ -11,10 +11,10 @@ from rollouts.model_family import Routing, VisionLanguageModel
 
 
 class EncodedImages:
-    """The images of a step through one model's vision tower, once, whatever the micro-batches.
+    """The images of a step, encoded once by one model's vision tower for all micro-batches.
 
-    Micro-batches read `features`, a leaf; `backward` sends the gradient that they left there through the tower. Where
-    the images are in several parts, no activations are kept: each part passes again in `backward`.
+    Micro-batches read the leaf `features` `[T, H]`; `backward` sends the gradient that they leave there through the
+    tower. With several parts of images no activations are kept: `backward` encodes each part again.
     """
 
     def __init__(self, model: VisionLanguageModel, images: ImageSet | None) -> None:
@@ -25,9 +25,9 @@ class EncodedImages:
         self.features = self._encoded.detach().requires_grad_() if self._encoded is not None else None
 
     def backward(self) -> None:
-        """Finish the backward pass; nothing happens without images, or where the tower is frozen.
+        """Finish the backward pass. Without images, or with a frozen tower, nothing is done.
 
-        Features that no micro-batch read have a gradient of 0: on several ranks the tower takes part all the same.
+        Features that no micro-batch read have a gradient of 0: the towers of all ranks must run.
         """
         if self._images is None or self._encoded is None or self.features is None or not self._learns:
             return
@@ -43,14 +43,14 @@ class EncodedImages:
 
 
 def encode(model: VisionLanguageModel, images: ImageSet | None) -> torch.Tensor | None:
-    """Features of all images of the step, with their graph."""
+    """Features `[T, H]` of all images of the step, with their graph; None without images."""
     if images is None:
         return None
     return torch.cat([_encode_part(model, images, part) for part in images.parts])
 
 
 def _encode_part(model: VisionLanguageModel, images: ImageSet, part: slice) -> torch.Tensor:
-    """Features of a part; of an empty one none, for which a grey image passes."""
+    """Features of a part. An empty part has none, but runs the tower on a grey image."""
     patches, grids = images.part(part)
     features = model.encode_images(patches.to(model.device, model.dtype), grids.to(model.device))
     return features if part.start < part.stop else features[:0]
@@ -65,13 +65,13 @@ def response_hidden(
 ) -> torch.Tensor:
     """Last hidden states `[N, H]` at the positions that predict the response tokens.
 
-    `routing` tells the routers which experts to take again, and holds what they did.
+    `routing` holds the experts to replay, and then what the routers did.
     """
     device = model.device
     images = features[row.feature_index.to(device)] if features is not None and len(row.feature_index) else None
     embeds = model.embed(row.input_ids[None].to(device), images)
     if torch.is_grad_enabled() and not embeds.requires_grad and not _language_learns(model):
-        embeds = embeds.detach().requires_grad_()  # so that a row without images has a backward pass, on every rank
+        embeds = embeds.detach().requires_grad_()  # a row without images needs a backward pass, too
     hidden = model.text_model(
         inputs_embeds=embeds,
         position_ids=row.position_ids[None].to(device),

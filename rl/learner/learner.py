@@ -94,9 +94,10 @@ class Learner:
             set_learning_rate(group, rate)
 
     def model_outputs(self, groups: Sequence[Group], min_version: int = 0) -> list[list[ModelOutputs]]:
-        """What the models say of each rollout of each group before the update, as the algorithm needs it.
+        """Log-probs and values before the update, as far as the algorithm reads them: one entry per rollout.
 
-        Tokens that are not trained (inserted, or older than `min_version`) are context here as in the update.
+        Arrays are `[T]`. Tokens that are not trained (inserted, or older than `min_version`) are context, as in the
+        update, and have 0.
         """
         masks, samples = sampled_completions(groups, min_version)
         found = iter(self._reader.read(samples))
@@ -109,14 +110,14 @@ class Learner:
         return self.critic is not None and self.critic.trains_alone
 
     def logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
-        """The current policy's log-probs of each completion's trainable tokens, float32; nothing is changed."""
+        """The current policy's log-probs of the trainable tokens of each completion, `[N]` float32."""
         return self._reader.policy_logprobs(completions)
 
     def update(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One iteration over `samples`: epochs x minibatches optimizer steps. Returns metrics by name.
 
-        Samples of one prompt stay in one minibatch. Without samples nothing is trained. Whatever there was to learn,
-        learning rates move on as in every iteration: they are scheduled over the run.
+        Samples of one prompt stay in one minibatch. Without samples nothing is trained, but learning rates still move
+        on: they are scheduled over the run. Raises UserError after too many refused updates in a row.
         """
         metrics: dict[str, list[float]] = defaultdict(list)
         if self.config.loss.reset_optimizer:
@@ -140,7 +141,7 @@ class Learner:
         return {name: float(np.mean(values)) for name, values in metrics.items()}
 
     def _optimizer_step(self, batch: StepBatch, *, number: int) -> dict[str, float]:
-        """The gradient of one step, clipped and applied, or refused; `number` counts from 1 within the iteration."""
+        """Compute the gradient of one step, clip it and apply or refuse it. `number` counts from 1 in the iteration."""
         random = random_state()
         values = self.accumulate(batch)
         limit, norm, reason = self._guard.limit, 0.0, None
@@ -165,7 +166,7 @@ class Learner:
         }
 
     def accumulate(self, batch: StepBatch, samples: Sequence[Sample] | None = None) -> dict[str, float]:
-        """Add the gradient of `samples` (all of the step's when left out) to what there is; return their metrics.
+        """Add the gradient of `samples`, by default all of the step's, to the gradients. Returns metrics by name.
 
         Denominators are the step's, so the gradients of its samples add up to the step's.
         """
@@ -191,7 +192,7 @@ class Learner:
         batch: StepBatch,
         statistics: StepStatistics,
     ) -> None:
-        """Forward and backward of one micro-batch; its statistics go into `statistics`."""
+        """The forward and backward passes of one micro-batch; its statistics are added to `statistics`."""
         micro, coef = make_micro_batch(part, images), self.config.loss.balance_coef
         routing = routing_of(family_of(self.model.config), micro, self.model.device, keep_scores=coef > 0)
         with torch.set_grad_enabled(not self._policy_waits):
@@ -222,7 +223,7 @@ class Learner:
         (0.0 * loss).backward()
 
     def _skipped(self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]) -> SkippedUpdate:
-        """All that the refused optimizer step depends on."""
+        """Everything that the refused optimizer step depends on."""
         return SkippedUpdate(
             step=self.version + 1,
             update=number,
@@ -238,7 +239,7 @@ class Learner:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `load_state_dict` needs to go on exactly."""
+        """Everything that `load_state_dict` needs to continue exactly."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

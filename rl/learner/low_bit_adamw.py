@@ -1,4 +1,4 @@
-"""AdamW whose moments have a type of their own, on torchao's optimizers; imported only where a recipe asks for it."""
+"""AdamW with moments in 8 bits, bfloat16 or float32, on torchao's optimizers. Only recipes that use it import it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LeanAdamW(AdamW8bit):
             super().step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore `state_dict()` exactly: torch itself would give the moments the weights' type."""
+        """Restore `state_dict()` exactly. torch's own method would cast the moments to the weights' type."""
         super().load_state_dict(state_dict)
         if self._moments is None:
             return  # in 8 bits the codes are kept, and the rest has the weights' type

@@ -1,4 +1,4 @@
-"""What the models say of rollouts before an update: log-probs of policy and reference, and the critic's values."""
+"""Outputs of the models before an update: log-probs of the policy and the reference, and the critic's values."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ T = TypeVar("T")
 class OutputReader:
     """Runs the models of a step over its micro-batches. A model that the algorithm does not read is not run.
 
-    `plan` and `head` are `Parallel.plan` and `Parallel.token_logprobs` of `parallel`, their options given.
-    `wants_policy` says whether the policy's own log-probs are wanted, see `LearnerConfig.reads_old_logprobs`.
+    `plan(samples)` and `head(model, hidden, targets)` are the methods `plan` and `token_logprobs` of `parallel` with
+    their options bound. `wants_policy` is `LearnerConfig.reads_old_logprobs`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class OutputReader:
 
     @torch.no_grad()
     def read(self, samples: Sequence[SampledCompletion]) -> list[ModelOutputs]:
-        """The outputs of each sample, `[N]` of its trainable tokens."""
+        """The outputs of each sample; arrays are `[N]` float32, for its trainable tokens."""
         if not (samples and (self._runs_policy or self._reference is not None or self._critic is not None)):
             return [ModelOutputs() for _ in samples]
         parts, images = self._plan(samples)

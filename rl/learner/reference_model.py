@@ -1,4 +1,4 @@
-"""The reference policy, where it is a model of its own: for the KL penalty, and for Kimi k1.5's log-ratio."""
+"""The reference policy as a model of its own: for the KL penalty, and for the log-ratio of Kimi k1.5 (§2.3.2)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rollouts.model_family import VisionLanguageModel
 
 
 class ReferenceModel:
-    """A copy of the policy as RL starts. It stays as it is, or is the exponential moving average of the policy.
+    """A copy of the policy at the start of RL: frozen, or the exponential moving average of the policy.
 
-    `decay` is what remains of the reference at each iteration; None keeps it `frozen`. With LoRA the average is of the
-    adapters' matrices.
+    `decay` is the share of the reference that remains at each iteration; None freezes it. With LoRA the matrices of
+    the adapters are averaged.
     """
 
     def __init__(self, policy: VisionLanguageModel, parallel: Parallel, *, decay: float | None = None) -> None:
@@ -27,7 +27,7 @@ class ReferenceModel:
 
     @torch.no_grad()
     def follow(self, policy: VisionLanguageModel) -> None:
-        """After an iteration: move the average towards the policy by `1 - decay`. A frozen reference stays."""
+        """Move the average towards the policy by `1 - decay`, after an iteration. A frozen reference stays."""
         if self._decay is None:
             return
         trained = {name: p.detach() for name, p in policy.named_parameters() if p.requires_grad}

@@ -1,4 +1,4 @@
-"""The experts of a step: those recorded in the rollouts put beside the packed tokens, and what the routers did."""
+"""Experts of packed tokens: those that rollouts recorded, for replay, and statistics of what the routers did."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from rollouts.types import Completion
 
 
 def recorded_experts(completion: Completion) -> np.ndarray:
-    """The experts that the engine recorded; UserError where it did not."""
+    """`[T, M, k]`, the experts that the engine recorded. Raises UserError if it recorded none."""
     if completion.routed_experts is None:
         raise UserError(
-            "rl.router_replay is true, but the engine recorded no experts with its answers: it cannot, or was started "
-            "without recording. Set rl.router_replay=false, and rl.loss.correction where log-probs of engine and "
-            "learner differ"
+            "rl.router_replay is true, but the engine recorded no experts with its completions: it cannot, or was "
+            "started without recording. Set rl.router_replay=false, and rl.loss.correction where log-probs of engine "
+            "and learner differ"
         )
     return completion.routed_experts
 
 
 def place_experts(samples: Sequence[PromptCompletion], where: Sequence[np.ndarray], tokens: int) -> torch.Tensor | None:
-    """`[P, M, k]` int64: each packed token's recorded experts, -1 where there are none; None if no sample has any.
+    """The recorded experts of each packed token, `[P, M, k]` int64, or None if no sample has any.
 
-    `where` are the positions `[T]` that predict each sample's tokens.
-    A sample records the inputs that predict its tokens: the prompt's last token and its own. The prompt's last token
-    is shared, and takes what the first sample that has it recorded; the rest of the prompt is routed again.
+    -1 stands where none were recorded. `where` are the packed positions `[T]` that predict the tokens of each sample.
+    A sample records experts for those positions: the prompt's last token and its own tokens but the last. The prompt's
+    last token is shared, and takes the record of the first sample that has one. The rest of the prompt is routed again.
     """
     kept = [s.experts for s in samples if s.experts is not None]
     if not kept:
@@ -47,7 +47,7 @@ def place_experts(samples: Sequence[PromptCompletion], where: Sequence[np.ndarra
 
 
 def routing_of(family: ModelFamily, row: PackedRow, device: torch.device, *, keep_scores: bool = False) -> Routing:
-    """What the policy's routers are told for a packed row."""
+    """The routing to pass to the policy for a packed row: the recorded experts, and room for what routers do."""
     replay = None if row.experts is None else row.experts.to(device)
     return family.new_routing(replay=replay, keep_scores=keep_scores)
 
@@ -61,12 +61,12 @@ def balance_term(routing: Routing, micro: MicroBatch, *, coef: float, step_seque
     membership[micro.sequence_ids, segments[micro.predictors]] = 1
     at = {segment.start: index for index, segment in enumerate(micro.segments)}
     for index, segment in enumerate(micro.segments):
-        if segment.prefix_length:  # the prompt belongs to its answer, also where its last token predicts a masked one
+        if segment.prefix_length:  # a sequence includes its prompt, also where the first response token is masked
             membership[:, at[segment.prefix_start]] += membership[:, index]
     membership.clamp_(max=1)
     total = torch.zeros(())
     for routes in routing.seen.values():
-        assert routes.scores is not None, "the routers were not asked for their scores"
+        assert routes.scores is not None, "the routing does not keep scores"
         device = routes.scores.device
         losses = sequence_balance(routes.scores, routes.taken, segments.to(device), membership.to(device))
         total = total.to(device) + losses.sum() / step_sequences
@@ -74,9 +74,9 @@ def balance_term(routing: Routing, micro: MicroBatch, *, coef: float, step_seque
 
 
 class RouterStatistics:
-    """Counts over the micro-batches of a step: tokens of each expert, and replayed routes that would differ today.
+    """Counts over the micro-batches of a step: tokens of each expert, and replayed routes that the router would change.
 
-    Of the inputs that predict response tokens alone, so that it does not matter how often a prompt is packed.
+    Only inputs that predict response tokens count, so the figures do not depend on how often a prompt is packed.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class RouterStatistics:
 
     @classmethod
     def total(cls, parts: Sequence[RouterStatistics]) -> RouterStatistics:
-        """What several processes counted, together."""
+        """The sum of the counts of several processes."""
         whole = cls()
         for part in parts:
             whole.replayed, whole.flipped = whole.replayed + part.replayed, whole.flipped + part.flipped
@@ -106,7 +106,7 @@ class RouterStatistics:
         return whole
 
     def metrics(self) -> dict[str, float]:
-        """See docs/metrics.md; loads are relative to an even one."""
+        """Metrics by name, see docs/metrics.md. Loads are relative to an even load."""
         if not self.load:
             return {}
         shares: Any = [load.double() / load.sum() for load in self.load.values()]

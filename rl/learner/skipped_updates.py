@@ -32,8 +32,8 @@ _KEPT = 3  # steps; each holds the weights
 class SpikeGuard:
     """Refuses gradients that are not finite, or whose norm is above `threshold` times the median of those accepted.
 
-    One bad batch is dropped; a policy that only makes bad ones is broken, and training on changes nothing: the fifth
-    refusal in a row is a UserError. 0 for `threshold` lets every finite gradient through.
+    A single bad batch is dropped. A policy that makes nothing else is broken, so the fifth refusal in a row raises
+    UserError. A `threshold` of 0 accepts every finite gradient.
     """
 
     def __init__(self, threshold: float) -> None:

@@ -15,7 +15,7 @@ _MAXIMA = ("logprob_gap_max",)  # every other statistic is a sum
 
 
 class StepStatistics:
-    """Sums of what the micro-batches of one optimizer step report; `metrics` divides them."""
+    """Sums over the micro-batches of one optimizer step; `metrics` turns them into means."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
@@ -38,7 +38,7 @@ class StepStatistics:
 
     @classmethod
     def total(cls, every: Sequence[StepStatistics]) -> StepStatistics:
-        """The step's statistics from those of each rank."""
+        """The statistics of the step, from those of each process."""
         total = cls()
         for name in dict.fromkeys(name for own in every for name in own.sums):
             values = [own.sums[name] for own in every if name in own.sums]

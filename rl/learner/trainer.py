@@ -21,7 +21,7 @@ class Trainer(Protocol):
         ...
 
     def model_outputs(self, groups: Sequence[Group], min_version: int = 0) -> list[list[ModelOutputs]]:
-        """What the models say of each rollout of each group before the update: log-probs and values."""
+        """Log-probs and values before the update, one entry per rollout of each group."""
         ...
 
     def logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
