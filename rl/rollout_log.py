@@ -179,14 +179,6 @@ def _routes(routes: np.ndarray | None) -> dict[str, Any] | None:
     return {"layers": routes.shape[1], "experts": routes.shape[2], "ids": ids.ravel()}
 
 
-def routes_of(row: dict[str, Any]) -> np.ndarray | None:
-    """The experts `[T, layers, experts]` uint16 that each token of a row went to, 65535 where not recorded."""
-    routes = row["routed_experts"]
-    if routes is None:
-        return None
-    return np.array(routes["ids"], np.uint16).reshape(-1, routes["layers"], routes["experts"])
-
-
 def _storable(text: str) -> str:
     """Parquet's text is UTF-8, and a lone surrogate is not."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -24,11 +24,11 @@ from rl.run.folder import RunFolder
 from rl.run.stage_inputs import StageInputs, open_inputs
 from rl.run.trackers.run_info import RunInfo
 from rl.run.trackers.table import Metrics
-from rl.stages.sft import answer_text
 from rollouts.engines.table import VLLM_CPU_LATENTS, EngineSpec, check_sizes, choose_engine
 from rollouts.model_family import FAMILIES, TINY_FAMILY, VisionLanguageModel, VisionLanguageProcessor, family_at
 from rollouts.sources.rollout_pipeline import RolloutPipeline, request_seed
 from rollouts.tasks.mixture import TaskMixture
+from rollouts.tasks.prompts import target_text
 from rollouts.tasks.templates import PromptTemplates
 from rollouts.workers.actor import start_ray
 from rollouts.workers.pool import RolloutPool
@@ -169,7 +169,7 @@ def _texts(data: DataConfig, base: Path) -> Iterator[str]:
     """Questions and answers as a stage reads them, for the vocabulary of a tiny model."""
     templates = PromptTemplates.from_config(data)
     for task in TaskMixture(data.train, seed=0, base=base).draw(0, _TINY_CORPUS_TASKS):
-        yield templates.text(task) + "\n" + answer_text(task, thinking=task.solution is not None)
+        yield templates.text(task) + "\n" + target_text(task, thinking=task.solution is not None)
 
 
 def load_policy(context: RunContext, path: str, *, train: bool = False) -> VisionLanguageModel:

@@ -22,7 +22,6 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from configs.errors import UserError
 from configs.sft import SFTConfig
-from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
 from rl.learner.batch import collect_images, pack
 from rl.learner.forward import encode, response_hidden
@@ -33,17 +32,12 @@ from rl.saved_state import load_state
 from rl.types import PackedRow, PromptCompletion
 from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
 from rollouts.tasks.mixture import TaskMixture
-from rollouts.tasks.prompts import PromptRenderer
+from rollouts.tasks.prompts import PromptRenderer, target_text
 
 _WEIGHTS = "weights.pt"
 _HOPELESS = 256  # examples of which none can be rendered: then it is not single bad rows
 
 OnStep = Callable[[int, dict[str, float]], None]
-
-
-def answer_text(task: Task, *, thinking: bool) -> str:
-    """What the model should write: the answer alone, or the solution in a think block and then the answer."""
-    return f"{THINK_OPEN}{task.solution}{THINK_CLOSE}{task.answer}" if thinking else task.answer
 
 
 class AnswerCollator:
@@ -156,7 +150,7 @@ def build_examples(
     rng = np.random.default_rng([seed, 1])
     tasks = mixture.draw(0, config.steps * config.batch_size)
     thinking = [t.solution is not None and rng.random() < config.thinking_share for t in tasks]
-    texts = [answer_text(t, thinking=th) + processor.turn_end for t, th in zip(tasks, thinking, strict=True)]
+    texts = [target_text(t, thinking=th) + processor.turn_end for t, th in zip(tasks, thinking, strict=True)]
     tokens = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
     return tasks, Dataset.from_dict({"example": range(len(tasks)), "input_ids": tokens})
 

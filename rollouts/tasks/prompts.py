@@ -16,6 +16,7 @@ import numpy as np
 from configs.data import DataConfig
 from configs.errors import UserError
 from configs.prompt import IMAGE_MARK, PromptConfig
+from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
 from rollouts.model_family import VisionLanguageProcessor
 from rollouts.tasks.images import BadImage, decode_image
@@ -54,6 +55,11 @@ def messages(task: Task, prompt: PromptConfig = _PLAIN) -> list[dict[str, Any]]:
         content += [{"type": "text", "text": text.strip("\n")}] if text.strip() else []
         content += [image] if image else []
     return [*system, {"role": "user", "content": content}]
+
+
+def target_text(task: Task, *, thinking: bool) -> str:
+    """The completion that SFT trains on: the answer alone, or the solution in a think block and then the answer."""
+    return f"{THINK_OPEN}{task.solution}{THINK_CLOSE}{task.answer}" if thinking else task.answer
 
 
 class PromptRenderer:

@@ -28,6 +28,7 @@ LIGHT = {  # a module, or every module under a package: what importing it must n
     "rl.algorithms": HEAVY,
     "rl.learner": HEAVY,
     "rl.distributed.sharded": HEAVY,
+    "rl.run": {"trl"},
     "rl.types": HEAVY,
 }
 

@@ -9,7 +9,7 @@ from rl_helpers import make_prompt, make_scored
 
 from rewards.types import Task, VerdictKind
 from rl import rollout_log
-from rl.rollout_log import SCHEMA, RolloutLog, read_rollouts, routes_of, task_of
+from rl.rollout_log import SCHEMA, RolloutLog, read_rollouts, task_of
 from rl.types import Sample
 from rollouts.sources.group_building import make_groups
 from rollouts.types import Completion, Group, Prompt, Rollout, ScoredRollout, Segment
@@ -154,9 +154,10 @@ def test_inserted_tokens_and_routes_are_told(tmp_path, prompt, dtype):
     assert [s["version"] for s in row["segments"]] == [3, 3, 4]
     expected = routes.astype(np.uint16)
     expected[2] = 65535
-    assert routes_of(row).tolist() == expected.tolist()
+    routes = row["routed_experts"]
+    assert np.reshape(routes["ids"], (-1, routes["layers"], routes["experts"])).tolist() == expected.tolist()
     assert without["sampled"] == [True] * 3
-    assert routes_of(without) is None
+    assert without["routed_experts"] is None
 
 
 def test_a_log_that_lacks_the_newer_columns_can_be_read(tmp_path, step, prompt):
@@ -167,5 +168,5 @@ def test_a_log_that_lacks_the_newer_columns_can_be_read(tmp_path, step, prompt):
     pq.write_table(pq.read_table(path).drop_columns(newer), path)
     right, *_ = read_rollouts(tmp_path)
     assert right["sampled"] is None
-    assert routes_of(right) is None
+    assert right["routed_experts"] is None
     assert task_of(right, tmp_path) == prompt.task

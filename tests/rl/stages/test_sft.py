@@ -13,9 +13,9 @@ from configs.sft import SFTConfig
 from kimi_vl import KimiVLConfig, create_tiny_checkpoint, load_model, load_processor
 from rewards.types import Task
 from rl.learner.lora import prepare_training
-from rl.stages.sft import AnswerCollator, answer_text, build_examples, run_sft
+from rl.stages.sft import AnswerCollator, build_examples, run_sft
 from rollouts.tasks.mixture import TaskMixture
-from rollouts.tasks.prompts import PromptRenderer
+from rollouts.tasks.prompts import PromptRenderer, target_text
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def config_of(*, steps=6, micro_batches=1):
 
 def test_an_answer_with_and_without_thinking():
     task = Task(id="1", source="s", question="?", answer="11", solution="7+4=11")
-    assert answer_text(task, thinking=False) == "11"
-    assert answer_text(task, thinking=True) == "◁think▷7+4=11◁/think▷11"
+    assert target_text(task, thinking=False) == "11"
+    assert target_text(task, thinking=True) == "◁think▷7+4=11◁/think▷11"
 
 
 def test_examples_keep_their_tasks(processor, mixture):
@@ -63,7 +63,7 @@ def test_examples_keep_their_tasks(processor, mixture):
     thinking = 0
     for row in dataset:
         text, task = processor.tokenizer.decode(row["input_ids"]), tasks[row["example"]]
-        assert text in [answer_text(task, thinking=t) + "<|im_end|>" for t in (False, True)]
+        assert text in [target_text(task, thinking=t) + "<|im_end|>" for t in (False, True)]
         thinking += "◁think▷" in text
     assert 14 <= thinking <= 34, "about half of 48"
     again = build_examples(mixture, processor, config, seed=0)[1]
