@@ -2,6 +2,9 @@
 
 The scalars are YAML 1.2's, with `_` allowed between digits: `1e-4` is a number (PyYAML reads text), and `yes`, `no`,
 `1:30` and `2024-01-01` are text (PyYAML reads booleans, sixties and dates).
+
+Why not `ruamel.yaml`: it would replace the table of scalars and no more. It reads dates as dates and infinities as
+numbers, and writes `yes` and `1:30` in a form that PyYAML does not read back as text.
 """
 
 from __future__ import annotations

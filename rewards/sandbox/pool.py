@@ -5,7 +5,8 @@ has the imports done, and the fork server forks the workers in milliseconds. Non
 `rewards.sandbox.flow_queue` decides which request is next.
 
 Why not a library: `pebble` and `concurrent.futures` kill late workers too, but a replacement imports sympy again
-(seconds, not milliseconds), a long request cannot yield to short ones, and daemons of a worker outlive a killed owner.
+(seconds, not milliseconds), a long request cannot yield to short ones (behind 12 endless responses on two workers of
+`pebble`, a good one waited 12 s), and daemons of a worker outlive a killed owner.
 """
 
 from __future__ import annotations

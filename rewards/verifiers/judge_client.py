@@ -1,6 +1,9 @@
 """One question to an OpenAI-compatible chat endpoint: deadline, retries with back-off, a limit of calls at a time.
 
-Only the standard library: redirects are not followed, so a key goes nowhere but where the recipe says.
+Redirects are not followed, so a key goes nowhere but where the recipe says.
+
+Why not OpenAI's client: it would save 88 of 135 lines. But its timeout is for each read, so a server that sends one
+byte at a time can hold a call for any time. It retries no truncated or malformed reply and bounds no reply's size.
 """
 
 from __future__ import annotations
