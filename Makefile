@@ -19,7 +19,7 @@ INSTALLED_DEV := .venv/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart compare-algorithms benchmarks-quick setup test test-slow test-lean test-chaos vllm-env test-vllm lint format clean
+.PHONY: help quickstart compare-algorithms benchmarks-quick setup test test-slow test-lean test-chaos test-mutants vllm-env test-vllm lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test-lean: $(INSTALLED_DEV)  ## install torchao into .venv, then run the tests o
 
 test-chaos: $(INSTALLED_DEV)  ## kill runs, workers and ranks, and compare what they end in (about 20 minutes)
 	$(BIN)/python -m pytest -m chaos $(ARGS)
+
+test-mutants: $(INSTALLED_DEV)  ## plant faults in copies of the code, one at a time; tests must notice 95 % (about 10 minutes)
+	$(BIN)/python tests/mutants/run_mutants.py $(ARGS)
 
 vllm-env: $(VLLM_INSTALLED)  ## install vLLM beside ThinkVL, in .vllm-env (2 GB; VLLM=cpu or VLLM=gpu)
 

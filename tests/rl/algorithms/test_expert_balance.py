@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rl_helpers import build_model, make_learner, make_samples
+from rl_helpers import build_model, make_learner, make_samples, new_id
 
 from configs.algorithms import LossConfig
 from rl.algorithms.expert_balance import sequence_balance
@@ -79,6 +79,17 @@ def test_the_learner_adds_it_whatever_the_micro_batches(rng, model):
         assert same["balance_loss"] == pytest.approx(metrics["balance_loss"], rel=1e-5)
     double, _ = gates(samples, 1.0)
     assert torch.allclose(double - without, 2 * (whole - without), atol=1e-6)
+
+
+def test_the_term_is_a_mean_over_completions(rng, model):
+    """Every completion twice: the loss and its gradient are those of every completion once."""
+    samples = make_samples(rng, model)
+    twice = [*samples, *(replace(s, id=new_id()) for s in samples)]
+    plain, _ = gates(samples, 0.0)
+    once, metrics = gates(samples, 0.5)
+    double, same = gates(twice, 0.5)
+    assert same["balance_loss"] == pytest.approx(metrics["balance_loss"], rel=1e-5)
+    assert (double - once).norm() < 1e-3 * (once - plain).norm()
 
 
 def test_a_masked_first_token_leaves_the_sequence_whole(rng, model):

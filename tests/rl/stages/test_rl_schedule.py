@@ -60,6 +60,7 @@ def after(stage, loop, step):
         loop.curriculum.observe([(task, [True, step > 2])])
     loop.learner.version = step
     loop.log.write(step, [], [], [])
+    stage._best = step / 10
     stage._save(step)
     return loop.curriculum.state_dict(), torch.rand(2).tolist()
 
@@ -77,6 +78,7 @@ def test_a_damaged_newest_checkpoint_gives_the_state_of_the_one_before(make_stag
     assert "trying the one before" in said[0]
     assert said[1] == "resuming rl after step 2"
     assert loop.curriculum.state_dict() == sampler
+    assert stage._best == 0.2
     assert torch.rand(2).tolist() == drawn, "random numbers go on where they were"
     assert published == [2]
     assert [p.name for p in sorted(loop.log.folder.glob("*.parquet"))] == ["step-000002.parquet"]

@@ -1,4 +1,4 @@
-"""What the RL stage says before it builds its learner."""
+"""What the RL stage says before it builds its learner, and what it builds it from."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +7,8 @@ import pytest
 
 from configs.algorithms import ALGORITHMS, LossConfig
 from configs.model import ModelConfig
-from configs.rl import RLConfig
+from configs.rl import RLConfig, SamplingConfig
+from rl.learner.learner_config import LearnerConfig
 from rl.stages import rl_stage
 
 
@@ -25,4 +26,28 @@ def test_the_default_recipe_says_that_tau_has_no_effect(monkeypatch, algorithm):
         rl_stage.RLStage(context, RLConfig(steps=1, loss=LossConfig(algorithm=algorithm)), "tiny")
     assert [text[:64] for text in said] == (
         ["rl.loss: kimi_k15 with one update a step has a log-ratio of 0, s"] if algorithm == "kimi_k15" else []
+    )
+
+
+def test_the_learner_gets_the_recipes_numbers(monkeypatch, tmp_path):
+    """Its schedule counts every optimizer step, and its log-probs are of the distribution that was sampled."""
+    sampling = SamplingConfig(max_new_tokens=99, temperature=0.7)
+    stage = RLConfig(steps=5, epochs=2, minibatches=3, micro_batch_tokens=77, sampling=sampling, spike_threshold=7.0)
+    monkeypatch.setattr(rl_stage, "load_policy", lambda *_, **__: "model")
+    monkeypatch.setattr(rl_stage, "prepare_training", lambda *_, **__: None)
+    monkeypatch.setattr(rl_stage, "Learner", lambda model, config, **_: config)
+    context = SimpleNamespace(
+        config=SimpleNamespace(model=None, seed=4), folder=SimpleNamespace(stage=lambda name: tmp_path), barred_ids=()
+    )
+    assert rl_stage._learner(context, stage, "tiny", SimpleNamespace(keep=None)) == LearnerConfig(
+        loss=stage.loss,
+        optimizer=stage.optimizer,
+        temperature=0.7,
+        total_steps=30,
+        max_new_tokens=99,
+        epochs=2,
+        minibatches=3,
+        micro_batch_tokens=77,
+        spike_threshold=7.0,
+        seed=4,
     )

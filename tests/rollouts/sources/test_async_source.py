@@ -158,6 +158,20 @@ def test_slow_groups_are_dropped_and_asked_anew(build, monkeypatch):
     assert len({r.seed for r in again}) == len(again) > len({r.prompt.task.id for r in again})
 
 
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(("version", "dropped"), [(1, False), (2, True)])
+def test_groups_are_dropped_from_the_first_version_beyond_the_limit(build, finished, version, dropped):
+    """With a limit of 1, groups of version 0 are trained on at version 1, and not at version 2."""
+    run = build(Policy(every=2), staleness=1, stale="drop")
+    run.generate(0)
+    if finished:
+        FakeDispatcher.last.wait_until(lambda: not FakeDispatcher.last.running)
+    run.pool.version = version
+    report = run.generate(1).report
+    assert bool(report.stale) == (dropped and finished)
+    assert (report.dropped_tokens.get("aborted", 0) > 0) == (dropped and not finished)
+
+
 def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_path):
     run = build(Policy(every=2), staleness=1, stale="drop")
     taken = len(run.generate(0).groups)
