@@ -20,6 +20,7 @@ from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.stage import StageConfig
 from rl.checkpoint import replace_folder
+from rl.run.data_fingerprint import check_data
 from rl.run.folder import RunFolder
 from rl.run.stage_inputs import StageInputs, open_inputs
 from rl.run.trackers.run_info import RunInfo
@@ -83,6 +84,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Cons
     for line in folder.accept_changes(config):
         console.print(f"the recipe changes: {line}", markup=False, highlight=False)
     engine = choose_engine(stage.engine, stage.engine_options, base=base, trains=True)
+    check_data(config, folder.path, base=base, say=_printer(console))
     with ExitStack() as stack:
         info = RunInfo(folder=folder.path, name=config.name, recipe=plain(config))
         metrics = stack.enter_context(closing(Metrics.open(config.trackers, info, _printer(console))))

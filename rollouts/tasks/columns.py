@@ -49,6 +49,12 @@ def map_columns(use: str, names: Sequence[str], columns: Mapping[str, str]) -> C
 
     A column that `columns` gives to one field serves no other. Raises ColumnError.
     """
+    _check_columns(use, names, columns)
+    return known_columns(names, columns)
+
+
+def _check_columns(use: str, names: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Raise ColumnError where a column is missing that the recipe names, or that every data set needs."""
     if not names:
         raise ColumnError(f"{use}: no line holds a JSON object: the data set is empty, or it is not JSON Lines")
     for field, column in columns.items():
@@ -57,14 +63,18 @@ def map_columns(use: str, names: Sequence[str], columns: Mapping[str, str]) -> C
         if column not in names and column:
             near = nearest_or_allowed(column, names).replace("allowed are", "there are")
             raise ColumnError(f"{use}: columns.{field} = {column!r}: no such column{near}")
-    given = set(columns.values())
-    mapping = {field: columns.get(field, "" if field in given else field) for field in FIELDS if field != "images"}
+    mapping = _by_field(columns)
     for field in REQUIRED:
         if mapping[field] not in names:
             raise ColumnError(
                 f"{use}: there is no column {field!r}; the columns are {', '.join(names)}. "
                 f"Say which one holds the {field}: `columns: {{{field}: {names[0]}}}`"
             )
+
+
+def known_columns(names: Sequence[str], columns: Mapping[str, str]) -> Columns:
+    """The columns of each field as far as `names` has them; `map_columns` without its errors."""
+    mapping = _by_field(columns)
     numbered = sorted((int(match[1]), name) for name in names if (match := _NUMBERED.fullmatch(name)))
     groups = [["images"], ["image"], [name for _, name in numbered]]
     if "images" in columns:
@@ -74,6 +84,12 @@ def map_columns(use: str, names: Sequence[str], columns: Mapping[str, str]) -> C
         fields={field: column for field, column in mapping.items() if column in names},
         images=[group for group in groups if group],
     )
+
+
+def _by_field(columns: Mapping[str, str]) -> dict[str, str]:
+    """The column of each field but the images, whether the data set has it or not."""
+    given = set(columns.values())
+    return {field: columns.get(field, "" if field in given else field) for field in FIELDS if field != "images"}
 
 
 def looks_like_image(value: Any) -> bool:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from configs.errors import UserError
 from configs.text import nearest_or_allowed
 from rewards.types import Task
-from rollouts.tasks.columns import ColumnError, map_columns, plain_rows, unused_images
+from rollouts.tasks.columns import ColumnError, Columns, known_columns, map_columns, plain_rows, unused_images
 from rollouts.tasks.images import BadImage, open_image
 from rollouts.tasks.rows import FIELDS, BadRow, optional_text, parse_row
 from rollouts.tasks.skip_report import SkipReport
@@ -60,15 +62,11 @@ class DatasetTasks:
         self._rows = _open_file(path, split) if path else _open_hub(use, split, subset)
         if len(self._rows) == 0:
             raise DataSetError(f"{use}: the data set is empty (split {split})")
-        try:
-            self._columns = map_columns(use, self._names(), columns or {})
-        except ColumnError as error:
-            raise DataSetError(str(error)) from error
-        for name in unused_images(self._first_rows(), self._columns.used()):
-            self.report.note(
-                f"{self.name}: column {name!r} holds images and is not used; `columns: {{images: {name}}}` uses it"
-            )
+        self._given = columns or {}
+        self._columns = known_columns((), self._given)
         if not self._lines:
+            self._columns = self._map_columns(self._rows.column_names)
+            self._note_unused_images()
             self._rows = self._rows.select_columns(self._columns.used())
         self._usable = self._check(limit)
 
@@ -82,17 +80,19 @@ class DatasetTasks:
         row, row_id = self._usable[index]
         return self._parse(self._columns.cells(self._read(row)), row_id, vanished_ok=True)
 
-    def _names(self) -> list[str]:
-        """The columns; of JSON lines, the keys of all of them."""
-        if not self._lines:
-            return list(self._rows.column_names)
-        names: dict[str, None] = {}  # a dict, for the order
-        for cells in self._cells():
-            try:
-                names.update(dict.fromkeys(self._row(cells)))
-            except BadRow:
-                continue
-        return list(names)
+    def _map_columns(self, names: Sequence[str]) -> Columns:
+        """The columns of each field. Raises DataSetError."""
+        try:
+            return map_columns(self.use, names, self._given)
+        except ColumnError as error:
+            raise DataSetError(str(error)) from error
+
+    def _note_unused_images(self) -> None:
+        """Note the columns of the first rows that hold images and are not used."""
+        for name in unused_images(self._first_rows(), self._columns.used()):
+            self.report.note(
+                f"{self.name}: column {name!r} holds images and is not used; `columns: {{images: {name}}}` uses it"
+            )
 
     def _first_rows(self) -> Iterator[Mapping[str, Any]]:
         """Some rows with all their columns; bad ones are left out."""
@@ -125,26 +125,40 @@ class DatasetTasks:
 
         usable: list[tuple[int, str]] = []
         seen: set[str] = set()
+        names: dict[str, None] = {}  # the keys of JSON lines, as far as they were read; a dict, for the order
         rows = tqdm(self._cells(), total=len(self._rows), desc=f"checking {self.name}", unit=" rows", delay=2)
         for number, cells in enumerate(rows):
-            if limit is not None and len(usable) == limit:
+            if limit is not None and len(usable) == limit and not self._wants_more(names):
                 break
             if cells.get("text") == "" and self._lines:
                 continue  # a blank line
             try:
-                row_id = self._check_row(cells, number, seen)
+                row_id = self._check_row(self._known(self._row(cells), names), number, seen)
             except (BadRow, BadImage) as error:
                 self.report.add(self.name, error.reason, f"row {number}{': ' * bool(error.detail)}{error.detail}"[:120])
             else:
                 seen.add(row_id)
                 usable.append((number, row_id))
+        if self._lines:
+            self._columns = self._map_columns(list(names))
+            self._note_unused_images()
         if not usable:
             raise DataSetError("\n  ".join([f"{self.use}: no row can become a task", *self.report.lines()]))
-        return usable
+        return usable[:limit]
 
-    def _check_row(self, cells: Mapping[str, Any], number: int, seen: set[str]) -> str:
+    def _wants_more(self, names: Mapping[str, None]) -> bool:
+        """Whether the recipe names a column that no line had so far: a later one may have it."""
+        return self._lines and any(column and column not in names for column in self._given.values())
+
+    def _known(self, row: Mapping[str, Any], names: dict[str, None]) -> Mapping[str, Any]:
+        """The row by our fields; the columns of JSON lines are those of the lines so far."""
+        if self._lines and not row.keys() <= names.keys():
+            names.update(dict.fromkeys(row))
+            self._columns = known_columns(list(names), self._given)
+        return self._columns.cells(row)
+
+    def _check_row(self, row: Mapping[str, Any], number: int, seen: set[str]) -> str:
         """The id of a good row. Raises BadRow or BadImage."""
-        row = self._columns.cells(self._row(cells))
         row_id = optional_text(row, "id") or str(number)
         if row_id in seen:
             raise BadRow("id was seen before", row_id)
@@ -212,11 +226,22 @@ def _open_file(path: Path, split: str) -> Any:
     loader = FORMATS[path.suffix]
     options: dict[str, Any] = {"encoding_errors": "replace"} if loader == "text" else {}
     try:
-        return load_dataset(loader, data_files={"train": str(path)}, split=split, **options)
+        # The contents name the copy in the cache of `datasets`, which knows a file by its time of change alone.
+        name = f"{path.stat().st_size}-{contents_hash(path)}"
+        return load_dataset(loader, name, data_files={"train": str(path)}, split=split, **options)
     except Exception as error:  # the loaders' errors share no type
         if "corresponds to no data" in str(error):
             raise DataSetError(f"{path}: the data set is empty (split {split})") from error
         raise DataSetError(f"{path}: cannot be read as {path.suffix[1:]} ({error.__cause__ or error})") from error
+
+
+def contents_hash(path: Path) -> str:
+    """A 128-bit hash (XXH3) of a file's bytes, as hex digits; it reads them once, at the speed of the disk."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _open_hub(name: str, split: str, subset: str | None) -> Any:

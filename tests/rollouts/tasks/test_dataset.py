@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 
 import pytest
 from datasets import Dataset, Features, List, Value
@@ -292,3 +293,32 @@ class TestBadFiles:
         source = DatasetTasks("org/name-v1.5", base=tmp_path, split="test", subset="main")
         assert asked == [("org/name-v1.5", "main", "test")]
         assert [(task.source, task.id) for task in tasks(source)] == [("name-v1.5", "org/name-v1.5:main:test/0")]
+
+
+class TestContents:
+    def test_a_file_replaced_at_the_same_moment_is_read_anew(self, tmp_path):
+        name = write_lines(tmp_path, [GOOD])
+        moment = (tmp_path / name).stat().st_mtime_ns
+        assert [task.answer for task in tasks(DatasetTasks(name, base=tmp_path))] == ["3"]
+        for rows in ([{**GOOD, "answer": "4"}], [GOOD, {**GOOD, "answer": "12"}]):
+            write_lines(tmp_path, rows)
+            os.utime(tmp_path / name, ns=(moment, moment))
+            assert [task.answer for task in tasks(DatasetTasks(name, base=tmp_path))] == [r["answer"] for r in rows]
+
+    def test_every_line_is_parsed_once(self, tmp_path, monkeypatch):
+        name = write_lines(tmp_path, [GOOD] * 500)
+        parsed = []
+        loads = json.loads
+        monkeypatch.setattr("rollouts.tasks.dataset.json.loads", lambda line: parsed.append(line) or loads(line))
+        assert len(DatasetTasks(name, base=tmp_path)) == 500
+        assert len([line for line in parsed if "How many" in line]) <= 500 + 64  # and some again, for unused images
+
+    def test_a_limit_ends_the_reading_unless_a_named_column_comes_later(self, tmp_path):
+        rows = [{"q": "How many?", "answer": "3"}] * 5 + [{"q": "Why?", "answer": "2", "think": "1 + 1"}]
+        columns = {"question": "q", "solution": "think"}
+        assert len(open_lines(tmp_path, rows, columns=columns, limit=2)) == 2
+        with pytest.raises(DataSetError, match="no such column"):
+            open_lines(tmp_path, rows[:5], columns=columns, limit=2)
+
+    def test_rows_without_keys(self, tmp_path):
+        assert len(open_lines(tmp_path, [{}, GOOD])) == 1
