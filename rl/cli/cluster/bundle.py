@@ -11,15 +11,20 @@ import importlib.util
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from configs.data import SourceConfig, recipe_verifiers
 from configs.errors import UserError
 from configs.schema import RunConfig
 from rewards.plugins.loading import plugin_file
+from rollouts.tasks.columns import known_columns
 from rollouts.tasks.dataset import FORMATS
 
 PACKAGES = ("configs", "kimi_vl", "rewards", "rollouts", "rl")
@@ -155,13 +160,10 @@ def _named(config: RunConfig, bases: list[Path]) -> dict[str, Path]:
     for source in sources:
         if Path(source.use).suffix in FORMATS and _is_relative(source.use):
             data = named[source.use] = _find(source.use, bases)
-            if data.suffix == ".jsonl":
-                images = _images_in_rows(data, source)
-                folder = PurePosixPath(source.use).parent
-                # a missing image is a bad row, which the run counts
-                named |= {
-                    str(folder / image): data.parent / image for image in images if _is_inside(data.parent, image)
-                }
+            images = _images_in_rows(data, source)
+            folder = PurePosixPath(source.use).parent
+            # a missing image is a bad row, which the run counts
+            named |= {str(folder / image): data.parent / image for image in images if _is_inside(data.parent, image)}
     for path in dict.fromkeys(plugin_file(spec) for spec in [*code, *(source.use for source in sources)]):
         if path is not None and _is_relative(path):
             named[path] = _find(path, bases)
@@ -169,22 +171,45 @@ def _named(config: RunConfig, bases: list[Path]) -> dict[str, Path]:
 
 
 def _images_in_rows(data: Path, source: SourceConfig) -> set[str]:
-    """Relative image paths in the rows of a JSONL file; bad rows are for the run to count."""
+    """Relative image paths in the rows of a data file; bad rows are for the run to count."""
     images: set[str] = set()
-    keys = [source.columns.get("images", "images"), *([] if "images" in source.columns else ["image"])]
+    for row in _json_rows(data) if data.suffix == ".jsonl" else _path_rows(data, source):
+        names = {name for group in _image_columns(tuple(row), source) for name in group}
+        for value in (row[name] for name in names):
+            items = value if isinstance(value, list) else [value]
+            paths = [item.get("path") if isinstance(item, dict) else item for item in items]
+            images |= {path for path in paths if isinstance(path, str) and _is_relative(path)}
+    return images
+
+
+def _image_columns(names: tuple[str, ...], source: SourceConfig) -> Sequence[Sequence[str]]:
+    return known_columns(names, source.columns).images
+
+
+def _json_rows(data: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file."""
     with data.open("rb") as lines:
         for line in lines:
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if not isinstance(row, dict):
-                continue
-            for value in (row.get(key) for key in keys):
-                items = value if isinstance(value, list) else [value]
-                paths = [item.get("path") if isinstance(item, dict) else item for item in items]
-                images |= {path for path in paths if isinstance(path, str) and _is_relative(path)}
-    return images
+            if isinstance(row, dict):
+                yield row
+
+
+def _path_rows(data: Path, source: SourceConfig) -> Iterator[dict[str, Any]]:
+    """The image columns of a Parquet file as far as they hold text, or `path` in a struct: never the images' bytes."""
+    try:
+        file = pq.ParquetFile(data)
+    except (pa.ArrowException, OSError):
+        return  # the run says what is wrong with it
+    wanted = {name for group in _image_columns(tuple(file.schema_arrow.names), source) for name in group}
+    leaves = [file.schema.column(i) for i in range(len(file.schema))]
+    texts = [leaf.path for leaf in leaves if leaf.path.split(".")[0] in wanted and leaf.name != "bytes"]
+    if texts:
+        for batch in file.iter_batches(columns=texts):
+            yield from batch.to_pylist()
 
 
 def _is_relative(path: str) -> bool:

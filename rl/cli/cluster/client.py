@@ -102,7 +102,9 @@ class Cluster:
         except AuthenticationError as error:
             raise UserError(_auth_text(self.address)) from error
         except (requests.RequestException, ConnectionError) as error:
-            raise UserError(f"{self.address}: no answer from Ray ({one_line(error)})") from error
+            raise UserError(
+                f"{self.address}: no answer from Ray ({one_line(error)}){_proxy_hint(self.address)}"
+            ) from error
         except RuntimeError as error:
             raise UserError(f"{self.address}: Ray refused: {one_line(error)}") from error
 
@@ -150,30 +152,48 @@ def _checked_address(address: str) -> str:
 def _probe(address: str) -> str:
     """The cluster's version of Ray, found within seconds; Ray's own client has no time limit."""
     wrong_port = "the dashboard's port is wanted: 8265 by default, not 6379 (Ray itself) or 10001 (Ray Client)"
+    hint = _proxy_hint(address)
     try:
         answer = requests.get(f"{address}/api/version", timeout=CONNECT_SECONDS)
     except requests.exceptions.SSLError as error:
         raise UserError(
-            f"{address}: no secure connection ({one_line(error)}); try http:// instead of https://"
+            f"{address}: no secure connection ({one_line(error)}); try http:// instead of https://{hint}"
         ) from error
     except requests.ConnectTimeout as error:
-        raise UserError(f"{address}: nothing answers within {CONNECT_SECONDS:.0f} s; is the host reachable?") from error
+        raise UserError(
+            f"{address}: nothing answers within {CONNECT_SECONDS:.0f} s; is the host reachable?{hint}"
+        ) from error
     except requests.Timeout as error:
-        raise UserError(f"{address}: connected, but there is no answer; {wrong_port}") from error
+        raise UserError(f"{address}: connected, but there is no answer; {wrong_port}{hint}") from error
     except requests.RequestException as error:
         what = "connection refused" if "refused" in str(error) else one_line(error)
         raise UserError(
             f"{address}: cannot connect ({what}). Is the cluster up (`ray start --head` on its first node)? "
-            f"And {wrong_port}"
+            f"And {wrong_port}{hint}"
         ) from error
     if answer.status_code in (401, 403):
         return ray.__version__  # asked again with the token, which Ray's client adds
     try:
         found = Version(answer.json()["ray_version"])
     except (ValueError, KeyError, TypeError, InvalidVersion) as error:
-        raise UserError(f"{address}: this is not a Ray dashboard (HTTP {answer.status_code}); {wrong_port}") from error
+        raise UserError(
+            f"{address}: this is not a Ray dashboard (HTTP {answer.status_code}); {wrong_port}{hint}"
+        ) from error
     _check_version(address, found)
     return str(found)
+
+
+def _proxy_hint(address: str) -> str:
+    """What to set where requests to `address` go through a proxy of the environment; else an empty text."""
+    proxy = requests.utils.select_proxy(address, requests.utils.get_environ_proxies(address))
+    if not proxy:
+        return ""
+    host, through = urlsplit(address).hostname, urlsplit(proxy if "://" in proxy else f"//{proxy}")
+    port = f":{through.port}" if through.port else ""  # without the password that may stand in front
+    return (
+        f". The request went through the proxy {through.hostname}{port}, which the environment names; to reach the "
+        f"cluster directly, set NO_PROXY={host} (and no_proxy, where that is set)"
+    )
 
 
 def _check_version(address: str, found: Version) -> None:
@@ -190,7 +210,7 @@ def _auth_text(address: str) -> str:
     return (
         f"{address}: the cluster asks for a token, and the one here is missing or wrong. Copy the head's "
         "~/.ray/auth_token here, then set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to that file "
-        "(or RAY_AUTH_TOKEN to its text)"
+        f"(or RAY_AUTH_TOKEN to its text){_proxy_hint(address)}"
     )
 
 

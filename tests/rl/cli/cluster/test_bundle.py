@@ -7,6 +7,8 @@ import sys
 import zipfile
 
 import pytest
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
 
 from configs.data import SourceConfig
 from configs.errors import UserError
@@ -214,3 +216,30 @@ def test_a_whole_folder_is_sent_without_links_out_of_it(tmp_path):
     (root / "out.txt").symlink_to("/etc/passwd")
     (root / "in.txt").symlink_to(root / "a.txt")
     assert set(_walk(root)) == {"a.txt", "in.txt"}
+
+
+COLUMNS = [("images", ["a.png"]), ("image", "a.png"), ("image_1", "a.png"), ("image_7", {"path": "a.png"})]
+
+
+@pytest.mark.parametrize(("column", "value"), COLUMNS, ids=[name for name, _ in COLUMNS])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_images_of_every_column_that_a_run_reads_are_sent(folder, column, value, suffix):
+    (folder.path / "data").mkdir()
+    (folder.path / "data" / "a.png").write_bytes(b"image")
+    row = {"question": "?", "answer": "1", column: value, "other": "b.png"}
+    if suffix == "jsonl":
+        folder.write("data/rows.jsonl", json.dumps(row))
+    else:
+        Dataset.from_list([row]).to_parquet(str(folder.path / "data" / "rows.parquet"))
+    bundle = folder.bundle("mine.yaml", f"{PLAIN}data: {{train: [{{use: data/rows.{suffix}}}]}}\n")
+    assert sorted(bundle.files) == ["job/data/a.png", f"job/data/rows.{suffix}", "job/mine.yaml"]
+
+
+def test_images_as_bytes_are_not_read_to_find_paths(folder):
+    features = Features({"question": Value("string"), "answer": Value("string"), "image": ImageFeature(decode=False)})
+    (folder.path / "data").mkdir()
+    (folder.path / "data" / "a.png").write_bytes(b"image")
+    rows = [{"question": "?", "answer": "1", "image": {"bytes": b"here", "path": "a.png"}}]
+    Dataset.from_list(rows, features=features).to_parquet(str(folder.path / "data" / "rows.parquet"))
+    source = SourceConfig(use="data/rows.parquet")
+    assert list(bundles._path_rows(folder.path / "data" / "rows.parquet", source)) == [{"image": {"path": "a.png"}}]

@@ -168,3 +168,25 @@ def test_what_may_help_a_failed_job():
     assert failure_hint("ModuleNotFoundError: No module named 'of_the_plugin'\n") == ""
     for log in ("/bin/sh: 1: exec: python: not found", "unknown option -P", "Unknown option: -P"):
         assert "must be 3.11 or newer" in failure_hint(log)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_a_proxy_that_cannot_reach_the_cluster_is_named(monkeypatch, lower):
+    """A proxy of the environment takes requests to this machine too, unless NO_PROXY says otherwise."""
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        proxy = f"127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("http_proxy" if lower else "HTTP_PROXY", f"http://me:secret@{proxy}")
+        with pytest.raises(UserError, match=f"through the proxy {proxy}.*set NO_PROXY=localhost") as error:
+            Cluster("http://localhost:8265")
+        assert "secret" not in str(error.value)
+    with server(502, "bad gateway") as gateway:
+        monkeypatch.setenv("http_proxy", gateway)
+        with pytest.raises(UserError, match=r"HTTP 502.*set NO_PROXY=127\.0\.0\.1"):
+            Cluster("http://127.0.0.1:8265")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with pytest.raises(UserError) as error:
+            Cluster(gateway)
+        assert "NO_PROXY" not in str(error.value)
