@@ -1,6 +1,6 @@
 """Whether a run that resumes still has the data and the reward files that it began with, by their contents.
 
-`data.json` in the run's folder keeps the size and a 128-bit hash (XXH3) of every file that the recipe names: data
+`inputs.json` in the run's folder keeps the size and a 128-bit hash (XXH3) of every file that the recipe names: data
 files, task files and plug-ins. Images that rows name are not read, nor are data sets of the Hub.
 """
 
@@ -21,12 +21,12 @@ _LARGE = 1 << 30  # bytes; reading so many takes seconds
 
 
 def check_data(config: RunConfig, folder: Path, *, base: Path, say: Callable[[str], None]) -> None:
-    """Write `data.json` if the run begins, or compare it with the files as they are now.
+    """Write `inputs.json` if the run begins, or compare it with the files as they are now.
 
     Files are relative to `base`; one that is missing is left to whoever opens it. Raises UserError where one differs.
     """
     now = {name: _contents(path, say) for name in _named(config) if (path := base / Path(name).expanduser()).is_file()}
-    record = folder / "data.json"
+    record = folder / "inputs.json"
     if not record.exists():
         write_text(record, json.dumps(now, indent=2, ensure_ascii=False) + "\n")
         return

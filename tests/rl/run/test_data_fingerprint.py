@@ -41,7 +41,7 @@ def check(base, config=CONFIG):
 
 def test_every_file_that_the_recipe_names_is_kept(base):
     assert check(base) == []
-    assert sorted(json.loads((base / "run" / "data.json").read_text())) == sorted(FILES)
+    assert sorted(json.loads((base / "run" / "inputs.json").read_text())) == sorted(FILES)
     assert check(base) == []
 
 
@@ -54,7 +54,8 @@ def test_a_changed_file_is_refused_with_both_values(base, name):
     size = len(f"contents of {name}")
     with pytest.raises(UserError, match=rf"{name}: {size} bytes \(\w+\) then, 5 bytes \(\w+\) now") as error:
         check(base)
-    assert all(advice in str(error.value) for advice in ("put the earlier files back", "output_dir=PATH", "data.json"))
+    text = str(error.value)
+    assert all(advice in text for advice in ("put the earlier files back", "output_dir=PATH", "inputs.json"))
     (base / name).write_text(f"contents of {name}")
     assert check(base) == []
 
@@ -69,7 +70,7 @@ def test_one_byte_of_the_same_size_is_enough(base):
 def test_going_on_on_purpose(base):
     check(base)
     (base / "rows.jsonl").write_text("other")
-    (base / "run" / "data.json").unlink()
+    (base / "run" / "inputs.json").unlink()
     assert check(base) == []
     assert check(base) == []
 
