@@ -154,13 +154,32 @@ class KimiVLImageProcessor(BaseImageProcessor):
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """The first frame, upright, in 8-bit RGB. 16-bit greys are scaled; Pillow's own conversion would clip them."""
+    """The first frame, upright, in 8-bit RGB; what is transparent becomes white, as on a page.
+
+    Pillow's own conversion drops transparency, so that a black drawing without a background is all black, and clips
+    greys of more than 8 bits.
+    """
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64)
-        grey = grey // 257 if grey.size and grey.max() > 255 else grey
-        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_grey(np.asarray(image)))
+    if image.has_transparency_data:
+        page = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(page, image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    """Greys of any type in 8 bits. White is 1 (of fractions), 255, 4095 (12 bits) or 65535, the first that holds all.
+
+    Values above 65535 are scaled to the largest; what is negative or no number is black.
+    """
+    fractions = values.dtype.kind == "f"
+    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(0, None)
+    peak = values.max(initial=0.0)
+    whites = (1, 255, 4095, 65535) if fractions else (255, 4095, 65535)
+    white = next((white for white in whites if peak <= white), peak)
+    levels = values * 255 / white
+    return (levels.round() if fractions else np.floor(levels)).astype(np.uint8)
 
 
 def _flat(images: Any) -> list[Any]:

@@ -122,6 +122,61 @@ def test_sixteen_bit_greys_keep_their_shades():
     assert (rgb_of(dark) == 200).all()
 
 
+def drawing(mode):
+    """A black stroke on a transparent background, in a mode that can say so."""
+    image = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (4, 4, 24, 8))
+    if mode == "P":
+        return encoded(image.quantize(), "PNG")
+    if mode in ("L", "1", "RGB"):  # one colour stands for nothing
+        plain = Image.new(mode, (28, 28), 1 if mode == "1" else "red" if mode == "RGB" else 77)
+        plain.paste(0, (4, 4, 24, 8))
+        return encoded(plain, "PNG", transparency=(255, 0, 0) if mode == "RGB" else 1 if mode == "1" else 77)
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P", "RGBa", "L", "RGB", "1"])
+def test_a_black_drawing_on_transparency_is_black_on_white(mode):
+    pixels = rgb_of(drawing(mode))
+    assert (pixels[4:8, 4:24] == 0).all()
+    assert (pixels[10:] == 255).all()
+
+
+def test_half_transparent_pixels_are_mixed_with_white():
+    image = Image.new("RGBA", (28, 28), (0, 0, 0, 128))
+    assert rgb_of(image) == pytest.approx(127, abs=1)
+
+
+SHADES = np.arange(28 * 28).reshape(28, 28) / (28 * 28 - 1)
+
+
+@pytest.mark.parametrize(
+    ("image", "tolerance"),
+    [
+        (encoded(Image.fromarray(SHADES.astype(np.float32)), "TIFF"), 0.5),
+        (Image.fromarray((SHADES * 255).astype(np.float32)), 0.5),
+        (Image.fromarray((SHADES * 65535).astype(np.float32)), 0.5),
+        (encoded(Image.fromarray((SHADES * 4095).astype(np.uint16)), "PNG"), 1),
+        (encoded(Image.fromarray((SHADES * 65535).astype(np.uint16)), "PNG"), 1),
+        (encoded(Image.fromarray((SHADES * 4095).astype(np.uint16)), "TIFF"), 1),
+        (Image.fromarray((SHADES * 2_000_000).astype(np.int32)), 1),
+        (Image.fromarray((SHADES * 255).astype(np.int32)), 1),
+        (Image.fromarray((SHADES * 65535).astype(">u2")), 1),
+    ],
+    ids=["0..1", "0..255", "0..65535", "12 bits", "16 bits", "12 bits TIFF", "more", "8 of 32 bits", "big-endian"],
+)
+def test_greys_of_every_depth_keep_their_shades(image, tolerance):
+    assert np.abs(rgb_of(image)[..., 0] - SHADES * 255).max() <= tolerance + 0.1
+
+
+def test_greys_that_are_no_numbers_are_black():
+    values = np.full((28, 28), 0.5, dtype=np.float32)
+    values[0, :4] = [np.nan, np.inf, -np.inf, -1]
+    pixels = rgb_of(Image.fromarray(values))[..., 0]
+    assert (pixels[0, :4] == 0).all()
+    assert (pixels[1:] == 128).all()
+
+
 def test_the_first_frame_of_an_animation_is_taken():
     frames = [picture(28, 28, seed).convert("P") for seed in range(3)]
     animated = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
