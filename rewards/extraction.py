@@ -31,6 +31,7 @@ THINK_CLOSE = "◁/think▷"
 THINK_MARKS = ((THINK_OPEN, THINK_CLOSE), ("<think>", "</think>"))  # Kimi's own; what most other models write
 _TAIL = 100_000  # characters: an answer further from the end than this is not looked for
 _BOX = re.compile(r"\\{1,2}(?:begin)?f?box(?:ed)?\s{0,8}\{|\\.|[{}]", re.DOTALL)
+_BOX_OPENS = re.compile(r"\\{1,2}(?:begin)?f?box(?:ed)?\s{0,8}\{")
 _BETWEEN = re.compile(
     r"\}[\s$]*(?:\\quad)?[\s$]*(?:,|,?\s*(?:\\text\{[^{}]{0,20})?\band\b\s*\}?)[\s$]*(?:\\quad)?[\s$]*\\boxed\s*\{"
 )
@@ -109,7 +110,9 @@ def extract_answer(text: str) -> Extraction:
     thinking = split_thinking(text)
     if thinking.thought is not None and not thinking.closed:
         return Extraction(answer=None, rule="open-thinking")
-    body = _CLOSING_WORDS.sub("", _SPECIAL.sub("\n", visible(thinking.answer_text[-_TAIL:])))
+    body = visible(thinking.answer_text[-_TAIL:])
+    body = _SPECIAL.sub("\n", body) if "<" in body else body
+    body = _CLOSING_WORDS.sub("", body) if "hope" in body.lower() else body
     if not body.strip():
         return Extraction(answer=None, rule="empty")
     late = _later_answer(body)
@@ -146,9 +149,11 @@ def last_box(text: str) -> str | None:
     """
     if "box" not in text:
         return None
+    # What stands before the first box cannot change what is found: its braces close no box.
+    opening = _BOX_OPENS.search(text)
     stack: list[int] = []  # for each open brace: where its content starts if it is a box, else -1
     boxes: deque[tuple[int, int]] = deque(maxlen=_JOINED_BOXES)
-    for token in _BOX.finditer(text):
+    for token in _BOX.finditer(text, opening.start()) if opening is not None else ():
         piece = token.group()
         if piece == "{":
             stack.append(-1)

@@ -24,7 +24,7 @@ from rewards.sandbox.resumable import ResumableWorker
 from rewards.sandbox.threads import Threads
 from rewards.shaping import TERMS, Batch, Term
 from rewards.types import Score, Task, Verdict, VerdictKind, Verifier
-from rewards.verifiers.table import JUDGE, VERIFIERS, build_verifier, is_built_in, options
+from rewards.verifiers.builtin import JUDGE, VERIFIERS, build_verifier, is_built_in, options
 
 _BLOCKING_THREADS = 32  # for verifiers that wait for a service; such a class says `blocking = True`
 
@@ -160,7 +160,7 @@ class Scorer:
         verifier = self._verifier(task)
         for response, pending in zip(responses, group, strict=True):
             verify = functools.partial(verifier, response, task.answer, task=task)
-            if getattr(verifier, "blocking", False):
+            if verifier.blocking:
                 self._threads.submit(lambda verify=verify, pending=pending: pending.verdict(*_called(verify)))
             else:
                 self._worker.run(verify, pending.verdict, flow)

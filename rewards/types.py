@@ -20,7 +20,7 @@ class Task:
     question: str
     answer: str  # the reference (gold) answer
     images: tuple[bytes, ...] = ()  # encoded files (PNG, JPEG, ...), in the order in which the question shows them
-    verifier: str = "math"  # a key of `rewards.verifiers.table.VERIFIERS`, `file.py:function` or an entry point
+    verifier: str = "math"  # a key of `rewards.verifiers.builtin.VERIFIERS`, `file.py:function` or an entry point
     choices: tuple[str, ...] = ()  # option texts of a multiple-choice question, in the order A, B, C, ...
     difficulty: float | None = None  # label in [0, 1], easy to hard; None where unknown
     solution: str | None = None  # step-by-step text that ends before the answer; only SFT reads it
@@ -75,6 +75,11 @@ class Score:
 
 class Verifier(Protocol):
     """Compares a response with a reference. Plug-ins may return a float or a dict of parts instead."""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether it waits for a service: the scorer then runs it in a thread."""
+        ...
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`; must not raise on any string."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from rewards.audit.cases import Case, cheats, gold_case, rewritings
 from rewards.audit.data import Finding, option_findings
 from rewards.types import Task, Verdict, VerdictKind
+from rewards.verifiers.builtin import JUDGE, is_built_in
 from rewards.verifiers.options import base_name
-from rewards.verifiers.table import JUDGE, is_built_in
 
 Judge = Callable[[Sequence[str], Task], Sequence[Verdict]]
 

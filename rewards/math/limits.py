@@ -25,6 +25,7 @@ _BIG = re.compile(r"\d{5,}|10\s?\^")
 _OPERATOR = re.compile(
     r"\\(?:int|iint|oint|sum|prod|partial|lim|det)(?![a-zA-Z])|\\frac\s?\{\s?d\s?[}^]"
     r"|\\begin\s?\{[vV]matrix\}|\\?(?:gcd|lcm|max|min|mod|bmod|pmod|floor|round|len)\s?\}?\s?(?:\(|\\\{|\[|\{)|\\b?mod(?![a-zA-Z])"
+    r"|\\[dt]?binom\s?\{\s?\d+\s?\}\s?\{\s?\d+\s?\}"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Iterable
 
 from rewards.math.spoken import chinese_number, counted_number, english_number, ordinal, scaled
 
@@ -93,10 +94,15 @@ _SIMPLE = (
     (re.compile(r"(?<![a-zA-Z\\])infinity(?![a-zA-Z])"), r"\\infty "),
     (re.compile(r"\.(\d{0,20})\\dot\s?\{?(\d)\}?(?:(\d{0,20})\\dot\s?\{?(\d)\}?)?"), r".\1\\overline{\2\3\4}"),
     (re.compile(r"^(-?\d{1,3})((?: \d{3})+)(?!\d)"), lambda m: m[1] + m[2].replace(" ", "")),
+    (re.compile(r"^(?:minus|negative) (?=[\d.])", re.IGNORECASE), "-"),
     (_IN_BRACKETS, r", \1"),
     (_LATTICE, r"\2"),
     (re.compile(r"(?<!\\)~"), " "),
+    (re.compile(r"(^|\d\s?|[-+*/(=]\s?)(?:the )?(?:square )?root (?:of )?(\d{1,12})(?![\d.,]?\d)"), r"\1\\sqrt{\2}"),
 )  # fmt: skip
+_Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
+_OF_COMMANDS = ("\\\\", r"(?<!\\)\\")  # how patterns begin that match nothing without a backslash
+_OF_PLAIN_TEXT = tuple(rule for rule in _SIMPLE if not rule[0].pattern.startswith(_OF_COMMANDS))
 _WRAPPED = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("__", "__"))
 _WRAPPING_COMMAND = re.compile(r"^\\(?:boxed|fbox|text|ensuremath|underline|mathbf|boldsymbol)\s{0,4}\{")
 
@@ -122,14 +128,28 @@ def to_latex(text: str) -> str:
         text = _PREFIXED_UNIT.sub(
             lambda m: f"{m[1]}\\text{{{'μ' + m[2] if m[2] else (m[3] or m[4] or m[5]) + 'Ω'}}}", text
         )
-    for pattern, replacement in _SIMPLE:
-        text = pattern.sub(replacement, text)
-    text = unwrap(text)
+    text = unwrap(_simplified(text))
     if len(_DOLLAR.findall(text)) % 2 == 0:
         text = _DOLLAR.sub(" ", text)
     if len(text) <= _MAX_GROUPS:
         text = _ONLY.sub("", _QUANTIFIER.sub("", _FOR_ALL.sub("", _brace_arguments(text))))
     return " ".join(_written_out(text).split())
+
+
+def _simplified(text: str) -> str:
+    """`text` after all of `_SIMPLE`; most answers hold no backslash, and need few of them."""
+    if "\\" not in text:
+        plain_text = _replaced(text, _OF_PLAIN_TEXT)
+        if "\\" not in plain_text:
+            return plain_text
+    return _replaced(text, _SIMPLE)
+
+
+def _replaced(text: str, rules: Iterable[_Rule]) -> str:
+    for pattern, replacement in rules:
+        if pattern.search(text):  # quicker than `sub` where nothing is found
+            text = pattern.sub(replacement, text)
+    return text
 
 
 def _written_out(text: str) -> str:

@@ -29,7 +29,7 @@ class AnyAccepted:
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
-        self.blocking = bool(getattr(verifier, "blocking", False))  # the scorer gives it threads
+        self.blocking = verifier.blocking
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """The first correct verdict, else that of the best score; a bad reference only where all of them are."""

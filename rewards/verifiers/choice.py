@@ -18,9 +18,11 @@ from rewards.math.prose import from_prose
 from rewards.math.units import conversion, split_unit, units_agree
 from rewards.sandbox.pool import Worker
 from rewards.types import Task, Verdict, VerdictKind
+from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.choice_letters import CHANGED, COMMITTED, LETTERS, SETTLED, letter_index, options_copied
 from rewards.verifiers.choice_texts import by_inclusion, by_name, by_text, same_option
 from rewards.verifiers.math import MathVerifier
+from rewards.verifiers.rewriting import in_box, is_one_line
 
 _STYLE = re.compile(
     r"\\(?:text|math)(?:bf|rm|it|sf)?\s{0,4}\{|\\boxed\s{0,4}\{|[${}*`\"“”「」【】]|(?<![A-Za-z])'|'(?![A-Za-z])|\\[()\[\],;!\s]"
@@ -60,6 +62,11 @@ _POINTED_AT = re.compile(  # the name of a picture is no option: "see figure A",
     re.IGNORECASE,
 )
 _DOWN = re.compile(r"\b(?:decreas|drop|fall|fell|declin|los[est]|reduc|shr[aiu]nk)|下降|减少|降低", re.IGNORECASE)
+_BOTH_POSSIBLE = re.compile(  # "it could be A and it could be B" settles on neither
+    r"可能(?:是|选|为)?\s?[A-Z](?![A-Za-z]).{0,20}?可能(?:是|选|为)?\s?[A-Z](?![A-Za-z])"
+    r"|\b(?:[Cc]ould|[Mm]ay|[Mm]ight)\s(?:also\s)?be\s(?:option\s)?[(\[]?[A-Z]\b.{0,40}?"
+    r"\b(?:could|may|might)\s(?:also\s|equally\s)?be\s(?:option\s)?[(\[]?[A-Z]\b"
+)
 _MAX_SPAN = 2_000  # characters
 
 
@@ -71,11 +78,44 @@ class Commitment:
     rule: str
 
 
-class ChoiceVerifier:
+class ChoiceVerifier(BuiltInVerifier):
     """Multiple choice over `Task.choices`; the reference is a letter or the text of an option."""
+
+    needs_worker = True
 
     def __init__(self, worker: Worker) -> None:
         self._math = MathVerifier(worker)
+
+    @staticmethod
+    def rewritings(task: Task) -> dict[str, str]:
+        """The letter in several forms, the text of the option, and both."""
+        index = reference_index(task.answer, task.choices)
+        if index is None:
+            return {}
+        letter = LETTERS[index]
+        cases = {
+            "letter": letter,
+            "lower case": rf"\boxed{{{letter.lower()}}}",
+            "parentheses": f"({letter})",
+            "stop": f"{letter}.",
+            "letter in a sentence": f"The answer is {letter}.",
+        }
+        if index < len(task.choices):
+            text = task.choices[index]
+            cases["letter and text"] = f"{letter}. {text}"
+            if task.choices.count(text) == 1 and text.strip().upper() not in LETTERS and is_one_line(text):
+                cases["option text"] = in_box(text)
+        return cases
+
+    @staticmethod
+    def cheats(task: Task) -> dict[str, str]:
+        """All letters at once."""
+        letters = LETTERS[: len(task.choices) or 4]
+        return {
+            "all letters": ", ".join(letters),
+            "all letters in a box": rf"\boxed{{{', '.join(letters)}}}",
+            "letters joined by or": f"The answer is {' or '.join(letters)}.",
+        }
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`. Without options, letters alone are compared. Never raises."""
@@ -132,6 +172,8 @@ class ChoiceVerifier:
                 index=named if named >= 0 else None, rule=f"{rule}/{'name' if named >= 0 else 'no-option'}"
             )
         count = len(choices) or len(LETTERS)
+        if _BOTH_POSSIBLE.search(span):
+            return Commitment(index=None, rule=f"{rule}/hedge")
         text = " ".join(_NEGATION.sub(" ", _POINTED_AT.sub(" ", _STYLE.sub(" ", span))).split())
         in_formula = rule == "box" and _IN_FORMULA.search(span)  # a letter of a formula is no label
         letters = None if in_formula else letter_index(text, count, whole=rule == "text")

@@ -13,6 +13,7 @@ from typing import Any
 
 from rewards.extraction import Extraction
 from rewards.types import Task, Verdict
+from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.geometry import matches
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, long_answer, no_answer
 
@@ -28,7 +29,7 @@ class NotJson(ValueError):
     """Text that is not one JSON value, or one that is too large to compare."""
 
 
-class JsonVerifier:
+class JsonVerifier(BuiltInVerifier):
     """Right where the response's JSON has the reference's keys and values.
 
     Key order and white space never matter; the order of lists does, unless `order=false`. Numbers are compared exactly,
@@ -36,11 +37,26 @@ class JsonVerifier:
     their case unless `case=false`. A key too many, twice or missing is wrong.
     """
 
+    lists_are_answers = True
+
     def __init__(self, *, order: bool = True, case: bool = True, rel: float = 0.0, abs: float = 0.0) -> None:
         if not 0 <= rel < 1 or abs < 0:
             raise ValueError(f"rel = {rel}, abs = {abs}: rel must be in [0, 1), abs 0 or more")
         self._order, self._case = order, case
         self._tolerance = (Fraction(str(rel)), Fraction(str(abs)))
+
+    @staticmethod
+    def rewritings(task: Task) -> dict[str, str]:
+        """In a code fence, and with its keys in another order."""
+        try:
+            read_json(task.answer)
+            value = json.loads(task.answer)
+        except (NotJson, ValueError):
+            return {}
+        cases = {"code fence": f"Here it is:\n```json\n{json.dumps(value, indent=2, ensure_ascii=False)}\n```"}
+        if isinstance(value, dict):
+            cases["other order of keys"] = json.dumps(dict(reversed(value.items())))
+        return cases
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`: the box, the tag, the last code fence, or the only JSON value in the text."""

@@ -19,6 +19,7 @@ from configs.rewards import JudgeConfig
 from rewards.extraction import Extraction, split_thinking
 from rewards.plugins.interface import PluginError
 from rewards.types import Task, Verdict, VerdictKind
+from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.judge_cache import JudgeCache, default_folder
 from rewards.verifiers.judge_client import ChatEndpoint, JudgeFailed, JudgeTimeout
 from rewards.verifiers.text import normalize_words
@@ -45,7 +46,7 @@ _QUESTION = 8_000
 _ASKED = 2  # times, where the reply is not of the shape above
 
 
-class JudgeVerifier:
+class JudgeVerifier(BuiltInVerifier):
     """Asks the endpoint of `config` once for each new (question, reference, answer); equal words need no question.
 
     Raises PluginError where the variable that should hold the key is not set. Thread-safe.

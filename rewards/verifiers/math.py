@@ -14,7 +14,7 @@ from dataclasses import replace
 from rewards.extraction import extract_answer, first_sentence
 from rewards.math.comparison import declared_parameter, equal, equal_sides, percent_agrees, rounds_to
 from rewards.math.limits import MAX_ANSWER, refusal, unevaluated
-from rewards.math.literal import literals_equal
+from rewards.math.literal import literals_equal, parse_literal
 from rewards.math.normalize import plain, to_latex
 from rewards.math.prose import from_prose, is_prose, negated
 from rewards.math.reading import _COMMAND, _ENVIRONMENT, MathAnswer, read_answer, read_reference
@@ -23,8 +23,12 @@ from rewards.math.structure import TUPLE_LABEL
 from rewards.math.units import conversion, units_agree, values_differ
 from rewards.sandbox.pool import Worker, WorkerDied, WorkerTimeout
 from rewards.types import Task, Verdict, VerdictKind
+from rewards.verifiers.base import BuiltInVerifier
+from rewards.verifiers.rewriting import all_numbers, is_one_line, with_thousands
 from rewards.verifiers.verdicts import Found
 
+_DECIMAL_COMMA = re.compile(r"-?\d{1,9},(?:\d{1,2}|\d{4,9})")  # three digits are thousands
+_FRACTION = re.compile(r"(-?)(\d{1,12})/(\d{1,12})")
 _SEVERAL = re.compile(r"[,;<>]|\\(?:pm|cup|le|ge|ne|lt|gt)(?![a-zA-Z])|\b(?:or|and)\b")
 _HEDGE = re.compile(
     r"(?<![a-zA-Z\\])(?:or|either|maybe|perhaps|possibly|probably|alternatively)(?![a-zA-Z])|或|还是", re.IGNORECASE
@@ -37,12 +41,30 @@ _LABELS = re.compile(r"(?<![A-Za-z])[A-Za-z][A-Za-z ]{1,30}\}?\s?[:=]")
 _WORD = re.compile(r"(?<![\\A-Za-z])(?!sqrt|sinh|cosh|tanh|frac|asin|acos|atan|arc)[A-Za-z]{4,}")
 
 
-class MathVerifier:
+class MathVerifier(BuiltInVerifier):
     """Compares the final answer of a response with the reference. Safe to call from any thread."""
+
+    needs_worker = True
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._warm = False
+
+    @staticmethod
+    def rewritings(task: Task) -> dict[str, str]:
+        """In dollars, as a LaTeX fraction, with thousands separators."""
+        gold = task.answer.strip()
+        cases = {"dollars": f"${gold}$"} if "$" not in gold and is_one_line(gold) else {}
+        if fraction := _FRACTION.fullmatch(gold):
+            sign, top, bottom = fraction.groups()
+            cases["LaTeX fraction"] = rf"\boxed{{{sign}\frac{{{top}}}{{{bottom}}}}}"
+            cases["display fraction"] = rf"\boxed{{{sign}\dfrac{{{top}}}{{{bottom}}}}}"
+        return {**cases, **with_thousands(gold)}
+
+    @staticmethod
+    def cheats(task: Task) -> dict[str, str]:
+        """All numbers at once."""
+        return all_numbers()
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`; the verdict's rule names what decided. Never raises."""
@@ -144,6 +166,10 @@ def _quick(gold: MathAnswer, answer: MathAnswer) -> Found | None:
         return Found(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="base")
     if not units_agree(gold.unit, answer.unit):
         return Found(kind=VerdictKind.WRONG, rule="unit")
+    if gold.literal is not None and gold.literal.decimals and _DECIMAL_COMMA.fullmatch(answer.core):
+        written = parse_literal(answer.core.replace(",", "."))
+        same = written is not None and gold.unit == answer.unit and literals_equal(gold.literal, written)
+        return Found(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="decimal-comma")
     if gold.literal is not None and answer.literal is not None and not (gold.label and answer.label):
         same = not values_differ(gold.unit, answer.unit) and percent_agrees(gold.literal, answer.unit)
         same = same and percent_agrees(answer.literal, gold.unit)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from rewards.extraction import Extraction, extract_answer, first_sentence, last_sentence
@@ -17,8 +17,10 @@ from rewards.math.literal import Literal, Measure, parse_literal, split_unit, un
 from rewards.math.normalize import to_latex
 from rewards.math.quantity import signed
 from rewards.math.spoken import chinese_number
-from rewards.math.units import VALUE_WORDS
+from rewards.math.units import VALUE_WORDS, conversion
 from rewards.types import Task, Verdict
+from rewards.verifiers.base import BuiltInVerifier
+from rewards.verifiers.rewriting import all_numbers, with_thousands
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
 
 _MAX = 400  # characters of an answer or a sentence that holds one number
@@ -53,7 +55,7 @@ _WORD = re.compile(
 _CHINESE = re.compile(  # one number and a measure word, with or without a noun and a few words before it
     r"(?:答案是|图中|画面中|图里|一共|总共|共|有|是|数了|数到|大约|约|\s|,|，){0,4}"
     r"([零〇一二两三四五六七八九十百千万]{1,8}|\d{1,9})"
-    r"(?P<measure>个|只|张|条|本|件|位|名|辆|头|匹|棵|朵|人|根|支|枚|块|座|架|艘|颗|粒|双眼|种|次|元|岁|层|排|朵|盏|台|把)?"
+    r"(?P<measure>个|只|张|条|本|件|位|名|辆|头|匹|棵|朵|人|根|支|枚|块|座|架|艘|颗|粒|双眼|种|次|元|岁|层|排|盏|台|把)?"
     r"(?P<noun>[\u4e00-\u9fff]{0,8})[。.!！]?"
 )
 _CHINESE_NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万几\d]")
@@ -73,11 +75,11 @@ class Number:
     unit: str = ""
 
 
-class NumericVerifier:
+class NumericVerifier(BuiltInVerifier):
     """Right within `abs`, or within `rel` times the size of the reference, whichever is more; both ends count.
 
-    Without either the values must be equal. A unit may be missing; two known units that differ are different answers,
-    nothing is converted. Where one side alone has a percent sign, 45 and 0.45 both stand for 45%.
+    Without either the values must be equal. A unit may be missing; two known units of one kind are converted, of two
+    kinds they are different answers. Where one side alone has a percent sign, 45 and 0.45 both stand for 45%.
     """
 
     def __init__(self, *, rel: float = 0.0, abs: float = 0.0) -> None:
@@ -86,6 +88,16 @@ class NumericVerifier:
         if abs < 0:
             raise ValueError(f"abs = {abs}: must be 0 or more")
         self._rel, self._abs = Fraction(str(rel)), Fraction(str(abs))
+
+    @staticmethod
+    def rewritings(task: Task) -> dict[str, str]:
+        """With thousands separators."""
+        return with_thousands(task.answer.strip())
+
+    @staticmethod
+    def cheats(task: Task) -> dict[str, str]:
+        """All numbers at once."""
+        return all_numbers()
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`. Never raises."""
@@ -103,7 +115,9 @@ class NumericVerifier:
         if isinstance(given, str):
             return no_answer(f"{extraction.rule}/{given}")
         if gold.unit != given.unit and _is_known(gold.unit) and _is_known(given.unit):
-            return correct_if(False, f"{extraction.rule}/unit")
+            if not units_agree(gold.unit, given.unit):
+                return correct_if(False, f"{extraction.rule}/unit")
+            given = replace(given, value=given.value * conversion(gold.unit, given.unit), unit=gold.unit)
         return correct_if(self._within(gold, given), f"{extraction.rule}/tolerance")
 
     def _within(self, gold: Number, given: Number) -> bool:
@@ -116,8 +130,20 @@ class NumericVerifier:
         return any(abs(value - gold.value) <= allowed for value in values)
 
 
-class CountVerifier:
+class CountVerifier(BuiltInVerifier):
     """How many: a whole number in digits or words (`3`, `three dogs`, `三个`), and no other number beside it."""
+
+    @staticmethod
+    def rewritings(task: Task) -> dict[str, str]:
+        """With thousands separators, or in words."""
+        gold = task.answer.strip()
+        small = gold.isdecimal() and len(gold) < 3 and int(gold) <= 10
+        return {**with_thousands(gold), **({"in words": _UNITS[int(gold)]} if small else {})}
+
+    @staticmethod
+    def cheats(task: Task) -> dict[str, str]:
+        """All numbers at once."""
+        return all_numbers()
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`. Never raises."""
@@ -202,6 +228,7 @@ def _chinese_count(answer: str) -> Number | str | None:
     """The number of a Chinese phrase such as `图中有3只狗` or `二十五个`; why there is none; None for other text."""
     if not re.search(r"[\u4e00-\u9fff]", answer):
         return None
+    answer = _DELIMITER.sub(lambda m: m[1] or "", answer)
     match = _CHINESE.fullmatch(re.sub(r"(?<=[\u4e00-\u9fff])\s|\s(?=[\u4e00-\u9fff])", "", answer))
     if match is None:
         return "several" if _CHINESE_NUMERAL.search(answer) else None

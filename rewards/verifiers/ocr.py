@@ -10,6 +10,7 @@ from rapidfuzz.distance import Levenshtein
 
 from rewards.extraction import Extraction
 from rewards.types import Task, Verdict, VerdictKind
+from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.verdicts import Found, bad_reference, long_answer, no_answer
 
 _LONGEST = 20_000  # characters of a reference
@@ -26,7 +27,7 @@ def unquoted(text: str) -> str:
     return next(group for group in found.groups() if group is not None) if found is not None else text
 
 
-class OcrVerifier:
+class OcrVerifier(BuiltInVerifier):
     """Right where `1 - distance / longer length` (Levenshtein, in characters) is at least `threshold`.
 
     White space is collapsed and full-width forms are folded (NFKC); `case=false` ignores case. With `partial=true` the

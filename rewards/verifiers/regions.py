@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from rewards.extraction import Extraction, extract_answer, split_thinking
 from rewards.types import Task, Verdict, VerdictKind
+from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.geometry import Region, agreement, in_unit_square, iou, matches, point_fits, read_regions, scaled
 from rewards.verifiers.verdicts import Found, bad_reference, no_answer
 
@@ -22,13 +23,15 @@ _MARKS = re.compile(r"<\|(box|object_ref|quad)_(?:start|end)\|>")
 _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly|not|isn't|neither)\b|不是|不在", re.IGNORECASE)
 
 
-class BoxVerifier:
+class BoxVerifier(BuiltInVerifier):
     """Right where as many boxes as in the reference pair up with it, each with an IoU of at least `iou`.
 
     `coordinates`: `auto` takes shares of the image where all numbers of one side alone are in [0, 1], else the
     reference's units; `thousand` takes the response's numbers as thousandths of the image. With `partial=true` the mean
     IoU is the score of a wrong answer too.
     """
+
+    lists_are_answers = True
 
     def __init__(self, *, iou: float = 0.5, coordinates: str = "auto", partial: bool = False) -> None:
         if not 0 < iou <= 1:
@@ -59,11 +62,13 @@ class BoxVerifier:
         return Found(kind=kind, rule=f"{extraction.rule}/iou", detail=f"{mean:.4f}", score=score)
 
 
-class PointVerifier:
+class PointVerifier(BuiltInVerifier):
     """Right where as many points as in the reference pair up with it: inside its box, or within `radius` of its point.
 
     `radius` is in the units of the reference. `coordinates` as in `BoxVerifier`.
     """
+
+    lists_are_answers = True
 
     def __init__(self, *, radius: float = 0.0, coordinates: str = "auto") -> None:
         if radius < 0:

@@ -9,6 +9,8 @@ import unicodedata
 from rewards.extraction import Extraction, extract_answer, first_sentence, last_sentence, visible
 from rewards.math.normalize import plain, unwrap
 from rewards.types import Task, Verdict
+from rewards.verifiers.base import BuiltInVerifier
+from rewards.verifiers.rewriting import other_cases_of, yes_and_no
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
 from rewards.verifiers.yesno import judge_yes_no
 
@@ -24,8 +26,18 @@ _EDGE = " \t\"'“”‘’「」『』《》【】。，！？.,!?"
 _MAX_ANSWER = 500  # characters
 
 
-class TextVerifier:
+class TextVerifier(BuiltInVerifier):
     """Equality of words: no case, no article, no punctuation at the ends, number words as digits."""
+
+    @staticmethod
+    def rewritings(task: Task) -> dict[str, str]:
+        """In other cases, and as LaTeX text."""
+        return other_cases_of(task.answer.strip())
+
+    @staticmethod
+    def cheats(task: Task) -> dict[str, str]:
+        """Yes and no at once."""
+        return yes_and_no()
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`. A hedge ("yes or no") is no answer unless the reference holds it too. Never raises."""
@@ -34,7 +46,7 @@ class TextVerifier:
         return _judge_words(response, extraction, reference).verdict(start, extraction.answer)
 
 
-class ExactVerifier:
+class ExactVerifier(BuiltInVerifier):
     """Equality to the character, case and spaces included; only wrapping (`**x**`, `$x$`) and a final stop go."""
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 from rewards.extraction import Extraction, extract_answer, split_thinking
 from rewards.types import Task, Verdict
+from rewards.verifiers.base import BuiltInVerifier
+from rewards.verifiers.rewriting import other_cases_of, yes_and_no
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
 
 _YES = (
@@ -39,8 +41,18 @@ _LONGEST = 500  # characters of an answer
 _BODY = 2_000  # characters of a whole text that is looked through
 
 
-class YesNoVerifier:
+class YesNoVerifier(BuiltInVerifier):
     """Reference and answer are a yes or a no (also true/false) in any of the languages, the same or two."""
+
+    @staticmethod
+    def rewritings(task: Task) -> dict[str, str]:
+        """In other cases, and as LaTeX text."""
+        return other_cases_of(task.answer.strip())
+
+    @staticmethod
+    def cheats(task: Task) -> dict[str, str]:
+        """Yes and no at once."""
+        return yes_and_no()
 
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`; "yes and no", "not yes" and anything else are no answer. Never raises."""

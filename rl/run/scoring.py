@@ -14,7 +14,7 @@ from configs.stage import StageConfig
 from rewards.pending_score import VERIFIER, part_name
 from rewards.scorer import Scorer
 from rewards.shaping import TERMS
-from rewards.verifiers.table import is_built_in
+from rewards.verifiers.builtin import is_built_in
 
 
 def scoring_stage(config: RunConfig, stage: StageConfig) -> RLConfig | None:

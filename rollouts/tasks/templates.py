@@ -10,8 +10,8 @@ from configs.errors import UserError
 from configs.prompt import PromptConfig
 from configs.text import nearest_or_allowed
 from rewards.types import Task
+from rewards.verifiers.builtin import JUDGE, VERIFIERS
 from rewards.verifiers.options import base_name
-from rewards.verifiers.table import JUDGE, VERIFIERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ from configs.rewards import RewardConfig
 from rewards.plugins.interface import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Task, VerdictKind
-from rewards.verifiers.table import VERIFIERS
+from rewards.verifiers.base import BuiltInVerifier
+from rewards.verifiers.builtin import VERIFIERS
 
 
 def task(answer="19", **more):
@@ -218,14 +219,14 @@ def test_the_time_in_the_verdict_holds_the_workers_share(scorer):
 def test_a_verifier_that_waits_runs_in_threads(monkeypatch):
     from rewards.types import Verdict
 
-    class Service:
+    class Service(BuiltInVerifier):
         blocking = True
 
         def __call__(self, response, reference, *, task):
             together.wait(60)  # opens when all sixteen are here
             return Verdict(kind=VerdictKind.CORRECT, score=1.0, rule=threading.current_thread().name)
 
-    monkeypatch.setattr("rewards.verifiers.table.VERIFIERS", {"service": lambda worker: Service()})
+    monkeypatch.setattr("rewards.verifiers.builtin.VERIFIERS", {"service": Service})
     together = threading.Barrier(16)
     with Scorer(()) as scorer:
         scores = scorer.score(["a"] * 16, [task(verifier="service")] * 16)
@@ -233,7 +234,9 @@ def test_a_verifier_that_waits_runs_in_threads(monkeypatch):
 
 
 def test_a_mistake_in_a_built_in_verifier_is_a_crash_of_ours(monkeypatch):
-    class Broken:
+    class Broken(BuiltInVerifier):
+        needs_worker = True
+
         def __init__(self, worker):
             self.worker = worker
 
@@ -241,7 +244,7 @@ def test_a_mistake_in_a_built_in_verifier_is_a_crash_of_ours(monkeypatch):
             self.worker.call({"gold": "x", "answer": response})
             raise KeyError("ours")
 
-    monkeypatch.setattr("rewards.verifiers.table.VERIFIERS", {"broken": Broken})
+    monkeypatch.setattr("rewards.verifiers.builtin.VERIFIERS", {"broken": Broken})
     with Scorer(()) as scorer, pytest.raises(KeyError, match="ours"):
         scorer.score(["x"], [task(verifier="broken")])
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rewards.types import Task, VerdictKind
-from rewards.verifiers.table import build_verifier
+from rewards.verifiers.builtin import build_verifier
 
 GOLDS = {
     "numeric(rel=0.01)": "12",

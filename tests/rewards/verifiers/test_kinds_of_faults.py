@@ -2,19 +2,7 @@
 
 import pytest
 
-from rewards import Scorer, Task
-
-
-@pytest.fixture(scope="module")
-def scorer():
-    with Scorer(()) as made:
-        yield made
-
-
-def earns(scorer, verifier, reference, response, choices=()):
-    task = Task(id="t", source="s", question="", answer=reference, verifier=verifier, choices=tuple(choices))
-    return scorer.score([response], [task])[0].reward == 1.0
-
+from rewards import Task
 
 PETS = ("cat", "dog", "bird", "fish")
 ANGLES = ("∠P", "∠Q", "∠R", "∠S")
@@ -45,8 +33,8 @@ SHOPS = ("Shop C", "Shop A", "Shop D", "Shop B")
         ("9\\pi", "\\boxed{28.274334}"),
     ],
 )
-def test_right_mathematical_answers(scorer, reference, response):
-    assert earns(scorer, "math", reference, response)
+def test_right_mathematical_answers(earns, reference, response):
+    assert earns("math", reference, response)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +70,8 @@ def test_right_mathematical_answers(scorer, reference, response):
         ("\\sqrt{7}", "\\boxed{2.6458}"),
     ],
 )
-def test_wrong_mathematical_answers(scorer, reference, response):
-    assert not earns(scorer, "math", reference, response)
+def test_wrong_mathematical_answers(earns, reference, response):
+    assert not earns("math", reference, response)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +92,8 @@ def test_wrong_mathematical_answers(scorer, reference, response):
         (("9 cm", "12 cm"), "B", "The side is 12 cm."),
     ],
 )
-def test_right_choices(scorer, choices, reference, response):
-    assert earns(scorer, "choice", reference, response, choices)
+def test_right_choices(earns, choices, reference, response):
+    assert earns("choice", reference, response, choices)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +112,8 @@ def test_right_choices(scorer, choices, reference, response):
         (("4", "14", "44"), "A", "The area is 14 m^4"),
     ],
 )
-def test_wrong_choices(scorer, choices, reference, response):
-    assert not earns(scorer, "choice", reference, response, choices)
+def test_wrong_choices(earns, choices, reference, response):
+    assert not earns("choice", reference, response, choices)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +151,8 @@ def test_wrong_choices(scorer, choices, reference, response):
         ("ocr", "Exit 12", "\\boxed{\\text{Exit 12}}", True),
     ],
 )
-def test_short_answers(scorer, verifier, reference, response, right):
-    assert earns(scorer, verifier, reference, response) is right
+def test_short_answers(earns, verifier, reference, response, right):
+    assert earns(verifier, reference, response) is right
 
 
 @pytest.mark.parametrize(
@@ -182,8 +170,8 @@ def test_short_answers(scorer, verifier, reference, response, right):
         ("json", '["a", "b"]', '"a"', False),
     ],
 )
-def test_any_accepted_answer_is_right(scorer, verifier, reference, response, right):
-    assert earns(scorer, verifier, reference, response) is right
+def test_any_accepted_answer_is_right(earns, verifier, reference, response, right):
+    assert earns(verifier, reference, response) is right
 
 
 def test_a_list_of_unusable_references_is_a_bad_reference(scorer):

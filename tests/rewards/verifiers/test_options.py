@@ -6,8 +6,8 @@ from configs.rewards import RewardConfig
 from rewards import Scorer, Task, VerdictKind
 from rewards.plugins.interface import PluginError
 from rewards.shaping import TERMS
+from rewards.verifiers.builtin import JUDGE, VERIFIERS, build_verifier, is_built_in
 from rewards.verifiers.options import base_name, make, parse_spec
-from rewards.verifiers.table import JUDGE, VERIFIERS, build_verifier, is_built_in
 
 
 def test_reading():

@@ -2,20 +2,6 @@
 
 import pytest
 
-from rewards import Scorer, Task
-
-
-@pytest.fixture(scope="module")
-def scorer():
-    with Scorer(()) as made:
-        yield made
-
-
-def earns(scorer, verifier, reference, response, choices=()):
-    task = Task(id="t", source="s", question="", answer=reference, verifier=verifier, choices=tuple(choices))
-    return scorer.score([response], [task])[0].reward == 1.0
-
-
 PETS = ("cat", "dog", "bird", "fish")
 
 
@@ -56,8 +42,8 @@ PETS = ("cat", "dog", "bird", "fish")
         ("48.5", "The answer is $48.5$. As said above, we use $A = P r^n$ where $P$ is known."),
     ],
 )
-def test_right_mathematical_siblings(scorer, reference, response):
-    assert earns(scorer, "math", reference, response)
+def test_right_mathematical_siblings(earns, reference, response):
+    assert earns("math", reference, response)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +80,8 @@ def test_right_mathematical_siblings(scorer, reference, response):
         ("5", "It is never 5."),
     ],
 )
-def test_wrong_mathematical_siblings(scorer, reference, response):
-    assert not earns(scorer, "math", reference, response)
+def test_wrong_mathematical_siblings(earns, reference, response):
+    assert not earns("math", reference, response)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +101,8 @@ def test_wrong_mathematical_siblings(scorer, reference, response):
         (("5", "15", "10"), "A", "The value drops by 5.", True),
     ],
 )
-def test_choice_siblings(scorer, choices, reference, response, right):
-    assert earns(scorer, "choice", reference, response, choices) is right
+def test_choice_siblings(earns, choices, reference, response, right):
+    assert earns("choice", reference, response, choices) is right
 
 
 @pytest.mark.parametrize(
@@ -134,5 +120,5 @@ def test_choice_siblings(scorer, choices, reference, response, right):
         ("ocr", "STOP", "The sign says 'SHOP'.", False),
     ],
 )
-def test_short_siblings(scorer, verifier, reference, response, right):
-    assert earns(scorer, verifier, reference, response) is right
+def test_short_siblings(earns, verifier, reference, response, right):
+    assert earns(verifier, reference, response) is right

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from configs.rewards import JudgeConfig
 from rewards.plugins.interface import PluginError
@@ -12,6 +10,7 @@ from rewards.sandbox.pool import Worker
 from rewards.types import Verifier
 from rewards.verifiers import options
 from rewards.verifiers.accepted import AnyAccepted
+from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.choice import ChoiceVerifier
 from rewards.verifiers.json_answer import JsonVerifier
 from rewards.verifiers.math import MathVerifier
@@ -24,36 +23,21 @@ from rewards.verifiers.yesno import YesNoVerifier
 JUDGE = "judge"  # not in the table: it exists where a recipe has the section `rl.judge`
 
 
-def _alone(make: Callable[..., Verifier]) -> Callable[..., Verifier]:
-    """`make` for the table below: it has no use for the worker process. Its options stay visible."""
-
-    @functools.wraps(make, updated=())
-    def made(_: Worker, **given: Any) -> Verifier:
-        return make(**given)
-
-    return made
-
-
-VERIFIERS: Mapping[str, Callable[..., Verifier]] = {
+VERIFIERS: Mapping[str, type[BuiltInVerifier]] = {
     "math": MathVerifier,
     "choice": ChoiceVerifier,
-    "text": _alone(TextVerifier),
-    "exact": _alone(ExactVerifier),
-    "yes_no": _alone(YesNoVerifier),
-    "count": _alone(CountVerifier),
-    "numeric": _alone(NumericVerifier),
-    "ocr": _alone(OcrVerifier),
-    "box": _alone(BoxVerifier),
-    "point": _alone(PointVerifier),
-    "json": _alone(JsonVerifier),
+    "text": TextVerifier,
+    "exact": ExactVerifier,
+    "yes_no": YesNoVerifier,
+    "count": CountVerifier,
+    "numeric": NumericVerifier,
+    "ocr": OcrVerifier,
+    "box": BoxVerifier,
+    "point": PointVerifier,
+    "json": JsonVerifier,
 }
-"""Name to a function that makes the verifier; it takes the worker process for algebra, which starts when first used.
-
-Its keyword-only parameters are the options that may stand behind the name: `numeric(rel=0.01)`.
+"""Name to class. A class's keyword-only arguments are the options that may stand behind the name: `numeric(rel=0.01)`.
 """
-
-
-_LISTS_ARE_ANSWERS = {"json", "box", "point"}  # elsewhere a JSON list of texts is a list of accepted answers
 
 
 def is_built_in(spec: str) -> bool:
@@ -72,5 +56,6 @@ def build_verifier(spec: str, worker: Worker, *, judge: JudgeConfig | None = Non
         from rewards.verifiers.judge import JudgeVerifier  # brings HTTP and TLS along
 
         return JudgeVerifier(judge)
-    made = options.make(VERIFIERS, spec, worker)
-    return made if options.base_name(spec) in _LISTS_ARE_ANSWERS else AnyAccepted(made)
+    verifier = VERIFIERS.get(options.base_name(spec))
+    made = options.make(VERIFIERS, spec, *((worker,) if verifier is not None and verifier.needs_worker else ()))
+    return made if made.lists_are_answers else AnyAccepted(made)
