@@ -210,7 +210,7 @@ def simulated_side(pool: RolloutPool, config: RLConfig, *, update: float, folder
     sync = WeightSync(pool=pool, learner=learner, prompts=[], sampling=config.sampling, threshold=0.0, say=print)
     loop = Loop(
         config=config,
-        curriculum=UniformSampler(config.sampler, mixture, seed=seed, steps=config.steps),
+        curriculum=UniformSampler(config.task_sampler, mixture, seed=seed, steps=config.steps),
         source=source,
         pool=pool,
         learner=learner,

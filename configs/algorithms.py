@@ -83,6 +83,7 @@ class Algorithm:
     sequence_level: bool = False  # one ratio for the whole completion instead of one a token
     kl: KLConfig | None = None
     overlong_share: float = 0.0  # of the token limit, over which the reward of long completions falls
+    dynamic_sampling: bool = False  # groups whose completions are all right or all wrong are replaced
 
 
 _BASELINE = "the baseline comes from the group: global_std is reinforce_pp's, and only ppo has the critic for gae"
@@ -119,6 +120,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         normalizations_why="DAPO counts every token of the step alike; grpo takes the others",
         clip=(0.2, 0.28),
         overlong_share=0.2,
+        dynamic_sampling=True,
     ),
     "gspo": Algorithm(
         advantages=_GROUP,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from configs.algorithms import LossConfig
+from configs.algorithms import ALGORITHMS, LossConfig
 from configs.engine import check_engine
 from configs.optimizer import OptimizerConfig
 from configs.rewards import JudgeConfig, LengthRewardConfig, RewardConfig
@@ -14,6 +14,7 @@ from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
 from configs.single_update import check_single_update
 from configs.stage import StageConfig
+from configs.task_sampler import SamplerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,35 +46,6 @@ class SamplingConfig:
             f"0 (never), or at least twice repeat_period = {self.repeat_period}",
         )
         _check(self.repeat_period > 0, "repeat_period", self.repeat_period, "1 or more")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplerConfig:
-    """Which tasks a step draws (k1.5 §2.3.4, DAPO §3.2)."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
-
-    # how tasks are chosen
-    name: Literal["uniform", "curriculum", "curriculum_by_success", "prioritized", "dynamic"] = "uniform"
-    # `prioritized` and curricula: tasks that are seen again and again; null: all, or 1,024 where a source is endless
-    pool: int | None = None
-    until: float = 0.5  # `curriculum`: share of the steps after which all tasks are open; above 0, up to 1
-    # `dynamic`: how often groups without signal are replaced in a step, at most. `dynamic` is refused where groups of
-    # equal rewards are trained on: `ppo`, `reinforce_pp`, `group_global_std`, a KL in the reward
-    rounds: int = 3
-
-    def __post_init__(self) -> None:
-        _check(self.pool is None or self.pool > 0, "pool", self.pool, "1 or more, or left out")
-        _check(
-            self.pool is None or self.name not in ("uniform", "dynamic"),
-            "pool",
-            self.pool,
-            f"left out: {self.name} walks through all tasks",
-        )
-        _check(0 < self.until <= 1, "until", self.until, "in (0, 1]")
-        _check(self.until == 0.5 or self.name == "curriculum", "until", self.until, "left out: it is curriculum's")
-        _check(self.rounds > 0, "rounds", self.rounds, "1 or more")
-        _check(self.rounds == 3 or self.name == "dynamic", "rounds", self.rounds, "left out: it is dynamic's")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +170,26 @@ class RLConfig(StageConfig):
     repeat_penalty: float = 0.0
     shuffle_rewards: bool = False  # a control: rewards change places within a step, so nothing can be learned
 
+    @property
+    def task_sampler(self) -> SamplerConfig:
+        """`sampler` with its name decided: where none is given, the algorithm's own."""
+        return replace(self.sampler, name=self._sampler_name)
+
+    @property
+    def _sampler_name(self) -> str:
+        replaces = ALGORITHMS[self.loss.algorithm].dynamic_sampling and not self.loss.resolved().keeps_equal_groups
+        own = "dynamic" if replaces else "uniform"
+        return self.sampler.name or own
+
+    @property
+    def filters_by_accuracy(self) -> bool:
+        """True where a group needs both right and wrong completions to be trained on (DAPO eq. 8 and 11).
+
+        A recipe that does not reward the verifier's verdict has no accuracy to look at: it filters by reward.
+        """
+        filters = ALGORITHMS[self.loss.algorithm].dynamic_sampling or self._sampler_name == "dynamic"
+        return filters and any(term.use == "verifier" for term in self.rewards)
+
     def __post_init__(self) -> None:
         StageConfig.__post_init__(self)  # `super()` does not work in a dataclass with slots
         counts = ("steps", "prompts_per_step", "epochs", "minibatches", "micro_batch_tokens", "workers")
@@ -282,6 +274,12 @@ class RLConfig(StageConfig):
             self.sampler.name,
             f"another with {self.loss.algorithm}{part}: groups of equal rewards are trained on there, so none is "
             "replaced",
+        )
+        _check(
+            self.sampler.rounds == 3 or self._sampler_name == "dynamic",
+            "sampler.rounds",
+            self.sampler.rounds,
+            f"left out: {self._sampler_name} replaces no groups",
         )
         copies = self.loss.sft_coef > 0
         _check(

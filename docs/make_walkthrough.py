@@ -57,7 +57,7 @@ def main() -> None:
     say("# From a task to the gradient", INTRODUCTION)
 
     mixture = TaskMixture([SourceConfig(use="digit_sums", options={"scans": [2]})], seed=SEED, base=Path())
-    curriculum = build_sampler(CONFIG.sampler, mixture, seed=SEED, steps=CONFIG.steps)
+    curriculum = build_sampler(CONFIG.task_sampler, mixture, seed=SEED, steps=CONFIG.steps)
     curriculum.begin_step(0)
     tasks = curriculum.draw(0, CONFIG.prompts_per_step)
     say("## 1. Task", TASK)

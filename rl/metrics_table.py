@@ -50,8 +50,8 @@ truncated_share (share): Completions cut off at `rl.sampling.max_new_tokens` or 
   below 0.1; else raise the limit or the weight of the length reward
 repeat_share (share): Completions that ended because they repeated themselves (`rl.sampling.repeat_window`). Healthy:
   near 0; a rise together with `truncated_share` means that the policy loops
-signal_share (share): Groups whose rewards differ. Other groups train nothing. Healthy: 0.2 to 0.9; near 0 the tasks
-  are too easy or too hard
+signal_share (share): Groups whose rewards differ; with `dapo` or `dynamic` sampling, those with both right and wrong
+  completions. Other groups train nothing. Healthy: 0.2 to 0.9; near 0 the tasks are too easy or too hard
 skipped/REASON (tasks): Tasks of the step that could not be rendered, or are in quarantine (`skipped/quarantine`).
   Healthy: absent
 """)

@@ -54,7 +54,7 @@ class Loop:
         with watch.phase("record"):
             self.log.write(step + 1, (*rollouts.scored, *rollouts.report.stale), groups, samples)
         with watch.phase("update"):
-            metrics = step_metrics(rollouts, samples)
+            metrics = step_metrics(rollouts, samples, config)
             metrics |= learner.update(samples)  # loss, gradient and optimizer step of each minibatch
         with watch.phase("publish"):
             metrics |= self.sync.publish()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from configs.rl import RLConfig
 from rl.samples import sample_metrics
 from rl.token_accounting import waste_metrics
 from rl.types import Sample
@@ -44,10 +45,10 @@ class StepRollouts:
         return {**self.report.skipped, **({"quarantine": in_quarantine} if in_quarantine else {})}
 
 
-def step_metrics(rollouts: StepRollouts, samples: Sequence[Sample]) -> dict[str, float]:
+def step_metrics(rollouts: StepRollouts, samples: Sequence[Sample], config: RLConfig) -> dict[str, float]:
     """What a step generated and what it trains on; see docs/metrics.md."""
     return {
-        **group_metrics(rollouts.groups),
+        **group_metrics(rollouts.groups, config),
         **{f"skipped/{reason}": float(count) for reason, count in rollouts.skipped.items()},
         **rollouts.report.metrics,
         **waste_metrics(rollouts.scored, samples, rollouts.report.dropped_tokens),

@@ -113,7 +113,7 @@ class _Reader:
             self._check_solutions(stage, tasks)
         if isinstance(stage, RLConfig):
             scorer.check_tasks(tasks)
-            sampler = build_sampler(stage.sampler, mixture, seed=0, steps=stage.steps)
+            sampler = build_sampler(stage.task_sampler, mixture, seed=0, steps=stage.steps)
             sampler.draw(0, stage.prompts_per_step)
 
     def _check_solutions(self, stage: SFTConfig, tasks: Sequence[Task]) -> None:

@@ -24,6 +24,7 @@ from rl.stages.rl_schedule import RLSchedule
 from rl.step import Loop
 from rl.weight_sync import USUAL_THRESHOLD, WeightSync, parity_prompts
 from rollouts.model_family import VisionLanguageModel
+from rollouts.sources.reward_shaping import length_weight_note
 from rollouts.sources.rollout_pipeline import request_seed
 from rollouts.sources.window import WindowedSource
 from rollouts.tasks.curriculum import build_sampler
@@ -35,10 +36,14 @@ class RLStage:
     def __init__(self, context: RunContext, config: RLConfig, model_path: str) -> None:
         self._context, self._config = context, config
         self._folder = context.folder.stage(config.name)
-        if (note := rounding_note(context.config.model, config.optimizer, stage=config.name)) is not None:
-            context.console.print(note, highlight=False)
-        if (note := single_update_note(config.loss, updates=config.epochs * config.minibatches)) is not None:
-            context.console.print(note, highlight=False)
+        notes = (
+            rounding_note(context.config.model, config.optimizer, stage=config.name),
+            single_update_note(config.loss, updates=config.epochs * config.minibatches),
+            length_weight_note(config),
+        )
+        for note in notes:
+            if note is not None:
+                context.console.print(note, highlight=False)
         recipe = dump_recipe(context.config)
         skipped = SkippedUpdates((self._folder / "skipped").resolve(), recipe=recipe)
         self._learner = _learner(context, config, model_path, skipped)
@@ -125,7 +130,7 @@ def _loop(context: RunContext, stage: RLConfig, learner: Trainer) -> Loop:
     dtype = stage.ranks.compute_dtype or context.config.model.dtype
     return Loop(
         config=stage,
-        curriculum=build_sampler(stage.sampler, context.mixture(stage), seed=seed, steps=stage.steps),
+        curriculum=build_sampler(stage.task_sampler, context.mixture(stage), seed=seed, steps=stage.steps),
         source=WindowedSource(stage, context.pipeline(stage), context.pool, seed=seed),
         pool=context.pool,
         learner=learner,

@@ -40,15 +40,16 @@ def permute_rewards(groups: Sequence[Group], *, seed: int) -> list[Group]:
 def groups_with_signal(groups: Sequence[Group], config: RLConfig) -> list[Group]:
     """The groups to train on. Groups of equal rewards are left out if all their advantages are 0.
 
-    They stay where they change the advantages of the step: see `AlgorithmParts.keeps_equal_groups`.
+    They stay where they change the advantages of the step: see `AlgorithmParts.keeps_equal_groups`. Groups whose
+    completions are all right or all wrong are left out, too, where the recipe samples dynamically (DAPO eq. 8 and 11).
     """
     parts = config.loss.resolved()
     if parts.keeps_equal_groups:
         return [g for g in groups if len(g.rollouts) >= parts.least_rollouts]
-    return [g for g in groups if has_signal(g.rewards)]
+    return [g for g in groups if has_signal(g, config)]
 
 
-def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
+def group_metrics(groups: Sequence[Group], config: RLConfig) -> dict[str, float]:
     """What the step's rollouts were like; see docs/metrics.md."""
     rollouts = [r for g in groups for r in g.rollouts]
     if not rollouts:
@@ -65,7 +66,7 @@ def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "tokens_mean": float(np.mean([len(c.token_ids) for c in completions])),
         "truncated_share": float(np.mean([c.cut_off for c in completions])),
         "repeat_share": float(np.mean([c.finish_reason == "repeat" for c in completions])),
-        "signal_share": float(np.mean([has_signal(g.rewards) for g in groups])),
+        "signal_share": float(np.mean([has_signal(g, config) for g in groups])),
     }
     for source in sorted({g.prompt.task.source for g in groups}):
         own = [c for c, r in zip(correct, rollouts, strict=True) if r.rollout.prompt.task.source == source]
@@ -77,9 +78,13 @@ def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
     return metrics
 
 
-def has_signal(rewards: Sequence[float]) -> bool:
-    """False for a group whose rewards are all equal: nothing is trained on it."""
-    return len(rewards) > 1 and max(rewards) > min(rewards)
+def has_signal(group: Group, config: RLConfig) -> bool:
+    """True if a group's rewards differ, and its verifier's scores too where the recipe filters by accuracy.
+
+    Shaping alone is then no signal: wrong answers of unlike length have unlike rewards, but none is to be preferred.
+    """
+    differ = len(set(group.rewards)) > 1
+    return differ and (not config.filters_by_accuracy or len({m.score.verdict.score for m in group.rollouts}) > 1)
 
 
 def correct_flags(group: Group) -> list[bool]:

@@ -38,6 +38,23 @@ def shape_by_length(group: Group, config: LengthRewardConfig | None, *, step: in
     return _add_to_rewards(group, "length", length_rewards(lengths, correct), weight=config.weight)
 
 
+def length_weight_note(config: RLConfig) -> str | None:
+    """What to say of a length reward whose weight cancels in some groups; None where it counts in all that train.
+
+    In a group of all right answers the rewards are `1 + weight * extra`, and dividing by the group's deviation takes
+    the weight out again: length then counts as much as correctness elsewhere. Groups without right and wrong answers
+    are not trained on where the recipe filters by accuracy.
+    """
+    divides = config.loss.resolved().advantage == "group_std"
+    if config.length_reward is None or not divides or config.filters_by_accuracy:
+        return None
+    return (
+        f"note: rl.length_reward.weight = {config.length_reward.weight:g} has no effect in groups of all right or all "
+        "wrong answers: advantages of group_std are divided by the group's deviation, so length alone gives them full "
+        "size. rl.loss.advantage: group_mean keeps the weight; rl.sampler.name: dynamic leaves these groups out"
+    )
+
+
 def _add_to_rewards(group: Group, part: str, extras: Sequence[float], *, weight: float) -> Group:
     """Each rollout's reward with `weight` times its extra; the extra is kept among its parts."""
     shaped = []

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from configs.rl import SamplerConfig
+from configs.task_sampler import SamplerConfig
 from rewards.types import Task
 from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.mixture import TaskMixture
@@ -251,8 +251,8 @@ SAMPLERS: Mapping[str, type[UniformSampler]] = {
 
 
 def build_sampler(config: SamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> Sampler:
-    """The sampler that a recipe names. Raises DataSetError where the data cannot serve it."""
-    return SAMPLERS[config.name](config, mixture, seed=seed, steps=steps)
+    """The sampler that `RLConfig.task_sampler` names. Raises DataSetError where the data cannot serve it."""
+    return SAMPLERS[config.name or "uniform"](config, mixture, seed=seed, steps=steps)
 
 
 def _pool(config: SamplerConfig, mixture: TaskMixture) -> list[tuple[int, int]]:

@@ -9,6 +9,7 @@ from configs.optimizer import OptimizerConfig
 from configs.rewards import LengthRewardConfig, RewardConfig
 from configs.rl import RanksConfig, RLConfig
 from configs.schema import RunConfig
+from configs.task_sampler import SamplerConfig
 
 RULES = [
     ("model.tiny.hidden_size=0", "model.tiny.hidden_size = 0: must be 1 or more"),
@@ -88,6 +89,7 @@ RULES = [
         "rl.sampler.name = 'dynamic': must be another with rloo and a KL in the reward: groups of equal rewards are "
         "trained on there, so none is replaced",
     ),
+    ("rl={steps: 4, sampler: {rounds: 5}}", "rl.sampler.rounds = 5: must be left out: uniform replaces no groups"),
     ("rl.loss={algorithm: grpo, critic: {gamma: 0.9}}", "must be left out: grpo does not read it"),
     (
         "rl.loss={algorithm: kimi_k15, kl: {coef: 0.1}}",
@@ -230,3 +232,18 @@ def test_every_algorithm_takes_what_its_row_allows(name):
 def test_an_algorithms_own_kl_can_be_switched_off():
     assert LossConfig(algorithm="reinforce_pp").resolved().kl == KLConfig(coef=0.01, estimator="k1", placement="reward")
     assert LossConfig(algorithm="reinforce_pp", kl=KLConfig(coef=0)).resolved().kl is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "expected"),
+    [
+        ({"algorithm": "dapo"}, None, "dynamic"),
+        ({"algorithm": "dapo"}, "uniform", "uniform"),
+        ({"algorithm": "dapo", "advantage": "group_global_std"}, None, "uniform"),
+        ({"algorithm": "grpo"}, None, "uniform"),
+        ({"algorithm": "grpo"}, "prioritized", "prioritized"),
+    ],
+)
+def test_dapo_samples_dynamically_unless_the_recipe_says_otherwise(loss, name, expected):
+    config = RLConfig(steps=1, loss=LossConfig(**loss), sampler=SamplerConfig(name=name))
+    assert config.task_sampler.name == expected

@@ -96,7 +96,7 @@ def rewards_of(checkpoint, pool, tmp_path):
             )
             loop = Loop(
                 config=config,
-                curriculum=build_sampler(config.sampler, mixture, seed=1, steps=STEPS),
+                curriculum=build_sampler(config.task_sampler, mixture, seed=1, steps=STEPS),
                 source=WindowedSource(config, pipeline, pool, seed=1),
                 pool=pool,
                 learner=learner,

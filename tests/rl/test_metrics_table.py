@@ -46,7 +46,7 @@ RECIPES = [  # between them, all that an algorithm can write
 def test_the_table_declares_what_the_rl_stage_writes(rng, model):
     prompt = make_prompt(rng, model, source="sums")
     groups = make_groups([prompt], [[make_scored(prompt, r, parts={"verifier": r}) for r in (1.0, 0.0)]])
-    written = general(group_metrics(groups), sources=["sums"], parts=["verifier"])
+    written = general(group_metrics(groups, RLConfig(steps=1)), sources=["sums"], parts=["verifier"])
     for loss in RECIPES:
         learner, config = make_learner(model, loss=loss), RLConfig(steps=1, loss=loss)
         samples = make_samples(groups, config, learner.model_outputs(groups))
@@ -55,7 +55,7 @@ def test_the_table_declares_what_the_rl_stage_writes(rng, model):
     written |= {f"seconds/{name}" for name in re.findall(r'watch\.phase\("(\w+)"\)', loop)}
     assert '"version": ' in loop
     rollouts = StepRollouts(groups=tuple(groups), scored=((),), report=SourceReport(skipped={"too long": 1}))
-    assert {"skipped/too long", "skipped/quarantine"} <= step_metrics(rollouts, []).keys()
+    assert {"skipped/too long", "skipped/quarantine"} <= step_metrics(rollouts, [], RLConfig(steps=1)).keys()
     for file in (
         "rollouts/tasks/success_rates.py",
         "rollouts/tasks/curriculum.py",

@@ -8,14 +8,21 @@ import pytest
 from rl_helpers import make_prompt, make_scored
 
 from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
-from configs.rewards import LengthRewardConfig
+from configs.rewards import LengthRewardConfig, RewardConfig
 from configs.rl import RLConfig, SamplingConfig
+from configs.task_sampler import SamplerConfig
 from rewards.types import VerdictKind
 from rl.samples import make_samples as make_samples_from
 from rl.samples import sample_metrics
 from rl.types import ModelOutputs
-from rollouts.sources.group_building import group_metrics, groups_with_signal, make_groups, permute_rewards
-from rollouts.sources.reward_shaping import penalize_repeats, shape_by_length, shape_by_limit, shape_rewards
+from rollouts.sources.group_building import group_metrics, groups_with_signal, has_signal, make_groups, permute_rewards
+from rollouts.sources.reward_shaping import (
+    length_weight_note,
+    penalize_repeats,
+    shape_by_length,
+    shape_by_limit,
+    shape_rewards,
+)
 
 GRPO = RLConfig(steps=1, loss=LossConfig(algorithm="grpo"))
 PLAIN = RLConfig(steps=1, loss=LossConfig(algorithm="dr_grpo"))
@@ -47,7 +54,7 @@ def test_failed_verdicts_leave_their_group_and_are_counted(rng, model):
     groups = make_groups(prompts, scored)
     assert [(g.rewards, g.dropped) for g in groups] == [([1.0, 0.0], 1), ([], 3), ([1.0, 1.0, 1.0], 0)]
     assert [g.prompt for g in groups] == prompts
-    assert group_metrics(groups)["verifier_failures"] == 4
+    assert group_metrics(groups, GRPO)["verifier_failures"] == 4
     samples = make_samples(groups, GRPO)
     assert [s.advantage for s in samples] == pytest.approx([1, -1], rel=1e-4), "a failure is no zero reward"
 
@@ -56,6 +63,65 @@ def test_groups_without_signal_give_no_samples(prompt):
     same = group_of(prompt, *[make_scored(prompt, 1.0)] * 4)
     lonely = group_of(prompt, make_scored(prompt, 1.0), make_scored(prompt, None))
     assert make_samples([same, lonely, group_of(prompt)], GRPO) == []
+
+
+@pytest.mark.parametrize(
+    ("rewards", "expected"), [([], False), ([1.0], False), ([0.0, 0.0], False), ([0.0, 1e-9], True)]
+)
+def test_signal(prompt, rewards, expected):
+    assert has_signal(group_of(prompt, *(make_scored(prompt, r) for r in rewards)), GRPO) is expected
+
+
+DYNAMIC = RLConfig(steps=1, loss=LossConfig(algorithm="grpo"), sampler=SamplerConfig(name="dynamic"))
+DAPO = RLConfig(steps=1, loss=LossConfig(algorithm="dapo"))
+UNIFORM_DAPO = replace(DAPO, sampler=SamplerConfig(name="uniform"))
+PLUGIN_DAPO = replace(DAPO, rewards=(RewardConfig(use="reward.py:brevity"),))
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [(GRPO, 3), (K15, 3), (PLUGIN_DAPO, 3), (DYNAMIC, 1), (DAPO, 1), (UNIFORM_DAPO, 1)],
+    ids=["grpo", "kimi_k15", "dapo without the verifier", "grpo dynamic", "dapo", "dapo uniform"],
+)
+def test_dapo_and_dynamic_sampling_look_at_accuracy(prompt, config, kept):
+    """Groups of all wrong and of all right completions have unlike rewards by their lengths alone."""
+    wrong = [make_scored(prompt, -0.1 * i, kind=WRONG, length=i + 1) for i in range(3)]
+    right = [make_scored(prompt, 1 - 0.1 * i, length=i + 1) for i in range(3)]
+    groups = [group_of(prompt, *wrong), group_of(prompt, *right), group_of(prompt, wrong[0], *right[:2])]
+    trained = groups_with_signal(groups, config)
+    assert len(trained) == kept
+    assert groups[2] in trained
+    assert group_metrics(groups, config)["signal_share"] == kept / 3
+
+
+def test_partial_credit_is_accuracy_too(prompt):
+    def scored(credit):
+        member = make_scored(prompt, credit, kind=WRONG)
+        return replace(member, score=replace(member.score, verdict=replace(member.score.verdict, score=credit)))
+
+    assert has_signal(group_of(prompt, scored(0.2), scored(0.7)), DAPO)
+    assert not has_signal(group_of(prompt, scored(0.2), scored(0.2)), DAPO)
+
+
+@pytest.mark.parametrize("weight", [0.01, 0.2, 5.0])
+def test_the_weight_of_the_length_reward_cancels_in_a_group_of_all_right_answers(prompt, weight):
+    group = group_of(prompt, *(make_scored(prompt, 1.0, length=n) for n in (2, 4, 10)))
+    shaped = shape_by_length(group, LengthRewardConfig(weight=weight), step=0)
+    expected = (np.array([0.5, 0.25, -0.5]) - 1 / 12) / np.std([0.5, 0.25, -0.5])
+    assert [s.advantage for s in make_samples([shaped], GRPO)] == pytest.approx(expected.tolist(), rel=1e-3)
+    assert [s.advantage for s in make_samples([shaped], K15)] == pytest.approx(
+        [weight * (x - 1 / 12) for x in (0.5, 0.25, -0.5)]
+    )
+    assert make_samples([shaped], DAPO) == [], "DAPO trains on no such group"
+
+
+def test_a_length_reward_whose_weight_cancels_is_pointed_out():
+    length = LengthRewardConfig(weight=0.2)
+    note = length_weight_note(replace(GRPO, length_reward=length))
+    assert note is not None
+    assert "rl.length_reward.weight = 0.2" in note
+    for config in (GRPO, *(replace(c, length_reward=length) for c in (PLAIN, K15, DAPO, DYNAMIC))):
+        assert length_weight_note(config) is None
 
 
 @pytest.mark.parametrize(
@@ -137,7 +203,7 @@ def test_metrics_by_hand(rng, model):
             ],
         ],
     )
-    assert group_metrics(groups) == pytest.approx(
+    assert group_metrics(groups, GRPO) == pytest.approx(
         {
             "rollouts": 3,
             "reward": 1 / 3,
@@ -159,9 +225,9 @@ def test_metrics_by_hand(rng, model):
 
 def test_metrics_of_a_step_in_which_every_verifier_failed(prompt):
     group = group_of(prompt, make_scored(prompt, None, kind=FAILED), make_scored(prompt, None, kind=FAILED))
-    assert group_metrics([group]) == {"rollouts": 0.0, "verifier_failures": 2.0}
-    assert group_metrics([]) == {"rollouts": 0.0, "verifier_failures": 0.0}
-    assert np.isfinite(list(group_metrics([group]).values())).all()
+    assert group_metrics([group], GRPO) == {"rollouts": 0.0, "verifier_failures": 2.0}
+    assert group_metrics([], GRPO) == {"rollouts": 0.0, "verifier_failures": 0.0}
+    assert np.isfinite(list(group_metrics([group], GRPO).values())).all()
 
 
 def test_overlong_answers_by_hand(prompt):
@@ -248,7 +314,7 @@ def test_answers_that_repeat_themselves_pay(prompt):
     dearer = penalize_repeats(group, 0.25)
     assert dearer.rewards == [0.75, 1.0]
     assert [m.score.parts for m in dearer.rollouts] == [{"repeat": -1.0}, {"format": 0.5, "repeat": 0.0}]
-    assert group_metrics([dearer])["repeat_share"] == 0.5
+    assert group_metrics([dearer], GRPO)["repeat_share"] == 0.5
     assert group.rewards == [1.0, 1.0], "the group itself is as before"
 
 

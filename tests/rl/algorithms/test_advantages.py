@@ -12,7 +12,6 @@ from rl.algorithms.advantages import (
     rewards_of_tokens,
     standardise,
 )
-from rollouts.sources.group_building import has_signal
 
 
 def test_centered_by_hand():
@@ -45,13 +44,6 @@ def test_advantages_add_up_to_zero_in_the_order_given(function, rng):
     values = function(rewards.tolist())
     assert values.sum() == pytest.approx(0, abs=1e-12)
     assert (np.argsort(values) == np.argsort(rewards)).all()
-
-
-@pytest.mark.parametrize(
-    ("rewards", "expected"), [([], False), ([1.0], False), ([0.0, 0.0], False), ([0.0, 1e-9], True)]
-)
-def test_signal(rewards, expected):
-    assert has_signal(rewards) is expected
 
 
 def test_leave_one_out_by_hand():

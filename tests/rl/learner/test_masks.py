@@ -249,7 +249,7 @@ def test_inserted_and_old_tokens_are_masked(group):
 
 
 def test_an_abort_is_an_answer_that_was_cut_off(group):
-    assert group_metrics([group])["truncated_share"] == 0.25
+    assert group_metrics([group], RLConfig(steps=1))["truncated_share"] == 0.25
     aborted = [replace(m.rollout.completion, finish_reason="abort") for m in group.rollouts]
     members = tuple(
         ScoredRollout(rollout=replace(m.rollout, completion=c), score=m.score)

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from configs.data import SourceConfig
-from configs.rl import RLConfig, SamplerConfig, SamplingConfig
+from configs.rl import RLConfig, SamplingConfig
+from configs.task_sampler import SamplerConfig
 from rewards.scorer import Scorer
 from rl.step import generate_groups
 from rollouts.sources.rollout_pipeline import RolloutPipeline
@@ -96,7 +97,7 @@ class Run:
             asynchronous=asynchronous,
         )
         mixture = TaskMixture([SourceConfig(use="rows.jsonl")], seed=3, base=folder)
-        self.curriculum = build_sampler(self.config.sampler, mixture, seed=1, steps=9)
+        self.curriculum = build_sampler(self.config.task_sampler, mixture, seed=1, steps=9)
         self.pool = SimpleNamespace(
             version=0, policy=policy, begun={}, quarantine={}, metrics=dict, generate=policy.generate
         )

@@ -28,7 +28,7 @@ def test_groups_without_signal_are_refilled(make):
         seeds = [r.seed for requests in policy.asked for r in requests]
         assert len(set(seeds)) == len(seeds), "no two requests of a step share their random numbers"
         assert [g.prompt for g in rollouts.groups] == [r.prompt for requests in policy.asked for r in requests]
-        assert step_metrics(rollouts, [])["rollouts"] == 2.0 * len(rollouts.groups)
+        assert step_metrics(rollouts, [], run.config)["rollouts"] == 2.0 * len(rollouts.groups)
         assert run.curriculum.metrics()["sampler/refill_rounds"] == len(policy.asked) - 1 > 0
 
 
@@ -57,8 +57,8 @@ def test_tasks_without_answers_are_counted_and_teach_nothing(make):
     policy = Policy(every=1, dead=tuple(map(str, range(0, 60, 3))))
     run = make(policy, name="uniform", steps=10)
     steps = [run.generate(step) for step in range(10)]
-    assert sum(step_metrics(s, []).get("skipped/quarantine", 0) for s in steps) == 20
-    assert sum(step_metrics(s, []).get("skipped/unlucky", 0) for s in steps) == 1
+    assert sum(step_metrics(s, [], run.config).get("skipped/quarantine", 0) for s in steps) == 20
+    assert sum(step_metrics(s, [], run.config).get("skipped/unlucky", 0) for s in steps) == 1
     assert sum(len(groups_with_signal(s.groups, run.config)) for s in steps) == 39
     assert run.curriculum.metrics()["sampler/tasks_seen"] == 39.0
     assert run.curriculum.success.rate("0") is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.data import SourceConfig
-from configs.rl import SamplerConfig
+from configs.task_sampler import SamplerConfig
 from rollouts.tasks.curriculum import SAMPLERS, build_sampler
 from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.mixture import TaskMixture
