@@ -42,14 +42,16 @@ class SourceConfig:
 class DataConfig:
     """The training mixture, the tasks that choose the best checkpoint, the held-out tasks, and the longest prompt.
 
-    Where `validation` is empty, evaluation on a schedule uses the held-out tasks, and the choice of the best
-    checkpoint is then made on them.
+    Where `validation` is empty, a part of `train` is set apart, so that the held-out tasks never choose the checkpoint
+    that they measure.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
     train: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums"),)  # the training mixture; at least one source
-    validation: tuple[SourceConfig, ...] = ()  # tasks that choose RL's best checkpoint; empty: the held-out tasks do
+    # tasks that choose RL's best checkpoint; empty: 5 % of the rows of `train`, and new tasks of its endless sources;
+    # no stage trains on them
+    validation: tuple[SourceConfig, ...] = ()
     # tasks that each stage is evaluated on; at least one source
     held_out: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums", split="held_out"),)
     max_prompt_tokens: int = 4096  # longer prompts are left out and counted

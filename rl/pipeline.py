@@ -21,6 +21,7 @@ from rl.run.report import finish_run, print_end
 from rl.run.scoring import scoring_stage
 from rl.stages.stage import open_stage
 from rollouts.model_family import VisionLanguageModel
+from rollouts.sources.verdict_watch import require_verdicts
 from rollouts.types import ScoredRollout
 
 
@@ -80,6 +81,7 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
     model.save_pretrained(target, state_dict=merged_state(model))
     context.processor.save_pretrained(target)
     result, answers = evaluate_model(context, config, model)
+    require_verdicts(answers, where=f"{config.name}, held-out tasks")
     context.metrics.write(f"held_out/{config.name}", 0, result.metrics())
     context.folder.finish(
         StageRecord(

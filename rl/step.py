@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from configs.rl import RLConfig
 from rl.learner.trainer import Trainer
@@ -16,6 +16,7 @@ from rollouts.sources.partial import min_trainable_version
 from rollouts.sources.reward_shaping import shape_rewards
 from rollouts.sources.rollout_pipeline import request_seed
 from rollouts.sources.source import RolloutSource
+from rollouts.sources.verdict_watch import VerdictWatch
 from rollouts.tasks.curriculum import Sampler
 from rollouts.types import Group, ScoredRollout
 from rollouts.workers.pool import RolloutPool
@@ -33,6 +34,7 @@ class Loop:
     log: RolloutLog
     sync: WeightSync
     seed: int
+    verdicts: VerdictWatch = field(default_factory=VerdictWatch)
 
     def step(self, step: int) -> dict[str, float]:
         """Generate groups, compute advantages, update the policy and sync its weights. Returns the step's metrics.
@@ -42,6 +44,8 @@ class Loop:
         config, learner, watch = self.config, self.learner, Stopwatch()
         with watch.phase("rollout"):
             rollouts = generate_groups(config, self.curriculum, self.source, step)
+        completions = [rollout for group in rollouts.scored for rollout in group]
+        self.verdicts.observe(completions, where=f"{config.name}, step {step + 1}", last=step + 1 == config.steps)
         groups = rollouts.groups
         if config.shuffle_rewards:
             groups = permute_rewards(groups, seed=request_seed(self.seed + 1, step))

@@ -37,6 +37,7 @@ from rollouts.engines.table import EngineSpec, choose_engine
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import VisionLanguageProcessor, family_at, family_of
 from rollouts.sources.rollout_pipeline import Generate, RolloutPipeline
+from rollouts.sources.verdict_watch import require_verdicts
 from rollouts.tasks.mixture import held_out
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Completion, Prompt, Request
@@ -137,6 +138,7 @@ def _evaluate(
                 samples=config.evaluation.samples,
                 seed=config.seed,
             )
+        require_verdicts(answers, where="held-out tasks")
         by_budget = evaluate_budgets(
             pipeline, answers, budgets=budgets, close_ids=close_ids, sampling=_sampling(config)
         )

@@ -22,7 +22,7 @@ from configs.stage import StageConfig
 from rl.checkpoint import replace_folder
 from rl.run.data_fingerprint import check_data
 from rl.run.folder import RunFolder
-from rl.run.stage_inputs import StageInputs, open_inputs
+from rl.run.stage_inputs import StageInputs, open_inputs, training_part
 from rl.run.trackers.run_info import RunInfo
 from rl.run.trackers.table import Metrics
 from rollouts.engines.table import VLLM_CPU_LATENTS, EngineSpec, check_sizes, choose_engine
@@ -67,7 +67,7 @@ class RunContext:
     def mixture(self, stage: StageConfig) -> TaskMixture:
         """The training mixture of a stage; each stage draws from a stream of its own."""
         train = self.inputs[stage.name].data.train
-        mixture = TaskMixture(train, seed=self.seed(stage), base=self.base)
+        mixture = TaskMixture(train, seed=self.seed(stage), base=self.base, part=training_part(self.config))
         for line in mixture.report.lines():
             self.console.print(line, markup=False, highlight=False)
         return mixture

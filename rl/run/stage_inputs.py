@@ -22,7 +22,7 @@ from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.run.scoring import open_scorer, scoring_stage
 from rollouts.model_family import VisionLanguageProcessor
 from rollouts.tasks.curriculum import build_sampler
-from rollouts.tasks.mixture import TaskMixture, held_out
+from rollouts.tasks.mixture import TaskMixture, TaskPart
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Prompt
 
@@ -37,7 +37,7 @@ class StageInputs:
     renderer: PromptRenderer
     scorer: Scorer
     held_out: list[Prompt]
-    validation: list[Prompt]  # they choose RL's best checkpoint: the recipe's own, or the first held-out ones
+    validation: list[Prompt]  # they choose RL's best checkpoint: the recipe's own, or a part of the training source
 
 
 def open_inputs(
@@ -64,6 +64,11 @@ def open_inputs(
     return found
 
 
+def training_part(config: RunConfig) -> TaskPart:
+    """Which part of the training sources every stage of a run draws from: all but what is set apart for validation."""
+    return "all" if all(config.data_of(stage).validation for stage in config.rl_stages) else "train"
+
+
 class _Reader:
     """Reads the data of the stages; what two stages have in common is read and told once."""
 
@@ -78,18 +83,26 @@ class _Reader:
         """The held-out prompts, and those that choose RL's best checkpoint."""
         few = self._config.evaluation.validation_tasks
         found = self._render("held_out", data, self._config.evaluation.tasks, HELD_OUT_SEED, scorer, renderer)
-        if not isinstance(stage, RLConfig) or not data.validation:
-            return found, found[:few]
-        return found, self._render("validation", data, few, VALIDATION_SEED, scorer, renderer)
+        if not isinstance(stage, RLConfig):
+            return found, []
+        validation = self._render("validation", data, few, VALIDATION_SEED, scorer, renderer)
+        if not data.validation:
+            self._console.print(
+                f"{stage.name}: data.validation is empty, so {len(validation)} tasks choose the best checkpoint that "
+                "are set apart from data.train and never trained on; the held-out tasks are only reported",
+                highlight=False,
+            )
+        return found, validation
 
     def _render(
         self, key: str, data: DataConfig, limit: int, seed: int, scorer: Scorer, renderer: PromptRenderer
     ) -> list[Prompt]:
         sources: Sequence[SourceConfig] = getattr(data, key)
+        part: TaskPart = "all" if sources else "validation"
         same = json.dumps([key, asdict(data)])
         if same in self._prompts:
             return self._prompts[same]
-        tasks = held_out(sources, limit=limit, seed=seed, base=self._base)
+        tasks = TaskMixture(sources or data.train, seed=seed, base=self._base, part=part).fixed(limit)
         scorer.check_tasks(tasks)
         rendered, skipped = renderer.render_all(tasks)
         for reason, count in skipped.items():
@@ -104,7 +117,7 @@ class _Reader:
 
         The first tasks of the mixture are looked at, to which every source adds whose share is above a hundredth.
         """
-        mixture = TaskMixture(data.train, seed=0, base=self._base)
+        mixture = TaskMixture(data.train, seed=0, base=self._base, part=training_part(self._config))
         tasks = mixture.draw(0, _CHECKED_TASKS)
         rendered, skipped = renderer.render_all(tasks)
         if not rendered:

@@ -24,6 +24,7 @@ from rl.samples import make_samples, sample_metrics
 from rl.step import Loop, run_steps
 from rollouts.sources.group_building import make_groups
 from rollouts.sources.rollout_pipeline import RolloutPipeline
+from rollouts.sources.verdict_watch import require_verdicts
 from rollouts.types import Prompt, ScoredRollout
 
 OnStep = Callable[[int, dict[str, float]], None]
@@ -98,7 +99,7 @@ class RLSchedule:
         """
         limits = evaluation_sampling(self.loop.config.sampling, self._evaluation)
         drawn: list[list[ScoredRollout]] = []
-        result, _ = evaluate(
+        result, greedy = evaluate(
             self._pipeline,
             self.validation,
             sampling=limits,
@@ -106,6 +107,8 @@ class RLSchedule:
             seed=self.loop.seed,
             on_sampled=drawn.extend,
         )
+        if step == 0:
+            require_verdicts(greedy, where=f"{self.loop.config.name}, validation")
         self._metrics.write(
             f"validation/{self.loop.config.name}", step, result.metrics() | self._critics_knowledge(drawn)
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import inspect
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from configs.data import SourceConfig
 from configs.text import nearest_names
@@ -21,7 +22,11 @@ from rollouts.tasks.skip_report import SkipReport
 from rollouts.tasks.task_file import TaskFile
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {"digit_sums": DigitSums, "easy_vqa": EasyVQA}
+APART = 0.05  # share of the rows of a finite source that is set apart where a recipe has no validation tasks
 BUCKETS = 8  # an epoch shuffles within these parts of a source: a row returns after 7/8 of an epoch at the earliest
+
+
+TaskPart = Literal["all", "train", "validation"]
 
 
 class TaskSource(Protocol):
@@ -62,6 +67,33 @@ class Limited:
         return self._source.task(index, seed)
 
 
+class Part:
+    """The rows of a finite source that are trained on, or those that are set apart to choose the best checkpoint.
+
+    Which rows are apart depends on the source's name and the row's number alone, so it is the same for every stage,
+    every seed and after a resume. It is one row in `1 / APART` or so, and at least one where there are two.
+    """
+
+    endless = False
+
+    def __init__(self, source: TaskSource, part: Literal["train", "validation"]) -> None:
+        self.name, self.report = source.name, source.report
+        keys = [int.from_bytes(hashlib.sha256(f"{source.name}/{i}".encode()).digest()[:8]) for i in range(len(source))]
+        apart = {i for i, key in enumerate(keys) if key < APART * 2**64}
+        if not apart and len(keys) > 1:
+            apart = {min(range(len(keys)), key=keys.__getitem__)}
+        self._source = source
+        self._rows = [i for i in range(len(keys)) if (i in apart) == (part == "validation")]
+
+    def __len__(self) -> int:
+        """Number of rows of this part."""
+        return len(self._rows)
+
+    def task(self, index: int, seed: int) -> Task:
+        """Task `index` of the part."""
+        return self._source.task(self._rows[index], seed)
+
+
 def build_source(config: SourceConfig, *, base: Path) -> TaskSource:
     """Build the source that a recipe's entry describes; file names are relative to `base`.
 
@@ -94,12 +126,14 @@ class TaskMixture:
     """Sources mixed by weight: over any number of draws, each has had its share to within a task or so.
 
     `seed` reorders every finite source in each epoch, and picks the tasks of the endless ones. `base` is the folder
-    where relative file names start. `report` counts the rows that were left out.
+    where relative file names start. `part` leaves out the rows of finite sources that are set apart, or all others; an
+    endless source gives each seed tasks of its own. `report` counts the rows that were left out.
     """
 
-    def __init__(self, configs: Sequence[SourceConfig], *, seed: int, base: Path) -> None:
+    def __init__(self, configs: Sequence[SourceConfig], *, seed: int, base: Path, part: TaskPart = "all") -> None:
         _refuse_twins(configs)
-        self.sources = [build_source(config, base=base) for config in configs]
+        sources = [build_source(config, base=base) for config in configs]
+        self.sources = [s if part == "all" or s.endless else Part(s, part) for s in sources]
         self.names = _unique_names(self.sources)
         self.report = SkipReport()
         for source in self.sources:

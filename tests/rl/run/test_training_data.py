@@ -1,6 +1,7 @@
 """Data that would make a run worthless stops it before any training."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from configs.sft import SFTConfig
 from kimi_vl import create_tiny_checkpoint
 from rl.run.context import open_context
 from rl.run.folder import RunFolder
+from rl.run.stage_inputs import open_inputs, training_part
+from rollouts.model_family import family_at
+from rollouts.tasks.mixture import TaskMixture
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +80,29 @@ def test_an_engine_that_no_run_can_use(tmp_path, tiny, monkeypatch):
     (tmp_path / "mine.py").write_text(f"{text}    {members}\n")
     said = refusal(tmp_path, tiny, monkeypatch, stages=(stage,))
     assert said.startswith("rl.engine = 'mine.py:Mine': the weights of this engine are fixed")
+
+
+def test_without_validation_a_part_of_the_training_rows_is_set_apart_and_the_console_says_so(tmp_path, tiny):
+    processor = family_at(tiny).load_processor(tiny)
+    lines = [json.dumps({"question": "How many?", "answer": "3", "id": str(i)}) for i in range(300)]
+    (tmp_path / "many.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    data = DataConfig(train=(SourceConfig(use="many.jsonl"),), held_out=rows(tmp_path))
+    stages = (SFTConfig(name="sft", steps=1), RLConfig(name="rl", steps=1))
+    config = RunConfig(name="t", output_dir=str(tmp_path), model=ModelConfig(path=tiny), data=data, stages=stages)
+    console = Console(record=True, width=200)
+    with ExitStack() as stack:
+        inputs = open_inputs(stack, config, processor, tmp_path, console)
+    assert training_part(config) == "train", "in the SFT stage, too"
+    apart = {prompt.task.id for prompt in inputs["rl"].validation}
+    mixture = TaskMixture(data.train, seed=5, base=tmp_path, part=training_part(config))
+    trained = {task.id for step in range(8) for task in mixture.draw(step, 40)}
+    assert len(apart) + len(trained) == 300
+    assert not apart & trained
+    assert not apart & {prompt.task.id for prompt in inputs["rl"].held_out}
+    assert f"rl: data.validation is empty, so {len(apart)} tasks choose the best checkpoint" in console.export_text()
+
+
+def test_with_validation_of_its_own_a_run_trains_on_all_rows(tmp_path):
+    data = DataConfig(validation=(SourceConfig(use="digit_sums", options={"scans": [2]}),))
+    config = RunConfig(name="t", output_dir=str(tmp_path), data=data, stages=(RLConfig(steps=1),))
+    assert training_part(config) == "all"

@@ -1,5 +1,6 @@
 """Mixtures: the weights are kept, epochs cover every row once, and a step can be drawn again."""
 
+import hashlib
 import inspect
 import json
 import subprocess
@@ -248,3 +249,30 @@ def test_importing_tasks_loads_no_heavy_library():
     code = "import sys, rollouts.tasks.mixture; print(*{m.partition('.')[0] for m in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "ray", "datasets", "sklearn", "transformers"} & set(loaded)
+
+
+class TestPartSetApart:
+    @pytest.mark.parametrize("size", [2, 7, 400])
+    def test_a_row_is_trained_on_or_set_apart_for_every_seed_and_every_limit(self, tmp_path, size):
+        def ids(part, seed, **more):
+            mixture = TaskMixture([source(size, **more)], seed=seed, base=tmp_path, part=part)
+            return {task.id for step in range(3) for task in mixture.draw(step, size)}
+
+        apart, trained = ids("validation", 2), ids("train", 0)
+        assert apart | trained == {f"numbers/{size}/{i}" for i in range(size)}
+        assert not apart & trained
+        assert len(apart) == max(1, sum(_key(i) < 0.05 * 2**64 for i in range(size)))
+        assert (ids("validation", 9), ids("train", 5)) == (apart, trained)
+        if size == 400:
+            assert not ids("validation", 2, limit=300) & trained, "a limit moves no row to the other part"
+
+    def test_an_endless_source_gives_validation_tasks_of_another_seed(self, tmp_path):
+        config = SourceConfig(use="digit_sums")
+        apart = TaskMixture([config], seed=2, base=tmp_path, part="validation").fixed(50)
+        trained = TaskMixture([config], seed=7, base=tmp_path, part="train").draw(0, 50)
+        assert not {task.id for task in apart} & {task.id for task in trained}
+        assert len({task.images for task in (*apart, *trained)}) == 100
+
+
+def _key(row):
+    return int.from_bytes(hashlib.sha256(f"numbers/{row}".encode()).digest()[:8])
