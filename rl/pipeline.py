@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -93,6 +94,7 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
             thinking_share=result.thinking_share,
             mean_tokens=result.mean_tokens,
             resumed=resumed,
+            intervals={name: asdict(estimate) for name, estimate in result.intervals.items()},
         )
     )
     context.console.print(

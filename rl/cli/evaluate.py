@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from configs.data import asks
@@ -230,8 +231,9 @@ def _print_result(name: str, config: RunConfig, result: EvalResult, skipped: dic
     ]
     if len(result.by_source) > 1:
         rows += [(f"greedy accuracy, {source}", f"{value:.3f}") for source, value in result.by_source.items()]
+    rows += [(f"{key}, 95 % interval", str(estimate)) for key, estimate in result.intervals.items()]
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*row[:1], escape(row[1]))
     console.print(table)
 
 

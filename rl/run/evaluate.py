@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
 from configs.rl import SamplingConfig
 from configs.schema import EvaluationConfig
+from rl.run.accuracy import Estimate, estimates
 from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.scoring import accuracy, thinks
 from rollouts.types import Prompt, ScoredRollout
@@ -32,10 +33,12 @@ class EvalResult:
     truncated_share: float  # greedy answers cut off by the token limit
     verifier_failures: int  # answers, greedy and sampled, whose verifier failed: bad reference, timeout or crash
     by_source: dict[str, float]  # greedy accuracy of each data source
+    # greedy accuracy, pass@k and maj@k over the tasks, each with its 95 % confidence interval
+    intervals: dict[str, Estimate] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """Flat names for a sink."""
-        flat = {k: float(v) for k, v in asdict(self).items() if k != "by_source"}
+        flat = {k: float(v) for k, v in asdict(self).items() if k not in ("by_source", "intervals")}
         return flat | {f"greedy_accuracy/{source}": value for source, value in self.by_source.items()}
 
 
@@ -78,5 +81,10 @@ def evaluate(
         truncated_share=float(np.mean([a.rollout.completion.finish_reason == "length" for a in answers])),
         verifier_failures=sum(not a.score.verdict.is_reward for a in [*answers, *sampled]),
         by_source={s: accuracy(a.score.verdict for a in own) for s, own in sorted(by_source.items())},
+        intervals=estimates(
+            [[a.score.verdict for a in group] for group in greedy],
+            [[a.score.verdict for a in group] for group in drawn],
+            seed=seed,
+        ),
     )
     return result, answers

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from configs.errors import UserError
@@ -32,6 +32,7 @@ class StageRecord:
     thinking_share: float
     mean_tokens: float
     resumed: bool = False
+    intervals: dict[str, dict[str, float]] = field(default_factory=dict)  # `EvalResult.intervals`: value, low, high
 
 
 class RunFolder:

@@ -113,7 +113,18 @@ def _figures(facts: CardFacts) -> str:
     sources = ", ".join(_source(s) for s in config.data_of(config.stages[-1]).held_out)
     return "\n".join(lines) + (
         f"\n\nOn at most {config.evaluation.tasks} held-out tasks ({sources}); sampled at temperature {temperature:g}."
+        + _intervals(rows)
     )
+
+
+def _intervals(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The last stage's accuracies with their confidence intervals, as a sentence."""
+    known = [
+        f"{name} {value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+        for name, value in (rows[-1].get("intervals", {}) if rows else {}).items()
+        if not math.isnan(value["value"])
+    ]
+    return f" After the last stage, with 95 % confidence intervals over the tasks: {', '.join(known)}." if known else ""
 
 
 def _stage_title(record: Mapping[str, Any]) -> str:

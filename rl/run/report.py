@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.schema import RunConfig
+from rl.run.accuracy import Estimate
 from rl.run.folder import RunFolder, StageRecord, write_json
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.types import ScoredRollout
@@ -182,6 +183,8 @@ def _print_table(records: Sequence[StageRecord], console: Console) -> None:
             f"{r.mean_tokens:.1f}",
         )
     console.print(table)
+    for name, value in records[-1].intervals.items() if records else ():
+        console.print(f"  {name}: {Estimate(**value)} (95 % interval)", markup=False, highlight=False)
 
 
 def _print_places(folder: RunFolder, config: RunConfig, console: Console) -> None:

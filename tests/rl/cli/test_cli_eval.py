@@ -52,6 +52,11 @@ def test_a_run_by_its_own_recipe(thinkvl, run_folder):
     for name in ("greedy_accuracy", "sampled_accuracy", "thinking_share", "mean_tokens", "truncated_share"):
         assert figures[name] == getattr(expected, name)
     assert f"{expected.mean_tokens:.1f}" in output
+    assert list(figures["intervals"]) == ["greedy", "pass@1", "pass@2", "maj@2"]
+    assert figures["intervals"]["pass@1"]["value"] == pytest.approx(expected.sampled_accuracy)
+    for name, estimate in expected.intervals.items():
+        assert name in output
+        assert str(estimate) in output
     assert "eval.json" in output
 
 

@@ -89,6 +89,13 @@ def test_figures_by_hand(prompts):
             "verifier_failures": 1 + 2,  # greedy and sampled
         }
     )
+    assert {name: estimate.value for name, estimate in result.intervals.items()} == {
+        "greedy": 2 / 4,
+        "pass@1": 0.0,
+        "pass@2": 0.0,
+        "maj@2": 0.0,
+    }
+    assert 0.0 <= result.intervals["greedy"].low < 0.5 < result.intervals["greedy"].high <= 1.0
     (greedy, greedy_sampling), (drawn, drawn_sampling) = fake.calls
     assert greedy_sampling.temperature == 0
     assert drawn_sampling == SAMPLING
