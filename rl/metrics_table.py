@@ -92,8 +92,8 @@ queue/waiting (groups): Groups that wait until a worker has room.
 """)
 
 UPDATE = _metrics("""
-loss (loss): The policy loss, see [papers.md](papers.md). It is 0 on the first optimizer step with k1.5. Healthy:
-  small; it need not fall
+loss (loss): The policy loss, see [papers.md](papers.md), without the value loss of `ppo`. It is 0 on the first
+  optimizer step with k1.5. Healthy: small; it need not fall
 grad_norm (norm): Norm of the whole gradient before clipping. It is 0 while the policy waits for its critic. Healthy:
   steady; a spike of ten times is a warning
 skipped_updates (share): Optimizer steps that were skipped because the gradient was not finite, or

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -203,11 +204,12 @@ class Learner:
         )
         if coef:
             output += balance_term(routing, micro, coef=coef, step_sequences=batch.sequences)
+        total = output
         if self.critic is not None:
-            output = self.critic.add_loss(output, micro, hidden, step_tokens=batch.tokens)
-        output.loss.backward()
+            total = self.critic.add_loss(output, micro, hidden, step_tokens=batch.tokens)
+        total.loss.backward()
         statistics.routers.add(routing, micro.predictors, self.model.config.text_config.n_routed_experts)
-        statistics.add(micro, logprobs.detach(), entropy.detach(), output)
+        statistics.add(micro, logprobs.detach(), entropy.detach(), replace(total, loss=output.loss))
 
     def _add_zero_gradient(
         self, part: Sequence[SampledCompletion], images: ImageSet | None, encoded: EncodedImages

@@ -23,6 +23,7 @@ from rl.run.trackers.table import Metrics
 from rl.samples import make_samples, sample_metrics
 from rl.step import Loop, run_steps
 from rollouts.sources.group_building import make_groups
+from rollouts.sources.reward_shaping import shape_rewards
 from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.verdict_watch import require_verdicts
 from rollouts.types import Prompt, ScoredRollout
@@ -110,7 +111,7 @@ class RLSchedule:
         if step == 0:
             require_verdicts(greedy, where=f"{self.loop.config.name}, validation")
         self._metrics.write(
-            f"validation/{self.loop.config.name}", step, result.metrics() | self._critics_knowledge(drawn)
+            f"validation/{self.loop.config.name}", step, result.metrics() | self._critics_knowledge(drawn, step)
         )
         score = (result.greedy_accuracy + result.sampled_accuracy) / 2
         score = -1.0 if math.isnan(score) else score  # no verdict at all: only better than nothing
@@ -121,12 +122,13 @@ class RLSchedule:
             replace_folder(partial, self.folder / "best")
             self.loop.learner.save_adapters(self.folder / "adapter")
 
-    def _critics_knowledge(self, drawn: Sequence[Sequence[ScoredRollout]]) -> dict[str, float]:
+    def _critics_knowledge(self, drawn: Sequence[Sequence[ScoredRollout]], step: int) -> dict[str, float]:
         """How much of the returns of the sampled validation answers PPO's critic explains, over all their tokens."""
         config, learner = self.loop.config, self.loop.learner
         if config.loss.resolved().critic is None:
             return {}
         groups = [g for g in make_groups(self.validation, drawn) if g.rollouts]
+        groups = [shape_rewards(group, config, step=max(0, step - 1)) for group in groups]  # as in the last step
         known = sample_metrics(make_samples(groups, config, learner.model_outputs(groups)))
         return {name: known[name] for name in ("explained_variance",) if name in known}
 

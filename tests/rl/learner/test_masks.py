@@ -8,6 +8,7 @@ import torch
 from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_samples, make_scored, new_id
 
 from configs.algorithms import KLConfig, LossConfig
+from configs.critic import CriticConfig
 from configs.rl import RLConfig
 from rewards.types import VerdictKind
 from rl.algorithms.policy_loss import LossInputs, policy_loss
@@ -289,6 +290,20 @@ def test_the_critic_says_the_same_before_the_update_and_in_it(group):
         values = critic.values(micro, micro.old_logprobs, torch.empty(0), critic.encode(images))
     assert micro.columns["old_values"].std() > 0.1
     assert values.tolist() == pytest.approx(micro.columns["old_values"].tolist(), abs=1e-5)
+
+
+def test_the_loss_that_ppo_reports_is_the_policys_alone(group):
+    """The value loss has a metric of its own, and its coefficient does not move the policy's."""
+    reported = []
+    for coef in (0.1, 10.0):
+        loss = LossConfig(algorithm="ppo", critic=CriticConfig(backbone="shared", value_coef=coef))
+        learner = make_learner(build_model(), loss=loss)
+        notes = learner.model_outputs([group], 3)
+        samples = samples_of([group], RLConfig(steps=1, loss=loss), notes, min_version=3)
+        reported.append(learner.update(samples))
+    assert reported[0]["value_loss"] == pytest.approx(reported[1]["value_loss"])
+    assert reported[0]["value_loss"] > 1e-3
+    assert reported[0]["loss"] == pytest.approx(reported[1]["loss"], abs=1e-6)
 
 
 def test_advantages_pass_over_masked_tokens(rng, model):

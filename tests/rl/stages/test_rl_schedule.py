@@ -8,9 +8,10 @@ import torch
 from rl_helpers import make_learner, make_prompt, make_scored
 
 from configs.algorithms import LossConfig
+from configs.rewards import LengthRewardConfig
 from configs.rl import RLConfig
 from configs.schema import EvaluationConfig
-from rewards.types import Task
+from rewards.types import Task, VerdictKind
 from rl.checkpoint import list_checkpoints
 from rl.rollout_log import RolloutLog
 from rl.stages.rl_schedule import RLSchedule
@@ -101,9 +102,11 @@ def test_what_the_critic_knows_of_validation_answers(rng, model, tmp_path, algor
     loss = LossConfig(algorithm=algorithm)
     learner = make_learner(model, loss=loss)
     prompts = [make_prompt(rng, model) for _ in range(3)]
-    drawn = [[make_scored(prompts[0], 1.0, length=2)], [make_scored(prompts[1], 0.0, length=3)], []]  # in quarantine
+    drawn = [[make_scored(prompts[0], 1.0, length=2), make_scored(prompts[0], 1.0, length=4)]]
+    drawn += [[make_scored(prompts[1], 0.0, kind=VerdictKind.WRONG, length=3)], []]  # in quarantine
+    config = RLConfig(steps=1, loss=loss, length_reward=LengthRewardConfig(weight=0.5))
     stage = RLSchedule(
-        SimpleNamespace(config=RLConfig(steps=1, loss=loss), learner=learner),
+        SimpleNamespace(config=config, learner=learner),
         folder=tmp_path,
         pipeline=None,
         validation=prompts,
@@ -112,12 +115,13 @@ def test_what_the_critic_knows_of_validation_answers(rng, model, tmp_path, algor
         say=print,
     )
     if algorithm == "grpo":
-        assert stage._critics_knowledge(drawn) == {}
+        assert stage._critics_knowledge(drawn, 1) == {}
         return
     torch.nn.init.normal_(learner.critic.head.outer.weight)
     groups = make_groups(prompts, drawn)[:2]
-    values = np.concatenate([notes[0].values for notes in learner.model_outputs(groups)]).astype(np.float64)
-    returns = np.array([1.0, 1.0, 0.0, 0.0, 0.0])
+    outputs = [own for notes in learner.model_outputs(groups) for own in notes]
+    values = np.concatenate([own.values for own in outputs]).astype(np.float64)
+    returns = np.array([1.25] * 2 + [0.75] * 4 + [0.0] * 3)  # the length reward of +-0.5 counts, as in training
     expected = 1 - np.var(returns - values) / np.var(returns)
-    assert stage._critics_knowledge(drawn) == {"explained_variance": pytest.approx(expected, rel=1e-4)}
+    assert stage._critics_knowledge(drawn, 1) == {"explained_variance": pytest.approx(expected, rel=1e-4)}
     assert abs(expected) > 1e-3
