@@ -1,12 +1,47 @@
-"""Files that are there in whole or not at all."""
+"""Files that are written in whole or not at all, and read only where they have an end."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+MAX_IMAGE_BYTES = 256 * 2**20
+MAX_TEXT_BYTES = 64 * 2**20
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read its bytes.
+
+    Raises OSError, also for a folder, a device, a pipe or a socket: reading one may never end, or do something.
+    """
+    _check_regular(path, path.stat())
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: PTH123, SIM115
+    try:
+        _check_regular(path, os.fstat(file.fileno()))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read_bytes(path: Path, *, limit: int = MAX_TEXT_BYTES) -> bytes:
+    """The bytes of a regular file. Raises OSError, also for more than `limit` bytes."""
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EINVAL, f"holds more than {limit:,} bytes", str(path))
+    return data
+
+
+def _check_regular(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a device, a pipe or a socket"
+        raise OSError(errno.EINVAL, f"must be a file, and is {kind}", str(path))
 
 
 @contextmanager

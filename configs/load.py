@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from configs import keys, yaml_io
 from configs.errors import ConfigError, Problem
+from configs.files import read_bytes
 from configs.overrides import apply_override
 from configs.schema import RunConfig
 from configs.stage_kinds import STAGE_KINDS
@@ -66,7 +67,7 @@ def plain(config: RunConfig) -> dict[str, Any]:
 
 def _text(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return read_bytes(Path(path)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"not UTF-8 text (byte {error.start}); a recipe is a YAML file"
     except FileNotFoundError:

@@ -6,7 +6,6 @@ many is wrong, so that a flood of boxes earns nothing.
 
 from __future__ import annotations
 
-import io
 import re
 import time
 from collections.abc import Sequence
@@ -145,14 +144,14 @@ def _given(
 
 def image_size(task: Task) -> tuple[int, int] | None:
     """Width and height in pixels of the task's only image, from its header; None where it has none, or several."""
-    from PIL import Image  # slow to import, and only some tasks need it
+    from rewards.images import BadImage, open_image  # slow to import, and only some tasks need it
 
     if len(task.images) != 1:
         return None
     try:
-        with Image.open(io.BytesIO(task.images[0])) as image:
+        with open_image(task.images[0]) as image:
             return image.size if min(image.size) > 0 else None
-    except Exception:  # Pillow's format plug-ins raise anything on broken bytes
+    except BadImage:
         return None
 
 

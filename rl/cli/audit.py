@@ -20,12 +20,12 @@ from configs.schema import RunConfig
 from rewards.audit.check import Auditor
 from rewards.audit.data import CODES, Duplicates, Finding
 from rewards.audit.page import AuditReport, CheckedTask, SourceSummary, as_json, as_page
+from rewards.images import BadImage, decode_image
 from rewards.plugins.interface import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Task, Verdict
 from rewards.verifiers.options import base_name
 from rl.run.progress import StageProgress
-from rollouts.tasks.images import BadImage, decode_image
 from rollouts.tasks.mixture import TaskSource, build_source
 
 ENDLESS = 1_000  # tasks of an endless source, where no limit is given

@@ -13,12 +13,13 @@ from rich.console import Console
 from transformers.generation.streamers import BaseStreamer
 
 from configs.errors import UserError
+from configs.files import MAX_IMAGE_BYTES, read_bytes
+from rewards.images import BadImage, decode_image
 from rewards.types import Task
 from rl.cli.chat_text import AnswerPrinter, TextStream
 from rl.cli.models import find_model, open_model
 from rl.run.model_prompt import read_prompt
 from rollouts.model_family import family_of
-from rollouts.tasks.images import BadImage, decode_image
 from rollouts.tasks.prompts import BadPrompt, PromptRenderer
 from rollouts.tasks.templates import PromptTemplates
 from rollouts.types import Prompt
@@ -148,11 +149,11 @@ class _Stream(BaseStreamer):
 
 def _read_image(path: Path) -> bytes:
     try:
-        data = path.expanduser().read_bytes()
+        data = read_bytes(path.expanduser(), limit=MAX_IMAGE_BYTES)
     except OSError as error:
         raise UserError(f"--image {path}: cannot be read ({error.strerror})") from error
     try:
         decode_image(data)
     except BadImage as error:
-        raise UserError(f"--image {path}: {error}; give a PNG, JPEG or another picture that Pillow reads") from error
+        raise UserError(f"--image {path}: {error}") from error
     return data

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from configs.data import recipe_verifiers
 from configs.errors import UserError
+from configs.files import open_regular
 from configs.load import load_recipe
 from configs.rewards import JudgeConfig, RewardConfig
 from rewards.plugins.interface import PluginError
@@ -162,7 +163,7 @@ def split_terms(text: str) -> list[str]:
 
 
 def _count_lines(file: Path) -> int:
-    with file.open("rb") as lines:
+    with open_regular(file) as lines:
         return sum(1 for _ in lines)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.files import MAX_IMAGE_BYTES, open_regular, read_bytes
+from configs.json_io import parse_json
 from rewards.types import Task
 
 FIELDS = ("response", "responses", "answer", "verifier", "choices", "question", "source", "id", "images")
@@ -38,7 +40,7 @@ def read_rows(file: Path, columns: Mapping[str, str], verifier: str) -> Iterator
 
     Blank lines are left out. `images` are paths relative to the file.
     """
-    with file.open("rb") as lines:
+    with open_regular(file) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -74,10 +76,10 @@ def _fields(line: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
     if len(line) > _LONGEST:
         raise _Bad(f"longer than {_LONGEST:,} bytes")
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except UnicodeDecodeError as error:
         raise _Bad("is not UTF-8") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _Bad(f"is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise _Bad(f"must be a JSON object, and is a {type(value).__name__}")
@@ -113,7 +115,7 @@ def _images(value: Any, folder: Path) -> tuple[bytes, ...]:
         if not isinstance(path, str):
             raise _Bad("images must be paths")
         try:
-            images.append((folder / path).read_bytes())
+            images.append(read_bytes(folder / path, limit=MAX_IMAGE_BYTES))
         except (OSError, ValueError) as error:
             raise _Bad(f"image {path[:80]!r} cannot be read") from error
     return tuple(images)

@@ -7,8 +7,8 @@ task is skipped and counted. A file that breaks later, or breaks behind its head
 from __future__ import annotations
 
 import functools
+import glob
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any
 import xxhash
 
 from configs.errors import UserError
+from configs.json_io import parse_json
 from configs.text import nearest_or_allowed
+from rewards.images import BadImage, open_image
 from rewards.types import Task
 from rollouts.tasks.columns import ColumnError, Columns, known_columns, map_columns, plain_rows, unused_images
-from rollouts.tasks.images import BadImage, open_image
 from rollouts.tasks.rows import FIELDS, BadRow, optional_text, parse_row
 from rollouts.tasks.skip_report import SkipReport
 
@@ -189,8 +190,8 @@ class DatasetTasks:
 def _json_object(line: str) -> dict[str, Any]:
     """The object on a line of JSONL. Raises BadRow."""
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(line)
+    except ValueError as error:
         raise BadRow("line is not JSON", str(error)) from error
     if not isinstance(value, dict):
         raise BadRow("line is not a JSON object", line[:40])
@@ -211,6 +212,8 @@ def _open_file(path: Path, split: str) -> Any:
     """Open a file as a `datasets.Dataset`, JSON lines as a column `text`. Raises DataSetError."""
     from datasets import load_dataset
 
+    if path.exists() and not path.is_file():
+        raise DataSetError(f"{path}: must be a file, not a folder, a device, a pipe or a socket")
     if not path.is_file():
         if not path.parent.is_dir():
             raise DataSetError(f"{path}: there is no folder {path.parent}")
@@ -228,7 +231,7 @@ def _open_file(path: Path, split: str) -> Any:
     try:
         # The contents name the copy in the cache of `datasets`, which knows a file by its time of change alone.
         name = f"{path.stat().st_size}-{contents_hash(path)}"
-        return load_dataset(loader, name, data_files={"train": str(path)}, split=split, **options)
+        return load_dataset(loader, name, data_files={"train": glob.escape(str(path))}, split=split, **options)
     except Exception as error:  # the loaders' errors share no type
         if "corresponds to no data" in str(error):
             raise DataSetError(f"{path}: the data set is empty (split {split})") from error

@@ -17,9 +17,9 @@ from configs.data import DataConfig
 from configs.errors import UserError
 from configs.prompt import IMAGE_MARK, PromptConfig
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
+from rewards.images import BadImage, decode_image
 from rewards.types import Task
 from rollouts.model_family import VisionLanguageProcessor
-from rollouts.tasks.images import BadImage, decode_image
 from rollouts.tasks.templates import PromptTemplates
 from rollouts.types import Prompt
 
@@ -93,7 +93,7 @@ class PromptRenderer:
     def render(self, task: Task) -> Prompt:
         """Return the prompt with the assistant's turn opened. Its id is the task's.
 
-        Raises PromptTooLong, BadImage (from `rollouts.tasks.images`), or BadPrompt for a question that holds the image
+        Raises PromptTooLong, BadImage (from `rewards.images`), or BadPrompt for a question that holds the image
         placeholder or another special token: as text it would open a turn, or end one.
         """
         if self.processor.image_token in task.question:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import errno
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.files import MAX_IMAGE_BYTES, read_bytes
 from configs.prompt import IMAGE_MARK
 from rewards.types import Task
 
@@ -197,8 +199,10 @@ def _read_file(name: str, folder: Path | None) -> bytes:
     if re.match(r"[a-z]+://", name):
         raise BadRow("image is a URL: download it first", name[:80])
     try:
-        data = ((folder or Path()) / name).read_bytes()
+        data = read_bytes((folder or Path()) / name, limit=MAX_IMAGE_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        if isinstance(error, OSError) and error.errno == errno.EINVAL:
+            raise BadRow("image cannot be read", f"{name[:80]} {error.strerror}") from error
         raise BadRow("image file is missing", name[:80]) from error
     if not data:
         raise BadRow("image file is empty", name[:80])

@@ -12,11 +12,11 @@ from typing import Any
 from PIL import Image
 
 from configs.text import nearest_or_allowed
+from rewards.images import BadImage, open_image
 from rewards.plugins.interface import PluginError
 from rewards.plugins.loading import load_function
 from rewards.types import Task
 from rollouts.tasks.dataset import DataSetError
-from rollouts.tasks.images import BadImage, open_image
 from rollouts.tasks.rows import FIELDS, BadRow, optional_text, parse_row
 from rollouts.tasks.skip_report import SkipReport
 

@@ -7,6 +7,7 @@ PLACES = {
     "pickle": {"rl.saved_state"},
     "cloudpickle": set(),
     "torch.load": {"rl.saved_state"},
+    "Image.open": {"rewards.images"},
 }
 
 

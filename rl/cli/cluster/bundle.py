@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,8 @@ import pyarrow.parquet as pq
 
 from configs.data import SourceConfig, recipe_verifiers
 from configs.errors import UserError
+from configs.files import open_regular
+from configs.json_io import parse_json
 from configs.schema import RunConfig
 from rewards.plugins.loading import plugin_file
 from rollouts.tasks.columns import known_columns
@@ -188,11 +189,11 @@ def _image_columns(names: tuple[str, ...], source: SourceConfig) -> Sequence[Seq
 
 def _json_rows(data: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file."""
-    with data.open("rb") as lines:
+    with open_regular(data) as lines:
         for line in lines:
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
+                row = parse_json(line)
+            except ValueError:
                 continue
             if isinstance(row, dict):
                 yield row

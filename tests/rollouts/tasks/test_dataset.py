@@ -10,8 +10,8 @@ from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
+from rewards.images import BadImage, decode_image
 from rollouts.tasks.dataset import DataSetError, DatasetTasks
-from rollouts.tasks.images import BadImage, decode_image
 
 
 def png(color="red", size=(6, 4)):
@@ -160,7 +160,8 @@ BAD_ROWS = [
     ({**GOOD, "choices": ["1", "2"]}, "answer is none of the options"),
     ({"question": "?", "answer": "A", "choices": ["B", "A"]}, "answer fits more than one option"),
     ({**GOOD, "images": ["no.png"]}, "image file is missing"),
-    ({**GOOD, "images": ["."]}, "image file is missing"),
+    ({**GOOD, "images": ["."]}, "image cannot be read"),
+    ({**GOOD, "images": ["/dev/zero"]}, "image cannot be read"),
     ({**GOOD, "images": ["a\0b"]}, "image file is missing"),
     ({**GOOD, "images": [None]}, "image is missing"),
     ({**GOOD, "images": ["empty.png"]}, "image file is empty"),

@@ -11,10 +11,10 @@ from PIL import Image
 
 from kimi_vl import create_tiny_checkpoint, load_processor
 from kimi_vl.processing_kimi_vl import IMAGE_TOKEN
+from rewards.images import BadImage, decode_image
 from rewards.types import Task
 from rollouts.tasks.digit_sums import DigitSums
 from rollouts.tasks.easy_vqa import EasyVQA
-from rollouts.tasks.images import BadImage, decode_image
 from rollouts.tasks.prompts import BadPrompt, PromptRenderer, PromptTooLong, messages
 from rollouts.tasks.rows import IMAGE_PLACEHOLDER
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from configs.data import SourceConfig
+from rewards.images import decode_image
 from rollouts.tasks.dataset import DataSetError
-from rollouts.tasks.images import decode_image
 from rollouts.tasks.mixture import TaskMixture, build_source
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "task_file"

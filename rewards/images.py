@@ -7,6 +7,8 @@ import warnings
 
 from PIL import Image, ImageOps
 
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # others start programs, or nobody checks them
+
 
 class BadImage(ValueError):
     """An image that cannot be used; `reason` is short and the same for all images with this fault."""
@@ -26,11 +28,11 @@ def open_image(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data))
+            return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage("image has too many pixels", f"scale it down to {Image.MAX_IMAGE_PIXELS} pixels") from error
     except Exception as error:  # Pillow's format plug-ins raise anything on hostile bytes
-        raise BadImage("not an image that Pillow reads", str(error)) from error
+        raise BadImage("not an image that Pillow reads", f"give {', '.join(FORMATS)}") from error
 
 
 def decode_image(data: bytes) -> Image.Image:
