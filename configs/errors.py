@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+_SHOWN = 50
+
+
 class UserError(Exception):
     """Something in the user's hands is wrong. The text gives the value, what is allowed, and how to fix it.
 
@@ -37,4 +40,7 @@ class ConfigError(UserError, ValueError):
     def __str__(self) -> str:
         if len(self.problems) == 1:
             return str(self.problems[0])
-        return "\n".join([f"{len(self.problems)} problems in the recipe:", *(f"  {p}" for p in self.problems)])
+        more = len(self.problems) - _SHOWN
+        rest = [f"  and {more} more"] if more > 0 else []
+        shown = [f"  {p}" for p in self.problems[:_SHOWN]]
+        return "\n".join([f"{len(self.problems)} problems in the recipe:", *shown, *rest])

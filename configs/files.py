@@ -39,9 +39,10 @@ def read_bytes(path: Path, *, limit: int = MAX_TEXT_BYTES) -> bytes:
 
 
 def _check_regular(path: Path, found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a device, a pipe or a socket"
-        raise OSError(errno.EINVAL, f"must be a file, and is {kind}", str(path))
+        raise OSError(errno.EINVAL, "must be a file, and is a device, a pipe or a socket", str(path))
 
 
 @contextmanager

@@ -26,6 +26,9 @@ from configs.stage_paths import by_name, in_document, in_schema, shown, suggesti
 from configs.text import nearest_names, shorten
 from configs.yaml_io import Document, KeyPath
 
+MAX_RECIPE_BYTES = 2**20
+MOST_PROBLEMS = 100  # hints at the nearest key take time
+
 __all__ = ["ConfigError", "Problem", "dump_recipe", "load_recipe", "plain"]
 
 
@@ -67,7 +70,7 @@ def plain(config: RunConfig) -> dict[str, Any]:
 
 def _text(path: str | Path) -> str:
     try:
-        return read_bytes(Path(path)).decode("utf-8-sig")
+        return read_bytes(Path(path), limit=MAX_RECIPE_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"not UTF-8 text (byte {error.start}); a recipe is a YAML file"
     except FileNotFoundError:
@@ -100,7 +103,7 @@ def _validate(document: Document) -> RunConfig | None:
     try:
         config = _adapter().validate_json(json.dumps(document.data), strict=True)
     except ValidationError as error:
-        document.problems.extend(_problem(document, details) for details in error.errors())
+        document.problems.extend(_problem(document, details) for details in error.errors()[:MOST_PROBLEMS])
         return None
     return None if document.problems else config
 

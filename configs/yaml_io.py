@@ -22,6 +22,9 @@ from configs.errors import Problem
 KeyPath = tuple[str | int, ...]
 
 COMMAND_LINE = "command line"
+MAX_VALUES = 5_000  # aliases may make billions out of a few lines
+MAX_DEPTH = 32
+MAX_INT = 10**20
 
 _TAG = "tag:yaml.org,2002:"
 _SCALARS: tuple[tuple[str, str, str], ...] = (  # tag, pattern of the plain text, the characters that it can start with
@@ -68,6 +71,7 @@ class Document:
     data: Any = None
     where: dict[KeyPath, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    values: int = 0  # read so far, each alias counted
 
     def place(self, path: KeyPath) -> str:
         """Where the key stands, or the nearest section around it."""
@@ -102,6 +106,9 @@ def parse(text: str, source: str, at: KeyPath = ()) -> Document:
         line = None if mark is None else mark.line + 1
         document.problems.append(Problem(dotted(at), _place(source, line), f"{_named(at)}not valid YAML: {what}"))
         return document
+    except RecursionError:
+        document.problems.append(Problem(dotted(at), source, f"{_named(at)}nested deeper than {MAX_DEPTH} levels"))
+        return document
     except yaml.YAMLError as error:  # a character that YAML forbids
         message = f"{_named(at)}not valid YAML: {' '.join(str(error).split())}"
         document.problems.append(Problem(dotted(at), source, message))
@@ -109,6 +116,9 @@ def parse(text: str, source: str, at: KeyPath = ()) -> Document:
     if node is not None:
         document.where[at] = _place(source, node.start_mark.line + 1)
         document.data = _build(document, node, at, ())
+        if document.values > MAX_VALUES:
+            message = f"{_named(at)}holds more than {MAX_VALUES:,} values, each alias counted; no recipe needs so many"
+            document.problems[:] = [Problem(dotted(at), source, message)]
     return document
 
 
@@ -127,6 +137,12 @@ def _named(path: KeyPath) -> str:
 
 def _build(document: Document, node: yaml.Node, path: KeyPath, above: tuple[yaml.Node, ...]) -> Any:
     """The value of a node; `above` are the nodes it lies in, so that an alias to one of them is noticed."""
+    document.values += 1
+    if document.values > MAX_VALUES:
+        return None
+    if len(above) > MAX_DEPTH:
+        _refuse(document, node, path, f"nested deeper than {MAX_DEPTH} levels")
+        return None
     if any(node is parent for parent in above):
         _refuse(document, node, path, "an alias that contains itself; write the value out")
         return None
@@ -168,7 +184,10 @@ def _scalar(document: Document, node: yaml.Node, path: KeyPath) -> Any:
         if tag == "bool" and text.lower() in ("true", "false"):
             return text.lower() == "true"
         if tag == "int":
-            return int(text)
+            if abs(whole := int(text)) <= MAX_INT:
+                return whole
+            _refuse(document, node, path, f"{dotted(path)} = {text[:60]}: must be at most 1e20 in size")
+            return 0
         if tag == "float":
             number = float(text.replace(".inf", "inf").replace(".nan", "nan"))
             if math.isfinite(number):

@@ -160,7 +160,7 @@ BAD_ROWS = [
     ({**GOOD, "choices": ["1", "2"]}, "answer is none of the options"),
     ({"question": "?", "answer": "A", "choices": ["B", "A"]}, "answer fits more than one option"),
     ({**GOOD, "images": ["no.png"]}, "image file is missing"),
-    ({**GOOD, "images": ["."]}, "image cannot be read"),
+    ({**GOOD, "images": ["."]}, "image file is missing"),
     ({**GOOD, "images": ["/dev/zero"]}, "image cannot be read"),
     ({**GOOD, "images": ["a\0b"]}, "image file is missing"),
     ({**GOOD, "images": [None]}, "image is missing"),
