@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+from configs.errors import UserError
+from configs.files import read_bytes
+from configs.text import one_line
+
+T = TypeVar("T")
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -17,6 +24,24 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """The value in a JSON file that a run keeps, as a `kind`: a dataclass, or dicts and lists of plain values.
+
+    Raises FileNotFoundError where there is none, and UserError for a file that holds anything else.
+    """
+    from pydantic import TypeAdapter  # slow to import
+
+    try:
+        return TypeAdapter(kind).validate_python(parse_json(read_bytes(path)))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: is damaged or no file of a run ({one_line(error)}); put the file back as the run wrote it, or "
+            "delete it"
+        ) from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

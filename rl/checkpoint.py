@@ -99,6 +99,8 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
                 if (part := archive.testzip()) is not None:  # torch.load does not look at the checksums
                     raise zipfile.BadZipFile(f"wrong checksum of {part}")
             state = load_state(path)
+            if not isinstance(state, dict) or path.name != f"step-{state.get('step'):06d}.pt":
+                raise ValueError("it holds no checkpoint of that step")
             shards = shards_of(folder, state["step"])
             if "shards" in state and _sizes(shards) != state["shards"]:
                 raise OSError(f"{shards} does not hold the files that were written")

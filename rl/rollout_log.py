@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.files import atomic_write
+from configs.errors import UserError
+from configs.files import MAX_IMAGE_BYTES, atomic_write, open_regular, read_bytes
+from configs.text import one_line
 from rewards.types import Task
 from rl.types import Sample
 from rollouts.types import Group, ScoredRollout
@@ -98,7 +100,8 @@ class RolloutLog:
     def forget_after(self, step: int) -> None:
         """Delete the files of later steps: a run that goes on after `step` writes them again."""
         for path in self.folder.glob("step-*.parquet"):
-            if int(path.stem.removeprefix("step-")) > step:
+            number = path.stem.removeprefix("step-")
+            if number.isdecimal() and int(number) > step:
                 path.unlink()
 
     def _path(self, step: int) -> Path:
@@ -114,13 +117,26 @@ class RolloutLog:
         return name
 
 
+_REQUIRED = ("step", "group", "sample", "task", "source", "question", "answer", "verifier", "text", "images", "choices")
+
+
 def read_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of every step in order, as dictionaries. Raises FileNotFoundError where there are none."""
+    """The rows of every step in order, as dictionaries.
+
+    Raises FileNotFoundError where there are none, and UserError for a file that holds anything else.
+    """
     paths = sorted(folder.glob("step-*.parquet"))
     if not paths:
         raise FileNotFoundError(f"{folder}: holds no rollouts (step-*.parquet)")
     for path in paths:
-        yield from pq.read_table(path, schema=SCHEMA).to_pylist()
+        try:
+            with open_regular(path) as file:
+                rows = pq.read_table(file, schema=SCHEMA).to_pylist()
+            if any(row[name] is None for row in rows for name in _REQUIRED):
+                raise ValueError(f"one of {', '.join(_REQUIRED)} is missing in a row")
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            raise UserError(f"{path}: is damaged or no file of rollouts ({one_line(error)}); delete it") from error
+        yield from rows
 
 
 def task_of(row: dict[str, Any], folder: Path) -> Task:
@@ -130,7 +146,7 @@ def task_of(row: dict[str, Any], folder: Path) -> Task:
         source=row["source"],
         question=row["question"],
         answer=row["answer"],
-        images=tuple((folder / "images" / name[:2] / name).read_bytes() for name in row["images"]),
+        images=tuple(read_bytes(folder / "images" / name[:2] / name, limit=MAX_IMAGE_BYTES) for name in row["images"]),
         verifier=row["verifier"],
         choices=tuple(row["choices"]),
         difficulty=row["difficulty"],

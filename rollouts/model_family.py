@@ -193,8 +193,11 @@ def family_at(path: str | Path) -> ModelFamily:
 
     Raises UnknownFamily for any other model, OSError where there is no config.json.
     """
-    kind = PreTrainedConfig.get_config_dict(str(path))[0].get("model_type")
-    if kind is None or kind not in FAMILIES:
+    try:
+        kind = PreTrainedConfig.get_config_dict(str(path))[0].get("model_type")
+    except (AttributeError, TypeError) as error:
+        raise UnknownFamily(f"{path}: its config.json does not hold a JSON object") from error
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise UnknownFamily(f"{path}: is a {kind or 'nameless'} model (model_type); must be {' or '.join(FAMILIES)}")
     return FAMILIES[kind]
 

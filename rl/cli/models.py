@@ -14,6 +14,7 @@ from rl.run.folder import RunFolder
 if TYPE_CHECKING:
     from rollouts.model_family import VisionLanguageModel, VisionLanguageProcessor
 
+_BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError)  # what transformers raises for a damaged file
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -80,7 +81,7 @@ def open_model(place: ModelPlace) -> tuple[VisionLanguageModel, VisionLanguagePr
         return family_at(place.path).load_model(place.path, dtype="auto"), processor
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except _BROKEN as error:
         raise UserError(_cannot_open(place, error)) from error
     except (SafetensorError, RuntimeError) as error:  # a cut file; tensors of another shape
         raise UserError(
@@ -97,7 +98,7 @@ def open_processor(place: ModelPlace) -> VisionLanguageProcessor:
         return family_at(place.path).load_processor(place.path)
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except _BROKEN as error:
         raise UserError(_cannot_open(place, error)) from error
 
 

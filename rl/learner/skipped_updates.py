@@ -16,6 +16,7 @@ import torch
 
 from configs.errors import UserError
 from configs.files import atomic_write
+from configs.json_io import read_json
 from configs.text import one_line
 from rl.checkpoint import sync_folder
 from rl.learner.learner_config import LearnerConfig
@@ -113,8 +114,8 @@ class SkippedUpdates:
             torch.save({name: getattr(skipped, name) for name in SkippedUpdate.__slots__}, file)
         figures = {name: str(getattr(skipped, name)) for name in ("update", "reason", "loss", "norm", "limit")}
         why = target / "why.json"
-        known = json.loads(why.read_text(encoding="utf-8")) if why.exists() else []
-        known = [*(k for k in known if k["update"] != figures["update"]), figures]
+        known = read_json(why, list[dict[str, str]]) if why.exists() else []
+        known = [*(k for k in known if k.get("update") != figures["update"]), figures]
         why.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
         (target / "recipe.yaml").write_text(self._recipe, encoding="utf-8")
         sync_folder(target)

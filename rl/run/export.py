@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.json_io import read_json
 from configs.schema import RunConfig
 from rl.checkpoint import replace_folder
-from rl.run.folder import RunFolder
+from rl.run.folder import RunFolder, StageRecord
 from rl.run.model_card import CardFacts, model_card
 from rl.run.model_prompt import write_prompt
 from rollouts import model_family
@@ -73,9 +73,16 @@ def _check_only_exports(target: Path, new: Path) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stages:
+    """What a card needs of `summary.json`."""
+
+    stages: list[StageRecord]
+
+
 def _summary(run: Path) -> dict[str, Any]:
     """`summary.json`; where the run is not finished yet, the stages that are."""
     path = run / "summary.json"
     if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, dict[str, Any]) | asdict(read_json(path, _Stages))
     return {"stages": [asdict(record) for record in RunFolder(run).records()]}

@@ -8,11 +8,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from configs.errors import UserError
 from configs.files import write_text
+from configs.json_io import read_json
 from configs.load import dump_recipe, load_recipe
 from configs.schema import RunConfig
 from rl.run.recipe_changes import differences, may_change
@@ -121,7 +122,7 @@ class RunFolder:
     def record(self, name: str) -> StageRecord | None:
         """The record of a stage that is done, None otherwise."""
         path = self.stage(name) / "stage.json"
-        return StageRecord(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        return replace(read_json(path, StageRecord), name=name) if path.exists() else None
 
     def records(self) -> list[StageRecord]:
         """The records of the finished stages, in the order in which they ran."""

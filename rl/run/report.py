@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from configs.json_io import read_json
 from configs.schema import RunConfig
 from rl.run.accuracy import Estimate
 from rl.run.folder import RunFolder, StageRecord, write_json
@@ -26,6 +26,13 @@ from rollouts.workers.quarantine import Quarantine
 _EXAMPLES = 10
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a policy can emit anything, terminal codes too
 _PACKAGES = ("thinkvl", "torch", "transformers", "trl", "ray", "peft", "datasets", "sympy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Summary:
+    """What is read back of `summary.json`."""
+
+    seconds: float
 
 
 def finish_run(
@@ -68,7 +75,7 @@ def print_end(folder: RunFolder, config: RunConfig, console: Console) -> None:
 
 def _success_lines(path: Path) -> list[str]:
     """What RL's tasks came to: how many were never or always solved, and the hardest by name."""
-    rates = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    rates = read_json(path, dict[str, dict[str, float]]) if path.exists() else {}
     if not rates:
         return []
     values = [row["success"] for row in rates.values()]
@@ -189,7 +196,7 @@ def _print_table(records: Sequence[StageRecord], console: Console) -> None:
 
 def _print_places(folder: RunFolder, config: RunConfig, console: Console) -> None:
     path = folder.path
-    seconds = json.loads((path / "summary.json").read_text(encoding="utf-8"))["seconds"]
+    seconds = read_json(path / "summary.json", _Summary).seconds
     lines = [f"done in {seconds:.0f} s", f"  figures   {path / 'summary.json'}", f"  curves    {path / 'curves.png'}"]
     lines.append(f"  examples  {path / 'examples.html'}  (open it in a browser)")
     if config.export:

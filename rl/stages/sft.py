@@ -221,7 +221,8 @@ def _arguments(config: SFTConfig, folder: Path, *, seed: int, dtype: torch.dtype
 
 def _newest_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end, of which Trainer's own state is; others are deleted."""
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
+    numbered = (path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal())
+    for path in sorted(numbered, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
         try:
             json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         except (OSError, ValueError):

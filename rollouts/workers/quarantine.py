@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from configs.files import write_text
+from configs.json_io import read_json
 from rewards.types import Task
 
 T = TypeVar("T")
@@ -48,8 +49,7 @@ class Quarantine:
         self.path = path
         self.entries: dict[str, Evidence] = {}
         if path is not None and path.exists():
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            self.entries = {row["task"]: Evidence(**row) for row in rows}
+            self.entries = {row.task: row for row in read_json(path, list[Evidence])}
 
     def __contains__(self, task_id: str) -> bool:
         return task_id in self.entries

@@ -22,9 +22,9 @@ def special(tmp_path):
 
 def test_nothing_without_an_end_is_read(special):
     for path in special:
-        with pytest.raises(OSError, match="must be a file, and is a |Is a directory"):
+        with pytest.raises(OSError, match=r"must be a file, and is a |Is a directory"):
             read_bytes(path)
-        with pytest.raises(OSError, match="must be a file, and is a |Is a directory"):
+        with pytest.raises(OSError, match=r"must be a file, and is a |Is a directory"):
             open_regular(path)
 
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rl.run.trackers.run_info import RunInfo
 
@@ -40,14 +41,20 @@ def read_metrics(path: Path, *, stage: str | None = None) -> list[dict[str, floa
     """The lines of a metrics file, of one stage or all.
 
     A resumed run repeats the steps after its last checkpoint: the later line of a (stage, step) wins. A last line
-    that was cut off by a kill is left out.
+    that was cut off by a kill is left out, and so is anything that is no line of metrics.
     """
     rows: dict[tuple[str, int], dict[str, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        if stage in (None, row["stage"]):
+        if _is_metrics(row) and stage in (None, row["stage"]):
             rows[row["stage"], row["step"]] = row
     return [rows[key] for key in sorted(rows)]
+
+
+def _is_metrics(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("stage"), str) or type(row.get("step")) is not int:
+        return False
+    return all(value is None or isinstance(value, int | float) for name, value in row.items() if name != "stage")
