@@ -7,10 +7,10 @@ the tables below: whoever can write into a run's folder can spoil its numbers, b
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pickle
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PosixPath
 from typing import Any, BinaryIO
 
@@ -54,7 +54,7 @@ def load_state(source: Path | BinaryIO, *, types: Sequence[type] = ()) -> Any:
 
     Raises UnpicklingError for a file that names anything else, and whatever torch raises for a damaged one.
     """
-    if importlib.util.find_spec("torchao") is not None:
+    with suppress(ImportError):
         importlib.import_module("torchao.optim")  # it tells torch its classes of moments
     with torch.serialization.safe_globals([*_OURS, *_NUMPY, *types]):
         try:

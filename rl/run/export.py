@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from configs.errors import UserError
 from configs.json_io import read_json
 from configs.schema import RunConfig
-from rl.checkpoint import replace_folder
+from rl.checkpoint import sync_folder
 from rl.run.folder import RunFolder, StageRecord
 from rl.run.model_card import CardFacts, model_card
 from rl.run.model_prompt import write_prompt
@@ -36,9 +37,13 @@ def write_export(
     licence: str,
     repo_id: str | None = None,
 ) -> None:
-    """Write the whole folder beside `target`, then put it in place: what was there stays until then."""
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    """Write the whole folder beside `target`, then put it in place: what was there stays until then.
+
+    It is written in a folder of a new name, so that nothing of anybody else is in the way.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    partial = aside / "new"
     try:
         family = family_of(model.config)
         family.save_with_code(model, processor, partial)
@@ -54,10 +59,22 @@ def write_export(
         write_prompt(partial, config)
         (partial / "README.md").write_text(model_card(facts), encoding="utf-8")
         _check_only_exports(target, partial)
-        replace_folder(partial, target)
+        _swap(partial, target, aside / "old")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _swap(partial: Path, target: Path, old: Path) -> None:
+    """Put a finished folder in place of `target`, which becomes `old`."""
+    if target.exists():
+        target.rename(old)
+    try:
+        partial.rename(target)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists():
+            old.rename(target)
         raise
+    sync_folder(target.parent)
 
 
 def _check_only_exports(target: Path, new: Path) -> None:

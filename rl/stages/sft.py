@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import replace
@@ -16,7 +14,6 @@ import torch
 from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -29,6 +26,7 @@ from rl.learner.logprobs import token_logprobs
 from rl.learner.optimizer import build_optimizer, build_schedule
 from rl.learner.packed_attention import use_packed_attention
 from rl.saved_state import load_state
+from rl.stages.sft_checkpoint import newest_checkpoint, seal_checkpoint
 from rl.types import PackedRow, PromptCompletion
 from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
 from rollouts.tasks.mixture import TaskMixture
@@ -118,6 +116,10 @@ class _PackedTrainer(SFTTrainer):
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(cast(torch.nn.Module, self.model).state_dict(), folder / _WEIGHTS)
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        seal_checkpoint(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         target = cast(torch.nn.Module, model if model is not None else self.model)
         target.load_state_dict(load_state(Path(resume_from_checkpoint) / _WEIGHTS))
@@ -185,7 +187,7 @@ def run_sft(
         callbacks=[_ReportSteps(on_step)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=_newest_checkpoint(folder))
+    trainer.train(resume_from_checkpoint=str(newest) if (newest := newest_checkpoint(folder)) else None)
     for reason, count in collator.skipped.items():
         logging.getLogger(__name__).warning("%d examples left out: %s", count, reason)
     return model.eval()
@@ -203,7 +205,6 @@ def _arguments(config: SFTConfig, folder: Path, *, seed: int, dtype: torch.dtype
         logging_steps=1,
         save_strategy="steps",
         save_steps=config.save_every,
-        save_total_limit=1,
         report_to="none",
         disable_tqdm=True,
         use_cpu=not cuda,
@@ -217,17 +218,3 @@ def _arguments(config: SFTConfig, folder: Path, *, seed: int, dtype: torch.dtype
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # else Trainer wraps the model for all the GPUs that it sees
     return arguments
-
-
-def _newest_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end, of which Trainer's own state is; others are deleted."""
-    numbered = (path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal())
-    for path in sorted(numbered, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
-        try:
-            json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            logging.getLogger(__name__).warning("%s was not written to its end: the one before it is taken", path)
-            shutil.rmtree(path)
-        else:
-            return str(path)
-    return None

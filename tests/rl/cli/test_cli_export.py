@@ -201,3 +201,17 @@ def test_the_snippet_of_the_card_runs_as_it_stands(thinkvl, run_folder, picture,
     env = {**os.environ, "HF_HOME": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_export_deletes_nothing_that_it_did_not_write(thinkvl, run_folder):
+    """Folders that are called as ours might be."""
+    foreign = [run_folder / name / "mine.txt" for name in ("export.old", "export.partial", ".export-mine")]
+    for path in foreign:
+        path.parent.mkdir()
+        path.write_text("mine")
+    before = sorted(p.name for p in run_folder.iterdir())
+    for _ in range(2):
+        code, _, errors = thinkvl("export", run_folder)
+        assert code == 0, errors
+    assert all(path.read_text() == "mine" for path in foreign)
+    assert sorted(p.name for p in run_folder.iterdir()) == sorted([*before, "export", "lock"])
