@@ -310,7 +310,7 @@ class TestContents:
         name = write_lines(tmp_path, [GOOD] * 500)
         parsed = []
         loads = json.loads
-        monkeypatch.setattr("rollouts.tasks.dataset.json.loads", lambda line: parsed.append(line) or loads(line))
+        monkeypatch.setattr("rollouts.tasks.dataset.parse_json", lambda line: parsed.append(line) or loads(line))
         assert len(DatasetTasks(name, base=tmp_path)) == 500
         assert len([line for line in parsed if "How many" in line]) <= 500 + 64  # and some again, for unused images
 
