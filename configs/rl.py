@@ -16,6 +16,8 @@ from configs.single_update import check_single_update
 from configs.stage import StageConfig
 from configs.task_sampler import SamplerConfig
 
+MIN_TEMPERATURE = 0.01  # divided by less, logits overflow float32, and nothing can be drawn
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingConfig:
@@ -24,7 +26,7 @@ class SamplingConfig:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
     max_new_tokens: int = 1024  # a completion is cut off here
-    temperature: float = 1.0  # 0 is greedy; greater than 0 in RL
+    temperature: float = 1.0  # 0 is greedy, else 0.01 or more; not 0 in RL
     top_p: float = 1.0  # sample from the smallest set of tokens with this much probability; above 0, up to 1
     top_k: int = 0  # sample from so many of the most likely tokens; 0: no limit
     min_p: float = 0.0  # sample from tokens at least this likely, relative to the most likely one; from 0, below 1
@@ -35,7 +37,8 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         _check(self.max_new_tokens > 0, "max_new_tokens", self.max_new_tokens, "1 or more")
-        _check(self.temperature >= 0, "temperature", self.temperature, "0 (greedy) or more")
+        drawn = self.temperature >= MIN_TEMPERATURE
+        _check(drawn or self.temperature == 0, "temperature", self.temperature, "0 (greedy), or 0.01 or more")
         _check(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
         _check(self.top_k >= 0, "top_k", self.top_k, "0 (no limit) or more")
         _check(0 <= self.min_p < 1, "min_p", self.min_p, "in [0, 1)")

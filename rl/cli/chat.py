@@ -14,6 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from configs.errors import UserError
 from configs.files import MAX_IMAGE_BYTES, read_bytes
+from configs.rl import SamplingConfig
 from rewards.images import BadImage, decode_image
 from rewards.types import Task
 from rl.cli.chat_text import AnswerPrinter, TextStream
@@ -39,6 +40,10 @@ def chat_command(
     name: str, *, images: Sequence[Path], question: str | None, options: ChatOptions, console: Console
 ) -> None:
     """Answer `question`, or every line that is typed, about the images. Raises UserError."""
+    try:
+        SamplingConfig(temperature=options.temperature)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
     encoded = tuple(_read_image(path) for path in images)
     chat = Chat(name, encoded, options, console)
     if question is not None:

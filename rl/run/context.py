@@ -123,7 +123,7 @@ def _start_workers(
     """Start Ray, unless it runs already, and the rollout workers; `stack` closes what was started."""
     stage = config.last_rl or RLConfig(steps=1, workers=1)
     ranks = max((rl.ranks.count for rl in config.rl_stages), default=1)
-    if start_ray(stage.workers + ranks - 1):
+    if start_ray(stage.workers + ranks - 1, say=_printer(console)):
         stack.callback(ray.shutdown)
     pool = RolloutPool(
         spec,

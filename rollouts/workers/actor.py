@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,12 +112,12 @@ class RolloutActor:
         return "\n".join(f"thread {key}:\n{''.join(traceback.format_stack(f))}" for key, f in frames.items())
 
 
-def start_ray(workers: int) -> bool:
+def start_ray(workers: int, *, say: Callable[[str], None] = lambda line: None) -> bool:
     """Join the cluster that RAY_ADDRESS names (as a submitted job does), or start a private one on this machine.
 
     Without RAY_ADDRESS, a Ray that already runs here is not joined, and an address file that a killed one left behind
-    is not read; `RAY_ADDRESS=auto` joins it. Returns True if Ray was not up yet, so that the caller shuts it down.
-    Raises WorkerError where Ray cannot start.
+    is not read; `RAY_ADDRESS=auto` joins it. `say` gets a line on which of the two was done. Returns True if Ray was
+    not up yet, so that the caller shuts it down. Raises WorkerError where Ray cannot start.
     """
     if ray.is_initialized():
         return False
@@ -138,7 +138,20 @@ def start_ray(workers: int) -> bool:
             f"({type(error).__name__}: {text}). Check the free memory, the space in /dev/shm and in Ray's temporary "
             "folder (RAY_TMPDIR, a short path), then run the same command again"
         ) from error
+    say(f"{_where(joins)}: {_resources()}")
     return True
+
+
+def _where(joined: bool) -> str:
+    if joined:
+        return f"joined the Ray cluster at {ray.get_runtime_context().gcs_address} (RAY_ADDRESS)"
+    return "started a private Ray on this machine, which ends with this command (RAY_ADDRESS joins a cluster)"
+
+
+def _resources() -> str:
+    """Example: `2 nodes, 16 CPUs, 1 GPUs`."""
+    found = ray.cluster_resources()
+    return f"{len(ray.nodes())} nodes, {found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs"
 
 
 @contextmanager

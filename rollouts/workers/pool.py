@@ -223,4 +223,7 @@ class RolloutPool:
             path = self._folder / f"{self.failures.total():03d}-worker-{slot}-{failure.kind}.txt"
             path.write_text(failure.detail + "\n", encoding="utf-8")
             where = f" (all of it in {path})"
-        self._say(f"worker {slot}: {failure.kind}: {failure.headline}{where}; a fresh one takes its place")
+        counts = ", ".join(f"{count} {kind}s" for kind, count in sorted(self.failures.items()))
+        self._say(
+            f"worker {slot}: {failure.kind}: {failure.headline}{where}; a fresh one takes its place (so far: {counts})"
+        )

@@ -80,6 +80,7 @@ class WorkerGroup:
                         raise WorkerError(
                             f"worker {slot} cannot start: {why}. If that is memory, lower rl.workers"
                         ) from error
+                    self._on_death(slot, f"while starting: {last_error(error)}")
                     self.fresh(slot)
 
     def fresh(self, slot: int) -> None:

@@ -45,7 +45,7 @@ CONFIGS = st.builds(
     stages=st.builds(
         lambda **keys: (RLConfig(**keys),),
         steps=st.integers(1, 10**6),
-        sampling=st.builds(SamplingConfig, temperature=POSITIVE),
+        sampling=st.builds(SamplingConfig, temperature=st.floats(min_value=0.01, max_value=1e12)),
         optimizer=st.builds(OptimizerConfig, learning_rate=POSITIVE),
         rewards=st.lists(st.builds(RewardConfig, use=TEXT, weight=POSITIVE), min_size=1, max_size=2).map(tuple),
         shuffle_rewards=st.booleans(),

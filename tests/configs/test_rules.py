@@ -147,6 +147,8 @@ RULES = [
         "rl.loss.critic.value_coef = 1.0: must be left at 0.5: a critic of its own shares no gradient with the policy, "
         "value_learning_rate sets its pace",
     ),
+    ("rl.sampling.temperature=0.0099", "rl.sampling.temperature = 0.0099: must be 0 (greedy), or 0.01 or more"),
+    ("rl.sampling.temperature=1.0e-44", "rl.sampling.temperature = 1e-44: must be 0 (greedy), or 0.01 or more"),
     ("rl.engine=vlm", "rl.engine = 'vlm': must be transformers, vllm or `file.py:Class` (did you mean 'vllm'?)"),
     ("rl.engine=mine.py", "rl.engine = 'mine.py': must be transformers, vllm or `file.py:Class`"),
     ("rl.engine_options={url: x}", "rl.engine_options = {'url': 'x'}: must be left out for a built-in engine"),

@@ -164,3 +164,9 @@ class TestCommand:
         code, _, text = thinkvl("chat", run_folder, "--question", "<|media_pad|>?")
         assert code == 1
         assert "image placeholder in the question" in text
+
+
+def test_a_temperature_that_nothing_can_be_drawn_at(thinkvl, tiny_checkpoint):
+    code, _, text = thinkvl("chat", tiny_checkpoint, "--question", "What?", "--temperature", "1e-38")
+    assert code == 1
+    assert "--temperature = 1e-38: must be 0 (greedy), or 0.01 or more" in text

@@ -28,7 +28,7 @@ def tiny(tmp_path_factory):
 
 def refusal(tmp_path, tiny, monkeypatch, **config):
     """What opening the run says; neither Ray nor a worker is started."""
-    monkeypatch.setattr("rl.run.context.start_ray", lambda processes: pytest.fail("the run was started"))
+    monkeypatch.setattr("rl.run.context.start_ray", lambda processes, say: pytest.fail("the run was started"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     made = RunConfig(name="t", output_dir=str(tmp_path / "run"), model=ModelConfig(path=tiny), **config)
     with pytest.raises(UserError) as error, open_context(made, RunFolder.open(made), tmp_path, Console(quiet=True)):

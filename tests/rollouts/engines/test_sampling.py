@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs.rl import SamplingConfig
+from configs.rl import MIN_TEMPERATURE, SamplingConfig
 from rollouts.engines.sampling import (
     barred_token_mask,
     choose_tokens,
@@ -146,3 +146,14 @@ def test_large_seeds_are_told_apart():
     """Neighbouring 64-bit seeds are one number as floats."""
     assert not np.array_equal(sample_uniforms(2**63 + 5, 0, 4), sample_uniforms(2**63 + 6, 0, 4))
     assert not np.array_equal(sample_uniforms(2**64 - 1, 0, 4), sample_uniforms(2**64 - 2, 0, 4))
+
+
+def test_the_lowest_temperature_draws_the_likeliest_token():
+    """Logits far beyond those of a model stay finite."""
+    logits = 1e4 * torch.randn(64, 100, generator=torch.Generator().manual_seed(0))
+    barred, uniforms = barred_token_mask(100, [3]), torch.linspace(0, 0.999, 64, dtype=torch.float64)
+    coldest = SamplingConfig(temperature=MIN_TEMPERATURE, top_p=0.9, min_p=0.1)
+    tokens, policy, sampler = choose_tokens(logits, coldest, barred, uniforms)
+    assert tokens.tolist() == logits.masked_fill(barred, -torch.inf).argmax(-1).tolist()
+    assert policy.isfinite().all()
+    assert sampler.isfinite().all()

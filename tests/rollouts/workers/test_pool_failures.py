@@ -78,6 +78,7 @@ def test_a_worker_that_dies_and_then_raises_gives_the_same_answers(made, orders,
     assert len(pool.quarantine) == 0
     assert re.match(r"worker 0: death: process \d+: its worker process has died\. .*SYSTEM_ERROR", said[0])
     assert said[1].startswith("worker 0: exception: MemoryError: no room for this image (all of it in ")
+    assert said[1].endswith("; a fresh one takes its place (so far: 1 deaths, 1 exceptions)")
 
 
 @pytest.mark.chaos
@@ -110,6 +111,7 @@ def test_a_hang_is_named_with_its_stacks(made, orders, tmp_path, weights, prompt
     same(pool.generate(requests_for(prompts), SAMPLED), undisturbed)
     assert pool.failures == {"hang": 1}
     assert "worker 0: hang: worker 0 (process " in said[0]
+    assert said[0].endswith("; a fresh one takes its place (so far: 1 hangs)")
     assert "has made no progress for 4 s" in said[0]
     assert "4 requests: t5, t9, t60, t14" in said[0]
     [file] = (tmp_path / "run" / "failures").iterdir()

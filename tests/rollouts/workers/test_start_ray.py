@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -13,7 +14,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import ray
 from rollouts.workers.actor import start_ray
-assert start_ray(1)
+assert start_ray(1, say=print)
 
 @ray.remote
 def places():
@@ -35,3 +36,14 @@ def test_files_of_our_packages_names_in_the_working_folder_shadow_nothing(tmp_pa
     done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count(str(ROOT)) == 4
+    assert "started a private Ray on this machine, which ends with this command" in done.stdout
+
+
+def test_a_run_says_that_it_joins_a_cluster(local_ray):
+    address = ray.get_runtime_context().gcs_address
+    program = "from rollouts.workers.actor import start_ray; assert start_ray(1, say=print)"
+    variables = {**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"joined the Ray cluster at {address} (RAY_ADDRESS): 1 nodes, " in done.stdout
