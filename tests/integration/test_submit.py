@@ -249,7 +249,7 @@ def test_a_job_that_fails(cluster, recipe):
     recipe.with_name("rewards.py").write_text("raise RuntimeError('no good')")
     code, output = cluster.submit(recipe)
     assert code == 1
-    assert "rewards.py failed: RuntimeError: no good" in output
+    assert "rewards.py:1 failed: RuntimeError: no good" in output
     assert re.search(r"^error: job short-\w+ failed with exit code 1$", output, re.MULTILINE)
     assert "Traceback" not in output
 

@@ -74,7 +74,7 @@ def test_a_refill_leaves_out_the_groups_that_continue(rng, model, unfinished, as
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_the_control_trains_on_shuffled_rewards(rng, model, monkeypatch, shuffled):
     seen, given = [], []
-    monkeypatch.setattr(step_module, "step_metrics", lambda rollouts, samples: {})
+    monkeypatch.setattr(step_module, "step_metrics", lambda rollouts, samples, config: {})
     learner = SimpleNamespace(
         version=0,
         model_outputs=lambda groups, version: [[ModelOutputs()] * len(g.rollouts) for g in groups],
