@@ -185,6 +185,8 @@ def test_permuted_rewards_are_the_same_rewards_elsewhere(rng, model):
         assert [m.rollout for m in new.rollouts] == [m.rollout for m in old.rollouts]
         assert [m.score.verdict for m in new.rollouts] == [m.score.verdict for m in old.rollouts]
     assert permute_rewards([], seed=0) == []
+    sums = [sum(g.rewards) for g in groups]
+    assert any([sum(g.rewards) for g in permute_rewards(groups, seed=s)] != sums for s in range(5)), "between groups"
 
 
 def test_metrics_by_hand(rng, model):
