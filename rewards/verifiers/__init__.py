@@ -1,1 +1,4 @@
-"""One verifier a file, and `table`, which names them all. Start with `table`."""
+"""One verifier a file, and `builtin`, which names them all.
+
+A new verifier is a file here and a line of `VERIFIERS` in `builtin.py`. Start with `builtin`.
+"""

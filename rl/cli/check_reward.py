@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from configs.rewards import RewardConfig
-from rewards.plugins.contract import Check, Result, check_reward
+from rewards.plugins.check_plugin import Check, Result, check_reward
 
 _STYLES = {Result.OK: "green", Result.NOTE: "yellow", Result.FAILED: "bold red"}
 _LONGEST = 300  # characters of a detail

@@ -7,7 +7,7 @@ from rl.learner.lora import prepare_training, save_adapters
 from rl.learner.optimizer import rounding_note
 from rl.run.context import RunContext, load_policy
 from rl.run.progress import StageProgress
-from rl.stages.sft import run_sft
+from rl.stages.sft_trainer import run_sft
 from rollouts.model_family import VisionLanguageModel
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from configs.rewards import RewardConfig
-from rewards.plugins.contract import HOSTILE, Result, check_reward
+from rewards.plugins.check_plugin import HOSTILE, Result, check_reward
 from rewards.plugins.interface import PluginError
 
 REWARDS = """
