@@ -74,8 +74,8 @@ class WindowedSource:
         self._step, self._taken = step, []
         if self._budget is not None:
             self._budget.begin_step()
-        paused, self._paused = self._paused, {}
-        self._start({key: replace(pending, version=self._pool.version) for key, pending in paused.items()})
+        paused, self._paused = sorted(self._paused.items()), {}  # workers finish in any order; batches must not
+        self._start({key: replace(pending, version=self._pool.version) for key, pending in paused})
         first, self._chosen = self._chosen, max(self._chosen, min(step + self._window + 1, self.config.steps))
         return range(first, self._chosen)
 

@@ -226,6 +226,28 @@ def test_going_on_from_a_checkpoint_is_the_same_to_the_bit(engine, prompts, stop
     assert bits(done) == bits(expected)
 
 
+def test_requests_continue_in_their_own_order_whichever_worker_finished_first(engine, prompts, monkeypatch):
+    """What shares a batch moves the last bits of log-probs, so the order must not depend on how fast workers are."""
+    submitted = []
+
+    def submit(self, requests):
+        submitted.append(list(requests))
+        self.waiting.update(requests)
+
+    def wait_until(self, ready):
+        requests, self.waiting = self.waiting, {}
+        found = self.pool.generate(list(requests.values()), self.sampling) if requests else []
+        for key, completions in reversed(list(zip(requests, found, strict=True))):
+            self.on_completions(key, completions)
+        assert ready()
+
+    monkeypatch.setattr(LocalDispatcher, "submit", submit)
+    monkeypatch.setattr(LocalDispatcher, "wait_until", wait_until)
+    run(Partial(engine, prompts, budget=4))
+    assert any(len(keys) > 2 for keys in submitted), "nothing is ever continued beside something else"
+    assert all(keys == sorted(keys) for keys in submitted)
+
+
 def bits(done):
     return {
         task: (step, [(c.token_ids.tobytes(), c.policy_logprobs.tobytes(), c.segments, c.finish_reason) for c in a])
