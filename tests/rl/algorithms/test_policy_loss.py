@@ -1,11 +1,14 @@
 """GRPO and Kimi k1.5: numbers by hand, and gradients by autograd on a policy that is a table."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from loss_helpers import RESPONSES, REWARDS, Table, inputs, of_tables, token_loss
 
+from configs.algorithms import LossConfig
+from rl.algorithms.policy_loss import policy_loss
 from rl.algorithms.sequence_losses import kimi_k15_loss
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.3}
@@ -130,3 +133,25 @@ def test_shares_of_a_cut_step_add_up(loss):
         value += output.loss.item()
     assert value == pytest.approx(total.loss.item())
     assert gradients == pytest.approx(whole.logprobs.grad.tolist())
+
+
+def test_terms_of_the_recipe_are_added_by_hand():
+    """GRPO at ratio 1 with A = 3 and -1 is -1; half the mean entropy 0.6 comes off; -0.7 + 1.3 is the copied sum."""
+    new = [[-0.7, -1.3], [-0.2]]
+    x = inputs(new, new, [3.0, -1.0], entropy=[[0.5, 0.9], [0.4]], sft_mask=torch.tensor([True, False]))
+    x = dataclasses.replace(x, step_sft_tokens=2)
+    plain, bonus, copied = (
+        policy_loss(x, LossConfig(algorithm="grpo", **terms)).loss.item()
+        for terms in ({}, {"entropy_bonus": 0.5}, {"sft_coef": 0.25})
+    )
+    assert plain == pytest.approx(-(3 - 1) / 2)
+    assert bonus - plain == pytest.approx(-0.5 * 0.6)
+    assert copied - plain == pytest.approx(0.25 * (0.7 + 1.3) / 2)
+
+
+def test_rloo_weighs_by_the_ratio_of_the_whole_completion():
+    """Ratio exp(0.2 + 0.1) with A = 2 for RLOO; GSPO takes the root of the completion's length from it."""
+    x = inputs([[0.2, 0.1]], [[0.0, 0.0]], [2.0])
+    losses = [policy_loss(x, LossConfig(algorithm=name)).loss.item() for name in ("rloo", "gspo")]
+    assert losses[0] != pytest.approx(losses[1])
+    assert losses[0] == pytest.approx(-2 * min(math.exp(0.3), 1.2))
