@@ -35,7 +35,7 @@ class EvaluationConfig:
             _check(getattr(self, key) > 0, key, getattr(self, key), "1 or more")
 
 
-_FOLDERS = {"base", "export", "failures", "rollouts", "tensorboard", "wandb", "trackio", "mlruns"}  # in a run's folder
+_FOLDERS = {"base", "export", "failures", "tensorboard", "wandb", "trackio", "mlruns"}  # in a run's folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

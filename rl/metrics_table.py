@@ -184,9 +184,9 @@ greedy_accuracy (share): Correct completions among the greedy ones that have a v
   out. Healthy: rises
 greedy_accuracy/SOURCE (share): The greedy accuracy of one data source.
 explained_variance (share): As in stage `rl`, of sampled completions to validation tasks, which are never trained on.
-  Only in `validation`, with `ppo`. Healthy: rises
-sampled_accuracy (share): Correct completions among those sampled under `rl.sampling`. Only in `held_out`. Healthy:
-  rises faster than the greedy accuracy
+  Only in `validation/STAGE`, with `ppo`. Healthy: rises
+sampled_accuracy (share): Correct completions among those sampled under `rl.sampling`. Only in `held_out/STAGE`.
+  Healthy: rises faster than the greedy accuracy
 thinking_share (share): Greedy completions with a closed, non-empty think block.
 mean_tokens (tokens): Mean length of a greedy completion.
 truncated_share (share): Greedy completions cut off at `evaluation.max_new_tokens`. Healthy: below 0.05

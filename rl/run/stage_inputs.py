@@ -75,7 +75,6 @@ class _Reader:
     def __init__(self, config: RunConfig, base: Path, console: Console) -> None:
         self._config, self._base, self._console = config, base, console
         self._prompts: dict[str, list[Prompt]] = {}
-        self._tasks: dict[str, list[Task]] = {}
 
     def evaluation_prompts(
         self, stage: StageConfig, data: DataConfig, scorer: Scorer, renderer: PromptRenderer
@@ -101,6 +100,7 @@ class _Reader:
         part: TaskPart = "all" if sources else "validation"
         same = json.dumps([key, asdict(data)])
         if same in self._prompts:
+            scorer.check_tasks([prompt.task for prompt in self._prompts[same]])  # a stage may have its own rewards
             return self._prompts[same]
         tasks = TaskMixture(sources or data.train, seed=seed, base=self._base, part=part).fixed(limit)
         scorer.check_tasks(tasks)

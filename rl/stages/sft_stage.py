@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from configs.sft import SFTConfig
 from rl.learner.lora import prepare_training, save_adapters
 from rl.learner.optimizer import rounding_note
 from rl.run.context import RunContext, load_policy
 from rl.run.progress import StageProgress
+from rl.stages.sft_checkpoint import newest_checkpoint
 from rl.stages.sft_trainer import run_sft
 from rollouts.model_family import VisionLanguageModel
 
@@ -17,20 +20,23 @@ class SFTStage:
     def __init__(self, context: RunContext, config: SFTConfig, model_path: str) -> None:
         self._context, self._config = context, config
         self._folder = context.folder.stage(config.name)
+        self._checkpoint: Path | None = None
+        self._done = 0
         if (note := rounding_note(context.config.model, config.optimizer, stage=config.name)) is not None:
             context.console.print(note, highlight=False)
         self._model = load_policy(context, model_path, train=True)
         prepare_training(self._model, context.config.model, base=model_path)
 
     def resume(self) -> int:
-        """The steps of the newest checkpoint; the trainer reads it when it begins."""
-        steps = [int(path.name.rpartition("-")[2]) for path in (self._folder / "checkpoints").glob("checkpoint-*")]
-        return max(steps, default=0)
+        """Find the newest checkpoint that is whole; the trainer reads it when it begins."""
+        self._checkpoint = newest_checkpoint(self._folder / "checkpoints")
+        self._done = 0 if self._checkpoint is None else int(self._checkpoint.name.rpartition("-")[2])
+        return self._done
 
     def run(self) -> VisionLanguageModel:
         """Train in place."""
         context, config = self._context, self._config
-        with StageProgress(context.console, config.name, total=config.steps) as bar:
+        with StageProgress(context.console, config.name, total=config.steps, done=self._done) as bar:
 
             def on_step(step: int, values: dict[str, float]) -> None:
                 context.metrics.write(config.name, step, values)
@@ -43,6 +49,7 @@ class SFTStage:
                 context.mixture(config),
                 config,
                 folder=self._folder / "checkpoints",
+                checkpoint=self._checkpoint,
                 seed=context.config.seed,
                 on_step=on_step,
             )

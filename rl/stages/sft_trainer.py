@@ -26,7 +26,7 @@ from rl.learner.logprobs import token_logprobs
 from rl.learner.optimizer import build_optimizer, build_schedule
 from rl.learner.packed_attention import use_packed_attention
 from rl.saved_state import load_state
-from rl.stages.sft_checkpoint import newest_checkpoint, seal_checkpoint
+from rl.stages.sft_checkpoint import seal_checkpoint
 from rl.types import PackedRow, PromptCompletion
 from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor
 from rollouts.tasks.mixture import TaskMixture
@@ -165,12 +165,13 @@ def run_sft(
     config: SFTConfig,
     *,
     folder: Path,
+    checkpoint: Path | None,
     seed: int,
     on_step: OnStep,
 ) -> VisionLanguageModel:
     """Train `model` in place for `config.steps` steps and return it in evaluation mode.
 
-    Checkpoints go to `folder` every `config.save_every` steps; a run that was killed continues from the newest.
+    Checkpoints go to `folder` every `config.save_every` steps; training continues from `checkpoint`, if there is one.
     """
     tasks, dataset = build_examples(mixture, processor, config, seed=seed)
     arguments = _arguments(config, folder, seed=seed, dtype=model.dtype)
@@ -187,7 +188,7 @@ def run_sft(
         callbacks=[_ReportSteps(on_step)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(newest) if (newest := newest_checkpoint(folder)) else None)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     for reason, count in collator.skipped.items():
         logging.getLogger(__name__).warning("%d examples left out: %s", count, reason)
     return model.eval()

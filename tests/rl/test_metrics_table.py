@@ -98,7 +98,7 @@ def test_the_table_declares_what_evaluation_writes():
 
 
 def test_the_table_declares_what_the_supervised_stages_write():
-    code = (ROOT / "rl" / "stages" / "sft.py").read_text(encoding="utf-8")
+    code = (ROOT / "rl" / "stages" / "sft_trainer.py").read_text(encoding="utf-8")
     [names] = re.findall(r"names = \(([^)]*)\)", code)
     assert declared(metrics_table.SUPERVISED) == sorted(re.findall(r'"(\w+)"', names))
 

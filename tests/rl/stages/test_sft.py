@@ -13,6 +13,7 @@ from configs.sft import SFTConfig
 from kimi_vl import KimiVLConfig, create_tiny_checkpoint, load_model, load_processor
 from rewards.types import Task
 from rl.learner.lora import prepare_training
+from rl.stages.sft_checkpoint import newest_checkpoint
 from rl.stages.sft_trainer import AnswerCollator, build_examples, run_sft
 from rollouts.tasks.mixture import TaskMixture
 from rollouts.tasks.prompts import PromptRenderer, target_text
@@ -148,6 +149,7 @@ def train(tmp_path, folder, processor, mixture):
                 mixture,
                 config,
                 folder=tmp_path / name,
+                checkpoint=newest_checkpoint(tmp_path / name),
                 seed=0,
                 on_step=on_step,
             )
