@@ -43,7 +43,7 @@ from rollouts.engines.driver import EngineDriver
 from rollouts.engines.protocol import Engine, FinishedGroup
 from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
-from rollouts.tasks.curriculum import UniformSampler
+from rollouts.tasks.task_samplers import UniformSampler
 from rollouts.types import Completion, Prompt, Request, Segment
 from rollouts.weight_checksums import checksums
 from rollouts.workers.actor import EngineSpec, start_ray
@@ -210,7 +210,7 @@ def simulated_side(pool: RolloutPool, config: RLConfig, *, update: float, folder
     sync = WeightSync(pool=pool, learner=learner, prompts=[], sampling=config.sampling, threshold=0.0, say=print)
     loop = Loop(
         config=config,
-        curriculum=UniformSampler(config.task_sampler, mixture, seed=seed, steps=config.steps),
+        task_sampler=UniformSampler(config.decided_task_sampler, mixture, seed=seed, steps=config.steps),
         source=source,
         pool=pool,
         learner=learner,

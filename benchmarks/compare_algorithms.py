@@ -46,7 +46,7 @@ SETUP = [
 # What an algorithm needs beside its own defaults, and why.
 OVERRIDES: dict[str, list[str]] = {
     # Dynamic sampling would give DAPO more completions in a step than the others have.
-    "dapo": ["rl.sampler.name=uniform"],
+    "dapo": ["rl.task_sampler.name=uniform"],
     # The baseline is the critic, not the group, so each prompt gets one completion. A critic learns what makes prompts
     # hard from many of them; 384 a step fit in three minutes. Updates have 32 completions, because the critic has more
     # to learn than the policy. An untrained critic only adds noise, so the policy waits for a sixth of the steps.

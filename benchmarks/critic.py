@@ -138,7 +138,7 @@ def _go_on(group: Group, at: int) -> Request:
         finish_reason="abort",
         segments=(Segment(start=0, stop=at, version=c.segments[0].version),),
     )
-    return Request(prompt=group.prompt, n=SAMPLES, seed=seed, written=(written,) * SAMPLES)
+    return Request(prompt=group.prompt, n=SAMPLES, seed=seed, prefixes=(written,) * SAMPLES)
 
 
 def critic_figures(folder: Path, *, questions: int) -> dict[str, float]:

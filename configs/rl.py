@@ -14,7 +14,7 @@ from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
 from configs.single_update import check_single_update
 from configs.stage import StageConfig
-from configs.task_sampler import SamplerConfig
+from configs.task_sampler import TaskSamplerConfig
 
 MIN_TEMPERATURE = 0.01  # divided by less, logits overflow float32, and nothing can be drawn
 
@@ -153,7 +153,7 @@ class RLConfig(StageConfig):
     eval_every: int = 10  # steps between evaluations on the validation tasks
     save_every: int = 10  # steps between checkpoints
     asynchronous: AsyncConfig | None = None  # [rollouts that run ahead](async.md); null: a synchronous run
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    task_sampler: TaskSamplerConfig = field(default_factory=TaskSamplerConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     # [partial rollouts](engines.md#partial-rollouts): long completions are written over several steps; null: whole
     # completions
@@ -174,15 +174,15 @@ class RLConfig(StageConfig):
     shuffle_rewards: bool = False  # a control: rewards change places within a step, so nothing can be learned
 
     @property
-    def task_sampler(self) -> SamplerConfig:
-        """`sampler` with its name decided: where none is given, the algorithm's own."""
-        return replace(self.sampler, name=self._sampler_name)
+    def decided_task_sampler(self) -> TaskSamplerConfig:
+        """`task_sampler` with its name decided: where none is given, the algorithm's own."""
+        return replace(self.task_sampler, name=self._task_sampler_name)
 
     @property
-    def _sampler_name(self) -> str:
+    def _task_sampler_name(self) -> str:
         replaces = ALGORITHMS[self.loss.algorithm].dynamic_sampling and not self.loss.resolved().keeps_equal_groups
         own = "dynamic" if replaces else "uniform"
-        return self.sampler.name or own
+        return self.task_sampler.name or own
 
     @property
     def filters_by_accuracy(self) -> bool:
@@ -190,7 +190,7 @@ class RLConfig(StageConfig):
 
         A recipe that does not reward the verifier's verdict has no accuracy to look at: it filters by reward.
         """
-        filters = ALGORITHMS[self.loss.algorithm].dynamic_sampling or self._sampler_name == "dynamic"
+        filters = ALGORITHMS[self.loss.algorithm].dynamic_sampling or self._task_sampler_name == "dynamic"
         return filters and any(term.use == "verifier" for term in self.rewards)
 
     def __post_init__(self) -> None:
@@ -272,17 +272,17 @@ class RLConfig(StageConfig):
         if parts.kl is not None and parts.kl.placement == "reward":
             part = " and a KL in the reward"
         _check(
-            self.sampler.name != "dynamic" or not parts.keeps_equal_groups,
-            "sampler.name",
-            self.sampler.name,
+            self.task_sampler.name != "dynamic" or not parts.keeps_equal_groups,
+            "task_sampler.name",
+            self.task_sampler.name,
             f"another with {self.loss.algorithm}{part}: groups of equal rewards are trained on there, so none is "
             "replaced",
         )
         _check(
-            self.sampler.rounds == 3 or self._sampler_name == "dynamic",
-            "sampler.rounds",
-            self.sampler.rounds,
-            f"left out: {self._sampler_name} replaces no groups",
+            self.task_sampler.rounds == 3 or self._task_sampler_name == "dynamic",
+            "task_sampler.rounds",
+            self.task_sampler.rounds,
+            f"left out: {self._task_sampler_name} replaces no groups",
         )
         copies = self.loss.sft_coef > 0
         _check(

@@ -11,7 +11,7 @@ from configs.rules import check as _check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SamplerConfig:
+class TaskSamplerConfig:
     """Which tasks a step draws (k1.5 §2.3.4, DAPO §3.2)."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED

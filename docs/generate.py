@@ -92,7 +92,7 @@ def algorithms_table() -> str:
         clip = "not clipped" if high is None else f"{'no bound' if low is None else low}, {high}"
         own = f"KL {row.kl.estimator} in the {row.kl.placement}, {row.kl.coef}" if row.kl else ""
         own += f"`rl.overlong_buffer`: {row.overlong_share:g} of the limit" if row.overlong_share else ""
-        own += "; `rl.sampler.name`: `dynamic`" if row.dynamic_sampling else ""
+        own += "; `rl.task_sampler.name`: `dynamic`" if row.dynamic_sampling else ""
         rows.append(f"| {name} | `{row.advantages[0]}` | `{row.normalizations[0]}` | {clip} | {own} |")
     return "\n".join(rows)
 

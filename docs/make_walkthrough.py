@@ -34,9 +34,9 @@ from rollouts.sources.group_building import groups_with_signal, make_groups
 from rollouts.sources.reward_shaping import shape_rewards
 from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
-from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture
 from rollouts.tasks.prompts import PromptRenderer
+from rollouts.tasks.task_samplers import build_task_sampler
 from rollouts.types import Request
 
 SEED, FOLLOWED = 0, 1  # the task of the step that the page follows
@@ -57,9 +57,9 @@ def main() -> None:
     say("# From a task to the gradient", INTRODUCTION)
 
     mixture = TaskMixture([SourceConfig(use="digit_sums", options={"scans": [2]})], seed=SEED, base=Path())
-    curriculum = build_sampler(CONFIG.task_sampler, mixture, seed=SEED, steps=CONFIG.steps)
-    curriculum.begin_step(0)
-    tasks = curriculum.draw(0, CONFIG.prompts_per_step)
+    task_sampler = build_task_sampler(CONFIG.decided_task_sampler, mixture, seed=SEED, steps=CONFIG.steps)
+    task_sampler.begin_step(0)
+    tasks = task_sampler.draw(0, CONFIG.prompts_per_step)
     say("## 1. Task", TASK)
     show(tasks[FOLLOWED])
 
@@ -238,7 +238,7 @@ Task -> Prompt -> Completion -> Rollout -> ScoredRollout -> Group -> Sample -> M
 ```
 """
 TASK = """
-A source yields tasks, a mixture weighs the sources, and the curriculum chooses the tasks of a step
+A source yields tasks, a mixture weighs the sources, and the task sampler chooses the tasks of a step
 (`rollouts/tasks/`). A task is a question with images and a reference answer, and names the verifier that compares.
 """
 PROMPT = """

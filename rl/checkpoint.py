@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from configs.errors import UserError
-from rl.saved_state import load_state
+from rl.safe_load import load_state
 
 
 class CheckpointError(UserError):

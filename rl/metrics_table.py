@@ -68,13 +68,13 @@ partial/old_share (share): Tokens of these completions that earlier steps genera
 """)
 
 TOKENS = _metrics("""
-wasted/filtered (share): Tokens of groups without signal, and of completions whose verifier failed. Healthy: below
-  0.5; else choose tasks by `rl.sampler`
-wasted/truncated (share): Tokens of truncated completions that were left out (`rl.mask_truncated`), in groups with
+discarded/filtered (share): Tokens of groups without signal, and of completions whose verifier failed. Healthy: below
+  0.5; else choose tasks by `rl.task_sampler`
+discarded/truncated (share): Tokens of truncated completions that were left out (`rl.mask_truncated`), in groups with
   signal. Healthy: below 0.1
-wasted/aborted (share): Tokens of unfinished completions in groups that were cancelled as too old. Healthy: 0 with
+discarded/aborted (share): Tokens of unfinished completions in groups that were cancelled as too old. Healthy: 0 with
   `stale: wait`
-wasted/stale (share): Tokens of complete groups that were dropped as too old. Healthy: 0 with `stale: wait`, else
+discarded/stale (share): Tokens of complete groups that were dropped as too old. Healthy: 0 with `stale: wait`, else
   below 0.05: raise `max_staleness`
 """)
 
@@ -167,15 +167,17 @@ workers/quarantined (tasks): Tasks in quarantine since the run began. Healthy: 0
 """)
 
 TASKS = _metrics("""
-sampler/tasks_seen (tasks): Tasks used so far. Healthy: grows to the size of the pool
-sampler/success (share): Mean success rate of the tasks. Healthy: rises
-sampler/unsolved_share (share): Tasks with success rate 0. Healthy: falls
-sampler/solved_share (share): Tasks with success rate 1. They have no signal any more. Healthy: below 0.5; else take
+task_sampler/tasks_seen (tasks): Tasks used so far. Healthy: grows to the size of the pool
+task_sampler/success (share): Mean success rate of the tasks. Healthy: rises
+task_sampler/unsolved_share (share): Tasks with success rate 0. Healthy: falls
+task_sampler/solved_share (share): Tasks with success rate 1. They have no signal any more. Healthy: below 0.5; else
+  take
   harder tasks, or `prioritized`
-sampler/open_share (share): Tasks that the curriculum has opened. Only with `curriculum_by_success`. Healthy: reaches
+task_sampler/open_share (share): Tasks that the curriculum has opened. Only with `curriculum_by_success`. Healthy:
+  reaches
   1 well before the end
-sampler/refill_rounds (rounds): Rounds of refilling in the step. Only with `dynamic`. Healthy: below
-  `rl.sampler.rounds`; at it, steps lack groups with signal
+task_sampler/refill_rounds (rounds): Rounds of refilling in the step. Only with `dynamic`. Healthy: below
+  `rl.task_sampler.rounds`; at it, steps lack groups with signal
 """)
 
 EVALUATION = _metrics("""

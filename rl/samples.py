@@ -94,7 +94,7 @@ def _response(completion: Completion, reward: float, outputs: ModelOutputs, min_
     else:
         columns = dict.fromkeys(columns, np.zeros(0, np.float32))
     old = _old_logprobs(completion, outputs)[mask]
-    return Response(reward=reward, old_logprobs=old, annotation=ModelOutputs(**columns))
+    return Response(reward=reward, old_logprobs=old, model_outputs=ModelOutputs(**columns))
 
 
 def _old_logprobs(completion: Completion, outputs: ModelOutputs) -> np.ndarray:

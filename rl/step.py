@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from configs.rl import RLConfig
-from rl.learner.trainer import Trainer
+from rl.learner.protocol import LearnerProtocol
 from rl.rollout_log import RolloutLog
 from rl.samples import build_samples, compute_advantages
 from rl.step_metrics import StepRollouts, Stopwatch, step_metrics
@@ -17,7 +17,7 @@ from rollouts.sources.reward_shaping import shape_rewards
 from rollouts.sources.rollout_pipeline import request_seed
 from rollouts.sources.source import RolloutSource
 from rollouts.sources.verdict_watch import VerdictWatch
-from rollouts.tasks.curriculum import Sampler
+from rollouts.tasks.task_samplers import TaskSampler
 from rollouts.types import Group, ScoredRollout
 from rollouts.workers.pool import RolloutPool
 
@@ -27,10 +27,10 @@ class Loop:
     """The objects that a step moves data between."""
 
     config: RLConfig
-    curriculum: Sampler
+    task_sampler: TaskSampler
     source: RolloutSource
     pool: RolloutPool
-    learner: Trainer
+    learner: LearnerProtocol
     log: RolloutLog
     sync: WeightSync
     seed: int
@@ -43,7 +43,7 @@ class Loop:
         """
         config, learner, watch = self.config, self.learner, Stopwatch()
         with watch.phase("rollout"):
-            rollouts = generate_groups(config, self.curriculum, self.source, step)
+            rollouts = generate_groups(config, self.task_sampler, self.source, step)
         completions = [rollout for group in rollouts.scored for rollout in group]
         self.verdicts.observe(completions, where=f"{config.name}, step {step + 1}", last=step + 1 == config.steps)
         groups = rollouts.groups
@@ -62,27 +62,27 @@ class Loop:
             metrics |= learner.update(samples)  # loss, gradient and optimizer step of each minibatch
         with watch.phase("publish"):
             metrics |= self.sync.publish()
-        metrics |= self.curriculum.metrics() | self.pool.metrics()
+        metrics |= self.task_sampler.metrics() | self.pool.metrics()
         return metrics | watch.seconds | {"version": float(learner.version)}
 
 
-def generate_groups(config: RLConfig, curriculum: Sampler, source: RolloutSource, step: int) -> StepRollouts:
-    """Choose tasks, generate rollouts and score them; repeat while groups lack signal and the curriculum has tasks."""
+def generate_groups(config: RLConfig, task_sampler: TaskSampler, source: RolloutSource, step: int) -> StepRollouts:
+    """Choose tasks, generate rollouts and score them; repeat while groups lack signal and tasks are left."""
     groups: list[Group] = []
     scored: list[tuple[ScoredRollout, ...]] = []
-    curriculum.begin_step(step)
+    task_sampler.begin_step(step)
     for upcoming in source.begin_step(step):  # only `step` itself in a synchronous run
-        tasks = curriculum.draw(upcoming, config.prompts_per_step)
+        tasks = task_sampler.draw(upcoming, config.prompts_per_step)
         source.submit(tasks, step=upcoming)
     finished = source.next_groups(step)
     while True:
         scores = [group.scored() for group in finished]
         new = make_groups([group.prompt for group in finished], scores)
         new = [shape_rewards(group, config, step=step) for group in new]
-        curriculum.observe([(group.prompt.task, correct_flags(group)) for group in new])
+        task_sampler.observe([(group.prompt.task, correct_flags(group)) for group in new])
         groups, scored = groups + new, scored + scores
         missing = config.prompts_per_step - len(groups_with_signal(groups, config)) - source.unfinished
-        tasks = curriculum.refill(missing) if missing > 0 else []  # dynamic sampling (DAPO §3.2)
+        tasks = task_sampler.refill(missing) if missing > 0 else []  # dynamic sampling (DAPO §3.2)
         if not tasks:
             return StepRollouts(groups=tuple(groups), scored=tuple(scored), report=source.report(step))
         finished = source.wait_for(source.submit(tasks, step=step))

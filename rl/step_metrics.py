@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from configs.rl import RLConfig
 from rl.samples import sample_metrics
-from rl.token_accounting import waste_metrics
+from rl.token_accounting import discarded_metrics
 from rl.types import Sample
 from rollouts.sources.group_building import group_metrics
 from rollouts.sources.source import SourceReport
@@ -51,6 +51,6 @@ def step_metrics(rollouts: StepRollouts, samples: Sequence[Sample], config: RLCo
         **group_metrics(rollouts.groups, config),
         **{f"skipped/{reason}": float(count) for reason, count in rollouts.skipped.items()},
         **rollouts.report.metrics,
-        **waste_metrics(rollouts.scored, samples, rollouts.report.dropped_tokens),
+        **discarded_metrics(rollouts.scored, samples, rollouts.report.dropped_tokens),
         **sample_metrics(samples),
     }

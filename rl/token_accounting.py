@@ -11,7 +11,7 @@ from rollouts.types import Completion, ScoredRollout
 CAUSES = ("filtered", "truncated", "aborted", "stale")
 
 
-def waste_metrics(
+def discarded_metrics(
     scored: Sequence[Sequence[ScoredRollout]], samples: Sequence[Sample], dropped: Mapping[str, int]
 ) -> dict[str, float]:
     """Shares of the step's sampled tokens by cause; `dropped` are tokens that never reached the step. See
@@ -27,7 +27,7 @@ def waste_metrics(
             cause = "trained" if rollout.id in trained else _cause(completion, in_trained_group=in_trained_group)
             tokens[cause] += len(completion.token_ids)
     total = tokens.total()
-    return {f"wasted/{cause}": tokens[cause] / total for cause in CAUSES} if total else {}
+    return {f"discarded/{cause}": tokens[cause] / total for cause in CAUSES} if total else {}
 
 
 def _cause(completion: Completion, *, in_trained_group: bool) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 from configs.errors import UserError
 from configs.rl import SamplingConfig
 from rewards.types import Task
-from rl.learner.trainer import Trainer
+from rl.learner.protocol import LearnerProtocol
 from rl.types import PromptCompletion
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Prompt, Request
@@ -52,7 +52,7 @@ class WeightSync:
     """
 
     pool: RolloutPool
-    learner: Trainer
+    learner: LearnerProtocol
     prompts: Sequence[Prompt]
     sampling: SamplingConfig  # of the rollouts: log-probs are under its temperature
     threshold: float

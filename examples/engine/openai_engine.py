@@ -45,7 +45,7 @@ class OpenAIEngine(Engine):
 
     def add(self, index: int, request: Request, sampling: SamplingConfig) -> None:
         """Send the samples of a request. Raises ValueError for what the API cannot express."""
-        if len(request.prompt.pixel_values) or request.written or request.budget:
+        if len(request.prompt.pixel_values) or request.prefixes or request.budget:
             raise ValueError("OpenAIEngine takes prompts of text alone, without a prefix or a budget")
         if sampling.temperature not in (0.0, 1.0) or sampling.top_p != 1 or sampling.top_k or sampling.min_p:
             raise ValueError(f"{sampling}: a server's log-probs are those of temperature 1 (or 0) without any filter")

@@ -21,7 +21,7 @@ class Response:
 
     reward: float
     old_logprobs: np.ndarray  # [T], of the policy at the iteration's start
-    annotation: ModelOutputs
+    model_outputs: ModelOutputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def _by_critic(responses: Sequence[Response], critic: CriticConfig, kl: KLConfig
     """Generalised advantages, standardised over all tokens of the step, and the critic's returns."""
     found, columns = [], []
     for r in responses:
-        values = r.annotation.values
+        values = r.model_outputs.values
         if values is None:
             raise ValueError("generalised advantages need the critic's values of each token")
         rewards = advantages.rewards_of_tokens(r.reward, _penalties(r, kl))
@@ -99,7 +99,7 @@ def _penalties(response: Response, kl: KLConfig | None) -> np.ndarray:
     """`coef * k(log pi_old - log pi_ref)` of each token where the recipe has the KL in the reward, else zeros."""
     if kl is None or kl.placement != "reward":
         return np.zeros(len(response.old_logprobs))
-    if response.annotation.reference_logprobs is None:
+    if response.model_outputs.reference_logprobs is None:
         raise ValueError("a KL penalty in the reward needs the reference's log-probs of each token")
-    log_ratio = response.old_logprobs.astype(np.float64) - response.annotation.reference_logprobs
+    log_ratio = response.old_logprobs.astype(np.float64) - response.model_outputs.reference_logprobs
     return kl.coef * kl_estimate(torch.from_numpy(log_ratio), kl.estimator).numpy()

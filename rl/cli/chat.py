@@ -18,7 +18,7 @@ from configs.rl import SamplingConfig
 from rewards.images import BadImage, decode_image
 from rewards.types import Task
 from rl.cli.chat_text import AnswerPrinter, TextStream
-from rl.cli.models import find_model, open_model
+from rl.cli.open_model import find_model, open_model
 from rl.run.model_prompt import read_prompt
 from rollouts.model_family import family_of
 from rollouts.tasks.prompts import BadPrompt, PromptRenderer

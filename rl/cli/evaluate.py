@@ -26,7 +26,7 @@ from configs.rl import SamplingConfig
 from configs.schema import RunConfig
 from rewards.extraction import THINK_CLOSE
 from rewards.scorer import Scorer
-from rl.cli.models import ModelPlace, find_model, open_model, open_processor
+from rl.cli.open_model import ModelPlace, find_model, open_model, open_processor
 from rl.run.evaluate import HELD_OUT_SEED, EvalResult, evaluate, evaluation_sampling
 from rl.run.folder import write_json
 from rl.run.model_prompt import read_prompt

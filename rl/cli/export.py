@@ -11,7 +11,7 @@ from configs.errors import UserError
 from configs.load import load_recipe
 from configs.schema import RunConfig
 from rl.cli.hub import Hub
-from rl.cli.models import find_model, open_model
+from rl.cli.open_model import find_model, open_model
 from rl.run.export import known_licence, write_export
 from rl.run.folder import RunFolder
 

@@ -1,4 +1,4 @@
-"""The trainer of a run on several ranks: one Ray actor per rank, each with a `Learner`.
+"""The learner of a run on several ranks: one Ray actor per rank, each with a `Learner`.
 
 Ranks communicate by gloo, on GPUs by NCCL. They read the model folder and write checkpoints, so every rank needs
 access to the run's folder.
@@ -84,7 +84,7 @@ class RankActor:
 
 
 class LearnerGroup:
-    """The actors of all ranks, as one `rl.learner.trainer.Trainer`. Close it at the end.
+    """The actors of all ranks, as one `rl.learner.protocol.LearnerProtocol`. Close it at the end.
 
     If a rank dies, the call raises UserError and ends all ranks. The newest checkpoint stays intact.
     """

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor, zeros
 
 from configs.errors import UserError
 from rl.distributed.sharded_muon import ShardedMuonWithAdamW
-from rl.saved_state import PlainReader, load_state
+from rl.safe_load import PlainReader, load_state
 
 _REST = "rest.pt"  # what is no tensor: positions of schedules, counters, an optimizer's settings
 _BUFFERS = ("e_score_correction_bias", "inv_freq")

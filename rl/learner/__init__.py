@@ -1,5 +1,5 @@
 """From samples to an update of the policy: batches, forward pass, reference model, critic, optimizer.
 
-It runs without Ray, TRL and datasets. Start with `learner`, whose protocol is `trainer`; `parallel`
-spreads its work over processes.
+It runs without Ray, TRL and datasets. Start with `learner`, whose interface is in `protocol`;
+`parallel` spreads its work over processes.
 """

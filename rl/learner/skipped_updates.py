@@ -20,7 +20,7 @@ from configs.json_io import read_json
 from configs.text import one_line
 from rl.checkpoint import sync_folder
 from rl.learner.learner_config import LearnerConfig
-from rl.saved_state import load_state
+from rl.safe_load import load_state
 from rl.types import Sample
 
 NOT_FINITE, SPIKE = "not finite", "a spike"

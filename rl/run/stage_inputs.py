@@ -21,9 +21,9 @@ from rewards.types import Task
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.run.scoring import open_scorer, scoring_stage
 from rollouts.model_family import VisionLanguageProcessor
-from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture, TaskPart
 from rollouts.tasks.prompts import PromptRenderer
+from rollouts.tasks.task_samplers import build_task_sampler
 from rollouts.types import Prompt
 
 _CHECKED_TASKS = 64  # of the training mixture, whose verifiers are loaded before any training
@@ -126,7 +126,7 @@ class _Reader:
             self._check_solutions(stage, tasks)
         if isinstance(stage, RLConfig):
             scorer.check_tasks(tasks)
-            sampler = build_sampler(stage.task_sampler, mixture, seed=0, steps=stage.steps)
+            sampler = build_task_sampler(stage.decided_task_sampler, mixture, seed=0, steps=stage.steps)
             sampler.draw(0, stage.prompts_per_step)
 
     def _check_solutions(self, stage: SFTConfig, tasks: Sequence[Task]) -> None:

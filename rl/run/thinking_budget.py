@@ -58,7 +58,7 @@ def _with_budget(
         for index, answer in enumerate(answers)
         if _thinks_beyond(answer.rollout.completion, budget, pipeline.decode)
     }
-    requests = [Request(prompt=answers[i].rollout.prompt, n=1, seed=0, written=(start,)) for i, start in cut.items()]
+    requests = [Request(prompt=answers[i].rollout.prompt, n=1, seed=0, prefixes=(start,)) for i, start in cut.items()]
     groups = pipeline.generate(requests, sampling) if requests else []
     scored = pipeline.score([r.prompt for r in requests], groups)
     verdicts = [a.score.verdict for a in answers]

@@ -64,7 +64,7 @@ class RLSchedule:
         if state is not None:
             self.loop.learner.read_checkpoint(shards_of(self.folder / "checkpoints", state["step"]), state["learner"])
             restore_random_state(state["random"])
-            self.loop.curriculum.load_state_dict(state["curriculum"])
+            self.loop.task_sampler.load_state_dict(state["curriculum"])
             self.loop.source.load_state_dict(state["source"])
             self._best = state["best"]
             self._say(f"resuming {self.loop.config.name} after step {state['step']}")
@@ -91,7 +91,7 @@ class RLSchedule:
             on_step(step, values)
 
         run_steps(self.loop, start=start, after_step=after_step)
-        write_json(self.folder / "success.json", self.loop.curriculum.success.table())
+        write_json(self.folder / "success.json", self.loop.task_sampler.success.table())
 
     def _validate(self, step: int) -> None:
         """Accuracy on the validation tasks, greedy and sampled; the best mean of both replaces the folder `best`.
@@ -138,7 +138,7 @@ class RLSchedule:
         state = {
             "learner": self.loop.learner.write_checkpoint(shards),
             "random": random_state(),
-            "curriculum": self.loop.curriculum.state_dict(),
+            "curriculum": self.loop.task_sampler.state_dict(),
             "source": self.loop.source.state_dict(),
             "best": self._best,
         }

@@ -15,8 +15,8 @@ from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
 from rl.learner.optimizer import rounding_note
+from rl.learner.protocol import LearnerProtocol
 from rl.learner.skipped_updates import SkippedUpdates
-from rl.learner.trainer import Trainer
 from rl.rollout_log import RolloutLog
 from rl.run.context import RunContext, load_policy
 from rl.run.progress import StageProgress
@@ -27,7 +27,7 @@ from rollouts.model_family import VisionLanguageModel
 from rollouts.sources.reward_shaping import length_weight_note
 from rollouts.sources.rollout_pipeline import request_seed
 from rollouts.sources.window import WindowedSource
-from rollouts.tasks.curriculum import build_sampler
+from rollouts.tasks.task_samplers import build_task_sampler
 
 
 class RLStage:
@@ -55,7 +55,7 @@ class RLStage:
         self._start = 0
 
     def resume(self) -> int:
-        """Restore learner, curriculum, source of rollouts and random state, and give the workers the weights."""
+        """Restore learner, task sampler, source of rollouts and random state, and give the workers the weights."""
         self._start = self._schedule.restore()
         return self._start
 
@@ -76,7 +76,7 @@ class RLStage:
         self._learner.close()
 
 
-def _learner(context: RunContext, stage: RLConfig, model_path: str, skipped: SkippedUpdates) -> Trainer:
+def _learner(context: RunContext, stage: RLConfig, model_path: str, skipped: SkippedUpdates) -> LearnerProtocol:
     """The learner in this process, or on the recipe's ranks; on one rank too where several left a checkpoint."""
     config = context.config
     learner_config = LearnerConfig(
@@ -109,7 +109,7 @@ def _learner(context: RunContext, stage: RLConfig, model_path: str, skipped: Ski
     return Learner(model, learner_config, barred_ids=context.barred_ids, on_skip=skipped.keep)
 
 
-def _schedule(context: RunContext, stage: RLConfig, learner: Trainer, skipped: SkippedUpdates) -> RLSchedule:
+def _schedule(context: RunContext, stage: RLConfig, learner: LearnerProtocol, skipped: SkippedUpdates) -> RLSchedule:
     """The loop with its evaluations and checkpoints."""
     return RLSchedule(
         _loop(context, stage, learner),
@@ -123,14 +123,16 @@ def _schedule(context: RunContext, stage: RLConfig, learner: Trainer, skipped: S
     )
 
 
-def _loop(context: RunContext, stage: RLConfig, learner: Trainer) -> Loop:
+def _loop(context: RunContext, stage: RLConfig, learner: LearnerProtocol) -> Loop:
     """The parts of one RL step."""
     seed = request_seed(context.seed(stage), 100)
     threshold = stage.parity_threshold
     dtype = stage.ranks.compute_dtype or context.config.model.dtype
     return Loop(
         config=stage,
-        curriculum=build_sampler(stage.task_sampler, context.mixture(stage), seed=seed, steps=stage.steps),
+        task_sampler=build_task_sampler(
+            stage.decided_task_sampler, context.mixture(stage), seed=seed, steps=stage.steps
+        ),
         source=WindowedSource(stage, context.pipeline(stage), context.pool, seed=seed),
         pool=context.pool,
         learner=learner,

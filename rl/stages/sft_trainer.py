@@ -25,7 +25,7 @@ from rl.learner.forward import encode, response_hidden
 from rl.learner.logprobs import token_logprobs
 from rl.learner.optimizer import build_optimizer, build_schedule
 from rl.learner.packed_attention import use_packed_attention
-from rl.saved_state import load_state
+from rl.safe_load import load_state
 from rl.stages.sft_checkpoint import seal_checkpoint
 from rl.types import PackedRow, PromptCompletion
 from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor

@@ -1,4 +1,4 @@
-"""Where a running batch keeps its latents: prompts once a group, answers by the row, both in blocks of few sizes.
+"""Where a running batch keeps its latents: prompts once a group, completions by the row, both in blocks of few sizes.
 
 Rows come and go at every step, and their lengths are long-tailed. So rows of similar length share a *block*: one block
 of memory for all layers, live rows at its front, so that attention reads plain slices and pads little. A row that

@@ -25,7 +25,7 @@ class BatchLimits:
     """What a batch may hold at once. At least one sample always runs, whatever its length."""
 
     rows: int = 256  # samples that decode together
-    tokens: int = 262_144  # places in the cache, for prompts and answers together
+    tokens: int = 262_144  # positions in the cache, for prompts and completions together
     prefill_tokens: int = 8192  # padded tokens, image tokens among them, in one prefill
 
     def __post_init__(self) -> None:
@@ -37,7 +37,7 @@ class RunningBatch:
     """The samples of one call. `step` advances all that run by one token and returns the groups that it finished.
 
     Which samples share a step depends on the requests, between which steps they were added, and the lengths of their
-    answers alone, never on time.
+    completions alone, never on time.
     """
 
     def __init__(

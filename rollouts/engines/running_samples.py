@@ -24,8 +24,8 @@ class RunningGroup:
         self.latents: torch.Tensor | None = None  # [layers, L, K], until the first sample needs them in the cache
         self.hidden: torch.Tensor | None = None  # [H], predicts the first token; None: not read yet
         self.experts: torch.Tensor | None = None  # [M, k] of the last prompt token
-        written = request.written or (None,) * request.n
-        self.samples = [RunningSample(self, index, sampling, before) for index, before in enumerate(written)]
+        prefixes = request.prefixes or (None,) * request.n
+        self.samples = [RunningSample(self, index, sampling, prefix) for index, prefix in enumerate(prefixes)]
         self.unfinished = sum(sample.reason is None for sample in self.samples)
 
     def completions(self) -> list[Completion]:

@@ -59,12 +59,12 @@ class _Sample:
     seed: int
     sample: int
     start: int
-    written: list[int]  # vLLM's own list of the tokens that it has generated
+    generated: list[int]  # vLLM's own list of the tokens that it has generated
     uniforms: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def uniform(self) -> float:
         """The number of the next token: of (seed, sample, token's place) alone."""
-        place = self.start + len(self.written)
+        place = self.start + len(self.generated)
         if place >= len(self.uniforms):
             self.uniforms = sample_uniforms(self.seed, self.sample, 2 * place + 64)
         return float(self.uniforms[place])
@@ -109,10 +109,10 @@ class SamplingProcessor(LogitsProcessor):
         logits[rows, (tokens == 0).long()] = sampler.clamp(max=-_ABOVE_ZERO)
 
 
-def _new_sample(params: SamplingParams, prompt: list[int] | None, written: list[int]) -> _Sample | None:
+def _new_sample(params: SamplingParams, prompt: list[int] | None, generated: list[int]) -> _Sample | None:
     del prompt
     own = (params.extra_args or {}).get(KEY)
     if own is None:
         return None
     sampling = SamplingConfig(**own["sampling"])
-    return _Sample(sampling, own["seed"], own["sample"], own["start"], written)
+    return _Sample(sampling, own["seed"], own["sample"], own["start"], generated)

@@ -65,7 +65,7 @@ def group_state(pending: PendingGroup, finished: FinishedGroup | None) -> dict[s
         "version": pending.version,
         "n": pending.request.n,
         "seed": pending.request.seed,
-        "prefixes": pending.request.written,
+        "prefixes": pending.request.prefixes,
         "finished": finished and [(m.rollout.completion, m.rollout.text, m.score) for m in finished.scored()],
     }
 
@@ -73,7 +73,7 @@ def group_state(pending: PendingGroup, finished: FinishedGroup | None) -> dict[s
 def pending_from(state: dict[str, Any], renderer: PromptRenderer) -> PendingGroup:
     """The group of `group_state`, as it was submitted."""
     prompt = replace(renderer.render(state["task"]), id=state["id"])
-    request = Request(prompt=prompt, n=state["n"], seed=state["seed"], written=tuple(state["prefixes"]))
+    request = Request(prompt=prompt, n=state["n"], seed=state["seed"], prefixes=tuple(state["prefixes"]))
     return PendingGroup(step=state["step"], version=state["version"], request=request)
 
 

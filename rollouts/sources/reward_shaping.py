@@ -13,7 +13,7 @@ from rollouts.types import Group, ScoredRollout
 
 
 def shape_rewards(group: Group, config: RLConfig, *, step: int) -> Group:
-    """All that is added to the verifier's reward: k1.5's length reward, DAPO's for long answers, that of loops."""
+    """Add k1.5's length reward, DAPO's penalty for long completions, and the penalty for loops to the rewards."""
     group = shape_by_length(group, config.length_reward, step=step)
     limit, buffer = config.sampling.max_new_tokens, config.overlong_buffer
     usual = int(config.loss.resolved().overlong_share * limit)
@@ -22,7 +22,7 @@ def shape_rewards(group: Group, config: RLConfig, *, step: int) -> Group:
 
 
 def shape_by_limit(group: Group, *, limit: int, buffer: int) -> Group:
-    """Add DAPO's penalty (§3.4, eq. 13) to answers that end within `buffer` tokens of the limit."""
+    """Add DAPO's penalty (§3.4, eq. 13) to completions that end within `buffer` tokens of the limit."""
     if buffer == 0:
         return group
     extras = [overlong_penalty(len(r.rollout.completion.token_ids), limit=limit, buffer=buffer) for r in group.rollouts]
@@ -51,7 +51,7 @@ def length_weight_note(config: RLConfig) -> str | None:
     return (
         f"note: rl.length_reward.weight = {config.length_reward.weight:g} has no effect in groups of all right or all "
         "wrong answers: advantages of group_std are divided by the group's deviation, so length alone gives them full "
-        "size. rl.loss.advantage: group_mean keeps the weight; rl.sampler.name: dynamic leaves these groups out"
+        "size. rl.loss.advantage: group_mean keeps the weight; rl.task_sampler.name: dynamic leaves these groups out"
     )
 
 

@@ -156,9 +156,9 @@ class WindowedSource:
         if self._budget is not None:
             completions = self._budget.end_long(completions)
             if any(c.finish_reason == "abort" for c in completions):
-                self._paused[key] = replace(pending, request=replace(pending.request, written=tuple(completions)))
+                self._paused[key] = replace(pending, request=replace(pending.request, prefixes=tuple(completions)))
                 return
-            self._budget.count(completions, prefixes=pending.request.written)
+            self._budget.count(completions, prefixes=pending.request.prefixes)
         rollouts = self.pipeline.rollouts(pending.prompt, completions)
         scores = self.pipeline.begin_scoring(rollouts)
         self._finished[key] = FinishedGroup(pending=pending, rollouts=tuple(rollouts), scores=tuple(scores))

@@ -41,10 +41,10 @@ class SuccessRates:
         if not rates:
             return {}
         return {
-            "sampler/tasks_seen": float(len(rates)),
-            "sampler/success": sum(rates) / len(rates),
-            "sampler/unsolved_share": sum(rate == 0 for rate in rates) / len(rates),
-            "sampler/solved_share": sum(rate == 1 for rate in rates) / len(rates),
+            "task_sampler/tasks_seen": float(len(rates)),
+            "task_sampler/success": sum(rates) / len(rates),
+            "task_sampler/unsolved_share": sum(rate == 0 for rate in rates) / len(rates),
+            "task_sampler/solved_share": sum(rate == 1 for rate in rates) / len(rates),
         }
 
     def state_dict(self) -> dict[str, Any]:

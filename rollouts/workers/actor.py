@@ -1,4 +1,4 @@
-"""What runs in a worker's process: one engine, behind an actor that can be asked how it is while it works."""
+"""What runs in a worker's process: one engine behind a Ray actor, which reports its heartbeat while it works."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Address:
 
 @ray.remote(concurrency_groups={"watch": 1, "feed": 1})  # pyright: ignore[reportCallIssue]
 class RolloutActor:
-    """One engine in one process. All the work is the engine's; `heartbeat` and `stacks` answer while it works.
+    """One engine in one process. `heartbeat` and `stacks` return while the engine works.
 
     Completions are generated in a call (`generate`), or beside such calls in an endless stream (`serve`, `submit`).
     """
@@ -56,7 +56,7 @@ class RolloutActor:
         self.address = Address(pid=os.getpid(), node=ray.get_runtime_context().get_node_id(), stacks=path)
 
     def hello(self) -> Address:
-        """Answers once the engine is built."""
+        """Return once the engine is built."""
         return self.address
 
     def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
@@ -88,7 +88,7 @@ class RolloutActor:
         queue.close()
 
     def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> LoadedWeights:
-        """Take new weights; answer with the version now served and the checksums of what the model now holds."""
+        """Load new weights. Returns the version now served and the checksums of the model's tensors."""
         self.engine.load_weights(weights, version=version)
         return LoadedWeights(
             version=self.engine.version,
@@ -130,7 +130,7 @@ def start_ray(workers: int, *, say: Callable[[str], None] = lambda line: None) -
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which ends without cleaning up
     except ConnectionError:
-        raise  # told as a wrong RAY_ADDRESS
+        raise  # reported as a wrong RAY_ADDRESS
     except Exception as error:  # ports, memory, sockets, versions: Ray's start-up errors share no type
         text = " ".join(str(error).split())[:400]
         raise WorkerError(

@@ -19,32 +19,32 @@ from ray.exceptions import RayError
 from rollouts.types import Request
 from rollouts.workers.actor import Address
 
-_ANSWER_SECONDS = 3.0  # for a worker that hangs: to answer with its stacks, or to write them
+_REPLY_SECONDS = 3.0  # for a worker that hangs: to return its stacks, or to write them
 
 
 class Watch:
     """Follows the heartbeat of one actor while it holds work.
 
-    `silent_for` grows while the actor neither answers nor makes progress.
+    `silent_for` grows while the actor neither replies nor makes progress.
     """
 
     def __init__(self, actor: Any) -> None:
-        self._actor, self._question = actor, None
+        self._actor, self._pending = actor, None
         self._count, self.began = -1, time.monotonic()
         self._last = self.began
 
     def look(self) -> None:
-        """Ask for the heartbeat, or read the answer of the last question if it is there."""
-        if self._question is None:
-            self._question = self._actor.heartbeat.remote()
-        ready, _ = ray.wait([self._question], timeout=0)
+        """Request the heartbeat, or read the reply to the last request if it is there."""
+        if self._pending is None:
+            self._pending = self._actor.heartbeat.remote()
+        ready, _ = ray.wait([self._pending], timeout=0)
         if not ready:
             return
-        with contextlib.suppress(RayError):  # a dead actor is told by its own work
-            count = ray.get(self._question)
+        with contextlib.suppress(RayError):  # the call that generates reports a dead actor
+            count = ray.get(self._pending)
             if count != self._count:
                 self._count, self._last = count, time.monotonic()
-        self._question = None
+        self._pending = None
 
     @property
     def silent_for(self) -> float:
@@ -58,20 +58,20 @@ def diagnose(slot: int, address: Address, actor: Any, watch: Watch, requests: Se
     here = address.node == ray.get_runtime_context().get_node_id()
     return (
         f"worker {slot} (process {address.pid}, node {address.node[:8]}) has made no progress for "
-        f"{watch.silent_for:.0f} s; the run has waited {time.monotonic() - watch.began:.0f} s for its answers to "
-        f"{len(requests)} requests: {tasks}\n"
+        f"{watch.silent_for:.0f} s; the run has waited {time.monotonic() - watch.began:.0f} s for its completions "
+        f"of {len(requests)} requests: {tasks}\n"
         f"process state: {_state(address.pid) if here else 'unknown (another node)'}\n"
         f"{_stacks(address, actor, here)}"
     )
 
 
 def _stacks(address: Address, actor: Any, here: bool) -> str:
-    """From the actor itself; where it does not answer, from py-spy; where that may not look, from faulthandler."""
+    """From the actor itself; where it does not reply, from py-spy; where that is not allowed, from faulthandler."""
     try:
-        return f"stacks, told by the worker:\n{ray.get(actor.stacks.remote(), timeout=_ANSWER_SECONDS)}"
+        return f"stacks, from the worker:\n{ray.get(actor.stacks.remote(), timeout=_REPLY_SECONDS)}"
     except (RayError, TimeoutError):
         if not here:
-            return "no stacks: the worker does not answer"
+            return "no stacks: the worker does not reply"
     return _py_spy(address.pid) or _faulthandler(address) or "no stacks: neither py-spy nor the worker gives any"
 
 
@@ -90,7 +90,7 @@ def _faulthandler(address: Address) -> str | None:
     """The worker's handler of SIGUSR1 is in C and needs no lock of Python's."""
     with contextlib.suppress(OSError):
         os.kill(address.pid, signal.SIGUSR1)
-        time.sleep(_ANSWER_SECONDS)
+        time.sleep(_REPLY_SECONDS)
         if text := address.stacks.read_text(encoding="utf-8"):
             return f"stacks, from faulthandler:\n{text}"
     return None

@@ -1,4 +1,4 @@
-"""The pool of rollout workers: deals requests, replaces workers that fail, and finds the tasks that make them fail."""
+"""The pool of rollout workers: generates, replaces workers that fail, and finds the tasks that make them fail."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ TRIES = 3  # of a whole share of requests, each on a fresh worker, before one of
 POLL_SECONDS = 0.5
 _COLOUR = re.compile(r"\x1b\[\d+m")  # in the tracebacks that Ray passes on
 
-Answers = list[list[Completion]]
+Groups = list[list[Completion]]  # the completions of each request
 
 
 class RolloutPool:
     """`workers` actors that serve one policy version. Which worker takes a request depends on its position alone.
 
     A worker that dies, raises, or makes no progress for `deadline` seconds is replaced by a fresh one with the same
-    weights, which gets the same requests: the answers are those that the first one would have given. A task that
-    fails alone goes to `quarantine`, and its requests have no completions from then on. `folder` takes the diagnoses.
+    weights, which gets the same requests and gives the same completions. A task that fails alone goes to `quarantine`,
+    and its requests have no completions from then on. Diagnoses are written to `folder`.
     """
 
     def __init__(
@@ -51,26 +51,26 @@ class RolloutPool:
         self.deadline, self._folder, self._say = deadline, folder, say
         self.lock = threading.Condition(threading.RLock())  # who holds it may use and replace the workers
         self.worker_group = WorkerGroup(
-            spec, workers=workers, on_death=lambda slot, text: self._tell(slot, Failure("death", text))
+            spec, workers=workers, on_death=lambda slot, text: self._report(slot, Failure("death", text))
         )
 
     def publish(self, weights: Mapping[str, np.ndarray], *, version: int) -> None:
         """Give every worker the weights of `version`: written once to the object store, read by all without a copy.
 
-        Every worker answers with the version it serves and the checksums of what it holds; one that differs gets all
-        of it once more. Raises StaleWorker with the names of the tensors if it differs again, ValueError for
+        Every worker returns the version that it serves and the checksums of its tensors; one that differs gets all
+        weights once more. Raises StaleWorker with the names of the tensors if it differs again, ValueError for
         weights that do not fit the model.
         """
         with self.lock:
             self.worker_group.publish(weights, version=version)
             self.version = version
 
-    def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Answers:
+    def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Groups:
         """Completions of each request, in order, and none for a task in quarantine; i goes to worker i mod workers."""
         with self.lock:
             return self._generate(requests, sampling)
 
-    def _generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Answers:
+    def _generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Groups:
         count = len(self.worker_group.actors)
         shares = {
             slot: [i for i in range(slot, len(requests), count) if requests[i].prompt.task.id not in self.quarantine]
@@ -78,7 +78,7 @@ class RolloutPool:
         }
         shares = {slot: share for slot, share in shares.items() if share}
         outcomes = self._run({slot: [requests[i] for i in share] for slot, share in shares.items()}, sampling)
-        results: Answers = [[] for _ in requests]
+        results: Groups = [[] for _ in requests]
         for slot, share in shares.items():
             outcome = outcomes[slot]
             if isinstance(outcome, Failure):
@@ -87,7 +87,7 @@ class RolloutPool:
                 results[i] = completions
         return results
 
-    def generate_batch_again(self, slot: int, batch: Sequence[Request], sampling: SamplingConfig) -> Answers:
+    def generate_batch_again(self, slot: int, batch: Sequence[Request], sampling: SamplingConfig) -> Groups:
         """Completions of a batch whose worker failed and was replaced. The new worker gives them to the same bits.
 
         None for requests whose task makes one worker after the other fail.
@@ -96,14 +96,14 @@ class RolloutPool:
             outcome = self._run({slot: batch}, sampling, tries=TRIES - 1)[slot]
             return self._without_culprits(slot, batch, sampling, outcome) if isinstance(outcome, Failure) else outcome
 
-    def generate_on_each(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Answers]:
-        """The answers of every worker to all the requests."""
+    def generate_on_each(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Groups]:
+        """The completions of all requests from every worker."""
         with self.lock:
             outcomes = self._run(dict.fromkeys(range(len(self.worker_group.actors)), requests), sampling)
         for slot, outcome in outcomes.items():
             if isinstance(outcome, Failure):
                 raise WorkerError(f"worker {slot} failed {TRIES} times on the parity check: {outcome.headline}")
-        return [answers for _, answers in sorted(outcomes.items()) if not isinstance(answers, Failure)]
+        return [found for _, found in sorted(outcomes.items()) if not isinstance(found, Failure)]
 
     def metrics(self) -> dict[str, float]:
         """What went wrong, and what was padded, so far; see docs/metrics.md."""
@@ -122,11 +122,11 @@ class RolloutPool:
 
     def _run(
         self, shares: Mapping[int, Sequence[Request]], sampling: SamplingConfig, *, tries: int = TRIES
-    ) -> dict[int, Answers | Failure]:
-        """Each worker's answers to its share; its last failure where `tries` workers in a row failed."""
+    ) -> dict[int, Groups | Failure]:
+        """Each worker's completions of its share; its last failure where `tries` workers in a row failed."""
         self.worker_group.start(list(shares))
         left = dict.fromkeys(shares, tries)
-        outcomes: dict[int, Answers | Failure] = {}
+        outcomes: dict[int, Groups | Failure] = {}
         jobs = {slot: self._issue(slot, share, sampling) for slot, share in shares.items()}
         while jobs:
             ready, _ = ray.wait([future for future, _ in jobs.values()], timeout=POLL_SECONDS)
@@ -150,8 +150,8 @@ class RolloutPool:
 
     def _look(
         self, slot: int, future: ray.ObjectRef[Any], watch: Watch, share: Sequence[Request], *, done: bool
-    ) -> Answers | Failure | None:
-        """The answers, how the worker failed, or None while it works."""
+    ) -> Groups | Failure | None:
+        """The completions, how the worker failed, or None while it works."""
         if done:
             try:
                 return ray.get(future)
@@ -173,10 +173,10 @@ class RolloutPool:
 
     def _without_culprits(
         self, slot: int, share: Sequence[Request], sampling: SamplingConfig, failure: Failure
-    ) -> Answers:
-        """Answers to a share that fails as a whole: its culprits go to quarantine, the rest is asked again together.
+    ) -> Groups:
+        """Completions of a share that fails as a whole. Its culprits go to quarantine; the rest is generated together.
 
-        Together, so that a run that knows the culprits from the start gives the same answers.
+        Together, so that a run that knows the culprits from the start gives the same completions.
         """
         before = self.failures.total()
         most = 1 + len(share) * len(self.worker_group.actors) // 16  # tasks that can be at fault
@@ -195,7 +195,7 @@ class RolloutPool:
             self._say(f"task {task.id} goes to quarantine: {found.kind}; evidence in {self.quarantine.path}")
         rest = [i for i in range(len(share)) if i not in culprits]
         at_once = len(rest) if culprits else -(-len(rest) // 4)  # nobody to blame: it was too much at once
-        answers: Answers = [[] for _ in share]
+        results: Groups = [[] for _ in share]
         for start in range(0, len(rest), max(at_once, 1)):
             part = rest[start : start + at_once]
             outcome = self._run({slot: [share[i] for i in part]}, sampling)[slot]
@@ -205,17 +205,17 @@ class RolloutPool:
                     "that is memory, lower rl.prompts_per_step or rl.sampling.max_new_tokens, or raise rl.workers"
                 )
             for i, completions in zip(part, outcome, strict=True):
-                answers[i] = completions
-        return answers
+                results[i] = completions
+        return results
 
     def replace(self, slot: int, failure: Failure) -> None:
         """A fresh worker with the current weights in place of one that failed."""
-        self._tell(slot, failure)
+        self._report(slot, failure)
         self.worker_group.fresh(slot)
         self.worker_group.load([slot])
 
-    def _tell(self, slot: int, failure: Failure) -> None:
-        """Count a failure, say it in a line, and keep its whole text in a file."""
+    def _report(self, slot: int, failure: Failure) -> None:
+        """Count a failure, print a line, and keep its whole text in a file."""
         self.failures[failure.kind] += 1
         where = ""
         if self._folder is not None:

@@ -38,12 +38,12 @@ class Evidence:
     kind: str
     headline: str
     detail: str
-    version: int  # of the policy that was asked
-    failures: int  # of workers, before the task was found out
+    version: int  # of the policy that was served
+    failures: int  # of workers, before the task was found
 
 
 class Quarantine:
-    """The tasks that are no longer asked; `path` (JSON, written whole at every change) makes them outlive the run."""
+    """The tasks that no request is made for any more. `path` (JSON, written whole at every change) keeps them."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path

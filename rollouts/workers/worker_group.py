@@ -37,7 +37,7 @@ class WorkerGroup:
         self._options: dict[str, Any] = {"num_cpus": 1, "num_gpus": share, "max_restarts": 0}
         self._weights: tuple[ray.ObjectRef[Any], int] | None = None
         self._expected: Mapping[str, int] = {}
-        self._unsummed: Mapping[str, np.ndarray] | None = None  # published, and its checksums are not taken yet
+        self._unchecked: Mapping[str, np.ndarray] | None = None  # published, without checksums so far
         self._padding_stats: Counter[str] = Counter()  # what the workers computed up to the last publish
         self.addresses: dict[int, Address] = {}  # of the workers that have started
         self.actors: list[Any] = [self._new_actor() for _ in range(workers)]  # they start side by side
@@ -45,11 +45,11 @@ class WorkerGroup:
     def publish(self, weights: Mapping[str, np.ndarray], *, version: int) -> None:
         """Write the weights to the object store once, and have every worker load and confirm them."""
         before = self._weights, self._expected
-        self._weights, self._unsummed = (ray.put(dict(weights)), version), weights
+        self._weights, self._unchecked = (ray.put(dict(weights)), version), weights
         try:
             self.load(range(len(self.actors)))
         except BaseException:
-            (self._weights, self._expected), self._unsummed = before, None
+            (self._weights, self._expected), self._unchecked = before, None
             raise
 
     def load(self, slots: Sequence[int]) -> None:
@@ -57,12 +57,12 @@ class WorkerGroup:
         self.start(slots)
         if self._weights is None:
             return
-        wrong, told = list(slots), ""
+        wrong, reason = list(slots), ""
         for _ in range(2):
-            wrong, told = self._send(wrong)
+            wrong, reason = self._send(wrong)
             if not wrong:
                 return
-        raise StaleWorker(f"published version {self._weights[1]} twice, but {told}")
+        raise StaleWorker(f"published version {self._weights[1]} twice, but {reason}")
 
     def start(self, slots: Sequence[int]) -> None:
         """Wait until the workers have built their engines. Raises WorkerError where one cannot."""
@@ -72,7 +72,7 @@ class WorkerGroup:
                 try:
                     self.addresses[slot] = ray.get(self.actors[slot].hello.remote(), timeout=START_SECONDS)
                 except GetTimeoutError as error:
-                    raise WorkerError(self._waits_in_vain(slot)) from error
+                    raise WorkerError(self._no_room(slot)) from error
                 except RayError as error:
                     tries -= 1
                     if not tries:
@@ -91,7 +91,7 @@ class WorkerGroup:
         self.actors[slot] = self._new_actor()
 
     def padded_share(self) -> float:
-        """Share of the places computed up to the last publish, of prompts and answers, that held no token."""
+        """Share of the positions computed up to the last publish, prompts and completions, that held no token."""
         return self._padding_stats["padded"] / max(1, self._padding_stats["computed"])
 
     def weight_checksums(self) -> list[dict[str, int]]:
@@ -108,17 +108,17 @@ class WorkerGroup:
         return RolloutActor.options(**self._options).remote(self._spec)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _send(self, slots: Sequence[int]) -> tuple[list[int], str]:
-        """Send the weights; the workers that did not confirm them, and what they told."""
+        """Send the weights. Returns the workers that did not confirm them, and why."""
         assert self._weights is not None
         reference, version = self._weights
         futures = {slot: self.actors[slot].load_weights.remote(reference, version) for slot in slots}
-        expected = self._sums()
+        expected = self._checksums()
         wrong: dict[int, str] = {}
         for slot, future in futures.items():
             try:
                 loaded: LoadedWeights = ray.get(future, timeout=START_SECONDS)
             except (RayActorError, GetTimeoutError) as error:
-                self._on_death(slot, exit_of(error) or f"no answer to new weights within {START_SECONDS:.0f} s")
+                self._on_death(slot, exit_of(error) or f"new weights were not loaded within {START_SECONDS:.0f} s")
                 self.fresh(slot)
                 self.start([slot])
                 wrong[slot] = f"worker {slot} died"
@@ -132,13 +132,13 @@ class WorkerGroup:
                 wrong[slot] = f"worker {slot} holds other values of {', '.join(names[:5])}{more}"
         return list(wrong), "; ".join(wrong.values())
 
-    def _sums(self) -> Mapping[str, int]:
+    def _checksums(self) -> Mapping[str, int]:
         """The checksums of what was published; taken once, while the workers load."""
-        if self._unsummed is not None:
-            self._expected, self._unsummed = checksums(self._unsummed), None
+        if self._unchecked is not None:
+            self._expected, self._unchecked = checksums(self._unchecked), None
         return self._expected
 
-    def _waits_in_vain(self, slot: int) -> str:
+    def _no_room(self, slot: int) -> str:
         free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
         return (
             f"worker {slot} has not started within {START_SECONDS:.0f} s. It needs {self._options['num_cpus']} CPU and "

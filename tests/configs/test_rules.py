@@ -9,7 +9,7 @@ from configs.optimizer import OptimizerConfig
 from configs.rewards import LengthRewardConfig, RewardConfig
 from configs.rl import RanksConfig, RLConfig
 from configs.schema import RunConfig
-from configs.task_sampler import SamplerConfig
+from configs.task_sampler import TaskSamplerConfig
 
 RULES = [
     ("model.tiny.hidden_size=0", "model.tiny.hidden_size = 0: must be 1 or more"),
@@ -75,21 +75,24 @@ RULES = [
         "as fast, and diverges above",
     ),
     (
-        "rl={steps: 4, sampler: {name: dynamic}, loss: {algorithm: reinforce_pp, kl: {coef: 0}}}",
-        "rl.sampler.name = 'dynamic': must be another with reinforce_pp: groups of equal rewards are trained on "
+        "rl={steps: 4, task_sampler: {name: dynamic}, loss: {algorithm: reinforce_pp, kl: {coef: 0}}}",
+        "rl.task_sampler.name = 'dynamic': must be another with reinforce_pp: groups of equal rewards are trained on "
         "there, so none is replaced",
     ),
     (
-        "rl={steps: 4, sampler: {name: dynamic}, loss: {algorithm: grpo, advantage: group_global_std}}",
-        "rl.sampler.name = 'dynamic': must be another with grpo and group_global_std: groups of equal rewards are "
+        "rl={steps: 4, task_sampler: {name: dynamic}, loss: {algorithm: grpo, advantage: group_global_std}}",
+        "rl.task_sampler.name = 'dynamic': must be another with grpo and group_global_std: groups of equal rewards are "
         "trained on there, so none is replaced",
     ),
     (
-        "rl={steps: 4, sampler: {name: dynamic}, loss: {algorithm: rloo, kl: {coef: 0.1, placement: reward}}}",
-        "rl.sampler.name = 'dynamic': must be another with rloo and a KL in the reward: groups of equal rewards are "
-        "trained on there, so none is replaced",
+        "rl={steps: 4, task_sampler: {name: dynamic}, loss: {algorithm: rloo, kl: {coef: 0.1, placement: reward}}}",
+        "rl.task_sampler.name = 'dynamic': must be another with rloo and a KL in the reward: groups of equal rewards "
+        "are trained on there, so none is replaced",
     ),
-    ("rl={steps: 4, sampler: {rounds: 5}}", "rl.sampler.rounds = 5: must be left out: uniform replaces no groups"),
+    (
+        "rl={steps: 4, task_sampler: {rounds: 5}}",
+        "rl.task_sampler.rounds = 5: must be left out: uniform replaces no groups",
+    ),
     ("rl.loss={algorithm: grpo, critic: {gamma: 0.9}}", "must be left out: grpo does not read it"),
     (
         "rl.loss={algorithm: kimi_k15, kl: {coef: 0.1}}",
@@ -247,5 +250,5 @@ def test_an_algorithms_own_kl_can_be_switched_off():
     ],
 )
 def test_dapo_samples_dynamically_unless_the_recipe_says_otherwise(loss, name, expected):
-    config = RLConfig(steps=1, loss=LossConfig(**loss), sampler=SamplerConfig(name=name))
-    assert config.task_sampler.name == expected
+    config = RLConfig(steps=1, loss=LossConfig(**loss), task_sampler=TaskSamplerConfig(name=name))
+    assert config.decided_task_sampler.name == expected

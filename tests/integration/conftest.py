@@ -19,7 +19,7 @@ from configs.load import dump_recipe, load_recipe
 from rl.metrics_table import EVALUATION, RL, SUPERVISED, undeclared
 from rl.pipeline import run
 from rl.run.trackers.jsonl_tracker import read_metrics
-from rl.saved_state import load_state
+from rl.safe_load import load_state
 from rollouts.workers.actor import start_ray
 
 RECIPE = """

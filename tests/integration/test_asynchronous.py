@@ -46,7 +46,7 @@ def test_staleness_zero_is_the_synchronous_run(whole_run, make_mini):
     assert mini.undeclared_metrics() == set()
     assert [r["staleness_max"] for r in own] == [0.0] * STEPS
     assert all(r["staleness/0"] == 1.0 for r in own)
-    assert [r["wasted/filtered"] for r in own] == [r["wasted/filtered"] for r in wanted]
+    assert [r["discarded/filtered"] for r in own] == [r["discarded/filtered"] for r in wanted]
 
 
 @pytest.mark.chaos

@@ -21,9 +21,9 @@ from rl.step import Loop, run_steps
 from rl.weight_sync import WeightSync, parity_prompts
 from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
-from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture
 from rollouts.tasks.prompts import PromptRenderer
+from rollouts.tasks.task_samplers import build_task_sampler
 from rollouts.workers.actor import EngineSpec
 from rollouts.workers.pool import RolloutPool
 
@@ -96,7 +96,7 @@ def rewards_of(checkpoint, pool, tmp_path):
             )
             loop = Loop(
                 config=config,
-                curriculum=build_sampler(config.task_sampler, mixture, seed=1, steps=STEPS),
+                task_sampler=build_task_sampler(config.decided_task_sampler, mixture, seed=1, steps=STEPS),
                 source=WindowedSource(config, pipeline, pool, seed=1),
                 pool=pool,
                 learner=learner,

@@ -4,9 +4,9 @@ import ast
 from pathlib import Path
 
 PLACES = {
-    "pickle": {"rl.saved_state"},
+    "pickle": {"rl.safe_load"},
     "cloudpickle": set(),
-    "torch.load": {"rl.saved_state"},
+    "torch.load": {"rl.safe_load"},
     "Image.open": {"rewards.images"},
 }
 

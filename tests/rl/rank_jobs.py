@@ -21,7 +21,7 @@ from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
 from rl.learner.parallel import SINGLE_PROCESS
-from rl.saved_state import load_state
+from rl.safe_load import load_state
 from rl.types import Sample, StepBatch
 
 _CONTEXT = multiprocessing.get_context("forkserver")

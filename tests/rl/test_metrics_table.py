@@ -14,7 +14,7 @@ from rl.metrics_table import undeclared
 from rl.run.evaluate import EvalResult
 from rl.samples import make_samples, sample_metrics
 from rl.step_metrics import StepRollouts, step_metrics
-from rl.token_accounting import waste_metrics
+from rl.token_accounting import discarded_metrics
 from rollouts.sources.group_building import group_metrics, make_groups
 from rollouts.sources.source import SourceReport
 from rollouts.sources.staleness import staleness_metrics
@@ -58,12 +58,12 @@ def test_the_table_declares_what_the_rl_stage_writes(rng, model):
     assert {"skipped/too long", "skipped/quarantine"} <= step_metrics(rollouts, [], RLConfig(steps=1)).keys()
     for file in (
         "rollouts/tasks/success_rates.py",
-        "rollouts/tasks/curriculum.py",
+        "rollouts/tasks/task_samplers.py",
         "rollouts/workers/pool.py",
         "rl/weight_sync.py",
     ):
         code = (ROOT / file).read_text(encoding="utf-8")
-        written |= set(re.findall(r'"((?:sampler|workers)/\w+|parity_gap)":', code))
+        written |= set(re.findall(r'"((?:task_sampler|workers)/\w+|parity_gap)":', code))
     for file, names in (
         ("rollouts/sources/partial", r'"(partial/\w+)"'),
         ("rl/learner/router_replay", r'"(experts/flipped)"'),
@@ -72,7 +72,7 @@ def test_the_table_declares_what_the_rl_stage_writes(rng, model):
         written |= set(re.findall(names, code))
     written |= set(sample_metrics([replace(s, mask=np.arange(len(s.token_ids)) > 0) for s in samples]))
     written |= {f"workers/{kind}s" for kind in ("death", "exception", "hang")}
-    written |= set(waste_metrics([], [], {"stale": 1}))
+    written |= set(discarded_metrics([], [], {"stale": 1}))
     ages = [make_scored(prompt, 1.0).rollout.completion]  # of version 0
     written |= {re.sub(r"/\d+", "/LAG", name) for name in staleness_metrics(ages, version=0)}
     ahead = (ROOT / "rollouts" / "sources" / "window.py").read_text(encoding="utf-8")

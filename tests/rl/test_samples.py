@@ -10,7 +10,7 @@ from rl_helpers import make_prompt, make_scored
 from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
 from configs.rewards import LengthRewardConfig, RewardConfig
 from configs.rl import RLConfig, SamplingConfig
-from configs.task_sampler import SamplerConfig
+from configs.task_sampler import TaskSamplerConfig
 from rewards.types import VerdictKind
 from rl.samples import make_samples as make_samples_from
 from rl.samples import sample_metrics
@@ -72,9 +72,9 @@ def test_signal(prompt, rewards, expected):
     assert has_signal(group_of(prompt, *(make_scored(prompt, r) for r in rewards)), GRPO) is expected
 
 
-DYNAMIC = RLConfig(steps=1, loss=LossConfig(algorithm="grpo"), sampler=SamplerConfig(name="dynamic"))
+DYNAMIC = RLConfig(steps=1, loss=LossConfig(algorithm="grpo"), sampler=TaskSamplerConfig(name="dynamic"))
 DAPO = RLConfig(steps=1, loss=LossConfig(algorithm="dapo"))
-UNIFORM_DAPO = replace(DAPO, sampler=SamplerConfig(name="uniform"))
+UNIFORM_DAPO = replace(DAPO, sampler=TaskSamplerConfig(name="uniform"))
 PLUGIN_DAPO = replace(DAPO, rewards=(RewardConfig(use="reward.py:brevity"),))
 
 

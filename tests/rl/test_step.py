@@ -35,7 +35,7 @@ class Source:
 
 
 class Refills:
-    """A curriculum that notes how many tasks a refill asks for, and grants one refill."""
+    """A task sampler that notes how many tasks a refill asks for, and grants one refill."""
 
     def __init__(self):
         self.asked, self.observed = [], []
@@ -63,12 +63,12 @@ def finished(rng, model, *rewards):
 def test_a_refill_leaves_out_the_groups_that_continue(rng, model, unfinished, asked):
     """Six are wanted, two have signal, one has none; pending groups count as groups with signal."""
     groups = [finished(rng, model, 1.0, 0.0), finished(rng, model, 0.0, 1.0), finished(rng, model, 1.0, 1.0)]
-    source, curriculum = Source(groups, unfinished=unfinished), Refills()
-    rollouts = generate_groups(RLConfig(steps=1, prompts_per_step=6), curriculum, source, 0)
-    assert curriculum.asked == asked
+    source, task_sampler = Source(groups, unfinished=unfinished), Refills()
+    rollouts = generate_groups(RLConfig(steps=1, prompts_per_step=6), task_sampler, source, 0)
+    assert task_sampler.asked == asked
     assert [len(tasks) for tasks in source.submitted] == asked[:1]
     assert len(rollouts.groups) == 3
-    assert len(curriculum.observed) == 3
+    assert len(task_sampler.observed) == 3
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -82,7 +82,7 @@ def test_the_control_trains_on_shuffled_rewards(rng, model, monkeypatch, shuffle
     )
     loop = Loop(
         config=RLConfig(steps=1, prompts_per_step=8, shuffle_rewards=shuffled),
-        curriculum=Refills(),
+        task_sampler=Refills(),
         source=Source([finished(rng, model, 1.0, 0.0, 0.0, 0.0) for _ in range(8)]),
         pool=SimpleNamespace(metrics=dict),
         learner=learner,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rl_helpers import build_model, make_prompt, make_scored
 
-from rl.token_accounting import waste_metrics
+from rl.token_accounting import discarded_metrics
 from rl.types import Sample
 from rollouts.sources.staleness import staleness_metrics
 from rollouts.types import Segment
@@ -40,14 +40,14 @@ def test_every_token_has_one_cause(prompts):
     ]
     equal = [make_scored(prompts[1], 1.0, length=5), make_scored(prompts[1], 1.0, length=3, finish="length")]
     unfinished = [make_scored(prompts[2], 0.0, length=4, finish="abort")]
-    found = waste_metrics([teaches, equal, unfinished], learn(*teaches[:2]), {"stale": 10, "aborted": 2})
+    found = discarded_metrics([teaches, equal, unfinished], learn(*teaches[:2]), {"stale": 10, "aborted": 2})
     assert found == {
-        "wasted/filtered": 8 / 40,
-        "wasted/truncated": 6 / 40,
-        "wasted/aborted": 6 / 40,
-        "wasted/stale": 10 / 40,
+        "discarded/filtered": 8 / 40,
+        "discarded/truncated": 6 / 40,
+        "discarded/aborted": 6 / 40,
+        "discarded/stale": 10 / 40,
     }
-    assert waste_metrics([], [], {}) == {}
+    assert discarded_metrics([], [], {}) == {}
 
 
 def test_age_is_that_of_the_first_token(prompts):

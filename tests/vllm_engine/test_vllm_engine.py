@@ -88,7 +88,7 @@ def test_pieces_make_the_answer_in_one_piece(engine, prompts):
     assert max(len(c.token_ids) for c in flat(pieces)) == 7
     for _ in range(3):
         requests = [
-            Request(prompt=p, n=3, seed=100 + i, written=tuple(group), budget=7)
+            Request(prompt=p, n=3, seed=100 + i, prefixes=tuple(group), budget=7)
             for i, (p, group) in enumerate(zip(prompts, pieces, strict=True))
         ]
         pieces = engine.generate(requests, FILTERED)
@@ -113,7 +113,7 @@ def test_abort_and_go_on(engine, rng, model):
     assert "abort" in {c.finish_reason for c in cut}
     lengths = {len(c.token_ids) for c in cut if c.finish_reason == "abort"}
     assert lengths == {5}, "one token a step, beside the other request"
-    again = engine.generate([Request(prompt=long, n=4, seed=2, written=tuple(cut))], sampling)
+    again = engine.generate([Request(prompt=long, n=4, seed=2, prefixes=tuple(cut))], sampling)
     assert max(gaps(again, [whole])) < THRESHOLD
 
 

@@ -15,8 +15,8 @@ from configs.optimizer import OptimizerConfig
 from configs.rl import RLConfig, SamplingConfig
 from rewards.types import Score, Verdict, VerdictKind
 from rl.learner.critic import surprises
+from rl.safe_load import load_state
 from rl.samples import make_samples, sample_metrics
-from rl.saved_state import load_state
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.group_building import groups_with_signal, make_groups

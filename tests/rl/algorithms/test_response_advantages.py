@@ -15,7 +15,7 @@ def response(reward, *, tokens=2, old=-1.0, reference=None, values=None):
         reference_logprobs=None if reference is None else np.asarray(reference, np.float32),
         values=None if values is None else np.asarray(values, np.float32),
     )
-    return Response(reward=reward, old_logprobs=np.full(tokens, old, np.float32), annotation=note)
+    return Response(reward=reward, old_logprobs=np.full(tokens, old, np.float32), model_outputs=note)
 
 
 def advantages(groups, **config):

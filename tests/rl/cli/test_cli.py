@@ -17,7 +17,7 @@ from configs.errors import ConfigError, Problem, UserError
 from rewards.plugins.interface import PluginError
 from rl.checkpoint import CheckpointError
 from rl.cli.errors import check_ray_address, explain
-from rl.cli.models import check_base_model, find_model, open_model
+from rl.cli.open_model import check_base_model, find_model, open_model
 from rollouts.tasks.dataset import DataSetError
 
 

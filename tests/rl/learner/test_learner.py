@@ -18,7 +18,7 @@ from rl.algorithms.policy_loss import LossInputs, policy_loss
 from rl.learner.batch import collect_images, make_micro_batch, split_by_tokens, split_minibatches
 from rl.learner.forward import encode, response_hidden
 from rl.learner.lora import prepare_training
-from rl.saved_state import load_state
+from rl.safe_load import load_state
 from rl.types import Sample, StepBatch
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.sampling import barred_token_mask, policy_logprobs

@@ -18,7 +18,7 @@ from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
 from rl.learner.lora import adapted_layers, merged_weights, prepare_training, save_adapters
-from rl.saved_state import load_state
+from rl.safe_load import load_state
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Request

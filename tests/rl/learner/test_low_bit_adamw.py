@@ -15,7 +15,7 @@ from configs.load import load_recipe
 from configs.optimizer import OptimizerConfig
 from rl.distributed.sharded_checkpoint import cut_state
 from rl.learner.optimizer import build_optimizer, build_schedule
-from rl.saved_state import load_state
+from rl.safe_load import load_state
 
 STATES = ("float32", "bfloat16", "8bit")
 

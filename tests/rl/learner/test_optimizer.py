@@ -20,7 +20,7 @@ from rl.learner.optimizer import (
     matrix_views,
     rounding_note,
 )
-from rl.saved_state import load_state
+from rl.safe_load import load_state
 
 MUON = OptimizerConfig(name="muon", learning_rate=0.02, adamw_learning_rate=0.003, weight_decay=0.1)
 

@@ -46,10 +46,10 @@ class Fake:
 
     def generate(self, requests, sampling):
         assert sampling.temperature == 0.0
-        self.asked.append([[int(t) for t in r.written[0].token_ids] for r in requests])
+        self.asked.append([[int(t) for t in r.prefixes[0].token_ids] for r in requests])
         groups = []
         for request in requests:
-            tokens = [int(t) for t in request.written[0].token_ids]
+            tokens = [int(t) for t in request.prefixes[0].token_ids]
             groups.append([completion([*tokens, 4 if tokens.count(2) >= 2 else 5])])
         return groups
 

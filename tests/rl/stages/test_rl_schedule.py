@@ -16,7 +16,7 @@ from rl.checkpoint import list_checkpoints
 from rl.rollout_log import RolloutLog
 from rl.stages.rl_schedule import RLSchedule
 from rollouts.sources.group_building import make_groups
-from rollouts.tasks.curriculum import DynamicSampler
+from rollouts.tasks.task_samplers import DynamicSampler
 
 
 class Walk:
@@ -35,7 +35,7 @@ def make_stage(tmp_path, model):
         loop = SimpleNamespace(
             config=RLConfig(steps=9),
             learner=learner,
-            curriculum=sampler,
+            task_sampler=sampler,
             source=SimpleNamespace(state_dict=dict, load_state_dict=lambda state: None),
             log=RolloutLog(tmp_path / "rollouts"),
             sync=SimpleNamespace(publish=lambda: published.append(learner.version)),
@@ -57,13 +57,13 @@ def make_stage(tmp_path, model):
 
 def after(stage, loop, step):
     """As if steps up to `step` had been taken: drawn, trained, logged, saved."""
-    for task in loop.curriculum.draw(step, 3):
-        loop.curriculum.observe([(task, [True, step > 2])])
+    for task in loop.task_sampler.draw(step, 3):
+        loop.task_sampler.observe([(task, [True, step > 2])])
     loop.learner.version = step
     loop.log.write(step, [], [], [])
     stage._best = step / 10
     stage._save(step)
-    return loop.curriculum.state_dict(), torch.rand(2).tolist()
+    return loop.task_sampler.state_dict(), torch.rand(2).tolist()
 
 
 def test_a_damaged_newest_checkpoint_gives_the_state_of_the_one_before(make_stage, tmp_path):
@@ -78,7 +78,7 @@ def test_a_damaged_newest_checkpoint_gives_the_state_of_the_one_before(make_stag
     assert "step-000004.pt cannot be read" in said[0]
     assert "trying the one before" in said[0]
     assert said[1] == "resuming rl after step 2"
-    assert loop.curriculum.state_dict() == sampler
+    assert loop.task_sampler.state_dict() == sampler
     assert stage._best == 0.2
     assert torch.rand(2).tolist() == drawn, "random numbers go on where they were"
     assert published == [2]

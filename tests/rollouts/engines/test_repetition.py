@@ -86,7 +86,7 @@ def test_going_on_finds_the_loop_at_the_same_place(looping, prompts):
     pieces = [replace(r, budget=7) for r in requests]
     for _ in range(9):
         results = engine.generate(pieces, RULE)
-        pieces = [replace(r, written=tuple(g)) for r, g in zip(pieces, results, strict=True)]
+        pieces = [replace(r, prefixes=tuple(g)) for r, g in zip(pieces, results, strict=True)]
     assert tokens_of(results) == tokens_of(whole)
     assert [[c.finish_reason for c in g] for g in results] == [[c.finish_reason for c in g] for g in whole]
 

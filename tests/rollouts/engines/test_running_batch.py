@@ -194,7 +194,7 @@ def test_abort_returns_what_there_is_and_the_rest_can_follow(ending, prompts):
     assert max(lengths) > 1
     for short, full in zip(flat(cut), flat(whole), strict=True):
         assert short.token_ids.tolist() == full.token_ids[: len(short.token_ids)].tolist()
-    again = [replace(r, written=tuple(group)) for r, group in zip(requests, cut, strict=True)]
+    again = [replace(r, prefixes=tuple(group)) for r, group in zip(requests, cut, strict=True)]
     finished = engine.generate(again, SAMPLED)
     assert tokens_of(finished) == tokens_of(whole)
     for a, b, before in zip(flat(finished), flat(whole), flat(cut), strict=True):
@@ -230,12 +230,12 @@ def test_a_budget_ends_each_sample_and_pieces_make_the_whole(ending, prompts, bu
         calls += 1
         for old, new in zip(pieces, results, strict=True):
             for i, completion in enumerate(new):
-                before = len(old.written[i].token_ids) if old.written else 0
+                before = len(old.prefixes[i].token_ids) if old.prefixes else 0
                 assert len(completion.token_ids) <= before + budget
                 assert completion.finish_reason != "abort" or len(completion.token_ids) == before + budget
         if all(c.finish_reason != "abort" for c in flat(results)):
             break
-        pieces = [replace(r, written=tuple(group)) for r, group in zip(pieces, results, strict=True)]
+        pieces = [replace(r, prefixes=tuple(group)) for r, group in zip(pieces, results, strict=True)]
     longest = max(len(c.token_ids) for c in flat(whole))
     assert calls == -(-longest // budget)
     assert tokens_of(results) == tokens_of(whole)
@@ -247,7 +247,7 @@ def test_a_budget_ends_each_sample_and_pieces_make_the_whole(ending, prompts, bu
 
 def test_an_answer_that_is_as_long_as_allowed_is_not_written_on(ending, prompts):
     [group] = ending().generate([Request(prompt=prompts[0], n=4, seed=1, budget=6)], SAMPLED)
-    again = Request(prompt=prompts[0], n=4, seed=1, written=tuple(group))
+    again = Request(prompt=prompts[0], n=4, seed=1, prefixes=tuple(group))
     [cut] = ending().generate([again], replace(SAMPLED, max_new_tokens=6))
     assert tokens_of([cut]) == tokens_of([group])
     assert {c.finish_reason for c in cut} <= {"length", "stop"}
@@ -256,8 +256,8 @@ def test_an_answer_that_is_as_long_as_allowed_is_not_written_on(ending, prompts)
 
 def test_requests_that_make_no_sense_are_refused(prompts, ending):
     [group] = ending().generate(requests_for(prompts[:1], n=2), SAMPLED)
-    with pytest.raises(ValueError, match="2 answers to go on from, but n = 3"):
-        Request(prompt=prompts[0], n=3, seed=0, written=tuple(group))
+    with pytest.raises(ValueError, match="2 prefixes, but n = 3"):
+        Request(prompt=prompts[0], n=3, seed=0, prefixes=tuple(group))
     with pytest.raises(ValueError, match="n = 0"):
         Request(prompt=prompts[0], n=0, seed=0)
     with pytest.raises(ValueError, match="budget = 0"):
@@ -339,12 +339,12 @@ def test_routes_of_pieces_are_those_of_the_whole(tiny_model, tiny_ids, prompts):
     requests = requests_for(prompts, n=2)
     whole = engine.generate(requests, SAMPLED)
     first = engine.generate([replace(r, budget=9) for r in requests], SAMPLED)
-    again = [replace(r, written=tuple(group)) for r, group in zip(requests, first, strict=True)]
+    again = [replace(r, prefixes=tuple(group)) for r, group in zip(requests, first, strict=True)]
     for a, b in zip(flat(engine.generate(again, SAMPLED)), flat(whole), strict=True):
         assert (np.sort(a.routed_experts, -1) == np.sort(b.routed_experts, -1)).all()
     plain = engine_of(tiny_model, tiny_ids).generate([replace(r, budget=9) for r in requests], SAMPLED)
     assert all(c.routed_experts is None for c in flat(plain))
-    again = [replace(r, written=tuple(group)) for r, group in zip(requests, plain, strict=True)]
+    again = [replace(r, prefixes=tuple(group)) for r, group in zip(requests, plain, strict=True)]
     for completion in flat(engine.generate(again, SAMPLED)):
         assert (completion.routed_experts[:9] == 255).all(), "not recorded then, and said so"
         assert (completion.routed_experts[9:] < 6).all()

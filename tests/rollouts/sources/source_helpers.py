@@ -8,13 +8,13 @@ import numpy as np
 
 from configs.data import SourceConfig
 from configs.rl import RLConfig, SamplingConfig
-from configs.task_sampler import SamplerConfig
+from configs.task_sampler import TaskSamplerConfig
 from rewards.scorer import Scorer
 from rl.step import generate_groups
 from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
-from rollouts.tasks.curriculum import build_sampler
 from rollouts.tasks.mixture import TaskMixture
+from rollouts.tasks.task_samplers import build_task_sampler
 from rollouts.types import Completion, Prompt, Segment
 
 
@@ -93,11 +93,11 @@ class Run:
             prompts_per_step=6,
             samples_per_prompt=2,
             sampling=SamplingConfig(max_new_tokens=4),
-            sampler=SamplerConfig(**sampler),
+            task_sampler=TaskSamplerConfig(**sampler),
             asynchronous=asynchronous,
         )
         mixture = TaskMixture([SourceConfig(use="rows.jsonl")], seed=3, base=folder)
-        self.curriculum = build_sampler(self.config.task_sampler, mixture, seed=1, steps=9)
+        self.task_sampler = build_task_sampler(self.config.decided_task_sampler, mixture, seed=1, steps=9)
         self.pool = SimpleNamespace(
             version=0, policy=policy, begun={}, quarantine={}, metrics=dict, generate=policy.generate
         )
@@ -110,4 +110,4 @@ class Run:
         self.source = WindowedSource(self.config, pipeline, self.pool, seed=7, dispatcher=dispatcher)
 
     def generate(self, step):
-        return generate_groups(self.config, self.curriculum, self.source, step)
+        return generate_groups(self.config, self.task_sampler, self.source, step)

@@ -95,7 +95,7 @@ def test_staleness_zero_gathers_what_the_synchronous_run_does(build, tmp_path, s
         assert numbers(gathered) == numbers(wanted)
         assert [g.rewards for g in gathered.groups] == [g.rewards for g in wanted.groups]
         assert dict(gathered.report.skipped) == dict(wanted.report.skipped)
-        assert run.curriculum.metrics() == sync.curriculum.metrics()
+        assert run.task_sampler.metrics() == sync.task_sampler.metrics()
     seeds = [r.seed for requests in expected.asked for r in requests]
     assert [r.seed for r in FakeDispatcher.submitted] == seeds
     assert FakeDispatcher.last.room is None, "all at once, as a synchronous run deals"
@@ -183,7 +183,7 @@ def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_pat
     log = RolloutLog(tmp_path / "log")
     loop = Loop(
         config=run.config,
-        curriculum=run.curriculum,
+        task_sampler=run.task_sampler,
         source=run.source,
         pool=run.pool,
         learner=learner,
@@ -198,7 +198,7 @@ def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_pat
     assert complete >= PROMPTS - 1
     assert all(row["verdict"] is not None and row["advantage"] is None for row in stale)
     assert len(rows) - len(stale) == metrics["rollouts"] > 0
-    assert metrics["wasted/stale"] == pytest.approx(len(stale) / len(rows)), "an answer of this policy is one token"
+    assert metrics["discarded/stale"] == pytest.approx(len(stale) / len(rows)), "an answer of this policy is one token"
 
 
 def test_a_checkpoint_holds_what_was_drawn_and_not_trained_on(build, monkeypatch):
@@ -210,7 +210,7 @@ def test_a_checkpoint_holds_what_was_drawn_and_not_trained_on(build, monkeypatch
     before = [numbers(g) for g in steps_of(first, range(3))]
     for key in sorted(FakeDispatcher.last.running)[::2]:
         FakeDispatcher.last.answer(key)
-    state, curriculum = pickle.loads(pickle.dumps((first.source.state_dict(), first.curriculum.state_dict())))
+    state, task_sampler = pickle.loads(pickle.dumps((first.source.state_dict(), first.task_sampler.state_dict())))
     answered = [g for g in state["groups"] if g["finished"] is not None]
     running = [g for g in state["groups"] if g["finished"] is None]
     assert answered
@@ -220,7 +220,7 @@ def test_a_checkpoint_holds_what_was_drawn_and_not_trained_on(build, monkeypatch
 
     second = build(Policy(every=2), staleness=2)
     second.pool.version = 3
-    second.curriculum.load_state_dict(curriculum)
+    second.task_sampler.load_state_dict(task_sampler)
     second.source.load_state_dict(state)
     after = [numbers(g) for g in steps_of(second, range(3, STEPS))]
     assert before + after == expected

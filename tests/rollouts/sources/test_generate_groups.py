@@ -29,7 +29,7 @@ def test_groups_without_signal_are_refilled(make):
         assert len(set(seeds)) == len(seeds), "no two requests of a step share their random numbers"
         assert [g.prompt for g in rollouts.groups] == [r.prompt for requests in policy.asked for r in requests]
         assert step_metrics(rollouts, [], run.config)["rollouts"] == 2.0 * len(rollouts.groups)
-        assert run.curriculum.metrics()["sampler/refill_rounds"] == len(policy.asked) - 1 > 0
+        assert run.task_sampler.metrics()["task_sampler/refill_rounds"] == len(policy.asked) - 1 > 0
 
 
 def test_refilling_is_bounded(make):
@@ -45,11 +45,11 @@ def test_other_samplers_ask_once(make):
     run.generate(0)
     run.generate(1)
     assert len(policy.asked) == 2
-    assert run.curriculum.metrics() == {
-        "sampler/tasks_seen": 12.0,
-        "sampler/success": 1.0,
-        "sampler/unsolved_share": 0.0,
-        "sampler/solved_share": 1.0,
+    assert run.task_sampler.metrics() == {
+        "task_sampler/tasks_seen": 12.0,
+        "task_sampler/success": 1.0,
+        "task_sampler/unsolved_share": 0.0,
+        "task_sampler/solved_share": 1.0,
     }
 
 
@@ -60,5 +60,5 @@ def test_tasks_without_answers_are_counted_and_teach_nothing(make):
     assert sum(step_metrics(s, [], run.config).get("skipped/quarantine", 0) for s in steps) == 20
     assert sum(step_metrics(s, [], run.config).get("skipped/unlucky", 0) for s in steps) == 1
     assert sum(len(groups_with_signal(s.groups, run.config)) for s in steps) == 39
-    assert run.curriculum.metrics()["sampler/tasks_seen"] == 39.0
-    assert run.curriculum.success.rate("0") is None
+    assert run.task_sampler.metrics()["task_sampler/tasks_seen"] == 39.0
+    assert run.task_sampler.success.rate("0") is None

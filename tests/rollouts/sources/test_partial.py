@@ -12,7 +12,7 @@ from source_helpers import LocalDispatcher
 from configs.errors import ConfigError
 from configs.rl import PartialConfig, RLConfig, SamplingConfig
 from rewards.scorer import Scorer
-from rl.saved_state import load_state
+from rl.safe_load import load_state
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.sources.partial import min_trainable_version
@@ -75,7 +75,7 @@ class Partial:
     @property
     def prefixes(self):
         """What is generated so far of each group that continues, by task."""
-        return {g.prompt.task.id: g.request.written for g in self.source._paused.values()}
+        return {g.prompt.task.id: g.request.prefixes for g in self.source._paused.values()}
 
     def step(self, step):
         """{task: completions} of the groups that finished."""

@@ -41,7 +41,7 @@ def test_by_hand(at, segments):
 
 @pytest.mark.parametrize("at", [0, 5, 9, -1])
 def test_only_inside_the_answer(at):
-    with pytest.raises(ValueError, match="between 1 and 4, inside the answer"):
+    with pytest.raises(ValueError, match="between 1 and 4, inside the completion"):
         close_thinking(ANSWER, at=at, close_ids=[70])
 
 
@@ -52,7 +52,7 @@ def test_the_answer_goes_on_after_the_mark(tiny_model, tiny_ids, prompts):
     request = requests_for([prompts[1]], n=2)[0]
     [free] = engine.generate([request], sampling)
     cut = tuple(close_thinking(c, at=6, close_ids=[40, 41, 42]) for c in free)
-    [forced] = engine.generate([Request(prompt=prompts[1], n=2, seed=request.seed, written=cut)], sampling)
+    [forced] = engine.generate([Request(prompt=prompts[1], n=2, seed=request.seed, prefixes=cut)], sampling)
     for completion, before in zip(forced, cut, strict=True):
         assert completion.token_ids[:9].tolist() == before.token_ids.tolist()
         assert len(completion.token_ids) == 16, "the mark counts as tokens of the answer"

@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from configs.errors import UserError
 from rl.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from rl.learner.skipped_updates import SkippedUpdates
-from rl.saved_state import PlainReader, load_state
+from rl.safe_load import PlainReader, load_state
 from rollouts.types import Completion, Segment
 
 

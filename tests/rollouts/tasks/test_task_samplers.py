@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from configs.data import SourceConfig
-from configs.task_sampler import SamplerConfig
-from rollouts.tasks.curriculum import SAMPLERS, build_sampler
+from configs.task_sampler import TaskSamplerConfig
 from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.mixture import TaskMixture
 from rollouts.tasks.success_rates import SuccessRates
+from rollouts.tasks.task_samplers import TASK_SAMPLERS, build_task_sampler
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def data(tmp_path):
 def make(data, tmp_path):
     def made(name, *, seed=5, steps=20, **options):
         mixture = TaskMixture([SourceConfig(use=str(data))], seed=3, base=tmp_path)
-        return build_sampler(SamplerConfig(name=name, **options), mixture, seed=seed, steps=steps)
+        return build_task_sampler(TaskSamplerConfig(name=name, **options), mixture, seed=seed, steps=steps)
 
     return made
 
@@ -40,7 +40,7 @@ def numbers(tasks):
     return [int(task.answer) for task in tasks]
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", TASK_SAMPLERS)
 def test_state_brings_back_every_draw(make, name):
     """A sampler that starts from the saved state draws what the other goes on with; another seed draws otherwise."""
     first = make(name)
@@ -77,7 +77,7 @@ def test_dynamic_walks_on_and_stops_at_its_bound(make):
         sampler.begin_step(step)
         seen += numbers(sampler.draw(step, 6)) + numbers(sampler.refill(2)) + numbers(sampler.refill(2))
         assert sampler.refill(2) == []
-        assert sampler.metrics()["sampler/refill_rounds"] == 2.0
+        assert sampler.metrics()["task_sampler/refill_rounds"] == 2.0
     assert sorted(seen) == list(range(40)), "one epoch: nothing is left out, nothing comes twice"
 
 
@@ -138,7 +138,7 @@ def test_a_curriculum_opens_by_success(make):
     sampler = make("curriculum_by_success")
     for step in range(3):
         sampler.observe([(t, [int(t.answer) < 5] * 4) for t in sampler.draw(step, 8)])
-    assert sampler.metrics()["sampler/open_share"] == 0.25, "the hardest open eighth, 5 to 9, is never solved"
+    assert sampler.metrics()["task_sampler/open_share"] == 0.25, "the hardest open eighth, 5 to 9, is never solved"
     shares = []
     for step in range(3, 12):
         sampler.observe([(t, [True] * 3 + [False]) for t in sampler.draw(step, 8)])
@@ -152,8 +152,10 @@ def test_a_curriculum_without_labels_is_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps({"question": f"{i}?", "answer": str(i)}) for i in range(9)))
     mixture = TaskMixture([SourceConfig(use=str(path))], seed=3, base=tmp_path)
-    with pytest.raises(DataSetError, match=r"rl\.sampler\.name = curriculum: none of the 9 tasks has a difficulty"):
-        build_sampler(SamplerConfig(name="curriculum"), mixture, seed=1, steps=5)
+    with pytest.raises(
+        DataSetError, match=r"rl\.task_sampler\.name = curriculum: none of the 9 tasks has a difficulty"
+    ):
+        build_task_sampler(TaskSamplerConfig(name="curriculum"), mixture, seed=1, steps=5)
 
 
 def test_a_pool_smaller_than_a_step_is_refused(make):
@@ -163,7 +165,7 @@ def test_a_pool_smaller_than_a_step_is_refused(make):
 
 def test_an_endless_source_becomes_a_pool(tmp_path):
     mixture = TaskMixture([SourceConfig(use="digit_sums")], seed=3, base=tmp_path)
-    sampler = build_sampler(SamplerConfig(name="prioritized", pool=12), mixture, seed=1, steps=5)
+    sampler = build_task_sampler(TaskSamplerConfig(name="prioritized", pool=12), mixture, seed=1, steps=5)
     drawn = {t.id for step in range(20) for t in sampler.draw(step, 4)}
     assert drawn <= set(sampler.ids)
     assert len(set(sampler.ids)) == 12
@@ -180,10 +182,10 @@ def test_success_rates_follow_the_policy():
     assert rates.rate("a") == 0.75
     rates.observe("b", [False])
     assert rates.metrics() == {
-        "sampler/tasks_seen": 2.0,
-        "sampler/success": 0.375,
-        "sampler/unsolved_share": 0.5,
-        "sampler/solved_share": 0.0,
+        "task_sampler/tasks_seen": 2.0,
+        "task_sampler/success": 0.375,
+        "task_sampler/unsolved_share": 0.5,
+        "task_sampler/solved_share": 0.0,
     }
     assert list(rates.table()) == ["b", "a"], "the hardest first"
 
@@ -207,4 +209,4 @@ def test_success_rates_are_bounded(monkeypatch):
 )
 def test_a_key_of_another_sampler_is_refused(options, told):
     with pytest.raises(ValueError, match=told):
-        SamplerConfig(**options)
+        TaskSamplerConfig(**options)

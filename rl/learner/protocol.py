@@ -1,4 +1,4 @@
-"""What a step of RL needs of whoever trains the policy: a learner in this process, or one on several ranks."""
+"""What a step of RL needs of a learner. `Learner` implements it in this process, `LearnerGroup` on several ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rl.types import ModelOutputs, PromptCompletion, Sample
 from rollouts.types import Group
 
 
-class Trainer(Protocol):
+class LearnerProtocol(Protocol):
     """Trains the policy. `rl.learner.learner.Learner` documents each method."""
 
     @property
@@ -53,5 +53,5 @@ class Trainer(Protocol):
         ...
 
     def close(self) -> None:
-        """End the processes of the trainer."""
+        """End the processes of the learner."""
         ...

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from configs.task_sampler import SamplerConfig
+from configs.task_sampler import TaskSamplerConfig
 from rewards.types import Task
 from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.mixture import TaskMixture
@@ -26,7 +26,7 @@ PATIENCE = 3  # draws of a task without any verdict, after which it counts as so
 FLOOR = 0.02  # priority of a task that is always solved: it is asked again now and then
 
 
-class Sampler(Protocol):
+class TaskSampler(Protocol):
     """Chooses the tasks of each step. `success` is kept up to date by `observe`."""
 
     success: SuccessRates
@@ -63,7 +63,7 @@ class Sampler(Protocol):
 class UniformSampler:
     """The mixture as it is: finite sources in epochs, endless ones without end."""
 
-    def __init__(self, config: SamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> None:
+    def __init__(self, config: TaskSamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> None:
         self.success = SuccessRates()
         self.config, self.mixture, self.seed, self.steps = config, mixture, seed, steps
 
@@ -100,7 +100,7 @@ class UniformSampler:
 class DynamicSampler(UniformSampler):
     """DAPO §3.2: groups without signal are refilled from the same walk, in at most `rounds` rounds a step."""
 
-    def __init__(self, config: SamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> None:
+    def __init__(self, config: TaskSamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> None:
         super().__init__(config, mixture, seed=seed, steps=steps)
         self.drawn = self.rounds = 0
 
@@ -127,7 +127,7 @@ class DynamicSampler(UniformSampler):
 
     def metrics(self) -> dict[str, float]:
         """The rounds of refilling that the last step needed, too."""
-        return {**super().metrics(), "sampler/refill_rounds": float(self.rounds)}
+        return {**super().metrics(), "task_sampler/refill_rounds": float(self.rounds)}
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the walk, too."""
@@ -146,7 +146,7 @@ class PrioritizedSampler(UniformSampler):
     three times and never had a verdict: its prompt is too long, its image broken, or its verifier fails.
     """
 
-    def __init__(self, config: SamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> None:
+    def __init__(self, config: TaskSamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> None:
         super().__init__(config, mixture, seed=seed, steps=steps)
         self.places = _pool(config, mixture)
         self.ids = [mixture.at(place).id for place in self.places]
@@ -180,14 +180,14 @@ class CurriculumSampler(UniformSampler):
     All is open after the share `until` of the steps. Tasks without a label count as of middle difficulty.
     """
 
-    def __init__(self, config: SamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> None:
+    def __init__(self, config: TaskSamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> None:
         super().__init__(config, mixture, seed=seed, steps=steps)
         places = _pool(config, mixture)
         labels = [mixture.at(place).difficulty for place in places]
         if all(label is None for label in labels):
             raise DataSetError(
-                f"rl.sampler.name = {config.name}: none of the {len(labels)} tasks has a difficulty; map a column to "
-                "`difficulty` in data.train, or choose another sampler"
+                f"rl.task_sampler.name = {config.name}: none of the {len(labels)} tasks has a difficulty; map a column "
+                "to `difficulty` in data.train, or choose another sampler"
             )
         rank = [0.5 if label is None else label for label in labels]
         self.places = [places[i] for i in sorted(range(len(places)), key=lambda i: rank[i])]
@@ -209,7 +209,7 @@ class CurriculumSampler(UniformSampler):
 class SuccessCurriculumSampler(CurriculumSampler):
     """The same, but the next eighth of the pool opens when the hardest open eighth is solved often enough."""
 
-    def __init__(self, config: SamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> None:
+    def __init__(self, config: TaskSamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> None:
         super().__init__(config, mixture, seed=seed, steps=steps)
         self.level = math.ceil(START * LEVELS)
         self._place_of = {mixture.at(place).id: i for i, place in enumerate(self.places)}
@@ -229,7 +229,7 @@ class SuccessCurriculumSampler(CurriculumSampler):
 
     def metrics(self) -> dict[str, float]:
         """The open share, too."""
-        return {**super().metrics(), "sampler/open_share": self.level / LEVELS}
+        return {**super().metrics(), "task_sampler/open_share": self.level / LEVELS}
 
     def state_dict(self) -> dict[str, Any]:
         """The level, too."""
@@ -241,7 +241,7 @@ class SuccessCurriculumSampler(CurriculumSampler):
         self.level = int(state["level"])
 
 
-SAMPLERS: Mapping[str, type[UniformSampler]] = {
+TASK_SAMPLERS: Mapping[str, type[UniformSampler]] = {
     "uniform": UniformSampler,
     "dynamic": DynamicSampler,
     "prioritized": PrioritizedSampler,
@@ -250,12 +250,12 @@ SAMPLERS: Mapping[str, type[UniformSampler]] = {
 }
 
 
-def build_sampler(config: SamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> Sampler:
+def build_task_sampler(config: TaskSamplerConfig, mixture: TaskMixture, *, seed: int, steps: int) -> TaskSampler:
     """The sampler that `RLConfig.task_sampler` names. Raises DataSetError where the data cannot serve it."""
-    return SAMPLERS[config.name or "uniform"](config, mixture, seed=seed, steps=steps)
+    return TASK_SAMPLERS[config.name or "uniform"](config, mixture, seed=seed, steps=steps)
 
 
-def _pool(config: SamplerConfig, mixture: TaskMixture) -> list[tuple[int, int]]:
+def _pool(config: TaskSamplerConfig, mixture: TaskMixture) -> list[tuple[int, int]]:
     """The places of the tasks that are seen again and again."""
     endless = any(source.endless for source in mixture.sources)
     usual = ENDLESS_POOL if endless else sum(len(source) for source in mixture.sources)
@@ -266,7 +266,7 @@ def _check_size(size: int, n: int) -> None:
     if n > size:
         raise DataSetError(
             f"rl.prompts_per_step = {n}: more than the {size} tasks that the sampler draws from; "
-            "raise rl.sampler.pool, add data, or lower it"
+            "raise rl.task_sampler.pool, add data, or lower it"
         )
 
 
