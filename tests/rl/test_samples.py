@@ -72,9 +72,9 @@ def test_signal(prompt, rewards, expected):
     assert has_signal(group_of(prompt, *(make_scored(prompt, r) for r in rewards)), GRPO) is expected
 
 
-DYNAMIC = RLConfig(steps=1, loss=LossConfig(algorithm="grpo"), sampler=TaskSamplerConfig(name="dynamic"))
+DYNAMIC = RLConfig(steps=1, loss=LossConfig(algorithm="grpo"), task_sampler=TaskSamplerConfig(name="dynamic"))
 DAPO = RLConfig(steps=1, loss=LossConfig(algorithm="dapo"))
-UNIFORM_DAPO = replace(DAPO, sampler=TaskSamplerConfig(name="uniform"))
+UNIFORM_DAPO = replace(DAPO, task_sampler=TaskSamplerConfig(name="uniform"))
 PLUGIN_DAPO = replace(DAPO, rewards=(RewardConfig(use="reward.py:brevity"),))
 
 
