@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from rich.console import Console
 
 from configs.algorithms import LossConfig
 from configs.load import load_recipe
@@ -35,6 +34,7 @@ from rewards.scorer import Scorer
 from rewards.types import Task
 from rl.pipeline import run
 from rl.rollout_log import RolloutLog
+from rl.run.console import PlainConsole
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rl.step import Loop
 from rl.types import ModelOutputs
@@ -279,7 +279,7 @@ def real(model: Path | None, *, steps: int, folder: Path, quick: bool) -> Figure
     found: Figures = {}
     for name, overrides in sides.items():
         path = folder / name
-        run(load_recipe(RECIPE, [f"output_dir={path}", *given, *overrides]), base=Path.cwd(), console=Console())
+        run(load_recipe(RECIPE, [f"output_dir={path}", *given, *overrides]), base=Path.cwd(), console=PlainConsole())
         rows = read_metrics(path / "metrics.jsonl", stage="rl")
         seconds = sum(value for row in rows for key, value in row.items() if key.startswith("seconds/"))
         [stage] = json.loads((path / "summary.json").read_text(encoding="utf-8"))["stages"]

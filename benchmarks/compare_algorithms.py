@@ -25,12 +25,12 @@ import numpy as np
 import psutil  # comes with accelerate
 import torch
 from critic import critic_figures
-from rich.console import Console
 
 from configs.algorithms import ALGORITHMS
 from configs.errors import ConfigError
 from configs.load import load_recipe
 from rl.pipeline import run
+from rl.run.console import PlainConsole
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.workers.actor import start_ray
 
@@ -113,7 +113,7 @@ def stages(folder: Path, overrides: list[str]) -> dict[str, Stage]:
     if not (folder / "summary.json").exists():
         print(f"-- {folder}", flush=True)
         with CpuMeter(meter):
-            run(load_recipe(RECIPE, [f"output_dir={folder}", *overrides]), base=Path.cwd(), console=Console())
+            run(load_recipe(RECIPE, [f"output_dir={folder}", *overrides]), base=Path.cwd(), console=PlainConsole())
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     cpu = float(meter.read_text()) if meter.exists() else math.nan
     return {stage["name"]: {**stage, "cpu": cpu} for stage in summary["stages"]}

@@ -1,17 +1,52 @@
-"""Text for people: error messages on one line, cut to a length, and hints at the name that was probably meant."""
+"""Text for people: what data, models and libraries say, made harmless to show, cut to a length, and hints at names."""
 
 from __future__ import annotations
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Iterable
+
+_OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control and format characters, lone surrogates, separators of lines
+_JOINERS = "\u200c\u200d"  # of Persian, of Indian scripts and of emoji; they move nothing
+_PASSWORD = re.compile(r"(?<=://)[^/\s@\"'<>]+@")
+_QUERY = re.compile(  # `?api_key=...`, `&X-Amz-Signature=...`
+    r"([?&](?:[\w-]*(?:token|secret|signature|password|credential)|\w*key|sig|pwd)=)[^&\s\"'#<>]+", re.IGNORECASE
+)
+_TOKEN = re.compile(r"\b(hf_|sk-|ghp_|xox[bp]-)[\w-]{16,}|(\bBearer )[\w.~+/-]{8,}=*")
+
+
+class _Harmless(dict[int, str]):
+    """What each character becomes; worked out when it is first seen."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        self[code] = "?" if unicodedata.category(char) in _OBEYED and char not in _JOINERS else char
+        return self[code]
+
+
+_HARMLESS = _Harmless()
+_KEPT = {keep: _Harmless({ord(char): char for char in keep}) for keep in ("\n", "\n\t")}
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """`text` with control and format characters, which a terminal may obey, and lone surrogates replaced by `?`.
+    """`text` as it may be shown or written into a report: nothing in it is obeyed, and no password is in it.
 
-    `keep` lists characters that stay, such as line breaks.
+    Control and format characters (escape sequences, links, changes of direction) and lone surrogates become `?`;
+    passwords and tokens in addresses, and tokens of known forms, become `***`. `keep` lists characters that stay,
+    such as line breaks.
     """
-    return "".join(char if char.isprintable() or char in keep else "?" for char in text)
+    if text.isascii() and text.isprintable():
+        return without_secrets(text)
+    table = _HARMLESS if not keep else _KEPT.get(keep) or _Harmless({ord(char): char for char in keep})
+    return without_secrets(text.translate(table))
+
+
+def without_secrets(text: str) -> str:
+    """`text` with `***` for passwords and tokens in addresses, and for tokens of known forms."""
+    if "://" in text:
+        text = _QUERY.sub(r"\1***", _PASSWORD.sub("***@", text))
+    return _TOKEN.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def shorten(text: str, limit: int = 300) -> str:

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from configs.schema import RunConfig
 from configs.stage import StageConfig
 from rl.learner.lora import merged_state, numpy_weights
+from rl.run.console import PlainConsole
 from rl.run.context import RunContext, load_policy, open_context
 from rl.run.evaluate import EvalResult, evaluate, evaluation_sampling
 from rl.run.export import known_licence, write_export
@@ -26,7 +26,7 @@ from rollouts.sources.verdict_watch import require_verdicts
 from rollouts.types import ScoredRollout
 
 
-def run(config: RunConfig, *, base: Path, console: Console) -> Path:
+def run(config: RunConfig, *, base: Path, console: PlainConsole) -> Path:
     """Run the stages of `config` and return the run's folder.
 
     Raises UserError or ConfigError for what a user can mend; a killed run continues when called again.
@@ -100,7 +100,6 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
     context.console.print(
         f"{config.name}: held-out greedy {result.greedy_accuracy:.3f}  sampled {result.sampled_accuracy:.3f}  "
         f"thinking {result.thinking_share:.2f}  tokens {result.mean_tokens:.1f}  ({seconds:.0f} s)",
-        highlight=False,
     )
     return answers
 

@@ -11,12 +11,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from configs.data import SourceConfig, recipe_verifiers
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.schema import RunConfig
+from configs.text import shorten
 from rewards.audit.check import Auditor
 from rewards.audit.data import CODES, Duplicates, Finding
 from rewards.audit.page import AuditReport, CheckedTask, SourceSummary, as_json, as_page
@@ -25,6 +24,7 @@ from rewards.plugins.interface import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Task, Verdict
 from rewards.verifiers.options import base_name
+from rl.run.console import PlainConsole
 from rl.run.progress import StageProgress
 from rollouts.tasks.mixture import TaskSource, build_source
 
@@ -46,7 +46,7 @@ class AuditOptions:
     allowed: Collection[str] = ()  # plug-ins that rows may name as their verifier
 
 
-def audit_command(data: str, *, overrides: Sequence[str], options: AuditOptions, console: Console) -> int:
+def audit_command(data: str, *, overrides: Sequence[str], options: AuditOptions, console: PlainConsole) -> int:
     """Audit `data`, write `report.html` and `report.json`, print the counts. The exit code: 0 clean, 1 findings.
 
     Raises UserError, ConfigError, PluginError or DataSetError where nothing can be audited.
@@ -94,7 +94,7 @@ def _sources(
 class _Run:
     """One audit over several sources."""
 
-    def __init__(self, scorer: Scorer, options: AuditOptions, console: Console) -> None:
+    def __init__(self, scorer: Scorer, options: AuditOptions, console: PlainConsole) -> None:
         self._scorer, self._options, self._console = scorer, options, console
         self._auditor = Auditor(judge=self._judge)
         self._duplicates = Duplicates()
@@ -185,18 +185,18 @@ def _plain(message: object) -> str:
     return re.sub(r"\s*<_io\.[^>]*>", "", str(message))[:300]
 
 
-def _print(report: AuditReport, folder: Path, console: Console) -> None:
+def _print(report: AuditReport, folder: Path, console: PlainConsole) -> None:
     for source in report.sources:
         of = "" if source.total in (None, source.checked) else f" of {source.total:,}"
-        console.print(f"{source.title}: {source.checked:,}{of} tasks", markup=False, highlight=False)
+        console.print(f"{source.title}: {source.checked:,}{of} tasks")
     for code, count in report.counts.items():
         first = next(finding for finding in report.findings if finding.code == code)
-        example = "".join(c if c.isprintable() else "?" for c in f"{first.task_id or first.source}: {first.message}")
-        console.print(f"  {count:>6,} {code:<19} {example[:160]}", markup=False, highlight=False, soft_wrap=True)
+        example = f"{shorten(first.task_id or first.source, 60)}: {first.message}"
+        console.print(f"  {count:>6,} {code:<19} {shorten(example, 160)}")
     for code, count in report.ignored.items():
-        console.print(f"  {count:>6,} {code:<19} ignored", markup=False, highlight=False)
+        console.print(f"  {count:>6,} {code:<19} ignored")
     for verifier, count in report.not_tried.items():
-        console.print(f"  {count:>6,} tasks of {verifier} were not tried", markup=False, highlight=False)
+        console.print(f"  {count:>6,} tasks of {verifier} were not tried")
     found = f"{len(report.findings):,} findings" if report.findings else "clean"
     end = f"{found}: {report.verifications:,} verifications in {report.seconds:.1f} s; see {folder / 'report.html'}"
-    console.print(end, markup=False, highlight=False, soft_wrap=True)
+    console.print(end)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+from rich.text import Text
 from transformers.generation.streamers import BaseStreamer
 
 from configs.errors import UserError
@@ -19,6 +19,7 @@ from rewards.images import BadImage, decode_image
 from rewards.types import Task
 from rl.cli.chat_text import AnswerPrinter, TextStream
 from rl.cli.open_model import find_model, open_model
+from rl.run.console import PlainConsole
 from rl.run.model_prompt import read_prompt
 from rollouts.model_family import family_of
 from rollouts.tasks.prompts import BadPrompt, PromptRenderer
@@ -37,7 +38,7 @@ class ChatOptions:
 
 
 def chat_command(
-    name: str, *, images: Sequence[Path], question: str | None, options: ChatOptions, console: Console
+    name: str, *, images: Sequence[Path], question: str | None, options: ChatOptions, console: PlainConsole
 ) -> None:
     """Answer `question`, or every line that is typed, about the images. Raises UserError."""
     try:
@@ -53,7 +54,7 @@ def chat_command(
         console.print("Each question is asked again about the same images; end with Ctrl-D.", style="dim")
     while True:
         try:
-            asked = console.input("[bold]question>[/] " if console.is_terminal else "")
+            asked = console.input(Text("question> ", style="bold") if console.is_terminal else "")
         except EOFError:
             return
         if asked.strip():
@@ -63,7 +64,7 @@ def chat_command(
 class Chat:
     """A loaded model and the images that every question is about."""
 
-    def __init__(self, name: str, images: tuple[bytes, ...], options: ChatOptions, console: Console) -> None:
+    def __init__(self, name: str, images: tuple[bytes, ...], options: ChatOptions, console: PlainConsole) -> None:
         self._images, self._options, self._console = images, options, console
         place = find_model(name)
         self._model, self._processor = open_model(place)
@@ -94,7 +95,7 @@ class Chat:
         note = f"{stream.count} tokens in {time.monotonic() - began:.1f} s"
         if not stream.stopped:
             note += f"; cut off there: --max-new-tokens allows more, the model has room for {self._room}"
-        self._console.print(note, style="dim", highlight=False, soft_wrap=True)
+        self._console.print(note, style="dim")
 
     def _prompt(self, question: str) -> Prompt:
         task = Task(id="question", source="chat", question=question, answer="", images=self._images)

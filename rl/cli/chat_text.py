@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 
-from rich.console import Console
 from rich.text import Text
 
 from rewards.extraction import THINK_MARKS
+from rl.run.console import PlainConsole
 
 _OPEN, _CLOSE = zip(*THINK_MARKS, strict=True)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # an answer must not move the cursor or change the window
 
 
 class TextStream:
@@ -78,7 +76,7 @@ class ThinkingSplitter:
 class AnswerPrinter:
     """Prints streamed text on a console: thinking dimmed, an empty line, then the answer."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self._console = console
         self._splitter = ThinkingSplitter()
         self._last: bool | None = None  # whether the last piece was thinking
@@ -102,8 +100,7 @@ class AnswerPrinter:
             if self._last is not None:
                 self._console.print("\n")
             self._last = thinking
-        text = Text(_CONTROL.sub("�", piece), style="dim" if thinking else "")
-        self._console.print(text, end="", soft_wrap=True, highlight=False)
+        self._console.print(Text(piece, style="dim" if thinking else ""), end="")
 
 
 def _unfinished(text: str, marks: Sequence[str]) -> int:

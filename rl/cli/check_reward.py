@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from configs.rewards import RewardConfig
+from configs.text import shorten
 from rewards.plugins.check_plugin import Check, Result, check_reward
+from rl.run.console import PlainConsole
 
 _STYLES = {Result.OK: "green", Result.NOTE: "yellow", Result.FAILED: "bold red"}
-_LONGEST = 300  # characters of a detail
 
 
-def check_reward_command(spec: str, config: RewardConfig, *, console: Console) -> int:
+def check_reward_command(spec: str, config: RewardConfig, *, console: PlainConsole) -> int:
     """Print the checks as they end; returns 1 where one failed, else 0. Raises PluginError."""
     counts: Counter[Result] = Counter()
     for check in check_reward(spec, config, base=Path.cwd()):
         counts[check.result] += 1
-        console.print(_line(check), soft_wrap=True, highlight=False)
+        console.print(_line(check))
     failed = counts[Result.FAILED]
     console.print(
         f"{spec}: {failed} of {counts.total()} checks failed" if failed else f"{spec}: can be used", markup=False
@@ -29,8 +29,5 @@ def check_reward_command(spec: str, config: RewardConfig, *, console: Console) -
 
 
 def _line(check: Check) -> Text:
-    detail = "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(check.detail.split())
-    )
-    cut = detail if len(detail) <= _LONGEST else detail[: _LONGEST - 3] + "..."
-    return Text.assemble((f"{check.result.value:<7}", _STYLES[check.result]), f"{check.name:<34}", cut)
+    name = f"{check.name:<34}"
+    return Text.assemble((f"{check.result.value:<7}", _STYLES[check.result]), name, shorten(check.detail))

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from configs.data import asks
@@ -27,6 +25,7 @@ from configs.schema import RunConfig
 from rewards.extraction import THINK_CLOSE
 from rewards.scorer import Scorer
 from rl.cli.open_model import ModelPlace, find_model, open_model, open_processor
+from rl.run.console import PlainConsole
 from rl.run.evaluate import HELD_OUT_SEED, EvalResult, evaluate, evaluation_sampling
 from rl.run.folder import write_json
 from rl.run.model_prompt import read_prompt
@@ -53,7 +52,7 @@ def evaluate_command(
     recipe: Path | None,
     overrides: Sequence[str],
     output: Path | None,
-    console: Console,
+    console: PlainConsole,
     budgets: Sequence[int] = (),
     allowed: Sequence[str] = (),
 ) -> EvalResult:
@@ -82,11 +81,11 @@ def evaluate_command(
     if target is not None:
         rows = {"thinking_budgets": [asdict(row) for row in by_budget]} if budgets else {}
         write_json(target, _report(place, config, result, skipped) | rows)
-        console.print(f"figures in {target}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"figures in {target}")
     return result
 
 
-def _with_prompt_of(place: ModelPlace, config: RunConfig, console: Console) -> RunConfig:
+def _with_prompt_of(place: ModelPlace, config: RunConfig, console: PlainConsole) -> RunConfig:
     """The recipe with the model's own prompt, as its run or export says, where the recipe has none."""
     prompt = read_prompt(place.path, place.run)
     if prompt == PromptConfig():
@@ -94,9 +93,6 @@ def _with_prompt_of(place: ModelPlace, config: RunConfig, console: Console) -> R
     text = json.dumps(asdict(prompt), ensure_ascii=False)
     console.print(
         f"the recipe has no prompt, so questions are asked as {place.name} was trained: {text}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
     )
     return replace(config, data=replace(config.data, prompt=prompt))
 
@@ -111,7 +107,7 @@ def _recipe_of(place: ModelPlace) -> Path:
 
 
 def _evaluate(
-    place: ModelPlace, config: RunConfig, scorer: Scorer, console: Console, budgets: Sequence[int]
+    place: ModelPlace, config: RunConfig, scorer: Scorer, console: PlainConsole, budgets: Sequence[int]
 ) -> tuple[EvalResult, list[BudgetResult], dict[str, int]]:
     """The figures, those of each budget, and how many tasks were left out for which reason."""
     tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=Path.cwd())
@@ -215,11 +211,13 @@ def _report(place: ModelPlace, config: RunConfig, result: EvalResult, skipped: d
     }
 
 
-def _print_result(name: str, config: RunConfig, result: EvalResult, skipped: dict[str, int], console: Console) -> None:
+def _print_result(
+    name: str, config: RunConfig, result: EvalResult, skipped: dict[str, int], console: PlainConsole
+) -> None:
     for reason, count in skipped.items():
-        console.print(f"{count} held-out tasks left out ({reason})", markup=False, highlight=False)
+        console.print(f"{count} held-out tasks left out ({reason})")
     title = f"{name}: {result.tasks} held-out tasks of {config.name}"
-    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    console.print(title)
     table = Table("figure", "value")
     rows = [
         ("greedy accuracy", f"{result.greedy_accuracy:.3f}"),
@@ -233,11 +231,11 @@ def _print_result(name: str, config: RunConfig, result: EvalResult, skipped: dic
         rows += [(f"greedy accuracy, {source}", f"{value:.3f}") for source, value in result.by_source.items()]
     rows += [(f"{key}, 95 % interval", str(estimate)) for key, estimate in result.intervals.items()]
     for row in rows:
-        table.add_row(*row[:1], escape(row[1]))
+        table.add_row(*row)
     console.print(table)
 
 
-def _print_budgets(result: EvalResult, rows: Sequence[BudgetResult], console: Console) -> None:
+def _print_budgets(result: EvalResult, rows: Sequence[BudgetResult], console: PlainConsole) -> None:
     if not rows:
         return
     table = Table("thinking budget", "greedy accuracy", "closed for the model", "tokens an answer")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rich.console import Console
-
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.schema import RunConfig
 from rl.cli.hub import Hub
 from rl.cli.open_model import find_model, open_model
+from rl.run.console import PlainConsole
 from rl.run.export import known_licence, write_export
 from rl.run.folder import RunFolder
 
@@ -23,7 +22,7 @@ def export_command(
     push: str | None,
     public: bool,
     licence: str | None,
-    console: Console,
+    console: PlainConsole,
 ) -> Path:
     """Write the folder (by default `export/` in the run) and, with `push`, upload it; return the folder.
 
@@ -45,7 +44,7 @@ def export_command(
     with RunFolder(place.run).lock():
         model, processor = open_model(place)
         write_export(model, processor, target, run=place.run, config=config, licence=chosen, repo_id=push)
-    console.print(f"model in {target}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"model in {target}")
     if hub is not None:
         url = hub.upload(target, message=f"Upload {config.name}", say=lambda text: _say(console, text))
         _say(console, f"on the hub: {url} ({'public' if public else 'private'})")
@@ -54,8 +53,8 @@ def export_command(
     return target
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _say(console: PlainConsole, text: str) -> None:
+    console.print(text)
 
 
 def _licence(config: RunConfig) -> str:

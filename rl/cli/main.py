@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # before a user's rewards.py or configs.py
 
 from rl.cli import data_commands, model_commands, run_commands
-from rl.cli.errors import explain
-from rl.cli.terminal import end
+from rl.cli.terminal import end_with
 
 app = typer.Typer(
     name="thinkvl",
@@ -66,10 +64,7 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        text = explain(error)
-        if text is None:
-            raise
-        end(Text.assemble(("error", "bold red"), ": ", text), 1)
+        end_with(error, 1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from rich.console import Console
 from transformers import AutoConfig
 
 from configs.errors import UserError
@@ -27,6 +26,7 @@ from rl.learner.diagnosis import (
 from rl.learner.learner import Learner
 from rl.learner.lora import prepare_training
 from rl.learner.skipped_updates import SkippedUpdate, SkippedUpdates
+from rl.run.console import PlainConsole
 from rl.run.progress import StageProgress
 from rl.types import StepBatch
 from rollouts.model_family import VisionLanguageConfig, family_of
@@ -54,7 +54,7 @@ class Replayed:
         return all(a == b or (a != a and b != b) for a, b in pairs)
 
 
-def replay_command(name: str, step: int, *, console: Console) -> list[Replayed]:
+def replay_command(name: str, step: int, *, console: PlainConsole) -> list[Replayed]:
     """Repeat every update that the run `name` skipped in `step`, and say where each went wrong.
 
     Raises UserError where there is no such run or step.
@@ -90,7 +90,7 @@ def restored_learner(skipped: SkippedUpdate, run: Path) -> Learner:
     return learner
 
 
-def _replay(skipped: SkippedUpdate, run: Path, console: Console) -> Replayed:
+def _replay(skipped: SkippedUpdate, run: Path, console: PlainConsole) -> Replayed:
     torch.set_num_threads(skipped.threads)  # sums are cut by it
     learner = restored_learner(skipped, run)
     restore_random_state(skipped.random)
@@ -112,9 +112,9 @@ def _replay(skipped: SkippedUpdate, run: Path, console: Console) -> Replayed:
     )
 
 
-def _print(result: Replayed, console: Console) -> None:
+def _print(result: Replayed, console: PlainConsole) -> None:
     def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(text)
 
     old = result.skipped
     say(f"step {old.step}, update {old.update}: skipped, its gradient was {old.reason}")

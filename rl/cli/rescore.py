@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.table import Table
 
 from configs.data import recipe_verifiers
@@ -25,6 +24,7 @@ from rewards.scorer import Scorer
 from rewards.types import Score
 from rl.cli.score import reward_term, split_terms
 from rl.rollout_log import read_rollouts, task_of
+from rl.run.console import PlainConsole
 from rl.run.progress import StageProgress
 from rl.run.scoring import check_run_of_others
 
@@ -52,7 +52,7 @@ class Rescored:
 
 
 def rescore_command(
-    name: str, *, rewards: Sequence[str], output: Path | None, console: Console, allowed: Sequence[str] = ()
+    name: str, *, rewards: Sequence[str], output: Path | None, console: PlainConsole, allowed: Sequence[str] = ()
 ) -> list[Rescored]:
     """Score every rollout of the run `name` again, print old against new by source and verdict, write `output`.
 
@@ -74,7 +74,7 @@ def rescore_command(
     _print(results, terms, console)
     if output is not None:
         pq.write_table(pa.Table.from_pylist([_flat(r) for r in results], schema=_OUTPUT), output)
-        console.print(f"new scores in {output}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"new scores in {output}")
     return results
 
 
@@ -89,7 +89,7 @@ def _last_rollouts(name: str, run: Path, config: RunConfig) -> tuple[RLConfig, P
     raise UserError(f"{name}: this run has no rollouts yet ({where})")
 
 
-def _rescore(folder: Path, scorer: Scorer, console: Console) -> Iterator[Rescored]:
+def _rescore(folder: Path, scorer: Scorer, console: PlainConsole) -> Iterator[Rescored]:
     """A step at a time."""
     steps = len(list(folder.glob("step-*.parquet")))
     with StageProgress(console, "rescore", total=steps) as bar:
@@ -116,7 +116,7 @@ def _flat(result: Rescored) -> dict[str, Any]:
     }
 
 
-def _print(results: Sequence[Rescored], terms: Sequence[RewardConfig], console: Console) -> None:
+def _print(results: Sequence[Rescored], terms: Sequence[RewardConfig], console: PlainConsole) -> None:
     """A row for each source and pair of verdicts, and what it comes to."""
     cells: dict[tuple[str, str, str], list[Rescored]] = defaultdict(list)
     for result in results:
@@ -130,7 +130,7 @@ def _print(results: Sequence[Rescored], terms: Sequence[RewardConfig], console: 
     table.add_row("all", "", "", str(len(results)), _mean(r.row["reward"] for r in results), _new(results))
     console.print(table)
     changed = sum(old != new for old, new in (r.verdicts for r in results))
-    console.print(f"{changed} of {len(results)} verdicts changed (*)", highlight=False)
+    console.print(f"{changed} of {len(results)} verdicts changed (*)")
 
 
 def _new(results: Sequence[Rescored]) -> str:

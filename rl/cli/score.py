@@ -10,9 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from configs.data import recipe_verifiers
 from configs.errors import UserError
@@ -23,6 +21,7 @@ from rewards.plugins.interface import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Score, VerdictKind
 from rl.cli.score_rows import FIELDS, BadLine, ResponseRow, read_rows
+from rl.run.console import PlainConsole
 from rl.run.progress import StageProgress
 
 _BATCH = 256  # responses that the scorer gets at once
@@ -43,7 +42,7 @@ class ScoreOptions:
     allowed: Sequence[str] = ()  # plug-ins that rows may name as their verifier
 
 
-def score_command(file: Path, *, options: ScoreOptions, console: Console) -> int:
+def score_command(file: Path, *, options: ScoreOptions, console: PlainConsole) -> int:
     """Score every response of `file`, write the verdicts, print the figures. The exit code: 0, or 1 if any failed.
 
     Raises UserError, ConfigError or PluginError where nothing can be scored.
@@ -65,7 +64,7 @@ def score_command(file: Path, *, options: ScoreOptions, console: Console) -> int
     finally:
         aside.unlink(missing_ok=True)
     _print(totals, terms, console)
-    console.print(f"verdicts in {output}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"verdicts in {output}")
     return int(bool(totals.bad or any(totals.kinds[kind] for kind in _FAILED) or totals.failures))
 
 
@@ -75,7 +74,7 @@ def _score_all(
     scorer: Scorer,
     totals: ScoreTotals,
     aside: Path,
-    console: Console,
+    console: PlainConsole,
 ) -> None:
     total = _count_lines(file)
     every = max(1, total // _STEPS)
@@ -214,21 +213,21 @@ def _record(row: ResponseRow, score: Score) -> dict[str, Any]:
     }
 
 
-def _print(totals: ScoreTotals, terms: Sequence[RewardConfig], console: Console) -> None:
+def _print(totals: ScoreTotals, terms: Sequence[RewardConfig], console: PlainConsole) -> None:
     for bad in totals.bad[:_NAMED]:
-        console.print(f"line {bad.line}: {bad.reason}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"line {bad.line}: {bad.reason}")
     if len(totals.bad) > _NAMED:
-        console.print(f"... and {len(totals.bad) - _NAMED:,} more lines that cannot be used", highlight=False)
+        console.print(f"... and {len(totals.bad) - _NAMED:,} more lines that cannot be used")
     table = Table("source", "responses", "accuracy", *VerdictKind)
     rows = {**totals.by_source, **({"all": totals.kinds} if len(totals.by_source) != 1 else {})}
     for source, kinds in rows.items():
         counts = [f"{kinds[kind]:,}" for kind in VerdictKind]
-        table.add_row(Text(source), f"{sum(kinds.values()):,}", f"{accuracy(kinds):.3f}", *counts)
+        table.add_row(source, f"{sum(kinds.values()):,}", f"{accuracy(kinds):.3f}", *counts)
     console.print(table)
     if len(terms) > 1:
         for name, (total, count) in totals.parts.items():
-            console.print(f"  {name:<24} mean {total / count:.4f}", markup=False, highlight=False)
+            console.print(f"  {name:<24} mean {total / count:.4f}")
     for name, count in totals.failures.items():
-        console.print(f"  {count:,} responses without a reward: {name}", markup=False, highlight=False)
+        console.print(f"  {count:,} responses without a reward: {name}")
     if totals.bad:
-        console.print(f"{len(totals.bad):,} lines left out", markup=False, highlight=False)
+        console.print(f"{len(totals.bad):,} lines left out")

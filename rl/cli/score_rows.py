@@ -10,6 +10,7 @@ from typing import Any
 
 from configs.files import MAX_IMAGE_BYTES, open_regular, read_bytes
 from configs.json_io import parse_json
+from configs.text import shorten
 from rewards.types import Task
 
 FIELDS = ("response", "responses", "answer", "verifier", "choices", "question", "source", "id", "images")
@@ -62,7 +63,7 @@ def _rows(line: bytes, number: int, folder: Path, columns: Mapping[str, str], ve
         raise _Bad("choices must be a list of texts")
     task = Task(
         id=str(cell.get("id", number)),
-        source="".join(c if c.isprintable() else "?" for c in str(cell.get("source", _DEFAULT_SOURCE))),
+        source=shorten(str(cell.get("source", _DEFAULT_SOURCE)), 120),
         question=_text(cell.get("question", ""), "question"),
         answer=_text(cell.get("answer"), "answer"),
         images=_images(cell.get("images", []), folder),

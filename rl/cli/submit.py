@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.schema import RunConfig
+from configs.text import printable
+from rl.run.console import PlainConsole
 
 if TYPE_CHECKING:  # Ray takes a second to import: a mistake in the recipe shows before
     from rl.cli.cluster.bundle import Bundle
@@ -51,7 +51,7 @@ class JobOptions:
     wait: bool = True
 
 
-def submit(recipe: Path, overrides: Sequence[str], address: str, options: JobOptions, *, console: Console) -> None:
+def submit(recipe: Path, overrides: Sequence[str], address: str, options: JobOptions, *, console: PlainConsole) -> None:
     """Check the recipe here, submit it to the cluster at `address`, and follow its log unless `options.wait` is false.
 
     Raises ConfigError or UserError before anything is sent, and UserError if the job does not succeed; Ctrl-C ends the
@@ -69,7 +69,7 @@ def submit(recipe: Path, overrides: Sequence[str], address: str, options: JobOpt
         environment["THINKVL_CODE"] = fingerprint(bundle.packages)
     cluster = Cluster(address)
     job = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', config.name)}-{secrets.token_hex(4)}"
-    console.print(f"cluster {cluster.address} answers (Ray {cluster.ray_version})", highlight=False, soft_wrap=True)
+    console.print(f"cluster {cluster.address} answers (Ray {cluster.ray_version})")
     try:
         _send(cluster, job, bundle, entrypoint(bundle, overrides, output), environment, options, console)
         _print_job(job, cluster.address, output, console)
@@ -79,8 +79,6 @@ def submit(recipe: Path, overrides: Sequence[str], address: str, options: JobOpt
         console.print(
             f"\nno longer following; the job {job} goes on if it was submitted. See above how to follow or stop it, or "
             f"list all jobs: ray job list --address {cluster.address}",
-            highlight=False,
-            soft_wrap=True,
         )
         sys.exit(130)
 
@@ -117,42 +115,42 @@ def _send(
     command: str,
     environment: dict[str, str],
     options: JobOptions,
-    console: Console,
+    console: PlainConsole,
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="thinkvl-") as folder:
         archive = Path(folder) / "job.zip"
         size = bundle.write(archive)
         mine = len(bundle.files)
         what = "ThinkVL's packages and " if bundle.packages else ""
-        console.print(f"sending {what}{mine} files of yours ({size / 2**20:.1f} MiB)", highlight=False)
+        console.print(f"sending {what}{mine} files of yours ({size / 2**20:.1f} MiB)")
         runtime_env: dict[str, Any] = {"working_dir": str(archive), "env_vars": environment}
         if options.pip:
             runtime_env["pip"] = list(options.pip)
         cluster.submit(job=job, entrypoint=command, runtime_env=runtime_env, gpus=options.gpus)
 
 
-def _print_job(job: str, address: str, output: Path, console: Console) -> None:
+def _print_job(job: str, address: str, output: Path, console: PlainConsole) -> None:
     lines = [
         f"submitted job {job}",
         f"  follow   ray job logs --address {address} --follow {job}",
         f"  stop     ray job stop --address {address} {job}",
         f"  results  {output} (on the cluster: a folder that every node sees)",
     ]
-    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    console.print("\n".join(lines))
 
 
-def _follow(cluster: Cluster, job: str, config: RunConfig, output: Path, console: Console) -> None:
+def _follow(cluster: Cluster, job: str, config: RunConfig, output: Path, console: PlainConsole) -> None:
     """Show the log until the job ends, then where the results are. Raises UserError if it did not succeed."""
     tail = ""
 
     def write(text: str) -> None:
         nonlocal tail
         tail = (tail + text)[-20_000:]
-        sys.stdout.write(text)
+        sys.stdout.write(printable(text, keep="\r\n\t"))
         sys.stdout.flush()
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(text)
 
     details = cluster.follow(job, write=write, say=say)
     status = str(details.status)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from configs.text import printable
 from rl.cli.errors import explain
+from rl.run.console import PlainConsole
 
-console = Console()
+console = PlainConsole()
 
 Allow = Annotated[
     list[str] | None,
@@ -43,7 +45,7 @@ def stoppable(then: str | None) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         code = 143 if isinstance(stop, Terminated) else 130
-        end(Text("stopped" if then is None else f"stopped; {then}"), code)
+        end("stopped" if then is None else f"stopped; {then}", code)
     finally:
         if signal.getsignal(signal.SIGTERM) is _terminate:
             signal.signal(signal.SIGTERM, before)
@@ -63,13 +65,27 @@ def could_not_run() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = explain(error)
-        if text is None:
-            raise
-        end(Text.assemble(("error", "bold red"), ": ", text), 2)
+        end_with(error, 2)
 
 
-def end(text: Text, code: int) -> NoReturn:
+def end(text: str, code: int) -> NoReturn:
     """Print `text` on the standard error and end the process with `code`."""
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+    PlainConsole(stderr=True).print(text)
     sys.exit(code)
+
+
+def end_with(error: Exception, code: int) -> NoReturn:
+    """End the process with `code` and the text of a user's mistake; raise an error of ours again.
+
+    The traceback of ours is printed without what a terminal obeys: its message may quote data.
+    """
+    text = explain(error)
+    if text is None:
+        sys.excepthook = _print_traceback
+        raise error
+    PlainConsole(stderr=True).print(Text("error", style="bold red"), text, sep=": ")
+    sys.exit(code)
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(printable("".join(traceback.format_exception(kind, error, trace)), keep="\n\t"))

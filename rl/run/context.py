@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import ray
 import torch
-from rich.console import Console
 
 from configs.data import DataConfig
 from configs.load import plain
@@ -20,6 +18,7 @@ from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.stage import StageConfig
 from rl.checkpoint import replace_folder
+from rl.run.console import PlainConsole
 from rl.run.data_fingerprint import check_data
 from rl.run.folder import RunFolder
 from rl.run.stage_inputs import StageInputs, open_inputs, training_part
@@ -51,7 +50,7 @@ class RunContext:
     pool: RolloutPool
     metrics: Metrics
     inputs: Mapping[str, StageInputs]  # of each stage, by its name
-    console: Console
+    console: PlainConsole
 
     def pipeline(self, stage: StageConfig) -> RolloutPipeline:
         """From a stage's tasks to scored rollouts, with the run's workers."""
@@ -69,7 +68,7 @@ class RunContext:
         train = self.inputs[stage.name].data.train
         mixture = TaskMixture(train, seed=self.seed(stage), base=self.base, part=training_part(self.config))
         for line in mixture.report.lines():
-            self.console.print(line, markup=False, highlight=False)
+            self.console.print(line)
         return mixture
 
     def seed(self, stage: StageConfig) -> int:
@@ -78,16 +77,16 @@ class RunContext:
 
 
 @contextmanager
-def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> Iterator[RunContext]:
+def open_context(config: RunConfig, folder: RunFolder, base: Path, console: PlainConsole) -> Iterator[RunContext]:
     """Check everything that can fail before any training, then start Ray and the workers."""
     stage = config.last_rl or RLConfig(steps=1)
     for line in folder.accept_changes(config):
-        console.print(f"the recipe changes: {line}", markup=False, highlight=False)
+        console.print(f"the recipe changes: {line}")
     engine = choose_engine(stage.engine, stage.engine_options, base=base, trains=True)
-    check_data(config, folder.path, base=base, say=_printer(console))
+    check_data(config, folder.path, base=base, say=console.print)
     with ExitStack() as stack:
         info = RunInfo(folder=folder.path, name=config.name, recipe=plain(config))
-        metrics = stack.enter_context(closing(Metrics.open(config.trackers, info, _printer(console))))
+        metrics = stack.enter_context(closing(Metrics.open(config.trackers, info, console.print)))
         checkpoint = _base_model(config, folder, base, console)
         check_sizes(stage.engine, checkpoint)
         family = family_at(checkpoint)
@@ -118,12 +117,12 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Cons
 
 
 def _start_workers(
-    stack: ExitStack, config: RunConfig, spec: EngineSpec, folder: RunFolder, console: Console
+    stack: ExitStack, config: RunConfig, spec: EngineSpec, folder: RunFolder, console: PlainConsole
 ) -> RolloutPool:
     """Start Ray, unless it runs already, and the rollout workers; `stack` closes what was started."""
     stage = config.last_rl or RLConfig(steps=1, workers=1)
     ranks = max((rl.ranks.count for rl in config.rl_stages), default=1)
-    if start_ray(stage.workers + ranks - 1, say=_printer(console)):
+    if start_ray(stage.workers + ranks - 1, say=console.print):
         stack.callback(ray.shutdown)
     pool = RolloutPool(
         spec,
@@ -131,14 +130,9 @@ def _start_workers(
         deadline=stage.worker_deadline,
         quarantine=Quarantine(folder.path / "quarantine.json"),
         folder=folder.path / "failures",
-        say=_printer(console),
+        say=console.print,
     )
     return stack.enter_context(closing(pool))
-
-
-def _printer(console: Console) -> Callable[[str], None]:
-    """Prints a text as it is: without markup, colours or line breaks of its own."""
-    return functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
 
 def _context(config: RunConfig) -> int:
@@ -148,7 +142,7 @@ def _context(config: RunConfig) -> int:
     return max(prompts) + max(answers)
 
 
-def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Console) -> str:
+def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: PlainConsole) -> str:
     """Where the initial weights are: an absolute folder or a hub name; makes the tiny model if the recipe says so."""
     given = Path(config.model.path).expanduser()
     if config.model.path != "tiny":

@@ -15,6 +15,7 @@ from configs.data import DataConfig, SourceConfig
 from configs.load import dump_recipe
 from configs.prompt import PromptConfig
 from configs.schema import RunConfig
+from configs.text import printable, shorten
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rollouts.model_family import ModelFamily
 from rollouts.tasks.templates import prompt_of_typed_questions
@@ -44,15 +45,27 @@ class CardFacts:
 def model_card(facts: CardFacts) -> str:
     """The card as Markdown with YAML front matter; the same facts give the same bytes, so that uploads can resume."""
     sections = [
-        f"# {facts.name}\n\n{_introduction(facts)}",
+        f"# {shorten(facts.name)}\n\n{_introduction(facts)}",
         f"## Figures\n\n{_figures(facts)}",
         f"## Use\n\n{_use(facts)}",
         f"## Training data\n\n{_data(facts.config.all_data)}",
         f"## Limits\n\n{_limits(facts)}",
         f"## Recipe\n\nMade with [ThinkVL](https://github.com/thinkvl/thinkvl), seed {facts.config.seed}. "
-        f"The whole recipe:\n\n```yaml\n{_recipe(facts.config)}```",
+        f"The whole recipe:\n\n{_fenced(_recipe(facts.config), 'yaml')}",
     ]
-    return f"---\n{_front_matter(facts)}---\n\n" + "\n\n".join(sections) + "\n"
+    return printable(f"---\n{_front_matter(facts)}---\n\n" + "\n\n".join(sections) + "\n", keep="\n")
+
+
+def _fenced(text: str, language: str) -> str:
+    """`text` as a block of code; no run of backticks in it ends the block."""
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return f"{fence}{language}\n{text}{fence}"
+
+
+def _code(name: str) -> str:
+    """A name as a span of code."""
+    shown = shorten(_public(name)).replace("`", "'")
+    return f"`{shown}`"
 
 
 def _front_matter(facts: CardFacts) -> str:
@@ -83,7 +96,7 @@ def _introduction(facts: CardFacts) -> str:
     config = facts.config
     start = {
         True: f"random weights (a tiny model of the {facts.family.TITLE} architecture)",
-        False: f"`{_public(config.model.path)}`",
+        False: _code(config.model.path),
     }
     stages = [_stage_title(stage) for stage in facts.summary.get("stages", ())]
     return (
@@ -190,7 +203,7 @@ def _data(all_data: Sequence[DataConfig]) -> str:
 
 def _source(source: SourceConfig) -> str:
     about = f" ({_BUILT_IN[source.use]})" if source.use in _BUILT_IN and source.split == "train" else ""
-    return f"`{_public(source.use)}`, split `{source.split}`{about}"
+    return f"{_code(source.use)}, split {_code(source.split)}{about}"
 
 
 def _limits(facts: CardFacts) -> str:

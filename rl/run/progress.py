@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rl.run.console import PlainConsole
 
 _LINE_SECONDS = 10.0  # without a terminal, at most one line in so many seconds
 
@@ -15,17 +16,17 @@ _LINE_SECONDS = 10.0  # without a terminal, at most one line in so many seconds
 class StageProgress:
     """Progress of one stage: `with StageProgress(console, "RL", total=80) as bar: bar.advance({"reward": 0.5})`."""
 
-    def __init__(self, console: Console, title: str, *, total: int, done: int = 0) -> None:
+    def __init__(self, console: PlainConsole, title: str, *, total: int, done: int = 0) -> None:
         self._console, self._title, self._total, self._done = console, title, total, done
         self._began, self._first, self._last_line = 0.0, done, 0.0
         self._bar = Progress(
-            TextColumn("{task.description:<12}"),
+            TextColumn("{task.description:<12}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )

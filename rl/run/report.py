@@ -5,26 +5,25 @@ from __future__ import annotations
 import base64
 import html
 import platform
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from configs.json_io import read_json
 from configs.schema import RunConfig
+from configs.text import printable, shorten
 from rl.run.accuracy import Estimate
+from rl.run.console import PlainConsole
 from rl.run.folder import RunFolder, StageRecord, write_json
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.types import ScoredRollout
 from rollouts.workers.quarantine import Quarantine
 
 _EXAMPLES = 10
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a policy can emit anything, terminal codes too
 _PACKAGES = ("thinkvl", "torch", "transformers", "trl", "ray", "peft", "datasets", "sympy")
 
 
@@ -41,7 +40,7 @@ def finish_run(
     answers: Sequence[ScoredRollout],
     *,
     seconds: float,
-    console: Console,
+    console: PlainConsole,
 ) -> None:
     """Write the summary, the curves and the examples, and print where everything is and what to try next.
 
@@ -64,12 +63,12 @@ def finish_run(
     print_end(folder, config, console)
 
 
-def print_end(folder: RunFolder, config: RunConfig, console: Console) -> None:
+def print_end(folder: RunFolder, config: RunConfig, console: PlainConsole) -> None:
     """Print the figures of a finished run, where everything is, and what to try next."""
     _print_table(folder.records(), console)
     success = [line for stage in config.rl_stages for line in _success_lines(folder.stage(stage.name) / "success.json")]
     for line in [*success, *_quarantine_lines(folder)]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line)
     _print_places(folder, config, console)
 
 
@@ -79,7 +78,7 @@ def _success_lines(path: Path) -> list[str]:
     if not rates:
         return []
     values = [row["success"] for row in rates.values()]
-    hardest = [f"{task} ({row['success']:.2f})" for task, row in list(rates.items())[:3]]
+    hardest = [f"{shorten(task, 60)} ({row['success']:.2f})" for task, row in list(rates.items())[:3]]
     return [
         f"{len(values)} tasks asked in RL: mean success {sum(values) / len(values):.2f}, "
         f"{sum(v == 0 for v in values)} never solved, {sum(v == 1 for v in values)} always; all in {path}",
@@ -90,7 +89,7 @@ def _success_lines(path: Path) -> list[str]:
 def _quarantine_lines(folder: RunFolder) -> list[str]:
     """The tasks that no worker survived."""
     path = folder.path / "quarantine.json"
-    lines = [f"  {_CONTROL.sub('?', line)}" for line in Quarantine(path).lines()]
+    lines = [f"  {line}" for line in Quarantine(path).lines()]
     return [f"{len(lines)} tasks in quarantine, evidence in {path}:", *lines] if lines else []
 
 
@@ -151,12 +150,12 @@ def examples_page(answers: Sequence[ScoredRollout], *, title: str) -> str:
     """A self-contained page: images, question, thinking and answer, and the verdict with the rule that decided."""
     cards = "\n".join(_card(a) for a in answers)
     return (
-        f"<!doctype html><meta charset='utf-8'><title>{html.escape(title)}: held-out examples</title>"
+        f"<!doctype html><meta charset='utf-8'><title>{_text(title)}: held-out examples</title>"
         "<style>body{font:15px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         "article{border:1px solid #ddd;border-left:6px solid #c33;border-radius:6px;padding:1rem;margin:1rem 0}"
         "article.correct{border-left-color:#2a7}pre{white-space:pre-wrap;background:#f6f6f6;padding:.6rem}"
         "img{image-rendering:pixelated;min-height:84px;border:1px solid #eee}</style>"
-        f"<h1>{html.escape(title)}: held-out examples</h1>{cards}"
+        f"<h1>{_text(title)}: held-out examples</h1>{cards}"
     )
 
 
@@ -164,21 +163,25 @@ def _card(answer: ScoredRollout) -> str:
     task, verdict = answer.rollout.prompt.task, answer.score.verdict
     images = "".join(f"<img src='data:image/png;base64,{base64.b64encode(i).decode()}'> " for i in task.images)
     return (
-        f"<article class='{verdict.kind}'>{images}<p>{html.escape(task.question)}</p>"
-        f"<pre>{html.escape(answer.rollout.text)}</pre>"
-        f"<p><b>{verdict.kind}</b>: read {html.escape(repr(verdict.extracted))}, "
-        f"reference {html.escape(repr(task.answer))}, rule {html.escape(verdict.rule)}</p></article>"
+        f"<article class='{verdict.kind}'>{images}<p>{_text(task.question)}</p>"
+        f"<pre>{_text(answer.rollout.text)}</pre>"
+        f"<p><b>{verdict.kind}</b>: read {_text(repr(verdict.extracted))}, "
+        f"reference {_text(repr(task.answer))}, rule {_text(verdict.rule)}</p></article>"
     )
 
 
-def _print_examples(answers: Sequence[ScoredRollout], console: Console) -> None:
+def _text(value: str) -> str:
+    return html.escape(printable(value, keep="\n\t"))
+
+
+def _print_examples(answers: Sequence[ScoredRollout], console: PlainConsole) -> None:
     for answer in answers:
-        text = _CONTROL.sub("?", answer.rollout.text.replace("\n", "; "))
+        text = answer.rollout.text.replace("\n", "; ")
         verdict = f"{answer.score.verdict.kind} (reference {answer.rollout.prompt.task.answer})"
-        console.print(f"  {text}  ->  {verdict}", markup=False, highlight=False)
+        console.print(f"  {text}  ->  {verdict}")
 
 
-def _print_table(records: Sequence[StageRecord], console: Console) -> None:
+def _print_table(records: Sequence[StageRecord], console: PlainConsole) -> None:
     table = Table("stage", "seconds", "greedy", "sampled", "thinking", "tokens", title="held-out tasks")
     for r in records:
         table.add_row(
@@ -191,10 +194,10 @@ def _print_table(records: Sequence[StageRecord], console: Console) -> None:
         )
     console.print(table)
     for name, value in records[-1].intervals.items() if records else ():
-        console.print(f"  {name}: {Estimate(**value)} (95 % interval)", markup=False, highlight=False)
+        console.print(f"  {name}: {Estimate(**value)} (95 % interval)")
 
 
-def _print_places(folder: RunFolder, config: RunConfig, console: Console) -> None:
+def _print_places(folder: RunFolder, config: RunConfig, console: PlainConsole) -> None:
     path = folder.path
     seconds = read_json(path / "summary.json", _Summary).seconds
     lines = [f"done in {seconds:.0f} s", f"  figures   {path / 'summary.json'}", f"  curves    {path / 'curves.png'}"]
@@ -208,4 +211,4 @@ def _print_places(folder: RunFolder, config: RunConfig, console: Console) -> Non
         if rollouts.exists():
             lines.append(f"  rollouts  {rollouts}  (other rewards: thinkvl rescore {path} --rewards ...)")
     lines.append(f"  tensorboard --logdir {path / 'tensorboard'}")
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    console.print("\n".join(lines))

@@ -8,8 +8,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from configs.data import DataConfig, SourceConfig
 from configs.errors import UserError
 from configs.rl import RLConfig
@@ -18,6 +16,7 @@ from configs.sft import SFTConfig
 from configs.stage import StageConfig
 from rewards.scorer import Scorer
 from rewards.types import Task
+from rl.run.console import PlainConsole
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.run.scoring import open_scorer, scoring_stage
 from rollouts.model_family import VisionLanguageProcessor
@@ -41,7 +40,7 @@ class StageInputs:
 
 
 def open_inputs(
-    stack: ExitStack, config: RunConfig, processor: VisionLanguageProcessor, base: Path, console: Console
+    stack: ExitStack, config: RunConfig, processor: VisionLanguageProcessor, base: Path, console: PlainConsole
 ) -> dict[str, StageInputs]:
     """The inputs of every stage by its name, checked; `stack` closes the scorers.
 
@@ -72,7 +71,7 @@ def training_part(config: RunConfig) -> TaskPart:
 class _Reader:
     """Reads the data of the stages; what two stages have in common is read and told once."""
 
-    def __init__(self, config: RunConfig, base: Path, console: Console) -> None:
+    def __init__(self, config: RunConfig, base: Path, console: PlainConsole) -> None:
         self._config, self._base, self._console = config, base, console
         self._prompts: dict[str, list[Prompt]] = {}
 
@@ -89,7 +88,6 @@ class _Reader:
             self._console.print(
                 f"{stage.name}: data.validation is empty, so {len(validation)} tasks choose the best checkpoint that "
                 "are set apart from data.train and never trained on; the held-out tasks are only reported",
-                highlight=False,
             )
         return found, validation
 

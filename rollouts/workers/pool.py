@@ -14,6 +14,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from configs.rl import SamplingConfig
+from configs.text import shorten
 from rollouts.types import Completion, Request
 from rollouts.workers.actor import EngineSpec, WorkerError
 from rollouts.workers.health import Watch, diagnose
@@ -192,7 +193,8 @@ class RolloutPool:
         for i, found in culprits.items():
             task = share[i].prompt.task
             self.quarantine.add(task, found, version=self.version, failures=TRIES + self.failures.total() - before)
-            self._say(f"task {task.id} goes to quarantine: {found.kind}; evidence in {self.quarantine.path}")
+            name = shorten(task.id, 100)
+            self._say(f"task {name} goes to quarantine: {found.kind}; evidence in {self.quarantine.path}")
         rest = [i for i in range(len(share)) if i not in culprits]
         at_once = len(rest) if culprits else -(-len(rest) // 4)  # nobody to blame: it was too much at once
         results: Groups = [[] for _ in share]

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 
 from configs.files import write_text
 from configs.json_io import read_json
+from configs.text import shorten
 from rewards.types import Task
 
 T = TypeVar("T")
@@ -74,7 +75,8 @@ class Quarantine:
 
     def lines(self) -> list[str]:
         """One line for each task, for people."""
-        return [f"{e.task}: {e.kind} of {e.failures} workers; {e.headline}" for e in self.entries.values()]
+        rows = self.entries.values()
+        return [f"{shorten(row.task, 100)}: {row.kind} of {row.failures} workers; {row.headline}" for row in rows]
 
 
 class TooManyCulprits(RuntimeError):

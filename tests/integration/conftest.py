@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import ray
 import torch
-from rich.console import Console
 
 from configs.load import dump_recipe, load_recipe
 from rl.metrics_table import EVALUATION, RL, SUPERVISED, undeclared
 from rl.pipeline import run
+from rl.run.console import PlainConsole
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rl.safe_load import load_state
 from rollouts.workers.actor import start_ray
@@ -77,7 +77,7 @@ class Mini:
         before = Path.cwd()
         os.chdir(self.folder)
         try:
-            run(config, base=self.folder, console=Console(file=printed, width=200))
+            run(config, base=self.folder, console=PlainConsole(file=printed, width=200))
         finally:
             os.chdir(before)
         return printed.getvalue()

@@ -4,11 +4,11 @@ import io
 import json
 import math
 
-from rich.console import Console
 from typer.testing import CliRunner
 
 from rl.cli.main import app
 from rl.cli.replay import replay_command
+from rl.run.console import PlainConsole
 from rl.run.trackers.jsonl_tracker import read_metrics
 
 # Called for each of the 4 groups of a step; the second step's get rewards whose gradients are beyond float32.
@@ -52,7 +52,7 @@ def test_the_run_goes_on_and_the_step_can_be_replayed(make_mini):
     assert json.loads((kept / "step-000002" / "why.json").read_text())[0]["reason"] == "not finite"
 
     printed = io.StringIO()
-    (result,) = replay_command(str(mini.run_folder), 2, console=Console(file=printed, width=200))
+    (result,) = replay_command(str(mini.run_folder), 2, console=PlainConsole(file=printed, width=200))
     assert result.same, printed.getvalue()
     assert "e+37" in result.samples[0].name, "the advantages of that reward"
 

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from configs.errors import UserError
 from rl.cli import main as cli
 from rl.cli.cluster.bundle import fingerprint, package_folder, read_packages
+from rl.cli.terminal import end_with
 
 CODE = "THINKVL_CODE"  # the fingerprint of the packages that were sent
 _NODE_SECONDS = 120.0  # for a node to unpack the job's files and start a worker
@@ -27,7 +28,7 @@ def main() -> None:
         ray.init(log_to_driver=False, configure_logging=False)
         print(check_nodes(), flush=True)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        end_with(error, 1)
     except KeyboardInterrupt:
         sys.exit(130)
     cli.main()

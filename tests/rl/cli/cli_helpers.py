@@ -4,9 +4,13 @@ import json
 import shutil
 from dataclasses import asdict
 
+import numpy as np
+
 from configs.load import dump_recipe, load_recipe
 from kimi_vl import TinySizes
+from rewards.types import Score, Verdict
 from rl.run.folder import StageRecord
+from rollouts.types import Completion, Prompt, Rollout, ScoredRollout, Segment
 
 SIZES = TinySizes(
     hidden_size=48,
@@ -67,3 +71,24 @@ def write_run(folder, checkpoint, records=RECORDS):
     summary = {"name": "tiny-sums", "seed": 0, "seconds": 12.0, "stages": [asdict(r) for r in records]}
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
+
+
+def scored(task, text, kind, reward, rule=""):
+    """A rollout that was scored so."""
+    prompt = Prompt(
+        id=task.id,
+        task=task,
+        input_ids=np.arange(3),
+        pixel_values=np.zeros((0, 3, 14, 14), np.float32),
+        image_grid_hws=np.zeros((0, 2), np.int64),
+    )
+    logprobs = np.zeros(2, np.float32)
+    completion = Completion(
+        token_ids=np.arange(2),
+        policy_logprobs=logprobs,
+        sampler_logprobs=logprobs,
+        finish_reason="stop",
+        segments=(Segment(start=0, stop=2, version=0),),
+    )
+    score = Score(verdict=Verdict(kind=kind, score=float(kind == "correct"), rule=rule, extracted=text), reward=reward)
+    return ScoredRollout(rollout=Rollout(prompt=prompt, index=0, completion=completion, text=text), score=score)

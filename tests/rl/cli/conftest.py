@@ -3,11 +3,11 @@
 import pytest
 from cli_helpers import SIZES, write_run
 from PIL import Image
-from rich.console import Console
 
 from kimi_vl import create_tiny_checkpoint
 from rl.cli import data_commands, model_commands, run_commands
 from rl.cli import main as cli
+from rl.run.console import PlainConsole
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def thinkvl(monkeypatch, capsys, tmp_path):
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["thinkvl", *map(str, arguments)])
         for commands in (data_commands, model_commands, run_commands):
-            monkeypatch.setattr(commands, "console", Console(width=200))
+            monkeypatch.setattr(commands, "console", PlainConsole(width=200))
         try:
             cli.main()
             code = 0

@@ -6,10 +6,10 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from kimi_vl import load_model, load_processor
 from rl.cli.chat_text import AnswerPrinter, TextStream, ThinkingSplitter
+from rl.run.console import PlainConsole
 
 MARKS = ("◁think▷", "◁/think▷", "<think>", "</think>")
 
@@ -23,7 +23,7 @@ def split(pieces):
 
 def shown(pieces, **options):
     file = io.StringIO()
-    printer = AnswerPrinter(Console(file=file, width=20, **options))
+    printer = AnswerPrinter(PlainConsole(file=file, width=20, **options))
     for piece in pieces:
         printer.feed(piece)
     printer.close()

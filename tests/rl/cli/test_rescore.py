@@ -1,34 +1,12 @@
 """`thinkvl rescore` over rollouts that were written by hand: another reward, the same one, and mistakes."""
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from cli_helpers import RECIPE
+from cli_helpers import RECIPE, scored
 
-from rewards.types import Score, Task, Verdict, VerdictKind
+from rewards.types import Task, VerdictKind
 from rl.cli.score import split_terms
 from rl.rollout_log import RolloutLog
-from rollouts.types import Completion, Prompt, Rollout, ScoredRollout, Segment
-
-
-def scored(task, text, kind, reward):
-    prompt = Prompt(
-        id=task.id,
-        task=task,
-        input_ids=np.arange(3),
-        pixel_values=np.zeros((0, 3, 14, 14), np.float32),
-        image_grid_hws=np.zeros((0, 2), np.int64),
-    )
-    logprobs = np.zeros(2, np.float32)
-    completion = Completion(
-        token_ids=np.arange(2),
-        policy_logprobs=logprobs,
-        sampler_logprobs=logprobs,
-        finish_reason="stop",
-        segments=(Segment(start=0, stop=2, version=0),),
-    )
-    score = Score(verdict=Verdict(kind=kind, score=float(kind == "correct")), reward=reward)
-    return ScoredRollout(rollout=Rollout(prompt=prompt, index=0, completion=completion, text=text), score=score)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from rl_helpers import build_model, make_learner, make_samples
 
 from configs.algorithms import LossConfig
@@ -18,6 +17,7 @@ from configs.load import dump_recipe, load_recipe
 from rl.cli.replay import replay_command
 from rl.learner.lora import prepare_training
 from rl.learner.skipped_updates import NOT_FINITE, SPIKE, SkippedUpdates, SpikeGuard
+from rl.run.console import PlainConsole
 
 RECIPE = """
 name: made
@@ -75,7 +75,7 @@ def made_run(tmp_path, model="{path: somewhere}"):
 
 def replayed(folder, step):
     printed = io.StringIO()
-    results = replay_command(str(folder), step, console=Console(file=printed, width=200))
+    results = replay_command(str(folder), step, console=PlainConsole(file=printed, width=200))
     return results, printed.getvalue()
 
 

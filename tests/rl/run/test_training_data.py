@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from configs.data import DataConfig, SourceConfig
 from configs.errors import UserError
@@ -14,6 +13,7 @@ from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.sft import SFTConfig
 from kimi_vl import create_tiny_checkpoint
+from rl.run.console import PlainConsole
 from rl.run.context import open_context
 from rl.run.folder import RunFolder
 from rl.run.stage_inputs import open_inputs, training_part
@@ -31,7 +31,10 @@ def refusal(tmp_path, tiny, monkeypatch, **config):
     monkeypatch.setattr("rl.run.context.start_ray", lambda processes, say: pytest.fail("the run was started"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     made = RunConfig(name="t", output_dir=str(tmp_path / "run"), model=ModelConfig(path=tiny), **config)
-    with pytest.raises(UserError) as error, open_context(made, RunFolder.open(made), tmp_path, Console(quiet=True)):
+    with (
+        pytest.raises(UserError) as error,
+        open_context(made, RunFolder.open(made), tmp_path, PlainConsole(quiet=True)),
+    ):
         pass
     return str(error.value)
 
@@ -89,7 +92,7 @@ def test_without_validation_a_part_of_the_training_rows_is_set_apart_and_the_con
     data = DataConfig(train=(SourceConfig(use="many.jsonl"),), held_out=rows(tmp_path))
     stages = (SFTConfig(name="sft", steps=1), RLConfig(name="rl", steps=1))
     config = RunConfig(name="t", output_dir=str(tmp_path), model=ModelConfig(path=tiny), data=data, stages=stages)
-    console = Console(record=True, width=200)
+    console = PlainConsole(record=True, width=200)
     with ExitStack() as stack:
         inputs = open_inputs(stack, config, processor, tmp_path, console)
     assert training_part(config) == "train", "in the SFT stage, too"

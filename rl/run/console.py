@@ -1,0 +1,43 @@
+"""The console of all commands: it prints what data, models and libraries say, and obeys none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from configs.text import printable
+
+_LONGEST = 20_000  # characters of one text
+
+
+class PlainConsole(Console):
+    """A console on which texts are printed as they are.
+
+    Markup, emoji codes and highlighting are off, and texts are not wrapped. Every text goes through `printable`, those
+    in tables and progress bars too, and is cut after 20,000 characters. Only styles of our own, such as
+    `Text(..., style="dim")`, reach the terminal as escape sequences.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"markup": False, "emoji": False, "highlight": False, **options})
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; a text stays on one line, however wide the terminal is, while tables fit it."""
+        texts = all(isinstance(item, str | Text) for item in objects)
+        super().print(*objects, **{"soft_wrap": texts, **options})
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text without passwords, cut to a length: here it is still whole."""
+        left_out = len(text) - _LONGEST
+        cut = text if left_out <= 0 else f"{text[:_LONGEST]} ... ({left_out:,} more characters)"
+        return super().render_str(printable(cut, keep="\n\t"), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is written in the end: whatever a text came in, a `Text` or a column of a progress bar."""
+        for segment in super().render(renderable, options):
+            text = printable(segment.text, keep="\n")
+            yield segment if segment.control or text == segment.text else Segment(text, segment.style)
