@@ -27,6 +27,8 @@ class SourceConfig:
     use: str
     split: str = "train"  # of a hub data set; the built-ins have `train` and `held_out`
     weight: float = 1.0  # share of the mixture, relative to the other sources; greater than 0
+    # the weight at the end of a supervised stage, reached in a straight line; null: `weight`
+    final_weight: float | None = None
     limit: int | None = None  # at most so many tasks
     # our field to the file's column, such as `{images: picture}`; not for the built-ins
     columns: dict[str, str] = field(default_factory=dict)
@@ -35,7 +37,14 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         _check(self.weight > 0, "weight", self.weight, "greater than 0")
+        last = self.final_weight
+        _check(last is None or last > 0, "final_weight", last, "greater than 0, or left out")
         _check(self.limit is None or self.limit > 0, "limit", self.limit, "1 or more, or left out")
+
+    @property
+    def last_weight(self) -> float:
+        """The weight at the end of a stage."""
+        return self.weight if self.final_weight is None else self.final_weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,8 @@ from rewards.types import Task, Verdict
 from rewards.verifiers.options import base_name
 from rl.run.console import PlainConsole
 from rl.run.progress import StageProgress
-from rollouts.tasks.mixture import TaskSource, build_source
+from rollouts.tasks.documents import Example
+from rollouts.tasks.source import TaskSource, build_source
 
 ENDLESS = 1_000  # tasks of an endless source, where no limit is given
 _SEED = 0
@@ -111,14 +112,18 @@ class _Run:
         count = min(wanted, len(source))
         rows = range(count) if source.endless else [at * len(source) // count for at in range(count)]
         size = min(_POOL, len(source))
-        pool = [source.task(at * len(source) // size, _SEED) for at in range(size)]
+        examples = [source.task(at * len(source) // size, _SEED) for at in range(size)]
+        pool = [example for example in examples if isinstance(example, Task)]
         self._warm_up(pool)
         self._rejected(source)
         every = max(1, count // _STEPS)
         with StageProgress(self._console, source.name[:12], total=-(-count // every)) as bar:
             for done, row in enumerate(rows, 1):
-                task = source.task(row, _SEED)
-                self._task(task, role, pool, shown=done <= _SAMPLES)
+                example = source.task(row, _SEED)
+                if isinstance(example, Task):
+                    self._task(example, role, pool, shown=done <= _SAMPLES)
+                else:  # a document: nothing to verify
+                    self._findings += self._broken_images(example)
                 if done % every == 0 or done == count:
                     bar.advance({"findings": len(self._findings)})
         left_out = source.report.total
@@ -153,16 +158,18 @@ class _Run:
         if shown and task.verifier not in self._auditor.not_tried:
             self._samples.append(CheckedTask(task=task, tried=self._auditor.tried(task, golds)))
 
-    def _broken_images(self, task: Task) -> list[Finding]:
+    def _broken_images(self, example: Example) -> list[Finding]:
         found = []
-        for number, image in enumerate(task.images):
+        for number, image in enumerate(example.images):
             digest = hashlib.sha256(image).digest()
             if digest in self._images:
                 continue
             try:
                 decode_image(image)
             except BadImage as error:
-                found.append(Finding(code="bad-image", message=f"image {number + 1}: {_plain(error)}").on(task))
+                message = f"image {number + 1}: {_plain(error)}"
+                finding = Finding(code="bad-image", message=message, source=example.source)
+                found.append(finding.on(example) if isinstance(example, Task) else finding)
             else:
                 self._images.add(digest)
         return found

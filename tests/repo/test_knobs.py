@@ -23,7 +23,7 @@ from configs import (
 from kimi_vl import TinySizes
 
 # A new key has to be worth it: users must be able to know them all.
-MOST = 134
+MOST = 135
 SCHEMA = (algorithms, data, model, optimizer, prompt, rewards, rl, schema, sft, stage, stage_kinds, task_sampler)
 # What they read themselves does not count, but `configs.data` also has functions that others call.
 UNCOUNTED = [part.__name__ for part in SCHEMA if part is not data]

@@ -16,12 +16,13 @@ from PIL import Image
 
 from configs.data import SourceConfig
 from rewards.types import Task
-from rollouts.tasks import mixture as module
+from rollouts.tasks import source as module
 from rollouts.tasks.digit_sums import DigitSums
 from rollouts.tasks.easy_vqa import EasyVQA
-from rollouts.tasks.mixture import TaskMixture, build_source, held_out
+from rollouts.tasks.mixture import TaskMixture, held_out
 from rollouts.tasks.rows import FIELDS
 from rollouts.tasks.skip_report import SkipReport
+from rollouts.tasks.source import build_source
 
 
 class Numbers:

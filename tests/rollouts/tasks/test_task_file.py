@@ -7,7 +7,8 @@ import pytest
 from configs.data import SourceConfig
 from rewards.images import decode_image
 from rollouts.tasks.dataset import DataSetError
-from rollouts.tasks.mixture import TaskMixture, build_source
+from rollouts.tasks.mixture import TaskMixture
+from rollouts.tasks.source import build_source
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "task_file"
 
