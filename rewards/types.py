@@ -24,6 +24,7 @@ class Task:
     choices: tuple[str, ...] = ()  # option texts of a multiple-choice question, in the order A, B, C, ...
     difficulty: float | None = None  # label in [0, 1], easy to hard; None where unknown
     solution: str | None = None  # step-by-step text that ends before the answer; only SFT reads it
+    tags: tuple[str, ...] = ()  # domains such as `geometry`; `thinkvl curate` balances a prompt set by them
     system: str | None = None  # how its source asks: the system text; None: as the recipe says for its verifier
     template: str | None = None  # how its source asks: the text around the question; None: as above
 

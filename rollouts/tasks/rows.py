@@ -14,7 +14,7 @@ from configs.files import MAX_IMAGE_BYTES, read_bytes
 from configs.prompt import IMAGE_MARK
 from rewards.types import Task
 
-FIELDS = ("images", "question", "answer", "verifier", "choices", "difficulty", "solution", "id")
+FIELDS = ("images", "question", "answer", "verifier", "choices", "difficulty", "solution", "tags", "id")
 REQUIRED = ("question", "answer")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IMAGE_PLACEHOLDER = "<|media_pad|>"  # as text it would ask the model for an image that does not exist
@@ -76,6 +76,7 @@ def parse_row(
         choices=choices,
         difficulty=_difficulty(cell.get("difficulty")),
         solution=_solution(cell),
+        tags=_tags(cell.get("tags")),
     )
 
 
@@ -132,6 +133,12 @@ def _letter(answer: str, choices: Sequence[str]) -> str:
 def _lists_options(question: str, count: int) -> bool:
     """True where the question itself labels every option, as `A.`, `A)`, `A:` or `(A)`."""
     return all(re.search(rf"(?<!\w)\(?{letter}[.):]", question) for letter in LETTERS[:count])
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    """The different tags of a text or a list of texts, in order; empty ones are none. Raises BadRow for others."""
+    found = [optional_text({"a tag": tag}, "a tag") for tag in (value if isinstance(value, list | tuple) else [value])]
+    return tuple(dict.fromkeys(tag for tag in found if tag is not None))
 
 
 def _solution(cell: Mapping[str, Any]) -> str | None:

@@ -116,6 +116,20 @@ def test_maths_levels_are_difficulties(tmp_path, level, difficulty):
     assert tasks(open_lines(tmp_path, [{**GOOD, "difficulty": level}]))[0].difficulty == difficulty
 
 
+@pytest.mark.parametrize(
+    ("value", "tags"),
+    [("plane geometry", ("plane geometry",)), (["a", "b", "a", ""], ("a", "b")), (None, ()), ([], ()), (3, ("3",))],
+)
+def test_tags_are_a_text_or_a_list(tmp_path, value, tags):
+    assert tasks(open_lines(tmp_path, [GOOD | {"domain": value}], columns={"tags": "domain"}))[0].tags == tags
+
+
+def test_tags_of_another_kind_are_refused(tmp_path):
+    assert open_lines(tmp_path, [GOOD, GOOD | {"tags": {"a": 1}}]).report.by_reason == {
+        "a tag is neither text nor a number": 1
+    }
+
+
 def test_a_column_can_be_left_out(tmp_path):
     rows = [{**GOOD, "difficulty": "hard", "solution": "Three."}]
     [task] = tasks(open_lines(tmp_path, rows, columns={"difficulty": "", "solution": ""}))
