@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
-import socket
-from urllib.parse import urlsplit
 
 from configs.errors import UserError
 from configs.text import one_line
@@ -15,7 +12,6 @@ _RAY_TASK_ERROR = "ray.exceptions.RayTaskError"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_DISK_TEXT = re.compile(r"No space left on device|os error (28|122|27)\b|PytorchStreamWriter failed writing")
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_ADDRESS_SECONDS = 5.0
 
 
 def explain(error: BaseException) -> str | None:
@@ -30,25 +26,6 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return _file_error(error)
     return None
-
-
-def check_ray_address() -> None:
-    """Raise UserError if nothing listens where RAY_ADDRESS points: Ray itself waits for minutes."""
-    address = os.environ.get("RAY_ADDRESS", "")
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise UserError(f"RAY_ADDRESS = {address!r}: must be HOST:PORT, such as 10.0.0.5:6379, or unset") from None
-    if not host or port is None:
-        return  # "auto", "local", or unset: Ray looks on this machine and answers at once
-    try:
-        socket.create_connection((host, port), timeout=_ADDRESS_SECONDS).close()
-    except OSError as error:
-        raise UserError(
-            f"RAY_ADDRESS = {address!r}: nothing answers there ({error.strerror or error}); start the cluster, correct "
-            "the address, or unset RAY_ADDRESS to run on this machine"
-        ) from error
 
 
 def _without_ray(error: BaseException) -> BaseException:

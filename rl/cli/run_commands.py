@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from configs.load import load_recipe
-from rl.cli.errors import check_ray_address
 from rl.cli.open_model import check_base_model
+from rl.cli.ray_address import check_ray_address
 from rl.cli.terminal import Allow, Overrides, console, stoppable
 
 # Torch, Ray and transformers are imported inside the commands: help and mistakes in a recipe show at once.

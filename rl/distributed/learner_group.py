@@ -6,8 +6,10 @@ access to the run's folder.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,18 +55,25 @@ class RankSpec:
 class RankActor:
     """One rank in a process of its own."""
 
-    def address(self) -> str:
-        """Where the other ranks can join this one."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+    def address(self) -> tuple[str, int]:
+        """Host and port where the other ranks can join this one: the interface that Ray uses, and no other."""
+        host = ray.util.get_node_ip_address()
+        self._listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return host, self._listener.getsockname()[1]
 
-    def join(self, address: str, rank: int, world: int, spec: RankSpec) -> None:
+    def join(self, address: tuple[str, int], rank: int, world: int, spec: RankSpec) -> None:
         """Join the group and build this rank's learner. Ranks load the model in turn: memory holds one whole copy."""
         torch.set_num_threads(spec.threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-        dist.init_process_group(backend, init_method=address, rank=rank, world_size=world)
+        if address[0] == "127.0.0.1" and sys.platform == "linux":  # a private Ray
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        with self._listener:
+            listener = self._listener.detach() if rank == 0 else None
+            store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
+                *address, world, is_master=rank == 0, master_listen_fd=listener
+            )
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
         mesh = init_device_mesh(device, (world,))
         problem: UserError | None = None
         for turn in range(world):

@@ -40,10 +40,13 @@ class Killer(threading.Thread):
     def __init__(self, mini, step):
         super().__init__(daemon=True)
         self.mini, self.step, self.killed, self.over = mini, step, [], threading.Event()
+        self.listening = set()  # addresses
 
     def run(self):
         while not self.over.is_set() and self.mini.last_step("rl") < self.step:
             time.sleep(0.01)
+        for process in rank_processes():
+            self.listening |= {c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN}
         if (found := rank_processes()) and not self.over.is_set():
             os.kill(found[-1].pid, signal.SIGKILL)
             self.killed.append(found[-1].pid)
@@ -74,6 +77,7 @@ def test_two_ranks_learn_what_one_process_learns_and_a_death_loses_nothing(whole
     killer.over.set()
     killer.join()
     assert len(killer.killed) == 1
+    assert killer.listening == {"127.0.0.1", "::ffff:127.0.0.1"}, "a run of one machine is heard on no other"
     assert not left_over(), "the other rank was not ended"
     checkpoints = mini.run_folder / "rl" / "checkpoints"
     assert (checkpoints / "step-000002.shards").is_dir()

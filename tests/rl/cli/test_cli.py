@@ -3,10 +3,8 @@
 import errno
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from configs.errors import ConfigError, Problem, UserError
 from rewards.plugins.interface import PluginError
 from rl.checkpoint import CheckpointError
-from rl.cli.errors import check_ray_address, explain
+from rl.cli.errors import explain
 from rl.cli.open_model import check_base_model, find_model, open_model
 from rollouts.tasks.dataset import DataSetError
 
@@ -149,33 +147,6 @@ class TestExplain:
         wrapped = RayTaskError("f", "a long traceback", cause).as_instanceof_cause()
         assert explain(wrapped) == "say this"
         assert explain(RayTaskError("f", "a long traceback", KeyError("x")).as_instanceof_cause()) is None
-
-
-class TestRayAddress:
-    def test_nobody_there_is_told_at_once(self, monkeypatch):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        began = time.monotonic()
-        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
-            monkeypatch.setenv("RAY_ADDRESS", address)
-            with pytest.raises(UserError, match="nothing answers there"):
-                check_ray_address()
-        assert time.monotonic() - began < 5
-
-    def test_somebody_there_and_no_address_pass(self, monkeypatch):
-        monkeypatch.delenv("RAY_ADDRESS", raising=False)
-        check_ray_address()
-        monkeypatch.setenv("RAY_ADDRESS", "auto")
-        check_ray_address()
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
-            check_ray_address()
-
-    def test_a_port_that_is_none(self, monkeypatch):
-        monkeypatch.setenv("RAY_ADDRESS", "host:port")
-        with pytest.raises(UserError, match="must be HOST:PORT"):
-            check_ray_address()
 
 
 class TestFindModel:
