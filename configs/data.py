@@ -15,17 +15,16 @@ from configs.rules import check as _check
 class SourceConfig:
     """One data source of a mixture.
 
-    `use` is a built-in (`digit_sums`, `easy_vqa`), a local `.jsonl`/`.parquet` file, or a hub data set's name;
+    `use` is a built-in (`digit_sums`, ...), a local `.jsonl`/`.parquet` file, or a hub data set's name;
     `columns` maps our field names (images, question, answer, verifier, choices, difficulty, solution, tags,
     id) to the file's; `options` go to a built-in.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    # a built-in (`digit_sums`, `easy_vqa`), a `.jsonl` or `.parquet` file, a task file (`file.py:function`), or a hub
-    # data set
+    # a built-in (`digit_sums`, ...), a `.jsonl` or `.parquet` file, a task file (`file.py:function`), or a hub data set
     use: str
-    split: str = "train"  # of a hub data set; the built-ins have `train` and `held_out`
+    split: str = "train"  # of a hub data set or a built-in; the built-ins have `train` and `held_out`
     weight: float = 1.0  # share of the mixture, relative to the other sources; greater than 0
     # the weight at the end of a supervised stage, reached in a straight line; null: `weight`
     final_weight: float | None = None

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from rewards.types import Task
-from rollouts.tasks.dataset import DataSetError
-from rollouts.tasks.digit_sums import Split
 from rollouts.tasks.rows import LETTERS, list_choices
 from rollouts.tasks.skip_report import SkipReport
+from rollouts.tasks.splits import Split, check_option, check_split
 
 Form = Literal["open", "choice", "both"]
 
@@ -59,10 +58,8 @@ class EasyVQA:
     endless = False
 
     def __init__(self, split: Split = "train", *, form: Form = "open") -> None:
-        if split not in get_args(Split):
-            raise DataSetError(f"easy_vqa: split = {split!r}: must be train or held_out")
-        if form not in get_args(Form):
-            raise DataSetError(f"easy_vqa: form = {form!r}: must be one of {', '.join(get_args(Form))}")
+        check_split(self.name, split)
+        check_option(self.name, "form", form, get_args(Form))
         self.split = split
         self.report = SkipReport()
         self._forms = ("open", "choice") if form == "both" else (form,)

@@ -16,7 +16,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from rollouts.tasks.arithmetic import Expression, Step
-from rollouts.tasks.digit_sums import TILE, DataSetError, DigitSums, _warped, scan_split
+from rollouts.tasks.dataset import DataSetError
+from rollouts.tasks.digit_sums import DigitSums
+from rollouts.tasks.handwriting import TILE, scan_split, warped
 
 SCANS = load_digits().images  # [1797, 8, 8], ink from 0 to 16
 
@@ -143,10 +145,10 @@ class TestSolutions:
 
 class TestWarp:
     def test_it_changes_the_pixels_and_nothing_else_and_stays_readable(self):
-        plain, warped = DigitSums("train", scans=[3]), DigitSums("train", scans=[3], warp=1.0)
-        pairs = [(plain.task(i, 0), warped.task(i, 0)) for i in range(50)]
+        plain, moved = DigitSums("train", scans=[3]), DigitSums("train", scans=[3], warp=1.0)
+        pairs = [(plain.task(i, 0), moved.task(i, 0)) for i in range(50)]
         assert all(pixels(b).shape == pixels(a).shape for a, b in pairs)
-        assert pixels(warped.task(0, 0)).tobytes() == pixels(warped.task(0, 0)).tobytes()
+        assert pixels(moved.task(0, 0)).tobytes() == pixels(moved.task(0, 0)).tobytes()
         ink = [np.mean([tiles(t)[0].mean() for t in column]) for column in zip(*pairs, strict=True)]
         assert ink[1] == pytest.approx(ink[0], rel=0.15)  # the digits are still there, about as large
 
@@ -156,7 +158,7 @@ class TestWarp:
         scans = np.stack([255 - enlarge(SCANS[row]).astype(float) for row in rows])
         target = load_digits().target[rows]
         for i in range(200):
-            moved = 255.0 - _warped((255 - scans[i]).astype(np.uint8), 1.0, rng)
+            moved = 255.0 - warped((255 - scans[i]).astype(np.uint8), 1.0, rng)
             right += target[((scans - moved) ** 2).sum((1, 2)).argmin()] == target[i]
         assert right > 180
 
