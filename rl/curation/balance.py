@@ -1,0 +1,78 @@
+"""Which prompts stay where there are too many of a tag or of a level of difficulty."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+LEVELS = ("0-20 %", "20-40 %", "40-60 %", "60-80 %", "80-100 %")  # of the pass rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What balancing looks at: a prompt's key, its tags, and its pass rate in [0, 1]."""
+
+    key: str
+    tags: tuple[str, ...]
+    pass_rate: float
+
+    @property
+    def level(self) -> int:
+        """The place of its pass rate in LEVELS."""
+        return min(len(LEVELS) - 1, int(self.pass_rate * len(LEVELS) + 1e-9))
+
+
+def cap_tags(
+    candidates: Sequence[Candidate], *, most: int | None, caps: Mapping[str, int], seed: int
+) -> Collection[str]:
+    """The keys that stay when a tag has at most `caps[tag]`, else `most`, prompts.
+
+    Levels of difficulty take turns, so that a tag that is cut keeps easy and hard prompts alike; within a level the
+    seed decides. A prompt of several tags stays if each of them has room.
+    """
+    kept: set[str] = set()
+    counts: Counter[str] = Counter()
+    for candidate in _in_turns(candidates, seed):
+        limits = [(tag, caps.get(tag, most)) for tag in candidate.tags]
+        if all(limit is None or counts[tag] < limit for tag, limit in limits):
+            kept.add(candidate.key)
+            counts.update(candidate.tags)
+    return kept
+
+
+def cap_levels(candidates: Sequence[Candidate], *, share: float, seed: int) -> Collection[str]:
+    """The keys that stay when no level of difficulty has more than `share` of the prompts that stay.
+
+    Where that cannot be, as there are too few levels, all levels get as many as the smallest has.
+    """
+    levels: dict[int, list[str]] = defaultdict(list)
+    for candidate in candidates:
+        levels[candidate.level].append(candidate.key)
+    most = level_cap([len(keys) for keys in levels.values()], share)
+    return {key for keys in levels.values() for key in sorted(keys, key=lambda key: _rank(seed, key))[:most]}
+
+
+def level_cap(sizes: Sequence[int], share: float) -> int:
+    """The largest c of which `c <= share * sum(min(size, c))`; the smallest size where `share` is too small for all."""
+    share = max(share, 1 / len(sizes)) if sizes else 1.0
+    for most in range(max(sizes, default=0), 0, -1):
+        if most <= share * sum(min(size, most) for size in sizes) + 1e-9:
+            return most
+    return 0
+
+
+def _in_turns(candidates: Sequence[Candidate], seed: int) -> list[Candidate]:
+    """One of each level, then the next of each level, and so on."""
+    ranked = sorted(candidates, key=lambda candidate: _rank(seed, candidate.key))
+    turns: Counter[int] = Counter()
+    order = []
+    for candidate in ranked:
+        order.append((turns[candidate.level], candidate.level))
+        turns[candidate.level] += 1
+    return [candidate for _, candidate in sorted(zip(order, ranked, strict=True), key=lambda pair: pair[0])]
+
+
+def _rank(seed: int, key: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{key}".encode("utf-8", "replace")).digest()
