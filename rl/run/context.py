@@ -19,7 +19,7 @@ from configs.schema import RunConfig
 from configs.stage import StageConfig
 from rl.checkpoint import replace_folder
 from rl.run.console import PlainConsole
-from rl.run.data_fingerprint import check_data
+from rl.run.data_fingerprint import check_files, check_tasks
 from rl.run.folder import RunFolder
 from rl.run.stage_inputs import StageInputs, open_inputs, training_part
 from rl.run.trackers.run_info import RunInfo
@@ -83,7 +83,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
     for line in folder.accept_changes(config):
         console.print(f"the recipe changes: {line}")
     engine = choose_engine(stage.engine, stage.engine_options, base=base, trains=True)
-    check_data(config, folder.path, base=base, say=console.print)
+    check_files(config, folder.path, base=base, say=console.print)
     with ExitStack() as stack:
         info = RunInfo(folder=folder.path, name=config.name, recipe=plain(config))
         metrics = stack.enter_context(closing(Metrics.open(config.trackers, info, console.print)))
@@ -91,7 +91,8 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
         check_sizes(stage.engine, checkpoint)
         family = family_at(checkpoint)
         processor = family.load_processor(checkpoint)
-        inputs = open_inputs(stack, config, processor, base, console)
+        inputs, contents = open_inputs(stack, config, processor, base, console)
+        check_tasks(folder.path, contents)
         stop, barred = family.stop_and_barred_ids(checkpoint, processor)
         spec = EngineSpec(
             model_path=checkpoint,

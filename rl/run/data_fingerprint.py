@@ -1,59 +1,81 @@
-"""Whether a run that resumes still has the data and the reward files that it began with, by their contents.
+"""Whether a run that resumes still has the data, the code and the model that it began with, by their contents.
 
-`inputs.json` in the run's folder keeps the size and a 128-bit hash (XXH3) of every file that the recipe names: data
-files, task files and plug-ins. Images that rows name are not read, nor are data sets of the Hub.
+`inputs.json` in the run's folder keeps a 128-bit hash (XXH3) of
+
+- every data file and Python file that the recipe names, and what these import from their own folders;
+- the tasks of every source, images included, so that an image file or a data set of the Hub cannot change either;
+- the files of a model's folder: their size, first and last bytes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from configs.data import recipe_verifiers
+import xxhash
+
 from configs.errors import UserError
 from configs.files import write_text
+from configs.json_io import read_json
 from configs.schema import RunConfig
-from rewards.plugins.loading import plugin_file
-from rollouts.tasks.dataset import FORMATS, contents_hash
+from rl.run.named_files import code_files, data_files, imports_beside, module_files
+from rollouts.tasks.contents import contents_hash
+
+Contents = Mapping[str, int | str]  # the hash, and how many bytes or tasks it is of
 
 _LARGE = 1 << 30  # bytes; reading so many takes seconds
+_SAMPLED = 1 << 20  # bytes of each end of a model's file
 
 
-def check_data(config: RunConfig, folder: Path, *, base: Path, say: Callable[[str], None]) -> None:
+def check_files(config: RunConfig, folder: Path, *, base: Path, say: Callable[[str], None]) -> None:
     """Write `inputs.json` if the run begins, or compare it with the files as they are now.
 
     Files are relative to `base`; one that is missing is left to whoever opens it. Raises UserError where one differs.
     """
-    now = {name: _contents(path, say) for name in _named(config) if (path := base / Path(name).expanduser()).is_file()}
-    record = folder / "inputs.json"
-    if not record.exists():
-        write_text(record, json.dumps(now, indent=2, ensure_ascii=False) + "\n")
-        return
-    began = json.loads(record.read_text(encoding="utf-8"))
+    named = dict(_named(config, base))
+    now = {name: _contents(path, say) for name, path in named.items()}
+    if config.model.path != "tiny":
+        model = base / Path(config.model.path).expanduser()
+        files = sorted(file for file in model.glob("[!.]*") if file.is_file() and file.suffix != ".md")
+        now |= {f"{config.model.path}/{file.name}": _sampled(file) for file in files}
+    _compare(folder / "inputs.json", now)
+
+
+def check_tasks(folder: Path, contents: Mapping[str, Contents]) -> None:
+    """The same for the tasks of each source, once they were read."""
+    _compare(folder / "inputs.json", contents)
+
+
+def _compare(record: Path, now: Mapping[str, Contents]) -> None:
+    began = read_json(record, dict[str, dict[str, int | str]]) if record.exists() else {}
     changed = [name for name in now if name in began and began[name] != now[name]]
     if not changed:
+        if now.keys() - began.keys():
+            write_text(record, json.dumps({**began, **now}, indent=2, ensure_ascii=False) + "\n")
         return
     lines = [f"  {name}: {_shown(began[name])} then, {_shown(now[name])} now" for name in changed[:8]]
     more = f"\n  and {len(changed) - 8} more" if len(changed) > 8 else ""
     raise UserError(
-        f"{folder}: the run began with other files:\n" + "\n".join(lines) + more + "\n"
+        f"{record.parent}: the run began with other files:\n" + "\n".join(lines) + more + "\n"
         "put the earlier files back to go on with that run, or begin another one with output_dir=PATH; to go on with "
         f"the files as they are now, delete {record}"
     )
 
 
-def _named(config: RunConfig) -> Iterator[str]:
-    """The files that the recipe names, as written there, each once."""
-    sources = [source for data in config.all_data for source in (*data.train, *data.validation, *data.held_out)]
-    terms = [term for stage in config.rl_stages for term in stage.rewards]
-    plugins = (*recipe_verifiers(*config.all_data), *(name for term in terms for name in (term.use, *term.only_for)))
-    names = [source.use for source in sources if Path(source.use).suffix in FORMATS]
-    names += [file for spec in (*(source.use for source in sources), *plugins) if (file := plugin_file(spec))]
-    yield from dict.fromkeys(names)
+def _named(config: RunConfig, base: Path) -> Iterator[tuple[str, Path]]:
+    """The files that the recipe names, and those that its code imports from beside it: name in the record, file."""
+    for name in (*data_files(config), *code_files(config)):
+        file = base / Path(name).expanduser()
+        if file.is_file():
+            yield name, file
+            if file.suffix == ".py":
+                beside = imports_beside(file)
+                yield from ((str(Path(name).parent / path.relative_to(file.parent)), path) for path in beside)
+    yield from ((str(path), path) for path in module_files(config))
 
 
-def _contents(path: Path, say: Callable[[str], None]) -> dict[str, int | str]:
+def _contents(path: Path, say: Callable[[str], None]) -> Contents:
     """Size and hash of a file."""
     size = path.stat().st_size
     if size > _LARGE:
@@ -61,5 +83,15 @@ def _contents(path: Path, say: Callable[[str], None]) -> dict[str, int | str]:
     return {"bytes": size, "xxh3_128": contents_hash(path)}
 
 
-def _shown(contents: dict[str, int | str]) -> str:
-    return f"{contents['bytes']} bytes ({str(contents['xxh3_128'])[:12]})"
+def _sampled(path: Path) -> Contents:
+    """Size of a file, and the hash of its two ends: weights are too large to be read whole at every start."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(_SAMPLED)
+        file.seek(max(len(head), size - _SAMPLED))
+        return {"bytes": size, "xxh3_128": xxhash.xxh3_128_hexdigest(head + file.read(_SAMPLED))}
+
+
+def _shown(contents: Contents) -> str:
+    what = next(f"{contents[unit]} {unit}" for unit in ("bytes", "tasks") if unit in contents)
+    return f"{what} ({str(contents['xxh3_128'])[:12]})"

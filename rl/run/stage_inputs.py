@@ -17,6 +17,7 @@ from configs.stage import StageConfig
 from rewards.scorer import Scorer
 from rewards.types import Task
 from rl.run.console import PlainConsole
+from rl.run.data_fingerprint import Contents
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.run.scoring import open_scorer, scoring_stage
 from rollouts.model_family import VisionLanguageProcessor
@@ -41,8 +42,10 @@ class StageInputs:
 
 def open_inputs(
     stack: ExitStack, config: RunConfig, processor: VisionLanguageProcessor, base: Path, console: PlainConsole
-) -> dict[str, StageInputs]:
-    """The inputs of every stage by its name, checked; `stack` closes the scorers.
+) -> tuple[dict[str, StageInputs], dict[str, Contents]]:
+    """The inputs of every stage by its name, checked, and the hash of the tasks of each source.
+
+    `stack` closes the scorers.
 
     Raises DataSetError, PluginError or UserError where a stage's data cannot serve it.
     """
@@ -60,7 +63,7 @@ def open_inputs(
         found[stage.name] = StageInputs(
             data=data, renderer=renderer, scorer=scorers[key], held_out=held, validation=validation
         )
-    return found
+    return found, reader.contents
 
 
 def training_part(config: RunConfig) -> TaskPart:
@@ -74,6 +77,12 @@ class _Reader:
     def __init__(self, config: RunConfig, base: Path, console: PlainConsole) -> None:
         self._config, self._base, self._console = config, base, console
         self._prompts: dict[str, list[Prompt]] = {}
+        self.contents: dict[str, Contents] = {}
+
+    def _open(self, sources: Sequence[SourceConfig], seed: int, part: TaskPart) -> TaskMixture:
+        mixture = TaskMixture(sources, seed=seed, base=self._base, part=part)
+        self.contents |= mixture.contents
+        return mixture
 
     def evaluation_prompts(
         self, stage: StageConfig, data: DataConfig, scorer: Scorer, renderer: PromptRenderer
@@ -100,7 +109,7 @@ class _Reader:
         if same in self._prompts:
             scorer.check_tasks([prompt.task for prompt in self._prompts[same]])  # a stage may have its own rewards
             return self._prompts[same]
-        tasks = TaskMixture(sources or data.train, seed=seed, base=self._base, part=part).fixed(limit)
+        tasks = self._open(sources or data.train, seed, part).fixed(limit)
         scorer.check_tasks(tasks)
         rendered, skipped = renderer.render_all(tasks)
         for reason, count in skipped.items():
@@ -115,7 +124,7 @@ class _Reader:
 
         The first tasks of the mixture are looked at, to which every source adds whose share is above a hundredth.
         """
-        mixture = TaskMixture(data.train, seed=0, base=self._base, part=training_part(self._config))
+        mixture = self._open(data.train, 0, training_part(self._config))
         tasks = mixture.draw(0, _CHECKED_TASKS)
         rendered, skipped = renderer.render_all(tasks)
         if not rendered:

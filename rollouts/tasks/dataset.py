@@ -14,14 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from configs.errors import UserError
 from configs.json_io import parse_json
 from configs.text import nearest_or_allowed
 from rewards.images import BadImage, open_image
 from rewards.types import Task
 from rollouts.tasks.columns import ColumnError, Columns, known_columns, map_columns, plain_rows, unused_images
+from rollouts.tasks.contents import TaskHash, contents_hash
 from rollouts.tasks.rows import FIELDS, BadRow, optional_text, parse_row
 from rollouts.tasks.skip_report import SkipReport
 
@@ -69,7 +68,9 @@ class DatasetTasks:
             self._columns = self._map_columns(self._rows.column_names)
             self._note_unused_images()
             self._rows = self._rows.select_columns(self._columns.used())
+        self._hash = TaskHash()
         self._usable = self._check(limit)
+        self.contents = self._hash.contents()
 
     def __len__(self) -> int:
         """Number of usable rows."""
@@ -163,8 +164,10 @@ class DatasetTasks:
         row_id = optional_text(row, "id") or str(number)
         if row_id in seen:
             raise BadRow("id was seen before", row_id)
-        for data in self._parse(row, row_id).images:
+        task = self._parse(row, row_id)
+        for data in task.images:
             open_image(data)
+        self._hash.add(task)
         return row_id
 
     def _parse(self, row: Mapping[str, Any], row_id: str, *, vanished_ok: bool = False) -> Task:
@@ -236,15 +239,6 @@ def _open_file(path: Path, split: str) -> Any:
         if "corresponds to no data" in str(error):
             raise DataSetError(f"{path}: the data set is empty (split {split})") from error
         raise DataSetError(f"{path}: cannot be read as {path.suffix[1:]} ({error.__cause__ or error})") from error
-
-
-def contents_hash(path: Path) -> str:
-    """A 128-bit hash (XXH3) of a file's bytes, as hex digits; it reads them once, at the speed of the disk."""
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _open_hub(name: str, split: str, subset: str | None) -> Any:

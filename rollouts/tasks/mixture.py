@@ -14,7 +14,7 @@ from rewards.types import Task
 from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.documents import Document, Example
 from rollouts.tasks.skip_report import SkipReport
-from rollouts.tasks.source import Part, TaskSource, build_source
+from rollouts.tasks.source import Part, TaskSource, build_source, source_contents, source_key
 
 BUCKETS = 8  # an epoch shuffles within these parts of a source: a row returns after 7/8 of an epoch at the earliest
 
@@ -28,8 +28,9 @@ class Mixture(Generic[E]):
 
     `seed` reorders every finite source in each epoch, and picks the tasks of the endless ones. `base` is the folder
     where relative file names start. `part` leaves out the rows of finite sources that are set apart, or all others; an
-    endless source gives each seed examples of its own. `report` counts the rows that were left out. Where a source has
-    a `final_weight`, its weight goes there in a straight line over the first `total` examples.
+    endless source gives each seed examples of its own. `report` counts the rows that were left out; `contents` holds
+    the hash of each source's examples by its `source_key`. Where a source has a `final_weight`, its weight goes there
+    in a straight line over the first `total` examples.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class Mixture(Generic[E]):
     ) -> None:
         _refuse_twins(configs)
         sources = [build_source(config, base=base) for config in configs]
+        hashed = {source_key(c): source_contents(s) for c, s in zip(configs, sources, strict=True)}
+        self.contents = {key: value for key, value in hashed.items() if value is not None}
         self.sources = [s if part == "all" or s.endless else Part(s, part) for s in sources]
         self.names = _unique_names(self.sources)
         self.report = SkipReport()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -56,7 +57,7 @@ class Limited:
     endless = False
 
     def __init__(self, source: TaskSource, limit: int) -> None:
-        self.name, self.report = source.name, source.report
+        self.name, self.report, self.contents = source.name, source.report, source_contents(source)
         self._source, self._length = source, min(limit, len(source))
 
     def __len__(self) -> int:
@@ -78,7 +79,7 @@ class Part:
     endless = False
 
     def __init__(self, source: TaskSource, part: Literal["train", "validation"]) -> None:
-        self.name, self.report = source.name, source.report
+        self.name, self.report, self.contents = source.name, source.report, source_contents(source)
         keys = [int.from_bytes(hashlib.sha256(f"{source.name}/{i}".encode()).digest()[:8]) for i in range(len(source))]
         apart = {i for i, key in enumerate(keys) if key < APART * 2**64}
         if not apart and len(keys) > 1:
@@ -93,6 +94,18 @@ class Part:
     def task(self, index: int, seed: int) -> Example:
         """Task `index` of the part."""
         return self._source.task(self._rows[index], seed)
+
+
+def source_contents(source: TaskSource) -> Mapping[str, int | str] | None:
+    """`TaskHash.contents` of a source that reads data; None where ThinkVL's own code makes the examples."""
+    return getattr(source, "contents", None)
+
+
+def source_key(config: SourceConfig) -> str:
+    """What distinguishes the examples of a source. Example: `tasks of rows.jsonl (train, limit 100)`."""
+    parts = [config.split, *([f"limit {config.limit}"] if config.limit else [])]
+    parts += [json.dumps(value, sort_keys=True) for value in (config.columns, config.options) if value]
+    return f"tasks of {config.use} ({', '.join(parts)})"
 
 
 def build_source(config: SourceConfig, *, base: Path) -> TaskSource:

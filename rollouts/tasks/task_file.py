@@ -16,6 +16,7 @@ from rewards.images import BadImage, open_image
 from rewards.plugins.interface import PluginError
 from rewards.plugins.loading import load_function
 from rewards.types import Task
+from rollouts.tasks.contents import TaskHash
 from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.rows import FIELDS, BadRow, optional_text, parse_row
 from rollouts.tasks.skip_report import SkipReport
@@ -46,6 +47,10 @@ class TaskFile:
             raise DataSetError(f"{use}: {function.__name__} failed: {type(error).__name__}: {error}") from error
         if not self._tasks:
             raise DataSetError("\n  ".join([f"{use}: no row of split {split!r} is a task", *self.report.lines()]))
+        tasks = TaskHash()
+        for task in self._tasks:
+            tasks.add(task)
+        self.contents = tasks.contents()
 
     def __len__(self) -> int:
         """Number of usable rows."""

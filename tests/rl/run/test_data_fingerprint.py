@@ -8,12 +8,13 @@ import pytest
 
 from configs.data import DataConfig, SourceConfig
 from configs.errors import UserError
+from configs.model import ModelConfig
 from configs.rewards import RewardConfig
 from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.sft import SFTConfig
 from rl.run import data_fingerprint
-from rl.run.data_fingerprint import check_data
+from rl.run.data_fingerprint import check_files, check_tasks
 
 DATA = DataConfig(
     train=(SourceConfig(use="rows.jsonl"), SourceConfig(use="tasks.py:tasks"), SourceConfig(use="digit_sums")),
@@ -35,7 +36,7 @@ def base(tmp_path):
 
 def check(base, config=CONFIG):
     told = []
-    check_data(config, base / "run", base=base, say=told.append)
+    check_files(config, base / "run", base=base, say=told.append)
     return told
 
 
@@ -99,3 +100,67 @@ def test_reading_long_is_told(base, monkeypatch):
         f"reading {base / 'rows.jsonl'}",
         f"reading {base / 'held.parquet'}",
     ]
+
+
+@pytest.mark.parametrize("name", ["helper.py", "pack/inner.py"])
+def test_what_a_reward_or_an_engine_imports_beside_it(base, name):
+    (base / "pack").mkdir()
+    for file in ("helper.py", "pack/__init__.py", "pack/inner.py"):
+        (base / file).write_text("x = 1\n")
+    (base / "near.py").write_text("import helper\n")
+    (base / "mine.py").write_text("from pack import inner\n")
+    stage = RLConfig(steps=1, rewards=REWARDS, engine="mine.py:Mine")
+    config = replace(CONFIG, stages=(stage,))
+    check(base, config)
+    for changed in ("mine.py", name):
+        before = (base / changed).read_text()
+        (base / changed).write_text(f"{before}y = 2\n")
+        with pytest.raises(UserError, match=rf"  {changed}: \d+ bytes"):
+            check(base, config)
+        (base / changed).write_text(before)
+    check(base, config)
+
+
+def test_a_module_that_is_named(base, monkeypatch):
+    (base / "far_module.py").write_text("def f(): pass\n")
+    monkeypatch.syspath_prepend(str(base))
+    config = replace(CONFIG, data=replace(DATA, verifiers=("far_module:f",)))
+    check(base, config)
+    (base / "far_module.py").write_text("def f(): ...\n")
+    with pytest.raises(UserError, match=r"far_module\.py: \d+ bytes"):
+        check(base, config)
+
+
+@pytest.mark.parametrize("at", [0, -1], ids=["head", "tail"])
+def test_a_model_folder_by_the_ends_of_its_files(base, monkeypatch, at):
+    monkeypatch.setattr(data_fingerprint, "_SAMPLED", 4)
+    (base / "model").mkdir()
+    (base / "model" / "a.safetensors").write_bytes(bytes(20))
+    (base / "model" / "README.md").write_text("a card")
+    config = replace(CONFIG, model=ModelConfig(path="model"))
+    check(base, config)
+    (base / "model" / "README.md").write_text("another card")
+    check(base, config)
+    weights = bytearray(20)
+    weights[at] = 1
+    (base / "model" / "a.safetensors").write_bytes(weights)
+    with pytest.raises(UserError, match=r"model/a\.safetensors: 20 bytes"):
+        check(base, config)
+
+
+def test_the_tasks_of_each_source(base):
+    run = base / "run"
+    check(base)
+    check_tasks(run, {"tasks of a": {"tasks": 3, "xxh3_128": "ab"}, "tasks of b": {"tasks": 5, "xxh3_128": "cd"}})
+    check(base)
+    assert sorted(json.loads((run / "inputs.json").read_text())) == sorted([*FILES, "tasks of a", "tasks of b"])
+    with pytest.raises(UserError, match=r"  tasks of b: 5 tasks \(cd\) then, 5 tasks \(ef\) now"):
+        check_tasks(run, {"tasks of a": {"tasks": 3, "xxh3_128": "ab"}, "tasks of b": {"tasks": 5, "xxh3_128": "ef"}})
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"rows.jsonl": 3}', '{"rows.jsonl": {"bytes": []}}', "\xff"])
+def test_a_damaged_record_is_an_error_that_names_it(base, text):
+    check(base)
+    (base / "run" / "inputs.json").write_text(text)
+    with pytest.raises(UserError, match=r"inputs\.json"):
+        check(base)

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from configs.data import DataConfig, SourceConfig
 from configs.errors import UserError
@@ -68,6 +69,32 @@ def test_thinking_without_solutions(tmp_path, tiny, monkeypatch):
     assert "long_cot.thinking_share = 0.5: none of the first 64 tasks of data.train has a solution" in text
 
 
+def test_an_image_that_a_row_names_may_not_change(tmp_path, tiny, monkeypatch):
+    class Started(Exception):
+        pass
+
+    def start(processes, say):
+        raise Started
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("rl.run.context.start_ray", start)
+    Image.new("RGB", (28, 28), "red").save(tmp_path / "a.png")
+    data = DataConfig(train=rows(tmp_path, image="a.png"))
+    stages = (RLConfig(steps=1, prompts_per_step=2),)
+    made = RunConfig(name="t", output_dir=str(tmp_path / "run"), model=ModelConfig(path=tiny), data=data, stages=stages)
+
+    def begin():
+        with open_context(made, RunFolder.open(made), tmp_path, PlainConsole(quiet=True)):
+            pass
+
+    for _ in range(2):
+        with pytest.raises(Started):
+            begin()
+    Image.new("RGB", (28, 28), "blue").save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"tasks of rows\.jsonl \(train\): 8 tasks \(\w+\) then, 8 tasks \(\w+\) now"):
+        begin()
+
+
 def test_an_engine_that_no_run_can_use(tmp_path, tiny, monkeypatch):
     text = "from rollouts.engines.protocol import Engine\n\nclass Mine(Engine):\n    def __init__(self, spec): ...\n"
     (tmp_path / "mine.py").write_text(text)
@@ -94,7 +121,7 @@ def test_without_validation_a_part_of_the_training_rows_is_set_apart_and_the_con
     config = RunConfig(name="t", output_dir=str(tmp_path), model=ModelConfig(path=tiny), data=data, stages=stages)
     console = PlainConsole(record=True, width=200)
     with ExitStack() as stack:
-        inputs = open_inputs(stack, config, processor, tmp_path, console)
+        inputs, _ = open_inputs(stack, config, processor, tmp_path, console)
     assert training_part(config) == "train", "in the SFT stage, too"
     apart = {prompt.task.id for prompt in inputs["rl"].validation}
     mixture = TaskMixture(data.train, seed=5, base=tmp_path, part=training_part(config))
