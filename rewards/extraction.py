@@ -48,11 +48,14 @@ _CLOSING_WORDS = re.compile(r"\bI hope (?:it|this) is correct\.?", re.IGNORECASE
 _ANCHOR = re.compile(
     r"\banswer\**\s{0,3}(?:is|are|was|would be|should be|must be)\b\s{0,3}[:：]?"
     r"|\banswer\**\s{0,3}[:：]\**"
-    r"|答案\**\s{0,3}[是为為:：]+|答え\**\s{0,3}[は:：]+|정답\**\s{0,3}[은는:：]+"
+    r"|答案\**\s{0,3}(?:[是为為]\s?[:：]?|[:：】\]]+)|答え\**\s{0,3}[は:：]+|정답\**\s{0,3}[은는:：]+"
     r"|\b(?:réponse|respuesta|resposta|antwort|risposta|ответ)\**\s{0,3}[:：]",
     re.IGNORECASE,
 )
 _CORRECTED = re.compile(r"(?:应该是|应为|应是|改为)\s?([^。，,;；\n]{1,40})")
+_RETRACTED = re.compile(
+    r"\b(?:no[,.]|wait|actually|mistake|misread|wrong|incorrect|correction)|不对|错了|更正|重新", re.IGNORECASE
+)
 _DENIED_BEFORE = re.compile(
     r"(?:\bnot|\b[a-z]{2,6}n't(?: be)?|\bnever|不是|不等于|并非)[\s$*(:：]{0,6}$", re.IGNORECASE
 )
@@ -60,8 +63,10 @@ _DENIED_AFTER = re.compile(
     r"[}\s$*)]{1,6}(?:(?:is|was|are)\s(?:not|wrong|incorrect|false)\b|isn't\b|(?:是错|不对|不正确|是不对))",
     re.IGNORECASE,
 )
+_ALTERNATIVE = re.compile(
+    r"\s{0,4}(?:or|and|to)\b|\s{0,4}[或和到至]|\s{0,4}还是"
+)  # the display is not all of the answer
 _DISPLAY = (("$$", "$$"), ("\\[", "\\]"))
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,17 +190,6 @@ def _denied(text: str, box: str) -> bool:
     return after is not None or _DENIED_BEFORE.search(text, max(0, start - 24), start) is not None
 
 
-def first_sentence(text: str) -> str:
-    """`text` up to the end of its first sentence; a dot inside a number does not end one."""
-    end = _SENTENCE_END.search(text)
-    return text[: end.start()] if end is not None else text
-
-
-def last_sentence(text: str) -> str:
-    """The last sentence of `text` that is not empty."""
-    return next((part for part in reversed(_SENTENCE_END.split(text)) if part.strip()), text)
-
-
 def _last_match(pattern: re.Pattern[str], text: str, start: int = 0) -> re.Match[str] | None:
     return next(iter(deque(pattern.finditer(text, start), maxlen=1)), None)
 
@@ -214,7 +208,8 @@ def _last_tag(text: str) -> str | None:
 def _later_answer(text: str) -> str | None:
     """What a tag, or a phrase such as "the answer is", commits to behind the last box: the later one counts.
 
-    It must hold a digit, a formula or one letter: "the answer is in the box" commits to nothing new.
+    It must hold a digit, a formula or one letter, or follow a retraction: "the answer is in the box" commits to nothing
+    new.
     """
     box = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
     if box < 0:
@@ -225,7 +220,8 @@ def _later_answer(text: str) -> str | None:
     if not found:
         corrected = _last_match(_CORRECTED, later)
         found = corrected[1] if corrected is not None else None
-    return found if found and re.search(r"\d|\\[a-z]|^\W*[A-Z]\W*$", found) else None
+    commits = found and (re.search(r"\d|\\[a-z]|^\W*[A-Z]\W*$", found) or _RETRACTED.search(later))
+    return found if commits else None
 
 
 def _last_anchor(text: str) -> str | None:
@@ -237,7 +233,7 @@ def _last_anchor(text: str) -> str | None:
         if rest.lstrip().startswith(opening):
             inner = rest.lstrip()[len(opening) :]
             end = inner.find(closing)
-            if end >= 0:
+            if end >= 0 and not _ALTERNATIVE.match(inner, end + len(closing)):
                 return inner[:end].strip()
     for line in rest.split("\n", 4)[:4]:
         if line.strip(" \t*_`.:："):

@@ -73,7 +73,8 @@ def parse_literal(text: str) -> Literal | None:
 def literals_equal(gold: Literal, answer: Literal, factor: Fraction = Fraction(1)) -> bool:
     """Exact equality, with two allowances that are written down in `docs/verifiers.md`.
 
-    Percent: 33.5% equals 0.335; where only one side writes the sign, 28 equals 28% too, if the number is above 1.
+    Percent: 33.5% equals 0.335; where only one side writes the sign, 28 equals 28% too, if the number is above 1
+    (at least 1 where the reference has the sign).
     Rounding: a decimal with 6 or more decimals equals the fraction that it is the rounding of.
     `factor`: what to multiply the answer with, to have it in the unit of the reference.
     """
@@ -81,7 +82,7 @@ def literals_equal(gold: Literal, answer: Literal, factor: Fraction = Fraction(1
         bare, signed = (answer, gold) if gold.percent else (gold, answer)
         if _close(bare, signed, scale=Fraction(1, 100)):
             return True
-        return abs(signed.value) > 1 and bare.value == signed.value
+        return abs(signed.value) > (0.99 if gold.percent else 1) and bare.value == signed.value
     return _close(gold, answer, scale=factor)
 
 

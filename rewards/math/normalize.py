@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
-from rewards.math.spoken import chinese_number, counted_number, english_number, ordinal, scaled
+from rewards.math.spoken import chinese_number, counted_number, counted_words, english_number, ordinal, scaled
 
 _SUPERSCRIPTS = str.maketrans(dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True)))
 _SUBSCRIPTS = str.maketrans(dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True)))
@@ -39,7 +39,7 @@ _QUANTIFIER = re.compile(
 _COMMANDS = re.compile(r"\\(frac|binom|sqrt(?:\s?\[[^\[\]]{1,12}\])?)(?![a-zA-Z])")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _SPACE_RUN = re.compile(r"\s+")
-_PLAIN = re.compile(r"-?\d{1,12}(?:\.\d{1,12})?|[A-Z]")  # the most common answers need nothing
+_PLAIN = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,12})?|[A-Z]")  # the most common answers need nothing
 _MAX_GROUPS = 4_000  # characters; longer text keeps the groups it has
 _SPACES = "\u00a0\u2009\u202f\u2002\u2003\u3000\u2008\u200a"
 _TO_SPACE = str.maketrans(dict.fromkeys(_SPACES, " "))
@@ -94,7 +94,9 @@ _SIMPLE = (
     (re.compile(r"(?<![a-zA-Z\\])infinity(?![a-zA-Z])"), r"\\infty "),
     (re.compile(r"\.(\d{0,20})\\dot\s?\{?(\d)\}?(?:(\d{0,20})\\dot\s?\{?(\d)\}?)?"), r".\1\\overline{\2\3\4}"),
     (re.compile(r"^(-?\d{1,3})((?: \d{3})+)(?!\d)"), lambda m: m[1] + m[2].replace(" ", "")),
-    (re.compile(r"^(?:minus|negative) (?=[\d.])", re.IGNORECASE), "-"),
+    (re.compile(r"^(\d[\dA-F]{0,30}) ?\(?(?:\\text ?\{)? ?\(?(?:in )?base (\d{1,2})\)? ?\}?\)?$"), r"\1_{\2}"),
+    (re.compile(r"(?<=%) ?(?:\\text ?\{ ?)?(?:increase|growth|rise|gain|profit|chance|probability) ?\}?$"), ""),
+    (re.compile(r"^(?:(?:minus|negative) |负|零下)(?=[\d.])", re.IGNORECASE), "-"),
     (_IN_BRACKETS, r", \1"),
     (_LATTICE, r"\2"),
     (re.compile(r"(?<!\\)~"), " "),
@@ -103,7 +105,16 @@ _SIMPLE = (
 _Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 _OF_COMMANDS = ("\\\\", r"(?<!\\)\\")  # how patterns begin that match nothing without a backslash
 _OF_PLAIN_TEXT = tuple(rule for rule in _SIMPLE if not rule[0].pattern.startswith(_OF_COMMANDS))
-_WRAPPED = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("__", "__"))
+_WRAPPED = (
+    ("$$", "$$"),
+    ("$", "$"),
+    (r"\(", r"\)"),
+    (r"\[", r"\]"),
+    ("**", "**"),
+    ("`", "`"),
+    ("__", "__"),
+    ("*", "*"),
+)
 _WRAPPING_COMMAND = re.compile(r"^\\(?:boxed|fbox|text|ensuremath|underline|mathbf|boldsymbol)\s{0,4}\{")
 
 
@@ -157,7 +168,7 @@ def _written_out(text: str) -> str:
     if not text.isascii() and len(text) <= 24:
         text = chinese_number(text.strip()) or counted_number(text.strip()) or text
     elif len(text) <= 48 and text[-1:].isalpha() and text[:1].isalpha():
-        text = english_number(text) or ordinal(text) or text
+        text = english_number(text) or counted_words(text) or ordinal(text) or text
     elif len(text) <= 48 and text[:1].isdigit() and text[-1:] in "dht}":
         text = ordinal(text) or text
     return scaled(text) if len(text) <= 400 else text

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from rewards.math.unit_sizes import UNITS
+from rewards.sentences import folded
 
 _TOKEN = re.compile(
     r"(?P<number>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?!\d)(?:\.\d+)?"
@@ -30,21 +31,41 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _BOUND = re.compile(  # what stands before a quantity that is a bound, denied, or the second of two sides
-    r"\b(?:at (?:most|least)|(?:more|less|fewer|greater|smaller|larger) than|over|under|up to|below|above|nearly|unless"
-    r"|not|never|cannot be|(?:is|are|was|were|do|does|did|ca|could|wo|would|should)n't(?: be)?"
-    r"|\d{1,9}\s?[a-z]{0,3} by)\s*(?:it is\s*)?$"
-    r"|(?:至少|最多|至多|超过|不到|大于|小于|并非|不是|不等于)(?:是|为|有|等于)?$",
+    r"(?:\b(?:at (?:most|least)|no (?:more|less|fewer) than|(?:more|less|fewer|greater|smaller|larger|other) than|over"
+    r"|under|up to|below|above|nearly|unless|between|neither|nor|anything but|not|never|cannot be"
+    r"|(?:is|are|was|were|do|does|did|ca|could|wo|would|should)n't(?: be)?|\d{1,9}\s?[a-z]{0,3} by)\s*(?:it is\s*)?"
+    r"|(?:至少|至多|最多|最少|不?超过|不到|不?大于|不?小于|不?少于|不?多于|不?低于|不?高于|介于|[并绝]非|不是|不等于|不可能是)(?:是|为|有|等于|共)?"
+    r"\s?|[<>≤≥≠])[\s$(\\\[\"“]{0,4}$",
     re.IGNORECASE,
 )
-_JOINED = re.compile(r"\s(?:and|plus)\s(?=\d|an? \w+|one \w+|\w+-?\w* (?:half|thirds?|quarters?))")
+_ALTERNATIVE = re.compile(  # what stands behind one of several possible values, or before it
+    r"[\s$)\]]{0,4}(?:[a-z]{2,12}\s){0,2}?,?\s?(?<![A-Za-z])(?:or\s|(?:to|through|versus|vs\.?)\s(?=[\d$(\\\[-]))"
+    r"|[\s$)\]]{0,4}(?:[或到至](?!今)|还是)"
+)
+_ALTERNATIVELY = re.compile(
+    r"\d[\w^$%°)\]]{0,12}(?:(?:\s[a-z]{1,20}){0,4},?\s(?:or|and|through|versus|vs\.?)\s|,\s"
+    r"|\s?(?:[或到至和与及、]|还是)\s?)[$(\\\[]{0,4}$"
+)
+_JOINED = re.compile(r"\s(?:and|plus)\s(?=\d|an? \w+|one \w+|\w+-?\w* (?:half|thirds?|quarters?))|\sto\s(?=-?\d)")
+_SCALING = (
+    r"(?:in\s)?(?:hundred|thousand|million|billion|dozen|mod|negative|squared|cubed|[百千万亿])"  # "(in thousands)"
+)
 _CHANGED = re.compile(
-    r"\s?(?:(?:over|base|to the power(?: of)?|plus|minus|times|of|divided by)\s+[\d$]|per ?mille?\b|in base\b)",
+    rf"[\s(（]{{0,4}}{_SCALING}[^()（）]{{0,30}}[)）]"
+    r"|\s?(?:(?:over|base|to the power(?: of)?|plus|minus|times|of|divided by)\s+[\d$]|per ?mille?\b|in base\b)",
     re.IGNORECASE,
 )
+_LEFT = " \t+*/×÷·:=)]}_^'"  # what no quantity begins with
 _AREA = re.compile(r"(?<=\d)([kcdm]?m[²³])$")  # `5m²` of a sentence is a quantity, not a formula
+_NAME = re.compile(r"[A-Za-z]$")
+_THIN = re.compile(r"(?<=\d)(?:\\,|\{,\})(?=\d{3}(?!\d))")
+_TEXT = re.compile(r"\\[()\[\]]|\*\*|\\(?:text|mathrm|mathbf)\s?\{([^{}]*)\}|\\[,;: ]")
+_BASE = re.compile(r"(?<![\w.])(\d[\dA-F]{0,30})\s?\(?(?:in )?base (\d{1,2})\)?")
+_PER_CENT = re.compile(r"百分之(\d{1,9}(?:\.\d{1,9})?)(?!\d)")
 _MINUS = re.compile(r"(?<![A-Za-z])(?:minus|negative)\s+(?=[\d.$√])|负(?=\d)|零下(?=\d)", re.IGNORECASE)
 _ASIDE = re.compile(
-    r"\s?(?<!\\)[(（][^()（）]{0,200}(?:(?<![\\A-Za-z])[A-Za-z]{2}|[\u4e00-\u9fff]{2})[^()（）]{0,200}[)）]|\[\^\w{1,4}\]"
+    rf"\s?(?<!\\)[(（](?!{_SCALING})[^()（）]{{0,200}}(?:(?<![\\A-Za-z])[A-Za-z]{{2}}|[\u4e00-\u9fff]{{2}})"
+    r"[^()（）]{0,200}[)）]|\[\^\w{1,4}\]"
 )
 
 
@@ -57,21 +78,49 @@ class Run:
     text: str
 
 
+def quantities(sentence: str) -> list[Run]:
+    """The quantities of `sentence` in order, without numbers of labels ("step 3") and of names ("H2O")."""
+    return [
+        run
+        for run in _runs(sentence)
+        if not _LABEL.search(sentence[: run.start])
+        and not (run.text[0].isdigit() and _NAME.search(sentence[: run.start]))
+    ]
+
+
 def quantity_in(sentence: str, *, last: bool) -> str | None:
-    """The last quantity of `sentence`, or the first; all of `sentence` where it is bounded or one of several."""
+    """The last quantity of `sentence`, or the first; "" where it is bounded or one of several, None without one."""
     sentence = signed(_ASIDE.sub("", sentence))
-    found = [run for run in _runs(sentence) if not _LABEL.search(sentence[: run.start])]
+    found = quantities(sentence)
     if not found:
         return None
     run = found[-1] if last else found[0]
-    if _BOUND.search(sentence[: run.start].rstrip()) or _CHANGED.match(sentence[run.end :]):
-        return sentence
+    if withheld(sentence, run.start, run.end) or _CHANGED.match(sentence[run.end :]):
+        return ""
     return _AREA.sub(r" \1", run.text)
 
 
+def unwrapped(sentence: str) -> str:
+    """`sentence` with formulas as plain text: no dollar signs in pairs, no text commands."""
+    if sentence.count("$") % 2 == 0:
+        sentence = sentence.replace("$", "")
+    return _TEXT.sub(lambda m: m[1] or "", sentence)
+
+
+def withheld(sentence: str, start: int, end: int) -> bool:
+    """True where the words beside `sentence[start:end]` make it a bound, deny it, or offer another value."""
+    before = sentence[:start]
+    return (
+        _BOUND.search(before) is not None
+        or _ALTERNATIVE.match(sentence, end) is not None
+        or _ALTERNATIVELY.search(before) is not None
+    )
+
+
 def signed(text: str) -> str:
-    """`minus 5`, `negative 5`, `−5`, `负5` and `零下5` as `-5`."""
-    return _MINUS.sub("-", text.replace("−", "-"))
+    """`minus 5`, `−5`, `负5` as `-5`, `百分之5` as `5%`, `1{,}000` as `1000`; full-width signs as ASCII."""
+    text = _BASE.sub(r"\1_{\2}", text) if "base" in text else text
+    return _PER_CENT.sub(r"\1%", _MINUS.sub("-", _THIN.sub("", folded(text.replace("−", "-")))))
 
 
 def _runs(sentence: str) -> list[Run]:
@@ -146,9 +195,10 @@ def _chinese_unit(text: str) -> str:
 def _close(runs: list[Run], parts: list[str], start: int) -> None:
     text = "".join(parts)
     end = start + len(text)
+    start = end - len(text.lstrip(_LEFT))
     if not re.search(r"\d|[π∞]", text):
         return
-    left = text.lstrip(" \t+*/×÷·:=)]}_^'")
+    left = text.lstrip(_LEFT)
     text = left.rstrip(" \t+*/×÷·:=([{_^'-−–")
     for opening, closing in ("()", "[]", "{}"):
         if text.count(opening) != text.count(closing):

@@ -22,13 +22,15 @@ _NUMERALS = ("零〇", "一壹", "二两兩", "三", "四", "五", "六", "七",
 _DIGITS = {char: value for value, chars in enumerate(_NUMERALS) for char in chars}
 _PLACES = {"十": 10, "百": 100, "千": 1000}
 _CHINESE = re.compile(r"(负)?([零〇一壹二两兩三四五六七八九十百千]{1,12})(?:点([零〇一二三四五六七八九]{1,12}))?")
+_DECIMAL = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
 _PARTS = re.compile(r"(.{1,12})分之(.{1,12})")
 _MEASURE_WORDS = (  # what may stand behind a Chinese numeral and leaves its value
     "个|只|张|条|本|件|位|名|辆|头|匹|棵|朵|人|根|支|枚|块|座|架|艘|颗|粒|种|次|元|岁|层|排|盏|台|把|倍|题|步|页|项|期"
     "|米|厘米|毫米|千米|公里|克|千克|公斤|吨|升|毫升|秒|分钟|小时|天|周|个月|年|度|平方米|平方厘米|立方米|立方厘米"
 )
 _COUNTED = re.compile(
-    rf"(?:第|(?:答案是|一共|总共|共|约|大约)?有?)([零〇一二两三四五六七八九十百千]{{1,12}}|\d{{1,9}})({_MEASURE_WORDS})?"
+    rf"(?:第|(?:答案是|一共|总共|共|约|大约)?有?)([零〇一二两三四五六七八九十百千]{{1,12}}|\d{{1,9}})"
+    rf"(?:({_MEASURE_WORDS})[^零〇一二两三四五六七八九十百千万亿\W\da-zA-Z半多几余来或和与点分成折倍不]{{0,6}})?"
 )
 _ORDINAL = re.compile(
     r"(?:the )?(\d{1,9})\s?(?:\^\s?)?(?:\{\s?)?(?:\\text\s?\{\s?)?(?:st|nd|rd|th)\s?\}{0,2}", re.IGNORECASE
@@ -52,6 +54,13 @@ _FRACTIONS = {
     "eighth": 8,
     "tenth": 10,
 }
+_NOUN = re.compile(  # number words, and the name of what is counted
+    rf"((?:(?:{'|'.join([*_ENGLISH, 'hundred', 'thousand', 'and'])})[\s-]){{1,8}})"
+    rf"((?!(?:{'|'.join([*_ENGLISH, *_FRACTIONS, 'hundred', 'thousand', 'million', 'billion', 'trillion'])})s?\b)"
+    r"(?!(?:dozens?|of|or|and|to|by|in|is|more|less|than|point|over|minus|plus|times|out|per|percent|pairs?|each|squared"
+    r"|way|such|possible|can|may|must)\b)[a-z]{3,20}(?: [a-z]{3,20})?)",
+    re.IGNORECASE,
+)
 _ARC = re.compile(
     r"([-+]?)(\d{1,4})\s*\^\s*\\circ\s*(\d{1,2}(?:\.\d+)?)\s*(?:'(?!')|\^\s*\{?\s*\\prime\s*\}?|′)"
     r"(?:\s*(\d{1,2}(?:\.\d+)?)\s*(?:''|\"|\^\s*\{?\s*\\prime\s*\\prime\s*\}?|″))?"
@@ -71,7 +80,8 @@ def chinese_number(text: str) -> str | None:
     """`十二` as `12`, `三分之二` as `2/3`, `百分之二十` as `20%`; None for every other text."""
     share = _PARTS.fullmatch(text)
     if share is not None:
-        below, above = _chinese(share[1]), _chinese(share[2])
+        below, above = (part if part.isdigit() else _chinese(part) for part in share.groups())
+        above = share[2] if above is None and _DECIMAL.fullmatch(share[2]) else above
         if above is None or (below is None and share[1] != "百"):
             return None
         return f"{above}%" if share[1] == "百" else f"{above}/{below}"
@@ -134,6 +144,13 @@ def english_number(text: str) -> str | None:
         else:
             return None
     return str(total + part)
+
+
+def counted_words(text: str) -> str | None:
+    """`six apples` as `6 apples`, `two hours` as `2 hours`; None for every other text, such as `one of them`."""
+    match = _NOUN.fullmatch(text.strip(" ."))
+    number = english_number(match[1]) if match is not None else None
+    return f"{number} {match[2]}" if match is not None and number is not None and number.isdigit() else None
 
 
 def arc_degrees(text: str) -> str | None:

@@ -49,9 +49,10 @@ _PART_JOINT = re.compile(r"\s?(?:,|(?:\\text\s?\{\s?)?and\b\s?\}?)?\s?")
 _ANGLES = {(("angle", 1),), (("radian", 1),)}
 # Words behind a number that change its value: they are no unit.
 VALUE_WORDS = re.compile(
-    r"(?<![A-Za-z])(?:dozens?|gross|lakhs?|crores?|hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?"
+    r"(?<![A-Za-z])(?:dozens?|hundreds|thousands|millions|billions|gross|lakhs?|crores?|hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?"
     r"|eighths?|ninths?|tenths?|hundredths?|thousandths?|millionths?|squared|cubed|factorial|modulo|base|permille"
-    r"|per mille?|ppm|ppb|bps|basis points?)(?![A-Za-z])|[‰π√!]|\\pi(?![a-z])|^\s?e\s?$|^\s?[百千万亿打成折]",
+    r"|per mille?|ppm|ppb|bps|basis points?)(?![A-Za-z])|[‰π√!]|\\pi(?![a-z])|^\s?e\s?$"
+    r"|^\s?(?:[百万亿打成折]|千(?![克米瓦卡帕]))",
     re.IGNORECASE,
 )
 _IRRATIONAL = re.compile(r"-?[\d./\s]{0,12}(?:\\pi|\\sqrt\s?\{\s?\d{1,9}\s?\}(?:\s?\\pi)?)")

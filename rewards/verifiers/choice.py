@@ -11,12 +11,13 @@ import time
 import unicodedata
 from dataclasses import dataclass
 
-from rewards.extraction import Extraction, extract_answer, split_thinking
+from rewards.extraction import Extraction, extract_answer, split_thinking, visible
 from rewards.math.literal import literals_equal, parse_literal
 from rewards.math.normalize import to_latex
 from rewards.math.prose import from_prose
 from rewards.math.units import conversion, split_unit, units_agree
 from rewards.sandbox.pool import Worker
+from rewards.sentences import stated
 from rewards.types import Task, Verdict, VerdictKind
 from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.choice_letters import CHANGED, COMMITTED, LETTERS, SETTLED, letter_index, options_copied
@@ -29,7 +30,7 @@ _STYLE = re.compile(
 )
 _NEGATION = re.compile(
     r"\b(?:not|isn't|can't be|cannot be|rather than|instead of|neither|nor|exclude[sd]?|eliminate[sd]?|rule[sd]? out"
-    r"|than)\s+(?:be\s+)?(?:option\s+)?[(\[]?[A-Z][)\]]?(?:\s*(?:,|or|nor|and|/)\s*[(\[]?[A-Z][)\]]?(?![A-Za-z]))*(?![A-Za-z])"
+    r"|than)\s+(?:be\s+)?(?:[Oo]ption\s+)?[(\[]?[A-Z][)\]]?(?:\s*(?:,|or|nor|and|/)\s*[(\[]?[A-Z][)\]]?(?![A-Za-z]))*(?![A-Za-z])"
     r"|[(\[]?\b[A-Z]\b[)\]]?\s+(?:is|are|was)\s+(?:\w+\s+)?(?:not|wrong|incorrect|false|out|ruled out|impossible)\b"
     r"|(?:[Ff]rom|[Oo]f|[Aa]mong|[Ee]liminating|[Rr]uling out|[Rr]ejecting)\s+(?:the\s+)?(?:options?\s+|choices?\s+)?"
     r"[A-Z](?:(?:\s*,\s*(?:and\s+)?|\s+and\s+|\s*-\s*)[A-Z](?![A-Za-z]|\s+(?:fits|is|says)\b))+"
@@ -38,9 +39,9 @@ _NEGATION = re.compile(
     r"|[(\[]?\b[A-Z][)\]]?\s*\((?:wrong|incorrect|false|no)\)"
     r"|\b(?:to reject|not correct|wrong)\s+is\s+(?:option\s+)?[(\[]?[A-Z]\b[)\]]?"
     r"|\b[Nn]ot\s+(?:(?:option|choice)\s+)?[(\[]?[A-Z]\b[)\]]?"
-    r"|(?:不|不能|不应|不应该|不该|不可|别)选\s*[A-Z]|排除了?\s*[A-Z](?:\s*[、,，和及与]\s*[A-Z])*"
+    r"|(?:不|不能|不应|不应该|不该|不可|别)选\s*[(（]?[A-Z]|排除了?\s*[A-Z](?:\s*[、,，和及与]\s*[A-Z])*"
     r"|[A-Z](?:\s*[、,，和及与]\s*[A-Z])*\s*(?:项|选项)?\s*(?:都|均|全)?是?(?:不对|错误|不正确|错的|不符合|不成立|错)"
-    r"|不是\s*[A-Z]|(?<![A-Za-z])[A-Z]\?\s*(?=[Nn]o\b|[Nn]ot\b|[Ww]rong)"
+    r"|不是\s*(?:选项?)?[(（]?\s*[A-Z](?![A-Za-z])[)）]?|(?<![A-Za-z])[A-Z]\?\s*(?=[Nn]o\b|[Nn]ot\b|[Ww]rong)"
 )
 _ORDINAL = re.compile(r"\b(?:option|choice|number)\s*(?:number\s*)?#?\s*(\d{1,2})\b", re.IGNORECASE)
 _UNSURE = re.compile(
@@ -67,6 +68,9 @@ _BOTH_POSSIBLE = re.compile(  # "it could be A and it could be B" settles on nei
     r"|\b(?:[Cc]ould|[Mm]ay|[Mm]ight)\s(?:also\s)?be\s(?:option\s)?[(\[]?[A-Z]\b.{0,40}?"
     r"\b(?:could|may|might)\s(?:also\s|equally\s)?be\s(?:option\s)?[(\[]?[A-Z]\b"
 )
+_DENIED = re.compile(r"\W{0,3}(?:\\text\s?\{\s?)?(?:not|isn't|never|neither|不是|并非)(?![A-Za-z])", re.IGNORECASE)
+_CAPITAL = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z])")
+_OR = re.compile(r"(?<![A-Za-z])or(?![A-Za-z])|或|还是")
 _MAX_SPAN = 2_000  # characters
 
 
@@ -144,7 +148,7 @@ class ChoiceVerifier(BuiltInVerifier):
         extraction = extract_answer(response)
         if extraction.answer is None:
             return Commitment(index=None, rule=extraction.rule)
-        body = split_thinking(response).answer_text
+        body = visible(split_thinking(response).answer_text)
         if extraction.rule == "line" and options_copied(body):
             return Commitment(index=None, rule="line/options-copied")
         if "<choices>" in body.casefold() and body.casefold().count("<choice>") > 1:
@@ -159,11 +163,13 @@ class ChoiceVerifier(BuiltInVerifier):
 
     def _read(self, span: str, choices: tuple[str, ...], rule: str) -> Commitment | None:
         """What `span` commits to; a Commitment to None where it hedges; None where it names no option at all."""
-        span = span[-_MAX_SPAN:]
+        span = _answered(span[-_MAX_SPAN:]) if rule in ("anchor", "line") else span[-_MAX_SPAN:]
         label = _LONE_LABEL.fullmatch(span)
         if label is not None and LETTERS.index(label[1]) < (len(choices) or len(LETTERS)):
             return Commitment(index=LETTERS.index(label[1]), rule=f"{rule}/letter")  # also where options are letters
         exact = by_text(span, choices)
+        if exact is None and rule in ("anchor", "line"):
+            exact = by_text(stated(span, last=rule == "line"), choices)
         if exact is not None:
             return Commitment(index=exact, rule=f"{rule}/text")
         named = by_name(span, choices)
@@ -172,8 +178,13 @@ class ChoiceVerifier(BuiltInVerifier):
                 index=named if named >= 0 else None, rule=f"{rule}/{'name' if named >= 0 else 'no-option'}"
             )
         count = len(choices) or len(LETTERS)
-        if _BOTH_POSSIBLE.search(span):
+        if _BOTH_POSSIBLE.search(span) or (rule != "text" and _offers_several(span, choices)):
             return Commitment(index=None, rule=f"{rule}/hedge")
+        denied = {
+            letter
+            for match in _NEGATION.findall(span)
+            for letter in re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", match)
+        }
         text = " ".join(_NEGATION.sub(" ", _POINTED_AT.sub(" ", _STYLE.sub(" ", span))).split())
         in_formula = rule == "box" and _IN_FORMULA.search(span)  # a letter of a formula is no label
         letters = None if in_formula else letter_index(text, count, whole=rule == "text")
@@ -186,15 +197,16 @@ class ChoiceVerifier(BuiltInVerifier):
             return Commitment(index=int(ordinal[1]) - 1, rule=f"{rule}/number")
         if rule == "text" or _UNSURE.search(text):
             return None
-        value = self._by_value(span, choices)
+        value = self._by_value(span, choices, last=rule != "anchor") if not _DENIED.match(span) else None
         if value is not None:
             return Commitment(index=value, rule=f"{rule}/value")
         inside = by_inclusion(text, choices)
-        return Commitment(index=inside, rule=f"{rule}/option-text") if inside is not None else None
+        said = inside is not None and LETTERS[inside] not in denied  # "not C (Chicago)"
+        return Commitment(index=inside, rule=f"{rule}/option-text") if said else None
 
-    def _by_value(self, span: str, choices: tuple[str, ...]) -> int | None:
+    def _by_value(self, span: str, choices: tuple[str, ...], *, last: bool) -> int | None:
         """The one option whose value is equal to `span`'s, exactly or by algebra."""
-        for candidate in dict.fromkeys((span, from_prose(span))):
+        for candidate in dict.fromkeys((span, from_prose(span, last=last))):
             if candidate != span and _DOWN.search(span) and len(set(map(_size, choices))) < len(set(choices)):
                 return None  # "drops by 5" beside the options 5 and -5
             given = split_unit(to_latex(candidate))
@@ -215,13 +227,28 @@ class ChoiceVerifier(BuiltInVerifier):
                 return hits[0]
         if len(span) > 200 or not _FORMULA.search(span):
             return None
-        candidate = from_prose(span)
+        candidate = from_prose(span, last=last)
         equal = [
             index
             for index, choice in enumerate(choices)
             if _FORMULA.search(choice) and self._math.compare(candidate, choice).kind is VerdictKind.CORRECT
         ]
         return equal[0] if len(equal) == 1 else None
+
+
+def _answered(span: str) -> str:
+    """`span` behind a question that it answers itself: "A or B? The tail says B."."""
+    question, mark, rest = span.replace("？", "?").rpartition("?")
+    return rest if mark and rest.strip() and _OR.search(question) else span
+
+
+def _offers_several(span: str, choices: tuple[str, ...]) -> bool:
+    """True where "or" stands between two options: "3 cm or 4 cm"."""
+    sides = _OR.split(span)
+    if len(sides) == 1 or any(_OR.search(choice) for choice in choices):
+        return False
+    named = [by_inclusion(plain_side, choices) for plain_side in (_STYLE.sub(" ", side) for side in sides)]
+    return len({index for index in named if index is not None}) > 1
 
 
 def _size(choice: str) -> str:

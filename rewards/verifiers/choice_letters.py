@@ -8,20 +8,25 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 _LEADING = re.compile(
-    r"^\W*(?:(?:option|choice|answer|letter)\s*:?\s*)?[(\[]?([A-Za-z])[)\]]?(?=$|[\s.,:;)\]。，、…/&|])", re.I
+    r"^\W*(?:(?:option|choice|answer|letter)\s*:?\s*)?[(\[]?([A-Za-z])[)\]]?(?=$|[\s.,:;()\]。，、…/&|（项]|选项)", re.I
 )
 
 
 _MARKED = re.compile(
     r"[(\[（]([A-Z])[)\]）]|\b(?:option|choice|answer|letter)\s*(?:is\s*)?:?\s*([A-Z])\b(?![a-z'])"
-    r"|(?<![A-Za-z'\\])([B-HJ-Z])(?![A-Za-z'])|(?<![A-Za-z'\\])([AI])(?=$|[.,:;)!?。，/&或和与、+]|-[A-Z]\b|\s+(?:or|and|is|nor)\b)"
+    r"|(?<![A-Za-z'\\])([B-HJ-Z])(?![A-Za-z'])|(?<![A-Za-z'\\])([AI])(?=$|[.,:;()!?。，/&或和与、+项]|-[A-Z]\b|\s+(?:or|and|is|nor)\b)"
 )
 
 
 _JOINED = re.compile(
     r"^\s*\(?(?:,|/|&|\||;|\+|、|or\b|and\b|或|和|与|及|-(?=[A-Z]))\s*(?:option\s+)?[(\[]?"
-    r"(?:[B-HJ-Z]|[AI](?!\s+[a-z]))[)\]]?(?![A-Za-z'])"
+    r"(?:[B-HJ-Z]|[AI](?!\s+[a-z]))[)\]]?(?![A-Za-z'])|^\s?[/&|]\s?[AI](?![A-Za-z'])"
 )
+
+
+_ALTERNATIVE = re.compile(
+    r"(?:\bor\s|或|还是)\s?(?:option\s+|选项?\s?)?[(\[]?([A-Z])[)\]]?(?![A-Za-z'])"
+)  # "A. a cat or B"
 
 
 _BECAUSE = re.compile(r"\b(?:because|since|as)\b|因为", re.IGNORECASE)
@@ -71,6 +76,9 @@ def letter_index(text: str, count: int, *, whole: bool) -> int | None:
             return later
         others = {LETTERS.index(x) for x in _marked(rest) if x in LETTERS[:count]}
         index = LETTERS.index(leading[1].upper())
+        alternative = _ALTERNATIVE.search(_BECAUSE.split(rest)[0])
+        if alternative is not None and alternative[1] in LETTERS[:count] and alternative[1] != LETTERS[index]:
+            return -1
         several = joined is not None or (len(re.findall(r"[(\[][A-Z][)\]]", rest)) > 0 and len(others - {index}) > 1)
         return -1 if (several and others - {index}) or joined is not None else index
     named = [LETTERS.index(x) for x in _marked(text) if x in LETTERS[:count]]

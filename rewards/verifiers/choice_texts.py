@@ -79,9 +79,11 @@ def _stems(words: str) -> str:
 def _stands_in(words: str, haystack: str) -> bool:
     """True where the words are said and not only denied ("not a dog", "不是红色")."""
     if _CJK.search(words):
-        return len(words) > 1 and words in re.sub(rf"(?:不是|并非|而非|不)\s?{re.escape(words)}", " ", haystack)
+        return len(words) > 1 and words in re.sub(rf"(?:不是|并非|而非|不|\bnot )\s?{re.escape(words)}", " ", haystack)
     denied = (
-        rf" (?:not|\w{{2,6}}n't|cannot|never|neither|nor|than|rather than|instead of) (?:an? |the )?{re.escape(words)} "
+        rf"(?: (?:not|\w{{2,6}}n't|cannot|never|neither|nor|than|rather than|instead of) (?:an? |the )?"
+        rf"|(?:不是|并非) ?)"
+        rf"{re.escape(words)} "
     )
     return (
         len(words) > 1 and re.search(r"[^\W\d]", words) is not None and f" {words} " in re.sub(denied, "  ", haystack)

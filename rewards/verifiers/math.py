@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import replace
 
-from rewards.extraction import extract_answer, first_sentence
+from rewards.extraction import extract_answer
 from rewards.math.comparison import declared_parameter, equal, equal_sides, percent_agrees, rounds_to
 from rewards.math.limits import MAX_ANSWER, refusal, unevaluated
 from rewards.math.literal import literals_equal, parse_literal
@@ -22,6 +22,7 @@ from rewards.math.spoken import times_equal
 from rewards.math.structure import TUPLE_LABEL
 from rewards.math.units import conversion, units_agree, values_differ
 from rewards.sandbox.pool import Worker, WorkerDied, WorkerTimeout
+from rewards.sentences import stated
 from rewards.types import Task, Verdict, VerdictKind
 from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.rewriting import all_numbers, is_one_line, with_thousands
@@ -30,9 +31,10 @@ from rewards.verifiers.verdicts import Found
 _DECIMAL_COMMA = re.compile(r"-?\d{1,9},(?:\d{1,2}|\d{4,9})")  # three digits are thousands
 _FRACTION = re.compile(r"(-?)(\d{1,12})/(\d{1,12})")
 _SEVERAL = re.compile(r"[,;<>]|\\(?:pm|cup|le|ge|ne|lt|gt)(?![a-zA-Z])|\b(?:or|and)\b")
-_HEDGE = re.compile(
-    r"(?<![a-zA-Z\\])(?:or|either|maybe|perhaps|possibly|probably|alternatively)(?![a-zA-Z])|或|还是", re.IGNORECASE
+_UNSURE = re.compile(
+    r"(?<![a-zA-Z\\])(?:either|maybe|perhaps|possibly|probably|alternatively)(?![a-zA-Z])", re.IGNORECASE
 )
+_OR = re.compile(r"(?<![a-zA-Z\\])or(?![a-zA-Z])|或|还是", re.IGNORECASE)
 _ARITHMETIC = re.compile(r"[\d})]\s*(?:\+|-|\*|\\times|\\cdot)\s*(?=[\d({\\.])|\d\s*\(\s*\d")
 _POWER_OF_TEN = re.compile(r"(?:\\times|\\cdot|\*)\s*10\s*\^")
 _BASE = re.compile(r"^[\dA-F]*\d\s*_\s*\{?\s*\d+\s*\}?$")
@@ -95,9 +97,9 @@ class MathVerifier(BuiltInVerifier):
             return Found(kind=VerdictKind.BAD_REFERENCE, rule="reference", detail=gold)
         if len(answer) > 4 * MAX_ANSWER:
             return Found(kind=VerdictKind.NO_ANSWER, rule="refused", detail=f"longer than {4 * MAX_ANSWER} characters")
-        several = bool(_SEVERAL.search(gold.latex))
+        several = gold.literal is None and bool(_SEVERAL.search(gold.latex))
         if rule in ("anchor", "line", "tag", "json") and to_latex(answer) != gold.latex:
-            if not several and _HEDGE.search(first_sentence(answer)) and not gold.words:
+            if not gold.words and _hedges(stated(answer, last=rule == "line"), several):
                 return Found(kind=VerdictKind.NO_ANSWER, rule="hedge")
             answer = from_prose(answer, last=rule == "line")
         latex = to_latex(answer)
@@ -108,7 +110,7 @@ class MathVerifier(BuiltInVerifier):
         reason = refusal(latex)
         if reason is not None:
             return Found(kind=VerdictKind.NO_ANSWER, rule="refused", detail=reason)
-        if _HEDGE.search(latex) and not several and not gold.words:
+        if not gold.words and _hedges(latex, several):
             return Found(kind=VerdictKind.NO_ANSWER, rule="hedge")
         return self._values(gold, read_answer(_declared(gold.latex, latex, answer), gold))
 
@@ -168,7 +170,7 @@ def _quick(gold: MathAnswer, answer: MathAnswer) -> Found | None:
         return Found(kind=VerdictKind.WRONG, rule="unit")
     if gold.literal is not None and gold.literal.decimals and _DECIMAL_COMMA.fullmatch(answer.core):
         written = parse_literal(answer.core.replace(",", "."))
-        same = written is not None and gold.unit == answer.unit and literals_equal(gold.literal, written)
+        same = written is not None and literals_equal(gold.literal, written, conversion(gold.unit, answer.unit))
         return Found(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="decimal-comma")
     if gold.literal is not None and answer.literal is not None and not (gold.label and answer.label):
         same = not values_differ(gold.unit, answer.unit) and percent_agrees(gold.literal, answer.unit)
@@ -186,6 +188,11 @@ def _quick(gold: MathAnswer, answer: MathAnswer) -> Found | None:
     if _wordy(answer.core) and (gold.literal is not None or not _wordy(gold.core)):
         return Found(kind=VerdictKind.WRONG, rule="prose")
     return None
+
+
+def _hedges(text: str, several: bool) -> bool:
+    """True where `text` offers another value; "or" may stand in an answer of several parts."""
+    return _UNSURE.search(text) is not None or (not several and _OR.search(text) is not None)
 
 
 def _wordy(text: str) -> bool:

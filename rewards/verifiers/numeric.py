@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 import time
-import unicodedata
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from rewards.extraction import Extraction, extract_answer, first_sentence, last_sentence
+from rewards.extraction import Extraction, extract_answer
 from rewards.math.literal import Literal, Measure, parse_literal, split_unit, units_agree
 from rewards.math.normalize import to_latex
-from rewards.math.quantity import signed
+from rewards.math.quantity import quantities, signed, unwrapped, withheld
 from rewards.math.spoken import chinese_number
 from rewards.math.units import VALUE_WORDS, conversion
+from rewards.sentences import stated
 from rewards.types import Task, Verdict
 from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.rewriting import all_numbers, with_thousands
@@ -27,19 +27,14 @@ _MAX = 400  # characters of an answer or a sentence that holds one number
 _LINE = 20_000  # characters of an answer with prose around its number
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "k": 3, "mn": 6, "bn": 9}
 _SCALED = re.compile(rf"(.*\d)\s{{0,3}}({'|'.join(_SCALES)})\b\.?(.*)", re.IGNORECASE | re.DOTALL)
-_TOKEN = re.compile(
-    r"(?<![A-Za-z0-9.^_{\\])[-+−]?\s{0,2}(?:\\?[$€£¥]\s?)?(?:\d[\d,]{0,60}(?:\.\d{1,60})?|\.\d{1,60})(?:[eE][-+]?\d{1,3})?"
-    r"(?:\s?/\s?\d{1,30})?(?:\s?\\?%)?(?:\s(?:thousand|million|billion|trillion)\b)?"
-)
 _HEDGE = re.compile(
     r"\b(?:or|either|maybe|perhaps|possibly|between|not|isn't|at least|at most|more than|less than|fewer than|over"
-    r"|under|up to)\b|±|\\pm|[<>≤≥~]|或|不是|\d\s*(?:-|–|—|\bto\b|\.\.)\s*\d",
+    r"|under|up to)\b|±|\\pm|[<>≤≥]|(?<![\d}])~|或|不是|\d\s*(?:-|–|—|\bto\b|\.\.)\s*\d",
     re.IGNORECASE,
 )
 _SCALE_MARK = re.compile(r"(\d)\s?(?:thousand|million|billion|trillion|mn|bn)\b", re.IGNORECASE)
 _EQUALS = re.compile(r"=|\\approx(?![a-z])|≈")
 _DELIMITER = re.compile(r"\\[()\[\]]|\\(?:text|mathrm|mathbf)\s?\{([^{}]*)\}|\*\*")
-_ARITHMETIC = re.compile(r"[\^*+×÷\\{}_=]")
 _FACTORIAL = re.compile(r"\d\s?!")  # or an exclamation; nobody knows
 _UNITS = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -60,7 +55,7 @@ _CHINESE = re.compile(  # one number and a measure word, with or without a noun 
 )
 _CHINESE_NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万几\d]")
 _ATTACHED = re.compile(  # behind a number: what changes its value
-    rf"\d\s{{0,2}}(?:{VALUE_WORDS.pattern}|i(?![a-z])|-\W*$|pairs?\b|and an?\b|and one\b|[百千打])"
+    rf"\d\s{{0,2}}(?:{VALUE_WORDS.pattern}|i(?![a-z])|-\W*$|pairs?\b|and an?\b|and one\b|[百打]|千(?![克米瓦卡帕]))"
     r"|\d(?:st|nd|rd|th)\b|(?:dozens?|pairs?)\b|\d(?-i:[MK]\b)|\d\s?(?-i:B\b)|[$€£¥]\s?\d[\d.,]*\s?[mbk]\b",
     re.IGNORECASE,
 )
@@ -114,6 +109,8 @@ class NumericVerifier(BuiltInVerifier):
         given = number_in(extraction)
         if isinstance(given, str):
             return no_answer(f"{extraction.rule}/{given}")
+        if (gold.percent and _is_known(given.unit)) or (given.percent and _is_known(gold.unit)):
+            return correct_if(False, f"{extraction.rule}/unit")
         if gold.unit != given.unit and _is_known(gold.unit) and _is_known(given.unit):
             if not units_agree(gold.unit, given.unit):
                 return correct_if(False, f"{extraction.rule}/unit")
@@ -188,25 +185,21 @@ def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
 
     `words`: number words count too.
     """
-    prose, asked = extraction.rule in ("anchor", "line"), False
     answer = extraction.answer or ""
     if len(answer) > _LINE:
         return "refused"
-    answer = " ".join(unicodedata.normalize("NFKC", answer).replace("−", "-").split())
+    answer = signed(" ".join(answer.split())).strip("*_`")
     if _FACTORIAL.search(answer):
         return "arithmetic"
-    answer = signed(answer)
+    asked = False
+    if extraction.rule in ("anchor", "line"):
+        asked = answer.endswith("?")
+        answer = stated(answer, last=extraction.rule == "line")
     if words and (counted := _chinese_count(answer)) is not None:
         return counted
     if _changed(answer):
         return "changed"
-    whole = read_number(answer)
-    if whole is None and prose:
-        asked = answer.endswith("?")
-        answer = first_sentence(answer) if extraction.rule == "anchor" else last_sentence(answer)
-        whole = read_number(answer)
-    elif whole is None and "=" in answer:
-        whole = read_number(answer.rpartition("=")[2])
+    whole = read_number(answer.rpartition("=")[2])
     if whole is not None:
         return whole
     if len(answer) > _MAX:
@@ -244,17 +237,17 @@ def _only_number(sentence: str, *, words: bool) -> Number | str:
     """The number of a sentence that holds one; of an equation, the one after the last "="."""
     if words:
         sentence = _WORD.sub(lambda m: str(_WORDS[re.sub(r"\s", "-", m[0].lower())]), sentence)
-    sentence = _EQUALS.split(sentence)[-1]
-    tokens = list(dict.fromkeys(" ".join(m[0].split()) for m in _TOKEN.finditer(sentence)))
-    if not tokens:
+    sentence = unwrapped(_EQUALS.split(sentence)[-1])
+    runs = quantities(sentence)
+    if not runs:
         return "none"
-    if _ARITHMETIC.search(_DELIMITER.sub(" ", _TOKEN.sub(" ", sentence))):
-        return "arithmetic"
-    if len(tokens) > 1:
-        values = [read_number(token) for token in tokens]
-        if None in values or len({value.value for value in values if value is not None}) > 1:
-            return "several"
-    return read_number(tokens[0]) or "none"
+    if any(withheld(sentence, run.start, run.end) for run in runs):
+        return "hedge"
+    numbers = [read_number(run.text) for run in runs]
+    first = numbers[0]
+    if first is None or None in numbers:
+        return "several" if len(numbers) > 1 else "arithmetic"
+    return first if len({number.value for number in numbers if number is not None}) == 1 else "several"
 
 
 def _is_known(unit: str) -> bool:

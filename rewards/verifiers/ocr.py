@@ -8,7 +8,9 @@ import unicodedata
 
 from rapidfuzz.distance import Levenshtein
 
-from rewards.extraction import Extraction
+from rewards.extraction import Extraction, visible
+from rewards.math.normalize import unwrap
+from rewards.sentences import stated, without_remarks
 from rewards.types import Task, Verdict, VerdictKind
 from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.verdicts import Found, bad_reference, long_answer, no_answer
@@ -18,12 +20,18 @@ _WRAPPED = re.compile(r'"([^"]{1,20000})"|“([^”]{1,20000})”|「([^」]{1,2
 _SAID = re.compile(  # The sign says "STOP".
     r"""[^"“'‘\n]{0,80}\b(?:says|reads|is)\s?:?\s?["“'‘]([^\n]{1,2000})["”'’]\s?\.?"""
 )
-_MARKS = re.compile(r"[\u200b-\u200d\ufeff\u00ad]")  # invisible characters
+_NEXT_SENTENCE = re.compile(r"\s?[.。][^\"“「]*$")
 
 
 def unquoted(text: str) -> str:
-    """`text` without one pair of quotation marks, or one `\\text{}`, around all of it; of `It says "STOP"`, `STOP`."""
-    found = _WRAPPED.fullmatch(text.strip()) or _SAID.fullmatch(text.strip())
+    """`text` without markup, quotation marks or `\\text{}` around all of it; of `It says "STOP", as we see`, `STOP`."""
+    text = unwrap(visible(text).strip().lstrip("#> "))
+    found = _WRAPPED.fullmatch(text) or _SAID.fullmatch(text)
+    if found is None:
+        quoted = _WRAPPED.match(text)
+        rest = text[quoted.end() :] if quoted is not None else ""
+        remark = not without_remarks(rest).strip(" .。,，") or _NEXT_SENTENCE.match(rest) is not None
+        found = quoted if remark else None
     return next(group for group in found.groups() if group is not None) if found is not None else text
 
 
@@ -57,14 +65,18 @@ class OcrVerifier(BuiltInVerifier):
             return no_answer(extraction.rule)
         if len(extraction.answer) > 2 * len(reference) + 1_000:
             return no_answer(f"{extraction.rule}/refused", "more than twice as long as the reference")
-        similarity = max(
-            self.similarity(reference, given) for given in (extraction.answer, unquoted(extraction.answer))
-        )
+        candidates = [extraction.answer, unquoted(extraction.answer)]
+        if extraction.rule == "anchor":
+            candidates += [
+                unquoted(without_remarks(extraction.answer)),
+                unquoted(stated(extraction.answer, last=False)),
+            ]
+        similarity = max(self.similarity(reference, given) for given in candidates)
         right = similarity >= self._threshold
         score = similarity if self._partial else float(right)
         kind = VerdictKind.CORRECT if right else VerdictKind.WRONG
         return Found(kind=kind, rule=f"{extraction.rule}/edit-distance", detail=f"{similarity:.4f}", score=score)
 
     def _fold(self, text: str) -> str:
-        text = " ".join(_MARKS.sub("", unicodedata.normalize("NFKC", text)).split())
+        text = " ".join(visible(unicodedata.normalize("NFKC", text)).split())
         return text if self._case else text.casefold()

@@ -21,6 +21,8 @@ _BODY = 20_000  # characters
 _MARKS = re.compile(r"<\|(box|object_ref|quad)_(?:start|end)\|>")
 _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly|not|isn't|neither)\b|不是|不在", re.IGNORECASE)
 
+_DENIED = re.compile(r"\W{0,3}(?:text\s?\{\s?)?(?:not|neither|不是|不在)(?![A-Za-z])", re.IGNORECASE)
+
 
 class BoxVerifier(BuiltInVerifier):
     """Right where as many boxes as in the reference pair up with it, each with an IoU of at least `iou`.
@@ -128,7 +130,7 @@ def _given(
     given = read_regions(extraction.answer, pairs=pairs)
     if given is None:
         return no_answer(f"{extraction.rule}/unreadable")
-    if extraction.rule in ("anchor", "line") and _HEDGE.search(extraction.answer):
+    if (extraction.rule in ("anchor", "line") and _HEDGE.search(extraction.answer)) or _DENIED.match(extraction.answer):
         return no_answer(f"{extraction.rule}/hedge")
     shares, gold_shares = in_unit_square(given), in_unit_square(golds)
     if coordinates == "thousand":

@@ -6,8 +6,9 @@ import re
 import time
 import unicodedata
 
-from rewards.extraction import Extraction, extract_answer, first_sentence, last_sentence, visible
+from rewards.extraction import Extraction, extract_answer, visible
 from rewards.math.normalize import plain, unwrap
+from rewards.sentences import first_sentence, last_sentence, stated, without_remarks
 from rewards.types import Task, Verdict
 from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.rewriting import other_cases_of, yes_and_no
@@ -72,7 +73,9 @@ def _judge_words(response: str, extraction: Extraction, reference: str) -> Found
         return no_answer(f"{extraction.rule}/refused", "too long")
     if gold in ("yes", "no"):
         return judge_yes_no(response, extraction, gold)
-    given = normalize_words(answer)
+    if extraction.rule in ("anchor", "line"):
+        answer = _claim(answer, last=extraction.rule == "line")
+    given = normalize_words(unwrap(answer))
     if given == gold or (extraction.rule in ("anchor", "line") and _sentence_says(answer, gold)):
         return correct_if(True, f"{extraction.rule}/words")
     if not given:
@@ -80,6 +83,11 @@ def _judge_words(response: str, extraction: Extraction, reference: str) -> Found
     if _HEDGE.search(given) and not _HEDGE.search(gold):
         return no_answer(f"{extraction.rule}/hedge")
     return correct_if(False, f"{extraction.rule}/words")
+
+
+def _claim(answer: str, *, last: bool) -> str:
+    """What is said before any remark: all of a line, the first sentence of what follows "the answer is"."""
+    return without_remarks(answer) if last else stated(answer, last=False)
 
 
 def _judge_exactly(extraction: Extraction, reference: str) -> Found:

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Mapping
 
 from rewards.extraction import Extraction, extract_answer, split_thinking
+from rewards.sentences import stated, without_remarks
 from rewards.types import Task, Verdict
 from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.rewriting import other_cases_of, yes_and_no
@@ -70,7 +71,9 @@ def judge_yes_no(response: str, extraction: Extraction, reference: str) -> Found
         return no_answer(extraction.rule)
     if len(extraction.answer) > _LONGEST:
         return no_answer(f"{extraction.rule}/refused", f"longer than {_LONGEST} characters")
-    found = _polarities(extraction.answer)
+    found = _polarities(without_remarks(extraction.answer)) or _polarities(
+        stated(extraction.answer, last=extraction.rule == "line")
+    )
     if not found and extraction.rule == "line":  # "Yes.", and then a line that explains
         body = split_thinking(response).answer_text
         found = _polarities(body) if len(body) <= _BODY else set()

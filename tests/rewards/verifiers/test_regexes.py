@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from regex_steps import steps
 
 MODULES = (
-    "extraction math.normalize math.spoken math.literal math.units math.limits math.structure math.matrices "
+    "extraction sentences math.normalize math.spoken math.literal math.units math.limits math.structure math.matrices "
     "math.intervals math.comparison math.tokens math.prose math.quantity "
-    "math.reading verifiers.math verifiers.choice verifiers.choice_letters verifiers.choice_texts"
+    "math.reading verifiers.math verifiers.choice verifiers.choice_letters verifiers.choice_texts "
+    "verifiers.regions"
 )
 PIECES = (
     "\\boxed{", "\\frac{", "\\text{", "{", "}", "\\", "1", "1,111", " ", "a", "A ", "(", "[", "\\{x,", "x=",
