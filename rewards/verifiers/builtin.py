@@ -11,9 +11,11 @@ from rewards.types import Verifier
 from rewards.verifiers import options
 from rewards.verifiers.accepted import AnyAccepted
 from rewards.verifiers.base import BuiltInVerifier
+from rewards.verifiers.benchmark_rules import ContainsVerifier, MathVisionVerifier, MathVistaVerifier, RelaxedVerifier
 from rewards.verifiers.choice import ChoiceVerifier
 from rewards.verifiers.json_answer import JsonVerifier
 from rewards.verifiers.math import MathVerifier
+from rewards.verifiers.mmmu_open import MmmuOpenVerifier
 from rewards.verifiers.numeric import CountVerifier, NumericVerifier
 from rewards.verifiers.ocr import OcrVerifier
 from rewards.verifiers.regions import BoxVerifier, PointVerifier
@@ -35,6 +37,12 @@ VERIFIERS: Mapping[str, type[BuiltInVerifier]] = {
     "box": BoxVerifier,
     "point": PointVerifier,
     "json": JsonVerifier,
+    # The rules of public benchmarks, which measure and do not train.
+    "relaxed": RelaxedVerifier,
+    "contains": ContainsVerifier,
+    "mathvista": MathVistaVerifier,
+    "mathvision": MathVisionVerifier,
+    "mmmu_open": MmmuOpenVerifier,
 }
 """Name to class. A class's keyword-only arguments are the options that may stand behind the name: `numeric(rel=0.01)`.
 """

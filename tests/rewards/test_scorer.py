@@ -252,7 +252,8 @@ def test_a_mistake_in_a_built_in_verifier_is_a_crash_of_ours(monkeypatch):
 @pytest.mark.parametrize("answer", [None, 5, 0.5, True, ["cat", "kitty"], {"a": 1}, b"19"])
 @pytest.mark.parametrize("verifier", sorted(VERIFIERS))
 def test_a_reference_that_is_no_text_is_a_bad_reference(scorer, answer, verifier):
-    spec = {"numeric": "numeric(rel=0.1)", "point": "point(radius=1)"}.get(verifier, verifier)
+    needed = {"numeric": "rel=0.1", "point": "radius=1", "mathvista": "kind=integer"}
+    spec = f"{verifier}({needed[verifier]})" if verifier in needed else verifier
     (score,) = scorer.score(["\\boxed{19}"], [task(answer, verifier=spec)])
     assert (score.reward, score.verdict.kind) == (None, VerdictKind.BAD_REFERENCE)
     assert type(answer).__name__ in score.verdict.detail
