@@ -11,10 +11,16 @@ import numpy as np
 import pyarrow as pa
 
 from configs.text import nearest_or_allowed
+from rollouts.tasks.document_rows import DOCUMENT_FIELDS
 from rollouts.tasks.rows import FIELDS, REQUIRED, BadRow
 
 _NUMBERED = re.compile(r"image_(\d+)")  # MMMU's image_1 to image_7
 _IMAGE_FILE = re.compile(r"data:image/.*|.*\.(?:png|jpe?g|gif|webp|bmp|tiff?)", re.IGNORECASE | re.DOTALL)
+
+
+def holds_documents(columns: Mapping[str, str]) -> bool:
+    """Whether a recipe's `columns` describe a file of documents: they say which column holds the text."""
+    return "text" in columns
 
 
 class ColumnError(ValueError):
@@ -57,18 +63,21 @@ def _check_columns(use: str, names: Sequence[str], columns: Mapping[str, str]) -
     """Raise ColumnError where a column is missing that the recipe names, or that every data set needs."""
     if not names:
         raise ColumnError(f"{use}: no line holds a JSON object: the data set is empty, or it is not JSON Lines")
+    fields = _fields(columns)
     for field, column in columns.items():
-        if field not in FIELDS:
-            raise ColumnError(f"{use}: columns.{field}: unknown field; the fields are {', '.join(FIELDS)}")
+        if field not in fields:
+            whose = "the fields of documents" if holds_documents(columns) else "the fields"
+            raise ColumnError(f"{use}: columns.{field}: unknown field; {whose} are {', '.join(fields)}")
         if column not in names and column:
             near = nearest_or_allowed(column, names).replace("allowed are", "there are")
             raise ColumnError(f"{use}: columns.{field} = {column!r}: no such column{near}")
     mapping = _by_field(columns)
-    for field in REQUIRED:
+    for field in ("text",) if holds_documents(columns) else REQUIRED:
         if mapping[field] not in names:
+            texts = " A file of documents, without questions, needs `columns: {text: text}`." if "text" in names else ""
             raise ColumnError(
                 f"{use}: there is no column {field!r}; the columns are {', '.join(names)}. "
-                f"Say which one holds the {field}: `columns: {{{field}: {names[0]}}}`"
+                f"Say which one holds the {field}: `columns: {{{field}: {names[0]}}}`.{texts}"
             )
 
 
@@ -89,7 +98,13 @@ def known_columns(names: Sequence[str], columns: Mapping[str, str]) -> Columns:
 def _by_field(columns: Mapping[str, str]) -> dict[str, str]:
     """The column of each field but the images, whether the data set has it or not."""
     given = set(columns.values())
-    return {field: columns.get(field, "" if field in given else field) for field in FIELDS if field != "images"}
+    fields = [field for field in _fields(columns) if field != "images"]
+    return {field: columns.get(field, "" if field in given else field) for field in fields}
+
+
+def _fields(columns: Mapping[str, str]) -> Sequence[str]:
+    """The fields of a row."""
+    return DOCUMENT_FIELDS if holds_documents(columns) else FIELDS
 
 
 def looks_like_image(value: Any) -> bool:

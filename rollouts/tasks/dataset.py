@@ -1,7 +1,7 @@
-"""Tasks from a JSONL or Parquet file or a hub data set, read by the `datasets` library.
+"""Tasks or documents from a JSONL or Parquet file or a hub data set, read by the `datasets` library.
 
-Every row is checked once when the data set is opened, its images by their headers only; a row that cannot become a
-task is skipped and counted. A file that breaks later, or breaks behind its header, is left out when it is rendered.
+Every row is checked once when the data set is opened, its images by their headers only; a row that cannot be used is
+skipped and counted. A file that breaks later, or breaks behind its header, is left out when it is rendered.
 """
 
 from __future__ import annotations
@@ -18,9 +18,18 @@ from configs.errors import UserError
 from configs.json_io import parse_json
 from configs.text import nearest_or_allowed
 from rewards.images import BadImage, open_image
-from rewards.types import Task
-from rollouts.tasks.columns import ColumnError, Columns, known_columns, map_columns, plain_rows, unused_images
+from rollouts.tasks.columns import (
+    ColumnError,
+    Columns,
+    holds_documents,
+    known_columns,
+    map_columns,
+    plain_rows,
+    unused_images,
+)
 from rollouts.tasks.contents import TaskHash, contents_hash
+from rollouts.tasks.document_rows import parse_document
+from rollouts.tasks.documents import Example
 from rollouts.tasks.rows import FIELDS, BadRow, optional_text, parse_row
 from rollouts.tasks.skip_report import SkipReport
 
@@ -35,9 +44,11 @@ class DataSetError(UserError, ValueError):
 class DatasetTasks:
     """The usable rows of one data set, in the order of the file; pass a `columns` mapping where names differ from ours.
 
+    Rows are tasks. Where `columns` has a field `text`, they are documents, and only `images` and `id` are read besides.
+
     `use` is a `.jsonl` or `.parquet` file (relative to `base`) or the name of a hub data set, `split` its split or a
-    slice of it (`train[:90%]`), `subset` the hub data set's configuration, `verifier` that of rows which name none.
-    Raises DataSetError where no row is usable.
+    slice of it (`train[:90%]`), `subset` the hub data set's configuration, `verifier` that of rows which name none
+    (without one, `math`). Raises DataSetError where no row is usable.
     """
 
     endless = False
@@ -50,19 +61,22 @@ class DatasetTasks:
         split: str = "train",
         columns: Mapping[str, str] | None = None,
         limit: int | None = None,
-        verifier: str = "math",
+        verifier: str | None = None,
         subset: str | None = None,
     ) -> None:
         path = _file(use, base)
         self.use, self.name = use, path.stem if path else use.rpartition("/")[2]
         self.report = SkipReport()
         self._prefix = ":".join([use, *([subset] if subset else []), *([split] if split != "train" else [])])
-        self._path, self._folder, self._verifier = path, path.parent if path else None, verifier
+        self._path, self._folder, self._verifier = path, path.parent if path else None, verifier or "math"
+        self._given = columns or {}
+        self._documents = holds_documents(self._given)
+        if self._documents and verifier is not None:
+            raise DataSetError(f"{use}: options.verifier = {verifier!r}: documents have no answer; leave it out")
         self._lines = path is not None and path.suffix == ".jsonl"
         self._rows = _open_file(path, split) if path else _open_hub(use, split, subset)
         if len(self._rows) == 0:
             raise DataSetError(f"{use}: the data set is empty (split {split})")
-        self._given = columns or {}
         self._columns = known_columns((), self._given)
         if not self._lines:
             self._columns = self._map_columns(self._rows.column_names)
@@ -76,8 +90,8 @@ class DatasetTasks:
         """Number of usable rows."""
         return len(self._usable)
 
-    def task(self, index: int, seed: int) -> Task:
-        """Usable row `index` as a task, the same for every `seed`; an image that has vanished becomes `b""`."""
+    def task(self, index: int, seed: int) -> Example:
+        """Usable row `index`, the same for every `seed`; an image that has vanished becomes `b""`."""
         del seed
         row, row_id = self._usable[index]
         return self._parse(self._columns.cells(self._read(row)), row_id, vanished_ok=True)
@@ -145,7 +159,8 @@ class DatasetTasks:
             self._columns = self._map_columns(list(names))
             self._note_unused_images()
         if not usable:
-            raise DataSetError("\n  ".join([f"{self.use}: no row can become a task", *self.report.lines()]))
+            kind = "document" if self._documents else "task"
+            raise DataSetError("\n  ".join([f"{self.use}: no row can become a {kind}", *self.report.lines()]))
         return usable[:limit]
 
     def _wants_more(self, names: Mapping[str, None]) -> bool:
@@ -170,10 +185,15 @@ class DatasetTasks:
         self._hash.add(task)
         return row_id
 
-    def _parse(self, row: Mapping[str, Any], row_id: str, *, vanished_ok: bool = False) -> Task:
+    def _parse(self, row: Mapping[str, Any], row_id: str, *, vanished_ok: bool = False) -> Example:
+        row_id = f"{self._prefix}/{row_id}"
+        if self._documents:
+            return parse_document(
+                row, document_id=row_id, source=self.name, folder=self._folder, vanished_ok=vanished_ok
+            )
         return parse_row(
             row,
-            task_id=f"{self._prefix}/{row_id}",
+            task_id=row_id,
             source=self.name,
             columns={field: field for field in FIELDS},
             folder=self._folder,

@@ -55,10 +55,10 @@ def parse_row(
     image paths start. Raises BadRow; but an image that cannot be read becomes `b""` if `vanished_ok`.
     """
     cell = {field: row.get(column) for field, column in columns.items()}
-    question, answer = _text(cell, "question"), _text(cell, "answer")
+    question, answer = required_text(cell, "question"), required_text(cell, "answer")
     if wrapped := _ANSWER.search(answer):  # R1-V's layout
-        answer = _text({"answer": wrapped[1]}, "answer")
-    images = _images(cell.get("images"), folder, vanished_ok)
+        answer = required_text({"answer": wrapped[1]}, "answer")
+    images = read_images(cell.get("images"), folder, vanished_ok)
     if (marks := question.count(IMAGE_MARK)) and marks != len(images):
         raise BadRow(f"question has more or fewer {IMAGE_MARK} than images", f"{marks} for {len(images)}")
     choices = _choices(cell.get("choices"))
@@ -80,8 +80,8 @@ def parse_row(
     )
 
 
-def _text(cell: Mapping[str, Any], field: str) -> str:
-    """The text of a required field."""
+def required_text(cell: Mapping[str, Any], field: str) -> str:
+    """The text of a required field. Raises BadRow where it is empty, or as `optional_text` does."""
     text = optional_text(cell, field)
     if text is None:
         raise BadRow(f"{field} is empty")
@@ -111,7 +111,7 @@ def _choices(value: Any) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list | tuple):
         raise BadRow("choices is not a list", repr(value)[:80])
-    choices = tuple(_text({"an option": option}, "an option") for option in value)
+    choices = tuple(required_text({"an option": option}, "an option") for option in value)
     if choices and not 2 <= len(choices) <= len(LETTERS):
         raise BadRow(f"choices has not 2 to {len(LETTERS)} options", str(len(choices)))
     return choices
@@ -163,7 +163,8 @@ def _difficulty(value: Any) -> float | None:
     return float(value)
 
 
-def _images(value: Any, folder: Path | None, vanished_ok: bool) -> tuple[bytes, ...]:
+def read_images(value: Any, folder: Path | None, vanished_ok: bool) -> tuple[bytes, ...]:
+    """The images of a cell: one or a list. Raises BadRow; but one that is missing becomes `b""` if `vanished_ok`."""
     if value is None:
         return ()
     images = []

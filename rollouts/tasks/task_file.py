@@ -15,9 +15,10 @@ from configs.text import nearest_or_allowed
 from rewards.images import BadImage, open_image
 from rewards.plugins.interface import PluginError
 from rewards.plugins.loading import load_function
-from rewards.types import Task
 from rollouts.tasks.contents import TaskHash
 from rollouts.tasks.dataset import DataSetError
+from rollouts.tasks.document_rows import DOCUMENT_FIELDS, parse_document
+from rollouts.tasks.documents import Example
 from rollouts.tasks.rows import FIELDS, BadRow, optional_text, parse_row
 from rollouts.tasks.skip_report import SkipReport
 
@@ -25,9 +26,10 @@ from rollouts.tasks.skip_report import SkipReport
 class TaskFile:
     """The rows that `function(split=..., **options)` of a file yields, checked like those of a data file.
 
-    A row is a mapping with the fields of a JSONL row; an image may also be a Pillow image. Relative image paths start
-    at the file's folder. The function must yield the same rows whenever it is called: a resumed run calls it again.
-    At most `limit` rows are taken. Raises DataSetError where the function cannot be found or run, or no row is usable.
+    A row is a mapping with the fields of a JSONL row, or with those of a document: `text`, `images`, `id`. An image may
+    also be a Pillow image. Relative image paths start at the file's folder. At most `limit` rows are taken. The
+    function must yield the same rows whenever it is called: a resumed run calls it again. Raises DataSetError where the
+    function cannot be found or run, or no row is usable.
     """
 
     endless = False
@@ -37,7 +39,7 @@ class TaskFile:
         self.name, self.report = file.stem, SkipReport()
         self._use, self._folder = use, file.parent
         _check_options(use, function, options)
-        self._tasks: list[Task] = []
+        self._tasks: list[Example] = []
         seen: set[str] = set()
         try:
             rows = itertools.islice(iter(function(split=split, **options)), limit)
@@ -56,7 +58,7 @@ class TaskFile:
         """Number of usable rows."""
         return len(self._tasks)
 
-    def task(self, index: int, seed: int) -> Task:
+    def task(self, index: int, seed: int) -> Example:
         """Task `index`, the same for every `seed`."""
         del seed
         return self._tasks[index]
@@ -74,17 +76,21 @@ class TaskFile:
             seen.add(task.id)
             self._tasks.append(task)
 
-    def _parse(self, row: Any, number: int) -> Task:
+    def _parse(self, row: Any, number: int) -> Example:
         if not isinstance(row, Mapping):
             raise BadRow("row is not a mapping", type(row).__name__)
-        if unknown := [key for key in row if key not in FIELDS]:
-            raise BadRow(f"unknown field {unknown[0]!r}{nearest_or_allowed(str(unknown[0]), FIELDS)}")
+        fields = DOCUMENT_FIELDS if "text" in row else FIELDS
+        if unknown := [key for key in row if key not in fields]:
+            raise BadRow(f"unknown field {unknown[0]!r}{nearest_or_allowed(str(unknown[0]), fields)}")
         images = row.get("images")
         images = images if isinstance(images, list | tuple) or images is None else [images]
         row = {**row, "images": images and [_png(image) for image in images]}
+        row_id = f"{self._use}/{optional_text(row, 'id') or number}"
+        if "text" in row:
+            return parse_document(row, document_id=row_id, source=self.name, folder=self._folder)
         return parse_row(
             row,
-            task_id=f"{self._use}/{optional_text(row, 'id') or number}",
+            task_id=row_id,
             source=self.name,
             columns={field: field for field in FIELDS},
             folder=self._folder,
