@@ -37,6 +37,7 @@ SENDABLE = (
     "MKL_",
 )
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+_MOST_SHOWN = 12  # files that are sent
 _RESULTS = "summary.json, curves.png, examples.html, export/"
 
 
@@ -122,11 +123,18 @@ def _send(
         size = bundle.write(archive)
         mine = len(bundle.files)
         what = "ThinkVL's packages and " if bundle.packages else ""
-        console.print(f"sending {what}{mine} files of yours ({size / 2**20:.1f} MiB)")
+        console.print(f"sending {what}{mine} files of yours ({size / 2**20:.1f} MiB): {_shown(bundle)}")
         runtime_env: dict[str, Any] = {"working_dir": str(archive), "env_vars": environment}
         if options.pip:
             runtime_env["pip"] = list(options.pip)
         cluster.submit(job=job, entrypoint=command, runtime_env=runtime_env, gpus=options.gpus)
+
+
+def _shown(bundle: Bundle) -> str:
+    """The user's files, as far as they fit on a line or two."""
+    names = sorted(os.path.relpath(name, bundle.folder) for name in bundle.files)
+    more = len(names) - _MOST_SHOWN
+    return ", ".join(names[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _print_job(job: str, address: str, output: Path, console: PlainConsole) -> None:

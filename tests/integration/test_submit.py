@@ -50,6 +50,7 @@ data:
   train:
     - {{use: digit_sums, options: {{scans: [2]}}}}
     - {{use: ../data/rows.jsonl}}
+    - {{use: "tasks.py:tasks", options: {{table: ../data/table.csv}}}}
   held_out: [{{use: digit_sums, split: held_out, options: {{scans: [2]}}}}]
 stages:
   - {{kind: sft, name: instruct, steps: 3, batch_size: 8}}
@@ -70,6 +71,20 @@ from rewards import Task
 
 def brevity(response: str, reference: str, *, task: Task) -> float:
     return 1.0 / (1 + len(response))
+"""
+
+
+TASKS = """
+from pathlib import Path
+
+from helper import rows
+
+def tasks(split, table):
+    yield from rows(Path(table).read_text(), Path(__file__).with_name("words.txt").read_text())
+"""
+HELPER = """
+def rows(table, words):
+    return [{"question": f"{words} {line} + 1?", "answer": str(int(line) + 1)} for line in table.splitlines()]
 """
 
 
@@ -176,7 +191,7 @@ def cluster():
 
 @pytest.fixture
 def recipe(tmp_path):
-    """A recipe beside a plug-in with the name of one of our packages, and data a folder up."""
+    """A recipe beside a plug-in with the name of one of our packages, and a task file; data a folder up."""
     (tmp_path / "recipes").mkdir()
     (tmp_path / "data").mkdir()
     path = tmp_path / "recipes" / "short.yaml"
@@ -184,6 +199,9 @@ def recipe(tmp_path):
     path.with_name("rewards.py").write_text(PLUGIN)
     rows = [{"question": f"How much is {n} + 1?", "answer": str(n + 1)} for n in range(20)]
     (tmp_path / "data" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "data" / "table.csv").write_text("\n".join(map(str, range(20))))
+    for name, text in (("tasks.py", TASKS), ("helper.py", HELPER), ("words.txt", "How much is")):
+        path.with_name(name).write_text(text)
     return path
 
 
@@ -231,7 +249,8 @@ def test_a_broken_recipe_is_refused_before_anything_is_sent(recipe):
 def test_a_run_on_two_nodes(cluster, recipe, tmp_path):
     code, output = cluster.submit(recipe, "rl.steps=1")
     assert code == 0, output
-    assert "sending ThinkVL's packages and 3 files of yours" in output
+    assert "sending ThinkVL's packages and 7 files of yours" in output
+    assert re.search(r"MiB\): \.\./data/rows\.jsonl, \.\./data/table\.csv, helper\.py, rewards\.py, ", output)
     assert "cluster: 2 nodes, 2 CPUs" in output
     assert "one code on all nodes" in output
     assert len(re.findall(r"^rl +1/1 ", output, re.MULTILINE)) == 1  # each line of the log once

@@ -10,26 +10,16 @@ import hashlib
 import importlib.util
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from configs.data import SourceConfig, recipe_verifiers
 from configs.errors import UserError
-from configs.files import open_regular
-from configs.json_io import parse_json
 from configs.schema import RunConfig
-from rewards.plugins.loading import plugin_file
-from rollouts.tasks.columns import known_columns
-from rollouts.tasks.dataset import FORMATS
+from rl.cli.cluster.user_files import named_files, required_files, walk
 
 PACKAGES = ("configs", "kimi_vl", "rewards", "rollouts", "rl")
-LEFT_OUT = ("runs", "venv", "__pycache__", "node_modules", "build", "dist")  # and what begins with a dot
 MOST_BYTES = 400 * 2**20  # Ray keeps archives in the head's memory and takes 500 MiB at most
 
 _JOB = "job"  # the folder of the user's files
@@ -80,14 +70,16 @@ def make_bundle(recipe: Path, config: RunConfig, *, working_dir: Path | None, wi
         )
     files: dict[str, Path] = {}
     if working_dir is None:
-        named = _named(config, [recipe.resolve().parent, Path.cwd()])
+        named = named_files(config, [recipe.resolve().parent, Path.cwd()])
         # `../data` in a recipe means the same on the cluster: the job starts as many folders down
         depth = max([0, *(PurePosixPath(os.path.normpath(written)).parts.count("..") for written in named)])
         folder, name = "/".join([_JOB, *["here"] * depth]), recipe.name
         files |= {os.path.normpath(f"{folder}/{written}"): path for written, path in named.items()}
     else:
         root = working_dir.resolve()
-        files |= {f"{_JOB}/{inner}": root / inner for inner in _walk(root)}
+        if not root.is_dir():
+            raise UserError(f"--working-dir {root}: no such folder")
+        files |= {f"{_JOB}/{inner}": root / inner for inner in walk(root)}
         base = _base_in(config, recipe.resolve(), root)
         folder, name = (
             os.path.normpath(f"{_JOB}/{base.relative_to(root)}"),
@@ -136,7 +128,7 @@ def _base_in(config: RunConfig, recipe: Path, root: Path) -> Path:
     if not recipe.is_relative_to(root):
         raise UserError(_outside(f"the recipe {recipe}", root))
     bases = [recipe.parent, root]
-    for written, path in _named(config, bases).items():
+    for written, path in required_files(config, bases).items():
         if not path.resolve().is_relative_to(root):
             raise UserError(_outside(written, root))
         bases = [base for base in bases if (base / written).is_file()]
@@ -148,113 +140,11 @@ def _base_in(config: RunConfig, recipe: Path, root: Path) -> Path:
     return bases[0]
 
 
-def _named(config: RunConfig, bases: list[Path]) -> dict[str, Path]:
-    """Files that the recipe, and the images that rows, name by relative path: as written -> file here.
-
-    Plug-ins are those that the recipe names; a row may not name a file that is then sent away.
-    """
-    terms = [term for stage in config.rl_stages for term in stage.rewards]
-    code = [name for term in terms for name in (term.use, *term.only_for)] + [*recipe_verifiers(*config.all_data)]
-    code += [stage.engine for stage in config.rl_stages]
-    sources = [source for data in config.all_data for source in (*data.train, *data.validation, *data.held_out)]
-    named: dict[str, Path] = {}
-    for source in sources:
-        if Path(source.use).suffix in FORMATS and _is_relative(source.use):
-            data = named[source.use] = _find(source.use, bases)
-            images = _images_in_rows(data, source)
-            folder = PurePosixPath(source.use).parent
-            # a missing image is a bad row, which the run counts
-            named |= {str(folder / image): data.parent / image for image in images if _is_inside(data.parent, image)}
-    for path in dict.fromkeys(plugin_file(spec) for spec in [*code, *(source.use for source in sources)]):
-        if path is not None and _is_relative(path):
-            named[path] = _find(path, bases)
-    return named
-
-
-def _images_in_rows(data: Path, source: SourceConfig) -> set[str]:
-    """Relative image paths in the rows of a data file; bad rows are for the run to count."""
-    images: set[str] = set()
-    for row in _json_rows(data) if data.suffix == ".jsonl" else _path_rows(data, source):
-        names = {name for group in _image_columns(tuple(row), source) for name in group}
-        for value in (row[name] for name in names):
-            items = value if isinstance(value, list) else [value]
-            paths = [item.get("path") if isinstance(item, dict) else item for item in items]
-            images |= {path for path in paths if isinstance(path, str) and _is_relative(path)}
-    return images
-
-
-def _image_columns(names: tuple[str, ...], source: SourceConfig) -> Sequence[Sequence[str]]:
-    return known_columns(names, source.columns).images
-
-
-def _json_rows(data: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file."""
-    with open_regular(data) as lines:
-        for line in lines:
-            try:
-                row = parse_json(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                yield row
-
-
-def _path_rows(data: Path, source: SourceConfig) -> Iterator[dict[str, Any]]:
-    """The image columns of a Parquet file as far as they hold text, or `path` in a struct: never the images' bytes."""
-    try:
-        file = pq.ParquetFile(data)
-    except (pa.ArrowException, OSError):
-        return  # the run says what is wrong with it
-    wanted = {name for group in _image_columns(tuple(file.schema_arrow.names), source) for name in group}
-    leaves = [file.schema.column(i) for i in range(len(file.schema))]
-    texts = [leaf.path for leaf in leaves if leaf.path.split(".")[0] in wanted and leaf.name != "bytes"]
-    if texts:
-        for batch in file.iter_batches(columns=texts):
-            yield from batch.to_pylist()
-
-
-def _is_relative(path: str) -> bool:
-    return bool(path) and not path.startswith(("/", "~", "data:")) and "://" not in path
-
-
-def _is_inside(folder: Path, name: str) -> bool:
-    """Whether a row names a file in its data file's own folder, and no hidden one.
-
-    No row makes us send any other, by `..` or by a link.
-    """
-    try:
-        path, root = (folder / name).resolve(), folder.resolve()
-        inside = path.is_relative_to(root) and path.is_file()
-        return inside and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    except (OSError, ValueError):  # a name too long, or with a zero byte
-        return False
-
-
-def _find(written: str, bases: list[Path]) -> Path:
-    found = next((base / written for base in bases if (base / written).is_file()), None)
-    if found is None:
-        looked = " and in ".join(dict.fromkeys(str(base) for base in bases))
-        raise UserError(f"the recipe names {written!r}, but there is no such file in {looked}")
-    return found
-
-
 def _outside(what: str, root: Path) -> str:
     return (
         f"{what} lies outside --working-dir {root}, so it would not be sent; name a folder that holds all of the job's "
         "files, or leave --working-dir out: the files that a recipe names are sent"
     )
-
-
-def _walk(root: Path) -> Iterator[str]:
-    """Every file under `root`, except hidden ones, `LEFT_OUT`, and links that lead out of it."""
-    if not root.is_dir():
-        raise UserError(f"--working-dir {root}: no such folder")
-    for place, folders, names in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in LEFT_OUT)
-        for name in names:
-            path = Path(place) / name
-            if not name.startswith(".") and path.is_file() and path.resolve().is_relative_to(root.resolve()):
-                yield path.relative_to(root).as_posix()
 
 
 def _metadata(number: str) -> bytes:

@@ -14,7 +14,8 @@ from configs.data import SourceConfig
 from configs.errors import UserError
 from configs.load import load_recipe
 from rl.cli.cluster import bundle as bundles
-from rl.cli.cluster.bundle import _images_in_rows, _is_inside, _walk, fingerprint, make_bundle, read_packages
+from rl.cli.cluster.bundle import fingerprint, make_bundle, read_packages
+from rl.cli.cluster.user_files import images_in_rows, is_inside, path_rows, walk
 
 PLAIN = "name: a\noutput_dir: out\nstages:\n- {kind: sft, steps: 1}\n"
 
@@ -75,6 +76,55 @@ def test_plugins_and_data_with_their_images(folder):
     bundle = folder.bundle("mine.yaml", recipe)
     names = ["brief.py", "checks/own.py", "data/pictures/1.png", "data/pictures/2.png", "data/rows.jsonl", "e.py"]
     assert sorted(bundle.files) == [f"job/{name}" for name in [*names, "mine.yaml", "other.py"]]
+
+
+def test_what_code_imports_and_names_and_what_options_name(folder):
+    """A task file's own data: in its options, or as a text in its code; its modules; an engine's configuration."""
+    text = "from helper import rows\nfrom pathlib import Path\nTABLE = Path(__file__).with_name('table.csv')\n"
+    folder.write("code/tasks.py", text + "LOST, SECRET, UP = 'lost.csv', '.env', '../above.txt'\n")
+    folder.write("code/helper.py", "from pack import inner\nnames = open('names.txt').read()\n")
+    folder.write("code/pack/__init__.py", "NOTHING = '/etc/passwd' + '~/x' + 'https://a/b'\n")
+    folder.write("reward.py", "import numpy, side\n")
+    folder.write("engine.py", "import adapter\n")
+    for name in ("code/pack/inner.py", "code/table.csv", "code/.env", "code/unused.py", "side.py", "adapter.py"):
+        folder.write(name)
+    for name in (
+        "names.txt",
+        "above.txt",
+        "scans/a.png",
+        "scans/deep/b.png",
+        "scans/.git/x",
+        "code/near.json",
+        "e.json",
+    ):
+        folder.write(name)
+    folder.write("code/near.json")
+    folder.write("e.json")
+    folder.write("loaded/train.jsonl")
+    folder.write("unnamed/x.txt")
+    options = (
+        "{scans: scans, nested: [{file: near.json}], split: held, n: 3, here: ., up: .., none: '', url: 'https://a'}"
+    )
+    stage = "- {kind: rl, steps: 1, engine: 'engine.py:Mine', engine_options: {config: e.json, far: /shared/x}, "
+    stage += "rewards: [{use: 'trl:reward.py:f'}]}\n"
+    recipe = f"{PLAIN}{stage}data: {{train: [{{use: 'code/tasks.py:tasks', options: {options}}}, {{use: loaded}}]}}\n"
+    sent = sorted(folder.bundle("mine.yaml", recipe).files)
+    assert sent == sorted(
+        f"job/{name}"
+        for name in (
+            *("mine.yaml", "code/tasks.py", "code/helper.py", "code/pack/__init__.py", "code/pack/inner.py"),
+            *("code/table.csv", "names.txt", "code/near.json", "scans/a.png", "scans/deep/b.png"),
+            *("reward.py", "side.py", "engine.py", "adapter.py", "e.json", "loaded/train.jsonl"),
+        )
+    )
+
+
+def test_a_text_in_code_that_happens_to_be_a_file_moves_no_base(folder):
+    folder.write("README.md")
+    folder.write("recipes/brief.py", "WORDS = ['README.md']\n")
+    recipe = f"{PLAIN}- {{kind: rl, steps: 1, rewards: [{{use: 'brief.py:f'}}]}}\n"
+    bundle = folder.bundle("recipes/mine.yaml", recipe, working_dir=folder.path)
+    assert (bundle.folder, bundle.recipe) == ("job/recipes", "mine.yaml")
 
 
 def test_files_above_the_recipe_keep_their_place(folder):
@@ -204,8 +254,8 @@ def test_a_row_sends_files_of_its_data_folder_only(tmp_path, monkeypatch):
     rows = [json.dumps({"question": "?", "answer": "1", "images": [image]}) for image in images]
     (data / "rows.jsonl").write_text("\n".join(rows))
     source = SourceConfig(use="data/rows.jsonl")
-    assert _images_in_rows(data / "rows.jsonl", source) >= {"a.png", "at 10:30.png", "b.png"}
-    inside = {name for name in _images_in_rows(data / "rows.jsonl", source) if _is_inside(data, name)}
+    assert images_in_rows(data / "rows.jsonl", source) >= {"a.png", "at 10:30.png", "b.png"}
+    inside = {name for name in images_in_rows(data / "rows.jsonl", source) if is_inside(data, name)}
     assert inside == {"a.png", "at 10:30.png", "b.png"}
 
 
@@ -215,7 +265,7 @@ def test_a_whole_folder_is_sent_without_links_out_of_it(tmp_path):
     (root / "a.txt").write_text("a")
     (root / "out.txt").symlink_to("/etc/passwd")
     (root / "in.txt").symlink_to(root / "a.txt")
-    assert set(_walk(root)) == {"a.txt", "in.txt"}
+    assert set(walk(root)) == {"a.txt", "in.txt"}
 
 
 COLUMNS = [("images", ["a.png"]), ("image", "a.png"), ("image_1", "a.png"), ("image_7", {"path": "a.png"})]
@@ -242,4 +292,4 @@ def test_images_as_bytes_are_not_read_to_find_paths(folder):
     rows = [{"question": "?", "answer": "1", "image": {"bytes": b"here", "path": "a.png"}}]
     Dataset.from_list(rows, features=features).to_parquet(str(folder.path / "data" / "rows.parquet"))
     source = SourceConfig(use="data/rows.parquet")
-    assert list(bundles._path_rows(folder.path / "data" / "rows.parquet", source)) == [{"image": {"path": "a.png"}}]
+    assert list(path_rows(folder.path / "data" / "rows.parquet", source)) == [{"image": {"path": "a.png"}}]
