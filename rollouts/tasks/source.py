@@ -18,6 +18,7 @@ from rollouts.tasks.digit_captions import DigitCaptions
 from rollouts.tasks.digit_sums import DigitSums
 from rollouts.tasks.documents import Example
 from rollouts.tasks.easy_vqa import EasyVQA
+from rollouts.tasks.emoji import EmojiPictures
 from rollouts.tasks.skip_report import SkipReport
 from rollouts.tasks.task_file import TaskFile
 from rollouts.tasks.text_sums import TextSums
@@ -26,6 +27,7 @@ BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "digit_captions": DigitCaptions,
     "digit_sums": DigitSums,
     "easy_vqa": EasyVQA,
+    "emoji": EmojiPictures,
     "text_sums": TextSums,
 }
 APART = 0.05  # share of the rows of a finite source that is set apart where a recipe has no validation tasks
