@@ -15,7 +15,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,11 +59,20 @@ class ChatEndpoint:
 
     def ask(self, request: Mapping[str, Any]) -> str:
         """The text of the first choice. Raises JudgeTimeout or JudgeFailed once all attempts are spent."""
+        content = self._retried(request, _needs_text)["choices"][0]["message"]["content"]
+        assert isinstance(content, str)
+        return content
+
+    def reply(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The whole reply, whose first choice has a message, perhaps without a text. Raises as `ask` does."""
+        return self._retried(request, _needs_message)
+
+    def _retried(self, request: Mapping[str, Any], check: Callable[[Any], bool]) -> Mapping[str, Any]:
         body = json.dumps(request).encode()
         with self._slots:
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
-                    return self._attempt(body)
+                    return self._attempt(body, check)
                 except _Retry as error:
                     detail = f"{self.without_key(str(error))} ({attempt} attempts)"
                     if attempt == _ATTEMPTS:
@@ -71,7 +80,7 @@ class ChatEndpoint:
                     time.sleep(self._wait(attempt, error.after))
         raise AssertionError("the last attempt returns or raises")
 
-    def _attempt(self, body: bytes) -> str:
+    def _attempt(self, body: bytes, check: Callable[[Any], bool]) -> Mapping[str, Any]:
         status, headers, reply = self._post(body)
         text = reply.decode("utf-8", "replace")
         if status in _AGAIN or status >= 500:
@@ -79,12 +88,13 @@ class ChatEndpoint:
         if status != 200:
             raise JudgeFailed(self.without_key(f"status {status}: {text[:200]}"))
         try:
-            content = json.loads(text)["choices"][0]["message"]["content"]
+            value = json.loads(text)
+            has_text = check(value["choices"][0]["message"])
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise _Retry(f"the reply is no chat completion: {text[:200]!r}") from error
-        if not isinstance(content, str):
+        if not has_text:
             raise _Retry("the reply's message has no text")
-        return content
+        return value
 
     def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """One request. A timer shuts the socket at the deadline: a limit for each read would let a slow drip go on."""
@@ -132,6 +142,14 @@ class ChatEndpoint:
     def without_key(self, text: str) -> str:
         """`text` with the key blanked out, should a server echo it."""
         return text.replace(self._key, "***") if self._key else text
+
+
+def _needs_text(message: Any) -> bool:
+    return isinstance(message["content"], str)
+
+
+def _needs_message(message: Any) -> bool:
+    return isinstance(message, dict)
 
 
 def _seconds(value: str | None) -> float | None:

@@ -3,13 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from configs.errors import UserError
 from rl.cli.terminal import Allow, Overrides, console, stoppable
 
 # Torch, Ray and transformers are imported inside the commands: help and mistakes in a recipe show at once.
+
+
+Recipe = Annotated[
+    Path | None, typer.Option(help="Its held-out tasks, rewards and limits are used; by default the run's own.")
+]
+Budgets = Annotated[
+    str | None,
+    typer.Option(metavar="N,N,...", help="Also the accuracy with thinking closed after N tokens, for each N."),
+]
+Tasks = Annotated[int | None, typer.Option(min=1, help="At most so many held-out tasks, or rows of a benchmark.")]
+Samples = Annotated[int | None, typer.Option(help="Sampled answers to each task, beside the greedy one.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(help="File for the figures, by default `eval.json` in the run; of benchmarks, the folder."),
+]
+Benchmarks = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME[@SPLIT][=PATH]", help="A public benchmark, from PATH or the hub; repeatable."),
+]
+Server = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Benchmarks: a server with OpenAI's chat completions answers, as MODEL."),
+]
+KeyEnv = Annotated[str | None, typer.Option(metavar="VARIABLE", help="Benchmarks: holds the server's key.")]
+Connections = Annotated[int, typer.Option(min=1, help="Benchmarks: requests to the server at once.")]
+EngineName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Benchmarks: `vllm`, or an engine of yours, `file.py:Class`.")
+]
+EngineOptions = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="Benchmarks: of an engine of yours; repeatable.")
+]
+NewTokens = Annotated[int, typer.Option(min=1, help="Benchmarks: thinking and answer together.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="Benchmarks: 0 takes the likeliest token.")]
+Frames = Annotated[int, typer.Option(min=1, help="Benchmarks: frames of a video, at most.")]
+KitData = Annotated[
+    Path | None, typer.Option(help="Benchmarks: VLMEvalKit's own TSV of it, for the `index` in its export.")
+]
 
 
 def evaluate(
@@ -17,43 +55,70 @@ def evaluate(
         str, typer.Argument(metavar="RUN_OR_MODEL", help="A run's folder, a model's folder, or a hub id.")
     ],
     overrides: Overrides = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="Its held-out tasks, rewards and limits are used; by default the run's own.")
-    ] = None,
-    tasks: Annotated[int | None, typer.Option(help="At most so many held-out tasks.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Sampled answers to each task, beside the greedy one.")] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="File for the figures; by default `eval.json` in the run's folder.")
-    ] = None,
-    thinking_budget: Annotated[
-        str | None,
-        typer.Option(metavar="N,N,...", help="Also the accuracy with thinking closed after N tokens, for each N."),
-    ] = None,
+    recipe: Recipe = None,
+    tasks: Tasks = None,
+    samples: Samples = None,
+    output: Output = None,
+    thinking_budget: Budgets = None,
     allow: Allow = None,
+    benchmark: Benchmarks = None,
+    server: Server = None,
+    key_env: KeyEnv = None,
+    connections: Connections = 8,
+    engine: EngineName = None,
+    engine_option: EngineOptions = None,
+    max_new_tokens: NewTokens = 4096,
+    temperature: Temperature = 0.0,
+    frames: Frames = 32,
+    vlmevalkit_data: KitData = None,
 ) -> None:
-    """Measure: greedy and sampled accuracy, share of thinking answers and length on held-out tasks.
+    """Measure: greedy and sampled accuracy, share of thinking answers and length on held-out tasks; or benchmarks.
 
     The same tasks, engine and verifiers as in the run, in this process. A model that belongs to no run needs a recipe.
+    With `--benchmark`, public benchmarks with their own prompts and answer rules; the same command goes on where an
+    evaluation was stopped.
 
     Examples: `thinkvl eval runs/quickstart --tasks 100` and
-    `thinkvl eval moonshotai/Kimi-VL-A3B-Thinking-2506 --recipe my.yaml evaluation.max_new_tokens=4096`
+    `thinkvl eval moonshotai/Kimi-VL-A3B-Thinking-2506 --benchmark mathvista --benchmark mmmu=/data/MMMU`
     """
+    if benchmark:
+        own = {"server": server, "key_env": key_env, "connections": connections, "engine": engine, "limit": tasks}
+        own |= {"engine_options": tuple(engine_option or ()), "max_new_tokens": max_new_tokens, "frames": frames}
+        own |= {"temperature": temperature, "vlmevalkit_data": vlmevalkit_data}
+        _benchmarks(model, benchmark, output, own, unused=[*(overrides or ()), *(["--recipe"] if recipe else [])])
+        return
     changes = list(overrides or ())
     changes += [f"evaluation.tasks={tasks}"] if tasks is not None else []
     changes += [f"evaluation.samples={samples}"] if samples is not None else []
+    _held_out(model, recipe, changes, output, thinking_budget, allow or [])
+
+
+def _held_out(
+    model: str, recipe: Path | None, changes: list[str], output: Path | None, budgets: str | None, allow: list[str]
+) -> None:
     with stoppable("nothing was written"):
         from rl.cli.evaluate import evaluate_command, parse_budgets
 
-        budgets = parse_budgets(thinking_budget)
         evaluate_command(
             model,
             recipe=recipe,
             overrides=changes,
             output=output,
             console=console,
-            budgets=budgets,
-            allowed=allow or (),
+            budgets=parse_budgets(budgets),
+            allowed=allow,
         )
+
+
+def _benchmarks(
+    model: str, specs: list[str], output: Path | None, options: dict[str, Any], *, unused: list[str]
+) -> None:
+    with stoppable("the same command goes on"):
+        from rl.cli.benchmark import BenchmarkOptions, benchmark_command
+
+        if unused:
+            raise UserError(f"--benchmark: takes its own prompts and options, and no recipe: leave out {unused[0]}")
+        benchmark_command(model, specs, output=output, options=BenchmarkOptions(**options), console=console)
 
 
 def chat(

@@ -13,6 +13,7 @@ from configs.errors import UserError
 from configs.json_io import read_json
 from configs.schema import RunConfig
 from rl.checkpoint import sync_folder
+from rl.run.benchmarks.results import read_results
 from rl.run.folder import RunFolder, StageRecord
 from rl.run.model_card import CardFacts, model_card
 from rl.run.model_prompt import write_prompt
@@ -47,14 +48,17 @@ def write_export(
     try:
         family = family_of(model.config)
         family.save_with_code(model, processor, partial)
+        summary = _summary(run)
+        last = [row["name"] for row in summary.get("stages", ())][-1:]
         facts = CardFacts(
             config=config,
             family=family,
-            summary=_summary(run),
+            summary=summary,
             licence=licence,
             name=repo_id or config.name,
             repo_id=repo_id,
             parameters=sum(p.numel() for p in model.parameters()),
+            benchmarks=[r for r in read_results(run / "benchmarks") if [r["settings"]["stage"]] == last],
         )
         write_prompt(partial, config)
         (partial / "README.md").write_text(model_card(facts), encoding="utf-8")

@@ -17,6 +17,7 @@ from configs.prompt import PromptConfig
 from configs.schema import RunConfig
 from configs.text import printable, shorten
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
+from rl.run.benchmarks.results import table
 from rollouts.model_family import ModelFamily
 from rollouts.tasks.templates import prompt_of_typed_questions
 
@@ -40,6 +41,7 @@ class CardFacts:
     name: str
     repo_id: str | None  # None: the folder is not on the Hub
     parameters: int
+    benchmarks: Sequence[Mapping[str, Any]] = ()  # `rl.run.benchmarks.results.figures` of each, with its settings
 
 
 def model_card(facts: CardFacts) -> str:
@@ -47,6 +49,7 @@ def model_card(facts: CardFacts) -> str:
     sections = [
         f"# {shorten(facts.name)}\n\n{_introduction(facts)}",
         f"## Figures\n\n{_figures(facts)}",
+        *([f"## Benchmarks\n\n{_benchmarks(facts.benchmarks)}"] if facts.benchmarks else []),
         f"## Use\n\n{_use(facts)}",
         f"## Training data\n\n{_data(facts.config.all_data)}",
         f"## Limits\n\n{_limits(facts)}",
@@ -127,6 +130,14 @@ def _figures(facts: CardFacts) -> str:
     return "\n".join(lines) + (
         f"\n\nOn at most {config.evaluation.tasks} held-out tasks ({sources}); sampled at temperature {temperature:g}."
         + _intervals(rows)
+    )
+
+
+def _benchmarks(results: Sequence[Mapping[str, Any]]) -> str:
+    limits = sorted({row["settings"]["sampling"]["max_new_tokens"] for row in results})
+    return (
+        f"{table(results)}\n\nIn per cent, with each benchmark's own prompt and answer rule; answers of at most "
+        f"{' or '.join(map(str, limits))} tokens. Measured with `thinkvl eval --benchmark`."
     )
 
 

@@ -1,0 +1,249 @@
+"""`thinkvl eval MODEL --benchmark NAME`: a model on public benchmarks, with each one's own prompts and answer rules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from rich.table import Table
+
+from configs.errors import UserError
+from configs.prompt import PromptConfig
+from configs.rl import SamplingConfig
+from rewards.scorer import Scorer
+from rl.cli.open_model import ModelPlace, find_model, open_model, open_processor
+from rl.run.benchmarks.answerers import Answerer, EngineAnswerer, ServerAnswerer, ServerFailed
+from rl.run.benchmarks.exports import export
+from rl.run.benchmarks.results import read_results, table
+from rl.run.benchmarks.run import run_benchmark
+from rl.run.console import PlainConsole
+from rl.run.model_prompt import read_prompt
+from rl.run.progress import StageProgress
+from rollouts.engines.driver import EngineDriver
+from rollouts.engines.table import EngineSpec, choose_engine
+from rollouts.engines.transformers import TransformersEngine
+from rollouts.model_family import family_at, family_of
+from rollouts.tasks.benchmarks.loading import BenchmarkTasks, Chosen, choose
+from rollouts.tasks.prompts import PromptRenderer
+from rollouts.tasks.templates import PromptTemplates
+
+_ENDS = 1 << 16  # bytes of each end of a weights file that name it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkOptions:
+    """How the questions are answered."""
+
+    limit: int | None = None  # of rows
+    frames: int = 32  # of a video
+    max_new_tokens: int = 4096
+    max_prompt_tokens: int = 32768
+    temperature: float = 0.0
+    seed: int = 0
+    engine: str | None = None  # `file.py:Class`, or a key of `ENGINES`; None: the embedded one
+    engine_options: tuple[str, ...] = ()  # `name=value`
+    server: str | None = None  # the URL of a server with chat completions, in place of an engine
+    key_env: str | None = None  # the variable that holds the server's key
+    connections: int = 8
+    vlmevalkit_data: Path | None = None  # VLMEvalKit's own TSV, whose `index` its evaluation needs
+
+
+def benchmark_command(
+    name: str, specs: Sequence[str], *, output: Path | None, options: BenchmarkOptions, console: PlainConsole
+) -> list[dict[str, Any]]:
+    """Evaluate the model on each benchmark; write predictions, figures, exports and one table; return the figures.
+
+    Without `output` they go to `benchmarks` in the run's folder, and for another model to `benchmarks/MODEL` in the
+    current folder. Raises UserError for what a user can mend.
+    """
+    chosen = [choose(spec) for spec in specs]
+    if twice := [c.name for at, c in enumerate(chosen) if c.name in [other.name for other in chosen[:at]]]:
+        raise UserError(f"--benchmark {twice[0]}: given twice; a second split or copy needs another --output")
+    sampling = _sampling(options)
+    place = None if options.server else find_model(name)
+    folder = output or _folder(name, place)
+    all_tasks = [BenchmarkTasks(one, frames=options.frames, limit=options.limit) for one in chosen]
+    with closing(_answerer(name, place, sampling, options)) as answerer, Scorer(()) as scorer:
+        for tasks in all_tasks:
+            settings = _settings(name, place, tasks, sampling, options)
+            _run_one(tasks, answerer, scorer, folder, settings, options, console)
+    results = read_results(folder)
+    (folder / "results.md").write_text(table(results) + "\n", encoding="utf-8")
+    console.print(f"predictions, figures and results.md in {folder}")
+    return results
+
+
+def _run_one(
+    tasks: BenchmarkTasks,
+    answerer: Answerer,
+    scorer: Scorer,
+    folder: Path,
+    settings: dict[str, Any],
+    options: BenchmarkOptions,
+    console: PlainConsole,
+) -> None:
+    name = tasks.chosen.name
+    with StageProgress(console, name, total=len(tasks)) as bar:
+
+        def show(done: int, correct: int) -> None:
+            bar.advance({"right": correct / done})
+
+        try:
+            result, predictions = run_benchmark(
+                tasks, answerer, scorer, folder=folder, settings=settings, seed=options.seed, on_answer=show
+            )
+        except ServerFailed as error:
+            raise UserError(
+                f"{options.server}: several requests in a row failed: {error}. What is answered is in {folder}; the "
+                "same command goes on"
+            ) from error
+    for line in tasks.report.lines():
+        console.print(line)
+    paths = export(
+        folder / "exports", tasks.chosen, predictions, model=settings["model"], reference=options.vlmevalkit_data
+    )
+    shown = Table("figure", "value", title=f"{result['title']}, {result['metric']}")
+    shown.add_row("value", f"{100 * result['accuracy']:.1f}")
+    interval = result["interval"]
+    shown.add_row("95 % interval", f"{100 * interval['low']:.1f} to {100 * interval['high']:.1f}")
+    shown.add_row("questions answered", f"{result['answered']} of {result['rows']}")
+    for reason, count in result["left_out"].items():
+        shown.add_row(f"left out: {reason}", str(count))
+    for key in ("no_answer_share", "thinking_share", "truncated_share", "mean_tokens"):
+        shown.add_row(key.replace("_", " "), f"{result[key]:.2f}")
+    console.print(shown)
+    for path in paths:
+        console.print(f"for scoring elsewhere: {path}")
+
+
+def _folder(name: str, place: ModelPlace | None) -> Path:
+    if place is not None and place.run is not None:
+        return place.run / "benchmarks"
+    return Path("benchmarks") / "".join(c if c.isalnum() or c in "-._" else "_" for c in name.strip("/."))
+
+
+def _sampling(options: BenchmarkOptions) -> SamplingConfig:
+    try:
+        return SamplingConfig(temperature=options.temperature, max_new_tokens=options.max_new_tokens)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+
+
+def _answerer(
+    name: str, place: ModelPlace | None, sampling: SamplingConfig, options: BenchmarkOptions
+) -> EngineAnswerer | ServerAnswerer:
+    if place is None:
+        return _server(name, sampling, options)
+    engine, renderer = _engine(place, options)
+    return EngineAnswerer(
+        engine,
+        renderer,
+        lambda ids: renderer.processor.tokenizer.decode(ids, skip_special_tokens=True),
+        sampling=sampling,
+        seed=options.seed,
+    )
+
+
+def _server(name: str, sampling: SamplingConfig, options: BenchmarkOptions) -> ServerAnswerer:
+    key = os.environ.get(options.key_env) if options.key_env else None
+    if options.key_env and not key:
+        raise UserError(f"--key-env {options.key_env}: this environment variable is empty or not set")
+    try:
+        return ServerAnswerer(
+            str(options.server),
+            name,
+            key=key,
+            sampling=sampling,
+            seed=options.seed,
+            prompt=PromptConfig(),
+            connections=options.connections,
+            seconds=3600.0,
+        )
+    except ValueError as error:
+        raise UserError(f"--server: {error}") from error
+
+
+def _engine(place: ModelPlace, options: BenchmarkOptions) -> tuple[EngineDriver, PromptRenderer]:
+    """The engine, and the renderer with the model's own system text: templates are the benchmarks'."""
+    templates = PromptTemplates(prompt=_system_of(place))
+    if options.engine in (None, "transformers"):
+        model, processor = open_model(place)
+        stop, barred = family_of(model.config).stop_and_barred_ids(place.path, processor)
+        on_gpu = torch.cuda.is_available()
+        torch.nn.Module.to(model, device="cuda" if on_gpu else "cpu", dtype=torch.bfloat16 if on_gpu else torch.float32)
+        driver = EngineDriver(TransformersEngine(model, stop_ids=stop, barred_ids=barred))
+    else:
+        own = dict(_option(text) for text in options.engine_options)
+        engine = choose_engine(str(options.engine), own, base=Path.cwd(), trains=False)
+        processor = open_processor(place)
+        stop, barred = family_at(place.path).stop_and_barred_ids(place.path, processor)
+        driver = EngineSpec(
+            model_path=place.path,
+            dtype="bfloat16" if torch.cuda.is_available() else "float32",
+            stop_ids=tuple(stop),
+            barred_ids=tuple(barred),
+            threads=torch.get_num_threads(),
+            engine=engine,
+        ).build()
+    return driver, PromptRenderer(processor, max_prompt_tokens=options.max_prompt_tokens, templates=templates)
+
+
+def _system_of(place: ModelPlace) -> PromptConfig:
+    return replace(read_prompt(place.path, place.run), template=None)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """`name=value`; a whole number or a number is one. Raises UserError."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise UserError(f"--engine-option {text}: must be NAME=VALUE, such as url=http://127.0.0.1:8000/v1")
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, value
+
+
+def _settings(
+    name: str, place: ModelPlace | None, tasks: BenchmarkTasks, sampling: SamplingConfig, options: BenchmarkOptions
+) -> dict[str, Any]:
+    """What predictions depend on; a file that was made with others is not continued."""
+    chosen: Chosen = tasks.chosen
+    return {
+        "benchmark": chosen.name,
+        "split": chosen.split,
+        "data": chosen.benchmark.hub if chosen.path is None else str(chosen.path),
+        "model": name,
+        "stage": place.stage if place else None,
+        "weights": None if place is None else _weights(Path(place.path)),
+        "server": options.server,
+        "engine": None if options.server else options.engine or "transformers",
+        "system": None if place is None else _system_of(place).system,
+        "sampling": asdict(sampling),
+        "max_prompt_tokens": options.max_prompt_tokens,
+        "frames": options.frames,
+        "seed": options.seed,
+        "thinkvl": version("thinkvl"),
+    }
+
+
+def _weights(folder: Path) -> str | None:
+    """A hash of the sizes and the ends of the weights in a folder: training changes them; None for a hub id."""
+    if not folder.is_dir():
+        return None
+    digest = xxhash.xxh3_128()
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            digest.update(f"{file.name} {size}".encode() + opened.read(_ENDS))
+            opened.seek(max(0, size - _ENDS))
+            digest.update(opened.read(_ENDS))
+    return digest.hexdigest()

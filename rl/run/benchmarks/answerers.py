@@ -1,0 +1,203 @@
+"""What answers the questions of a benchmark: an engine of ours, or any server with OpenAI's chat completions."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from configs.prompt import PromptConfig
+from configs.rl import SamplingConfig
+from rewards.extraction import THINK_CLOSE, THINK_OPEN
+from rewards.images import BadImage, open_image
+from rewards.types import Task
+from rewards.verifiers.judge_client import ChatEndpoint, JudgeFailed, JudgeTimeout
+from rollouts.engines.driver import EngineDriver
+from rollouts.sources.rollout_pipeline import request_seed
+from rollouts.tasks.benchmarks.layout import Item
+from rollouts.tasks.prompts import BadPrompt, PromptRenderer, messages
+from rollouts.types import Prompt, Request
+
+_BLOCK = 32  # prompts whose pixels are in memory at once
+_MOST_FAILURES = 8  # in a row: the server is away
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A response; `tokens` is None where a server does not tell."""
+
+    text: str
+    tokens: int | None
+    cut_off: bool  # the limit of tokens came first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a question has no response, such as a prompt that is too long."""
+
+    reason: str
+    detail: str = ""
+
+
+class ServerFailed(RuntimeError):
+    """Many requests in a row failed; the message is the last error."""
+
+
+class Answerer(Protocol):
+    """Answers questions in any order, each once."""
+
+    def answers(self, items: Iterable[Item]) -> Iterator[tuple[Item, Answer | Refusal]]:
+        """The response to each item, as it is ready."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+class EngineAnswerer:
+    """An engine in this process. Question i is drawn with a seed of its own, so a resumed evaluation draws the same."""
+
+    def __init__(
+        self,
+        engine: EngineDriver,
+        renderer: PromptRenderer,
+        decode: Callable[[np.ndarray], str],
+        *,
+        sampling: SamplingConfig,
+        seed: int,
+    ) -> None:
+        self._engine, self._renderer, self._decode = engine, renderer, decode
+        self._sampling, self._seed = sampling, seed
+
+    def answers(self, items: Iterable[Item]) -> Iterator[tuple[Item, Answer | Refusal]]:
+        """The responses of each block of questions as they are finished."""
+        for block in _batched(items, _BLOCK):
+            prompts: list[tuple[Item, Prompt]] = []
+            for item in block:
+                try:
+                    prompts.append((item, self._renderer.render(item.task)))
+                except (BadPrompt, BadImage) as error:
+                    yield item, Refusal(reason=error.reason)
+            requests = [Request(prompt=p, n=1, seed=request_seed(self._seed, item.number)) for item, p in prompts]
+            for index, group in self._engine.stream(requests, self._sampling):
+                completion = group[0]
+                answer = Answer(
+                    text=self._decode(completion.token_ids),
+                    tokens=len(completion.token_ids),
+                    cut_off=completion.cut_off,
+                )
+                yield prompts[index][0], answer
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._engine.close()
+
+
+class ServerAnswerer:
+    """A server's chat completions; images travel as data URIs. `connections` requests are under way at once.
+
+    A message's `reasoning_content` is put in front of its text as thinking. A request that fails is a refusal, and
+    `_MOST_FAILURES` in a row raise ServerFailed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        key: str | None,
+        sampling: SamplingConfig,
+        seed: int,
+        prompt: PromptConfig,
+        connections: int,
+        seconds: float,
+    ) -> None:
+        self._endpoint = ChatEndpoint(url, key=key, seconds=seconds, concurrent=connections)
+        self._model, self._sampling, self._seed, self._prompt = model, sampling, seed, prompt
+        self._connections, self._threads = connections, ThreadPoolExecutor(connections)
+
+    def answers(self, items: Iterable[Item]) -> Iterator[tuple[Item, Answer | Refusal]]:
+        """The responses as they arrive."""
+        waiting = iter(items)
+        running: dict[Future[Answer | Refusal], Item] = {}
+        failures = 0
+        while True:
+            for item in itertools.islice(waiting, self._connections - len(running)):
+                running[self._threads.submit(self._answer, item)] = item
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                item, answer = running.pop(future), future.result()
+                failures = failures + 1 if isinstance(answer, Refusal) else 0
+                if failures == _MOST_FAILURES and isinstance(answer, Refusal):
+                    raise ServerFailed(answer.detail)
+                yield item, answer
+
+    def close(self) -> None:
+        """End the threads; requests under way are waited for."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _answer(self, item: Item) -> Answer | Refusal:
+        request = {
+            "model": self._model,
+            "messages": chat_messages(item.task, self._prompt),
+            "max_tokens": self._sampling.max_new_tokens,
+            "temperature": self._sampling.temperature,
+            "seed": request_seed(self._seed, item.number) % 2**31,
+        }
+        try:
+            reply = self._endpoint.reply(request)
+        except (JudgeFailed, JudgeTimeout) as error:
+            return Refusal(reason="the server gave no answer", detail=str(error))
+        choice = reply["choices"][0]
+        thought, text = choice["message"].get("reasoning_content"), choice["message"].get("content")
+        usage = reply.get("usage")
+        tokens = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+        cut_off = choice.get("finish_reason") == "length"
+        return Answer(
+            text=_joined(thought, text, cut_off=cut_off),
+            tokens=tokens if isinstance(tokens, int) else None,
+            cut_off=cut_off,
+        )
+
+
+def chat_messages(task: Task, prompt: PromptConfig) -> list[dict[str, Any]]:
+    """What `rollouts.tasks.prompts.messages` makes, in OpenAI's form with the images in it."""
+    images = iter(task.images)
+    made = messages(replace(task, system=None, template=None), prompt)
+    for message in made:
+        if isinstance(message["content"], list):
+            message["content"] = [
+                {"type": "image_url", "image_url": {"url": _data_uri(next(images))}}
+                if part["type"] == "image"
+                else part
+                for part in message["content"]
+            ]
+    return made
+
+
+def _data_uri(image: bytes) -> str:
+    kind = Image.MIME.get(open_image(image).format or "PNG", "image/png")
+    return f"data:{kind};base64,{base64.b64encode(image).decode()}"
+
+
+def _joined(thought: Any, text: Any, *, cut_off: bool) -> str:
+    """Thinking and answer as one response; thinking that was cut off stays open."""
+    text = text if isinstance(text, str) else ""
+    if not isinstance(thought, str) or not thought:
+        return text
+    return f"{THINK_OPEN}{thought}" if cut_off and not text else f"{THINK_OPEN}{thought}{THINK_CLOSE}{text}"
+
+
+def _batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    """`itertools.batched`, which Python 3.11 lacks."""
+    waiting = iter(items)
+    while block := tuple(itertools.islice(waiting, size)):
+        yield block
