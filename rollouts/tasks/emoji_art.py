@@ -116,9 +116,11 @@ def draw_emoji(file: Path, side: int) -> bytes:
     if file.suffix == ".svg":
         draw = importlib.import_module("resvg_py").svg_to_bytes
         data = bytes(draw(svg_string=data.decode("utf-8"), width=side, height=side, skip_system_fonts=True))
-    picture = decode_image(data)  # RGB, with white where it was transparent
+    picture = decode_image(data).convert("RGBA")
     if picture.size != (side, side):
         picture = picture.resize((side, side), Image.Resampling.LANCZOS)
+    paper = Image.new("RGB", (side, side), "white")
+    paper.paste(picture, mask=picture)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    paper.save(buffer, "PNG")
     return buffer.getvalue()
