@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ import torch
 
 from rl.algorithms.policy_loss import policy_loss
 from rl.checkpoint import random_state
+from rl.learner.base import AppliedGradient, BaseLearner
 from rl.learner.batch import (
     ImageSet,
-    dummy_sample,
     loss_inputs,
     make_micro_batch,
     old_logprobs,
@@ -26,27 +25,24 @@ from rl.learner.batch import (
 from rl.learner.critic import build_critic
 from rl.learner.forward import EncodedImages, response_hidden
 from rl.learner.learner_config import LearnerConfig
-from rl.learner.lora import adapter_state, save_adapters, to_arrays
 from rl.learner.model_outputs import OutputReader, sampled_completions
-from rl.learner.optimizer import advance, build_schedule, clip_gradients, set_learning_rate
+from rl.learner.optimizer import advance
 from rl.learner.packed_attention import use_packed_attention
 from rl.learner.parallel import SINGLE_PROCESS, Parallel
 from rl.learner.reference_model import build_reference
 from rl.learner.router_replay import balance_term, routing_of
-from rl.learner.skipped_updates import OnSkip, SkippedUpdate, SpikeGuard
+from rl.learner.skipped_updates import OnSkip, SkippedUpdate
 from rl.learner.step_statistics import StepStatistics
 from rl.types import ModelOutputs, PromptCompletion, Sample, SampledCompletion, StepBatch
-from rollouts.engines.sampling import barred_token_mask
 from rollouts.model_family import VisionLanguageModel, family_of
 from rollouts.types import Group
 
 
-class Learner:
-    """Holds the policy, its optimizer and its schedule; `version` counts the updates that were published from it.
+class Learner(BaseLearner):
+    """Trains the policy with the recipe's algorithm, its reference model and its critic.
 
-    `model` is the whole policy. `parallel` shards it in place where several processes share the work; then every
-    process has a learner, and all call each method together, with the same arguments. `on_skip` is called in the
-    first process with each update that is refused; pass it in all of them.
+    `model` is the whole policy; see `BaseLearner` for the other arguments. `on_skip` is called in the first process
+    with each update that is refused; pass it in all of them.
     """
 
     def __init__(
@@ -58,41 +54,27 @@ class Learner:
         on_skip: OnSkip | None = None,
         parallel: Parallel = SINGLE_PROCESS,
     ) -> None:
-        self.model = model.train()
-        use_packed_attention(model.text_model)
-        self.config, self.parallel = config, parallel
-        self.version = 0
-        self._guard, self._on_skip = SpikeGuard(config.spike_threshold), on_skip
-        self._barred_ids = tuple(barred_ids)
-        # The reference and the critic start as copies of the whole policy.
+        # The reference and the critic start as copies of the whole policy, before it is sharded.
+        use_packed_attention(model.train().text_model)
+        self.config, self._on_skip, self._barred_ids = config, on_skip, tuple(barred_ids)
         self.reference = build_reference(model, config.loss, parallel)
         self.critic = build_critic(
             model, config.loss, parallel, optimizer=config.optimizer, total_steps=config.total_steps
         )
-        parallel.shard_model(model)
-        self.optimizer, self.schedule = self._new_optimizer()
-        barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
-        # A barred token has log-prob -inf, and even 0 times its gradient is not finite.
-        dummy = dummy_sample(int((~barred).nonzero()[0]), model.config)
-        self._plan = partial(parallel.plan, config=model.config, budget=config.micro_batch_tokens, dummy=dummy)
-        self._head = partial(parallel.token_logprobs, temperature=config.temperature, barred=barred)
+        super().__init__(
+            model,
+            optimizer=config.optimizer,
+            optimizer_steps=config.policy_steps,
+            micro_batch_tokens=config.micro_batch_tokens,
+            spike_threshold=config.spike_threshold,
+            parallel=parallel,
+            barred_ids=barred_ids,
+            temperature=config.temperature,
+        )
         wants_policy = config.reads_old_logprobs
         self._reader = OutputReader(
             model, self.reference, self.critic, parallel, plan=self._plan, head=self._head, wants_policy=wants_policy
         )
-
-    def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-        """A fresh optimizer and its schedule."""
-        optimizer = self.parallel.build_optimizer(self.model, self.config.optimizer)
-        return optimizer, build_schedule(optimizer, self.config.optimizer, total=self.config.policy_steps)
-
-    def _forget_moments(self) -> None:
-        """Start a fresh optimizer where the schedule stands."""
-        position = self.schedule.state_dict()
-        self.optimizer, self.schedule = self._new_optimizer()
-        self.schedule.load_state_dict(position)
-        for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
-            set_learning_rate(group, rate)
 
     def model_outputs(self, groups: Sequence[Group], min_version: int = 0) -> list[list[ModelOutputs]]:
         """Log-probs and values before the update, as far as the algorithm reads them: one entry per rollout.
@@ -145,23 +127,20 @@ class Learner:
         """Compute the gradient of one step, clip it and apply or refuse it. `number` counts from 1 in the iteration."""
         random = random_state()
         values = self.accumulate(batch)
-        limit, norm, reason = self._guard.limit, 0.0, None
-        learning_rate = self.schedule.get_last_lr()[0]
-        if not self._policy_waits:  # else it has no gradient: no norm to remember, no weight to decay
-            norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
-            reason = self._guard.refuse(norm)
-            if reason is None:
-                self.optimizer.step()
-            advance(self.schedule)
-        if reason is not None and self._on_skip is not None:
-            figures = {"reason": reason, "loss": values["loss"], "norm": norm, "limit": limit}
+        if self._policy_waits:  # it has no gradient: no norm to remember, no weight to decay
+            rate = float(self.schedule.get_last_lr()[0])
+            applied = AppliedGradient(norm=0.0, limit=self._guard.limit, refused=None, learning_rate=rate)
+        else:
+            applied = self._apply_gradient()
+        if applied.refused is not None and self._on_skip is not None:
+            figures = {"reason": applied.refused, "loss": values["loss"], "norm": applied.norm, "limit": applied.limit}
             self.parallel.on_first(partial(self._on_skip, self._skipped(batch, number, random, figures)))
         self._guard.stop_after_many()
         self.optimizer.zero_grad()
         return {
-            "grad_norm": norm,
-            "skipped_updates": float(reason is not None),
-            "learning_rate": float(learning_rate),
+            "grad_norm": applied.norm,
+            "skipped_updates": float(applied.refused is not None),
+            "learning_rate": applied.learning_rate,
             **({} if self.critic is None else self.critic.finish_step(grad_clip=self.config.optimizer.grad_clip)),
             **values,
         }
@@ -242,49 +221,15 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to continue exactly."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "version": self.version,
-            "guard": self._guard.state_dict(),
+        return super().state_dict() | {
             "reference": self.reference.state_dict() if self.reference is not None else None,
             "critic": self.critic.state_dict() if self.critic is not None else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict()`."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.version = state["version"]
-        self._guard.load_state_dict(state["guard"])
+        super().load_state_dict(state)
         if self.reference is not None:
             self.reference.load_state_dict(state["reference"])
         if self.critic is not None:
             self.critic.load_state_dict(state["critic"])
-
-    def write_checkpoint(self, folder: Path) -> dict[str, Any] | None:
-        """The state for the run's checkpoint, or None after writing it to `folder` as shards."""
-        return self.parallel.write_checkpoint(folder, self.state_dict())
-
-    def read_checkpoint(self, folder: Path, state: dict[str, Any] | None) -> None:
-        """Restore `write_checkpoint()`: its `state`, or the shards in `folder` where that is None."""
-        self.load_state_dict(self.parallel.read_checkpoint(folder, state, self.optimizer))
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """A copy of the policy's weights by state-dict name, adapters merged, for engines. First process only."""
-        return to_arrays(self.parallel.merged_weights(self.model))
-
-    def save(self, folder: Path) -> None:
-        """Write the policy, adapters merged, as a model folder."""
-        state = {name: tensor.detach().cpu() for name, tensor in self.parallel.merged_weights(self.model)}
-        self.parallel.on_first(lambda: self.model.save_pretrained(folder, state_dict=state))
-
-    def save_adapters(self, folder: Path) -> None:
-        """Write the adapters alone, if there are any."""
-        state = self.parallel.gather(adapter_state(self.model))
-        self.parallel.on_first(lambda: save_adapters(self.model, folder, state))
-
-    def close(self) -> None:
-        """Nothing to end: the learner starts no process."""

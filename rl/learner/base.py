@@ -1,0 +1,130 @@
+"""What the learners of RL and of supervised stages share: a model, its optimizer, its schedule, and their state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from configs.optimizer import OptimizerConfig
+from rl.learner.batch import dummy_sample
+from rl.learner.lora import adapter_state, save_adapters, to_arrays
+from rl.learner.optimizer import advance, build_schedule, clip_gradients, set_learning_rate
+from rl.learner.packed_attention import use_packed_attention
+from rl.learner.parallel import Parallel
+from rl.learner.skipped_updates import SpikeGuard
+from rollouts.engines.sampling import barred_token_mask
+from rollouts.model_family import VisionLanguageModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedGradient:
+    """What became of the gradient of one optimizer step."""
+
+    norm: float  # before clipping; 0 where the step was not made
+    limit: float  # the largest norm that was accepted
+    refused: str | None  # why the step was not made; None where it was
+    learning_rate: float
+
+
+class BaseLearner:
+    """A model in training on one process or several; `version` counts its updates.
+
+    `parallel` shards `model` in place where several processes share the work; then every process has a learner, and
+    all call each method together, with the same arguments. `barred_ids` have probability 0 under `temperature`.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        *,
+        optimizer: OptimizerConfig,
+        optimizer_steps: int,
+        micro_batch_tokens: int,
+        spike_threshold: float,
+        parallel: Parallel,
+        barred_ids: Sequence[int] = (),
+        temperature: float = 1.0,
+    ) -> None:
+        self.model, self.parallel, self.version = model.train(), parallel, 0
+        use_packed_attention(model.text_model)
+        self._optimizer_config, self._optimizer_steps = optimizer, optimizer_steps
+        self._guard = SpikeGuard(spike_threshold)
+        parallel.shard_model(model)
+        self.optimizer, self.schedule = self._new_optimizer()
+        barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
+        # A barred token has log-prob -inf, and even 0 times its gradient is not finite.
+        dummy = dummy_sample(int((~barred).nonzero()[0]), model.config)
+        self._plan = partial(parallel.plan, config=model.config, budget=micro_batch_tokens, dummy=dummy)
+        self._head = partial(parallel.token_logprobs, temperature=temperature, barred=barred)
+
+    def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        """A fresh optimizer and its schedule."""
+        optimizer = self.parallel.build_optimizer(self.model, self._optimizer_config)
+        return optimizer, build_schedule(optimizer, self._optimizer_config, total=self._optimizer_steps)
+
+    def _forget_moments(self) -> None:
+        """Start a fresh optimizer where the schedule stands."""
+        position = self.schedule.state_dict()
+        self.optimizer, self.schedule = self._new_optimizer()
+        self.schedule.load_state_dict(position)
+        for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
+            set_learning_rate(group, rate)
+
+    def _apply_gradient(self) -> AppliedGradient:
+        """Clip the gradient and make the optimizer step, or refuse it; the schedule moves on. Gradients stay."""
+        limit, learning_rate = self._guard.limit, float(self.schedule.get_last_lr()[0])
+        norm = clip_gradients(self.model.parameters(), self._optimizer_config.grad_clip)
+        refused = self._guard.refuse(norm)
+        if refused is None:
+            self.optimizer.step()
+        advance(self.schedule)
+        return AppliedGradient(norm=norm, limit=limit, refused=refused, learning_rate=learning_rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs to continue exactly."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "version": self.version,
+            "guard": self._guard.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict()`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.version = state["version"]
+        self._guard.load_state_dict(state["guard"])
+
+    def write_checkpoint(self, folder: Path) -> dict[str, Any] | None:
+        """The state for the run's checkpoint, or None after writing it to `folder` as shards."""
+        return self.parallel.write_checkpoint(folder, self.state_dict())
+
+    def read_checkpoint(self, folder: Path, state: dict[str, Any] | None) -> None:
+        """Restore `write_checkpoint()`: its `state`, or the shards in `folder` where that is None."""
+        self.load_state_dict(self.parallel.read_checkpoint(folder, state, self.optimizer))
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """A copy of the model's weights by state-dict name, adapters merged, for engines. First process only."""
+        return to_arrays(self.parallel.merged_weights(self.model))
+
+    def save(self, folder: Path) -> None:
+        """Write the model, adapters merged, as a model folder."""
+        state = {name: tensor.detach().cpu() for name, tensor in self.parallel.merged_weights(self.model)}
+        self.parallel.on_first(lambda: self.model.save_pretrained(folder, state_dict=state))
+
+    def save_adapters(self, folder: Path) -> None:
+        """Write the adapters alone, if there are any."""
+        state = self.parallel.gather(adapter_state(self.model))
+        self.parallel.on_first(lambda: save_adapters(self.model, folder, state))
+
+    def close(self) -> None:
+        """Nothing to end: the learner starts no process."""
