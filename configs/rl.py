@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from configs.algorithms import ALGORITHMS, LossConfig
 from configs.engine import check_engine
 from configs.optimizer import OptimizerConfig
+from configs.ranks import RanksConfig
 from configs.rewards import JudgeConfig, LengthRewardConfig, RewardConfig
 from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
@@ -67,27 +68,6 @@ class PartialConfig:
         _check(self.budget > 0, "budget", self.budget, "1 or more")
         _check(self.max_segments > 0, "max_segments", self.max_segments, "1 or more")
         _check(self.mask_age is None or self.mask_age > 0, "mask_age", self.mask_age, "1 or more, or left out")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RanksConfig:
-    """On how many processes the learner runs; the result does not depend on it."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
-
-    # processes of the learner, each with a part of the weights and of the step; on GPUs each takes a whole one
-    count: int = 1
-    # of the forward and backward passes, over float32 weights; null: `model.dtype`; null where `count` is 1
-    compute_dtype: Literal["bfloat16"] | None = None
-
-    def __post_init__(self) -> None:
-        _check(self.count > 0, "count", self.count, "1 or more")
-        _check(
-            self.compute_dtype is None or self.count > 1,
-            "compute_dtype",
-            self.compute_dtype,
-            "left out where count is 1: one rank computes in model.dtype",
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

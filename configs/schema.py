@@ -17,6 +17,7 @@ from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
 from configs.stage import StageConfig
 from configs.stage_kinds import ByKind
+from configs.supervised import SupervisedConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +66,20 @@ class RunConfig:
         _check(self.seed >= 0, "seed", self.seed, "0 or more")
         _check(len(self.stages) > 0, "stages", list(self.stages), "at least one stage")
         self._check_names()
-        for stage in self.rl_stages:
+        for stage in self.trained_stages:
             self._check_low_precision(stage)
+        for stage in self.rl_stages:
             self._check_shared_workers(stage)
 
     @property
     def rl_stages(self) -> list[RLConfig]:
         """The reinforcement-learning stages, in their order."""
         return [stage for stage in self.stages if isinstance(stage, RLConfig)]
+
+    @property
+    def trained_stages(self) -> list[RLConfig | SupervisedConfig]:
+        """The stages that a learner trains, on one rank or several, in their order."""
+        return [stage for stage in self.stages if isinstance(stage, RLConfig | SupervisedConfig)]
 
     @property
     def last_rl(self) -> RLConfig | None:
@@ -102,7 +109,7 @@ class RunConfig:
             _check(stage.name not in taken, where, stage.name, "another name: it is in use for something else")
             taken.add(stage.name)
 
-    def _check_low_precision(self, stage: RLConfig) -> None:
+    def _check_low_precision(self, stage: RLConfig | SupervisedConfig) -> None:
         """What does not go with weights in bfloat16."""
         if self.model.dtype != "bfloat16":
             return

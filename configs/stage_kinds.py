@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.rl import RLConfig
-from configs.sft import SFTConfig
 from configs.stage import StageConfig
+from configs.supervised import PretrainConfig, SFTConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class StageKind:
 
 
 STAGE_KINDS: dict[str, StageKind] = {
-    "sft": StageKind(SFTConfig, "rl.stages.sft_stage:SFTStage"),
+    "pretrain": StageKind(PretrainConfig, "rl.stages.supervised_stage:SupervisedStage"),
+    "sft": StageKind(SFTConfig, "rl.stages.supervised_stage:SupervisedStage"),
     "rl": StageKind(RLConfig, "rl.stages.rl_stage:RLStage"),
 }
 

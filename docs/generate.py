@@ -23,6 +23,7 @@ from configs.algorithms import ALGORITHMS
 from configs.keys import REQUIRED, Key, describe, is_list, schema_keys, section_of
 from configs.schema import RunConfig
 from configs.stage import StageConfig
+from configs.supervised import SupervisedConfig
 from rl import metrics_table
 from rl.metrics_table import Metric
 
@@ -32,6 +33,7 @@ TABLE = re.compile(r"<!-- table: ([\w ]+) -->\n.*?<!-- end -->", re.DOTALL)
 WIDTH = 120
 ATOM = re.compile(r"`[^`]*`|\[[^\]]*\]\([^)]*\)")  # code and links stay on one line
 COMMON = {field.name for field in dataclasses.fields(StageConfig)}
+SUPERVISED = {field.name for field in dataclasses.fields(SupervisedConfig)} - COMMON
 FIELD = re.compile(r"    (\w+): [^#]*(?:#(.*))?$")
 
 
@@ -39,7 +41,8 @@ def meanings(section: type) -> dict[str, str]:
     """The comment of each field of a dataclass: the lines above it, or the end of its line."""
     found: dict[str, str] = {}
     above: list[str] = []
-    for line in inspect.getsource(section).splitlines():
+    classes = [cls for cls in reversed(section.__mro__) if dataclasses.is_dataclass(cls)]
+    for line in (line for cls in classes for line in inspect.getsource(cls).splitlines()):
         if line.startswith("    # "):
             above.append(line.strip("# "))
             continue
@@ -50,8 +53,8 @@ def meanings(section: type) -> dict[str, str]:
 
 
 def sections() -> dict[str, type]:
-    """Every section of a recipe by its class's name."""
-    return {cls.__name__: cls for cls, _ in _keys_by_section()}
+    """Every section of a recipe by its class's name, and what all supervised stages share."""
+    return {cls.__name__: cls for cls in (*(cls for cls, _ in _keys_by_section()), SupervisedConfig)}
 
 
 def keys_list(section: type) -> str:
@@ -63,7 +66,8 @@ def keys_list(section: type) -> str:
             continue  # listed once, for all kinds of stages
         always_there = section_of(key.annotation) is not None and key.default is not None
         name = key.pattern[-1]
-        if cls is section and not always_there:
+        shared = issubclass(cls, SupervisedConfig) and name in SUPERVISED
+        if section is (SupervisedConfig if shared else cls) and not always_there:
             item = _wrap(f"- `{name}` ({_type(key)}; {_default(key)}): {comments[name]}")
             items += [item] if item not in items else []  # a section that stands in several places
     return "\n".join(items)

@@ -14,6 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from .image_processing_kimi_vl import KimiVLImageProcessor
 
 IMAGE_TOKEN = "<|media_pad|>"
+IMAGE_TEXT = f"<|media_start|>image<|media_content|>{IMAGE_TOKEN}<|media_end|>"
 TURN_END = "<|im_end|>"
 
 
@@ -31,7 +32,7 @@ class KimiVLProcessor(ProcessorMixin):
         chat_template: str | None = None,
         **kwargs: Any,
     ) -> None:
-        self.image_token, self.turn_end = IMAGE_TOKEN, TURN_END
+        self.image_token, self.image_text, self.turn_end = IMAGE_TOKEN, IMAGE_TEXT, TURN_END
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
         self.image_token_id: Any = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 

@@ -185,6 +185,8 @@ tasks (tasks): Tasks that were evaluated: all but those in quarantine. Healthy: 
 greedy_accuracy (share): Correct completions among the greedy ones that have a verdict. Failed verifications are left
   out. Healthy: rises
 greedy_accuracy/SOURCE (share): The greedy accuracy of one data source.
+perplexity/SOURCE (perplexity): Perplexity of the held-out documents of one data source. Only in `held_out/STAGE`,
+  where `data.held_out` has documents. Healthy: falls
 explained_variance (share): As in stage `rl`, of sampled completions to validation tasks, which are never trained on.
   Only in `validation/STAGE`, with `ppo`. Healthy: rises
 sampled_accuracy (share): Correct completions among those sampled under `rl.sampling`. Only in `held_out/STAGE`.
@@ -199,6 +201,11 @@ SUPERVISED = _metrics("""
 loss (nats): Mean negative log-likelihood of the completions' tokens, over the whole step. Healthy: falls
 grad_norm (norm): Norm of the gradient before clipping. Healthy: steady
 learning_rate (rate): Learning rate of the first parameter group. Healthy: as scheduled
+loss/SOURCE (nats): The loss of one data source. Healthy: no source rises while another falls
+skipped_updates (share): 1 where the gradient was not finite and the step was not made. Healthy: 0
+tokens (tokens): Tokens of the step that are predicted.
+sequence_tokens (tokens): Tokens of the step that are read, prompts and images included.
+balance_loss (loss): Mean over the layers of the routers' balance loss. Only with `balance_coef`. Healthy: near 1
 """)
 
 RL = (*ROLLOUTS, *PARTIAL, *TOKENS, *ASYNCHRONOUS, *UPDATE, *SAMPLES, *TIME, *WORKERS, *TASKS)

@@ -12,12 +12,14 @@ from transformers.utils import logging as transformers_logging
 
 from configs.schema import RunConfig
 from configs.stage import StageConfig
+from configs.supervised import SupervisedConfig
 from rl.learner.lora import merged_state, numpy_weights
 from rl.run.console import PlainConsole
 from rl.run.context import RunContext, load_policy, open_context
 from rl.run.evaluate import EvalResult, evaluate, evaluation_sampling
 from rl.run.export import known_licence, write_export
 from rl.run.folder import RunFolder, StageRecord
+from rl.run.perplexity import perplexities
 from rl.run.report import finish_run, print_end
 from rl.run.scoring import scoring_stage
 from rl.stages.stage import open_stage
@@ -83,7 +85,8 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
     context.processor.save_pretrained(target)
     result, answers = evaluate_model(context, config, model)
     require_verdicts(answers, where=f"{config.name}, held-out tasks")
-    context.metrics.write(f"held_out/{config.name}", 0, result.metrics())
+    figures = _figures(context, config, model)
+    context.metrics.write(f"held_out/{config.name}", 0, result.metrics() | figures)
     context.folder.finish(
         StageRecord(
             name=config.name,
@@ -95,6 +98,7 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
             mean_tokens=result.mean_tokens,
             resumed=resumed,
             intervals={name: asdict(estimate) for name, estimate in result.intervals.items()},
+            figures=figures,
         )
     )
     context.console.print(
@@ -102,6 +106,13 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
         f"thinking {result.thinking_share:.2f}  tokens {result.mean_tokens:.1f}  ({seconds:.0f} s)",
     )
     return answers
+
+
+def _figures(context: RunContext, config: StageConfig, model: VisionLanguageModel) -> dict[str, float]:
+    """What is measured beside the answers to held-out tasks: the perplexity of held-out documents."""
+    budget = config.micro_batch_tokens if isinstance(config, SupervisedConfig) else 16_384
+    found = perplexities(model, context.inputs[config.name].documents, budget=budget)
+    return {f"perplexity/{source}": value for source, value in found.items()}
 
 
 def evaluate_model(

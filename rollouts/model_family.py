@@ -46,6 +46,7 @@ class VisionLanguageProcessor(ProcessorMixin):
 
     tokenizer: Any
     image_token: str  # the placeholder of an image in text
+    image_text: str  # an image in text, as the chat template writes it: the placeholder and what is around it
     image_token_id: int
     turn_end: str  # what closes a turn of the chat template
 

@@ -24,13 +24,15 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from configs.errors import UserError
 from configs.model import ModelConfig
-from configs.rl import RanksConfig
+from configs.ranks import RanksConfig
 from rl.distributed.sharded import Sharded
+from rl.learner.base import BaseLearner
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
 from rl.learner.skipped_updates import SkippedUpdates
-from rl.types import ModelOutputs, PromptCompletion, Sample
+from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
+from rl.types import ModelOutputs, PromptCompletion
 from rollouts.model_family import family_at
 from rollouts.types import Group
 
@@ -45,10 +47,10 @@ class RankSpec:
     model_path: str
     model: ModelConfig
     ranks: RanksConfig
-    learner: LearnerConfig
+    learner: LearnerConfig | SupervisedLearnerConfig
     barred_ids: tuple[int, ...]
     random: torch.Tensor  # state of torch's generator, so that new adapters are alike on every rank
-    skipped: SkippedUpdates  # where optimizer steps that are refused are kept
+    skipped: SkippedUpdates | None  # in RL, where optimizer steps that are refused are kept
     threads: int = 1
 
 
@@ -93,7 +95,7 @@ class RankActor:
 
 
 class LearnerGroup:
-    """The actors of all ranks, as one `rl.learner.protocol.LearnerProtocol`. Close it at the end.
+    """The actors of all ranks, as one learner of `rl.learner.protocol`. Close it at the end.
 
     If a rank dies, the call raises UserError and ends all ranks. The newest checkpoint stays intact.
     """
@@ -123,8 +125,8 @@ class LearnerGroup:
         """See `Learner.logprobs`."""
         return self._call("logprobs", list(completions))
 
-    def update(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """See `Learner.update`."""
+    def update(self, samples: Sequence[PromptCompletion], /) -> dict[str, float]:
+        """See `update` of the learner."""
         return self._call("update", list(samples))
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -176,18 +178,16 @@ class LearnerGroup:
         return ray.get(futures)
 
 
-def _build(spec: RankSpec, mesh: Any) -> Learner:
+def _build(spec: RankSpec, mesh: Any) -> BaseLearner:
     model = family_at(spec.model_path).load_model(spec.model_path, dtype=getattr(torch, spec.model.dtype))
     torch.set_rng_state(spec.random)
     prepare_training(model, spec.model, base=spec.model_path)
     compute_dtype = getattr(torch, spec.ranks.compute_dtype) if spec.ranks.compute_dtype else None
-    return Learner(
-        model,
-        spec.learner,
-        barred_ids=spec.barred_ids,
-        on_skip=spec.skipped.keep,
-        parallel=Sharded(mesh, compute_dtype=compute_dtype),
-    )
+    parallel = Sharded(mesh, compute_dtype=compute_dtype)
+    if isinstance(spec.learner, SupervisedLearnerConfig):
+        return SupervisedLearner(model, spec.learner, parallel=parallel)
+    on_skip = spec.skipped.keep if spec.skipped is not None else None
+    return Learner(model, spec.learner, barred_ids=spec.barred_ids, on_skip=on_skip, parallel=parallel)
 
 
 def _options(ranks: int) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class Learner(BaseLearner):
         if applied.refused is not None and self._on_skip is not None:
             figures = {"reason": applied.refused, "loss": values["loss"], "norm": applied.norm, "limit": applied.limit}
             self.parallel.on_first(partial(self._on_skip, self._skipped(batch, number, random, figures)))
-        self._guard.stop_after_many()
+        self._guard.stop_after_many("rl.optimizer")
         self.optimizer.zero_grad()
         return {
             "grad_norm": applied.norm,

@@ -1,4 +1,4 @@
-"""What a step of RL needs of a learner. `Learner` implements it in this process, `LearnerGroup` on several ranks."""
+"""What stages need of a learner, in this process (`Learner`, `SupervisedLearner`) or on ranks (`LearnerGroup`)."""
 
 from __future__ import annotations
 
@@ -12,24 +12,12 @@ from rl.types import ModelOutputs, PromptCompletion, Sample
 from rollouts.types import Group
 
 
-class LearnerProtocol(Protocol):
-    """Trains the policy. `rl.learner.learner.Learner` documents each method."""
+class ModelProtocol(Protocol):
+    """A model in training. `rl.learner.base.BaseLearner` documents each method."""
 
     @property
     def version(self) -> int:
-        """Number of updates so far: the policy version of the weights."""
-        ...
-
-    def model_outputs(self, groups: Sequence[Group], min_version: int = 0) -> list[list[ModelOutputs]]:
-        """Log-probs and values before the update, one entry per rollout of each group."""
-        ...
-
-    def logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
-        """The policy's log-probs of each completion's trainable tokens."""
-        ...
-
-    def update(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """One iteration over the samples. Returns metrics by name."""
+        """Number of updates so far: the version of the weights."""
         ...
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -54,4 +42,28 @@ class LearnerProtocol(Protocol):
 
     def close(self) -> None:
         """End the processes of the learner."""
+        ...
+
+
+class LearnerProtocol(ModelProtocol, Protocol):
+    """Trains the policy in RL. `rl.learner.learner.Learner` documents each method."""
+
+    def model_outputs(self, groups: Sequence[Group], min_version: int = 0) -> list[list[ModelOutputs]]:
+        """Log-probs and values before the update, one entry per rollout of each group."""
+        ...
+
+    def logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
+        """The policy's log-probs of each completion's trainable tokens."""
+        ...
+
+    def update(self, samples: Sequence[Sample], /) -> dict[str, float]:
+        """One iteration over the samples. Returns metrics by name."""
+        ...
+
+
+class SupervisedProtocol(ModelProtocol, Protocol):
+    """Trains a model on examples. `rl.learner.supervised_learner.SupervisedLearner` documents each method."""
+
+    def update(self, examples: Sequence[PromptCompletion], /) -> dict[str, float]:
+        """One optimizer step on the examples. Returns metrics by name."""
         ...

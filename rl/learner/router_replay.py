@@ -12,7 +12,7 @@ import torch
 from configs.errors import UserError
 from rl.algorithms.expert_balance import sequence_balance
 from rl.algorithms.loss_inputs import LossOutput
-from rl.types import MicroBatch, PackedRow, PromptCompletion
+from rl.types import PackedRow, PromptCompletion
 from rollouts.model_family import ModelFamily, Routing
 from rollouts.types import Completion
 
@@ -52,7 +52,7 @@ def routing_of(family: ModelFamily, row: PackedRow, device: torch.device, *, kee
     return family.new_routing(replay=replay, keep_scores=keep_scores)
 
 
-def balance_term(routing: Routing, micro: MicroBatch, *, coef: float, step_sequences: int) -> LossOutput:
+def balance_term(routing: Routing, micro: PackedRow, *, coef: float, step_sequences: int) -> LossOutput:
     """`coef` times the sequence-wise balance loss, summed over the layers; the metric is its mean over them."""
     segments = torch.repeat_interleave(
         torch.arange(len(micro.segments)), torch.tensor([s.length for s in micro.segments])

@@ -58,13 +58,13 @@ class SpikeGuard:
         self._in_a_row, self._last = (0, "") if reason is None else (self._in_a_row + 1, reason)
         return reason
 
-    def stop_after_many(self) -> None:
-        """Raise UserError where too many were refused one after the other."""
+    def stop_after_many(self, section: str) -> None:
+        """Raise UserError where too many were refused one after the other. `section` is that of the optimizer."""
         if self._in_a_row >= _MOST_SKIPPED:
             raise UserError(
                 f"the gradient was {self._last} in {self._in_a_row} optimizer steps in a row (the limit of its norm is "
                 f"{self.limit:.3g}). The weights are those before them, and the newest checkpoint is intact. "
-                "`thinkvl replay RUN STEP` says where it comes from. Lower rl.optimizer.learning_rate or grad_clip "
+                f"`thinkvl replay RUN STEP` says where it comes from in RL. Lower {section}.learning_rate or grad_clip "
                 "in a new output_dir, from the last good model (model.path)"
             )
 

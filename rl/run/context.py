@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -17,6 +18,7 @@ from configs.load import plain
 from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.stage import StageConfig
+from configs.supervised import SupervisedConfig
 from rl.checkpoint import replace_folder
 from rl.run.console import PlainConsole
 from rl.run.data_fingerprint import check_files, check_tasks
@@ -27,7 +29,8 @@ from rl.run.trackers.table import Metrics
 from rollouts.engines.table import VLLM_CPU_LATENTS, EngineSpec, check_sizes, choose_engine
 from rollouts.model_family import FAMILIES, TINY_FAMILY, VisionLanguageModel, VisionLanguageProcessor, family_at
 from rollouts.sources.rollout_pipeline import RolloutPipeline, request_seed
-from rollouts.tasks.mixture import TaskMixture
+from rollouts.tasks.documents import Document, Example
+from rollouts.tasks.mixture import Mixture, TaskMixture
 from rollouts.tasks.prompts import target_text
 from rollouts.tasks.templates import PromptTemplates
 from rollouts.workers.actor import start_ray
@@ -67,9 +70,24 @@ class RunContext:
         """The training mixture of a stage; each stage draws from a stream of its own."""
         train = self.inputs[stage.name].data.train
         mixture = TaskMixture(train, seed=self.seed(stage), base=self.base, part=training_part(self.config))
+        self._print_left_out(mixture)
+        return mixture
+
+    def examples(self, stage: SupervisedConfig) -> Mixture[Example]:
+        """The training mixture of a supervised stage: tasks, documents or both."""
+        mixture: Mixture[Example] = Mixture(
+            self.inputs[stage.name].data.train,
+            seed=self.seed(stage),
+            base=self.base,
+            part=training_part(self.config),
+            total=stage.steps * stage.batch_size,
+        )
+        self._print_left_out(mixture)
+        return mixture
+
+    def _print_left_out(self, mixture: Mixture[Any]) -> None:
         for line in mixture.report.lines():
             self.console.print(line)
-        return mixture
 
     def seed(self, stage: StageConfig) -> int:
         """A stage's own seed. It depends on the stage's name, so that leaving out a stage changes no other."""
@@ -122,7 +140,7 @@ def _start_workers(
 ) -> RolloutPool:
     """Start Ray, unless it runs already, and the rollout workers; `stack` closes what was started."""
     stage = config.last_rl or RLConfig(steps=1, workers=1)
-    ranks = max((rl.ranks.count for rl in config.rl_stages), default=1)
+    ranks = max(stage.ranks.count for stage in config.trained_stages)
     if start_ray(stage.workers + ranks - 1, say=console.print):
         stack.callback(ray.shutdown)
     pool = RolloutPool(
@@ -165,14 +183,18 @@ def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: Plain
 def _texts(data: DataConfig, base: Path) -> Iterator[str]:
     """Questions and answers as a stage reads them, for the vocabulary of a tiny model."""
     templates = PromptTemplates.from_config(data)
-    for task in TaskMixture(data.train, seed=0, base=base).draw(0, _TINY_CORPUS_TASKS):
-        yield templates.text(task) + "\n" + target_text(task, thinking=task.solution is not None)
+    examples: Mixture[Example] = Mixture(data.train, seed=0, base=base)
+    for example in examples.draw(0, _TINY_CORPUS_TASKS):
+        if isinstance(example, Document):
+            yield example.text
+        else:
+            yield templates.text(example) + "\n" + target_text(example, thinking=example.solution is not None)
 
 
 def load_policy(context: RunContext, path: str, *, train: bool = False) -> VisionLanguageModel:
     """The model in `path`, in the recipe's type; to `train` on the GPU where there is one, else on the CPU.
 
-    Of several GPUs it is the last, since Ray gives its workers the first ones. SFT's Trainer moves it to the first.
+    Of several GPUs it is the last, since Ray gives its workers the first ones.
     """
     model = family_at(path).load_model(path, dtype=getattr(torch, context.config.model.dtype))
     if train and torch.cuda.is_available():

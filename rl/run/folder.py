@@ -34,6 +34,7 @@ class StageRecord:
     mean_tokens: float
     resumed: bool = False
     intervals: dict[str, dict[str, float]] = field(default_factory=dict)  # `EvalResult.intervals`: value, low, high
+    figures: dict[str, float] = field(default_factory=dict)  # the stage's own, such as `perplexity/SOURCE`
 
 
 class RunFolder:

@@ -12,17 +12,21 @@ from configs.data import DataConfig, SourceConfig
 from configs.errors import UserError
 from configs.rl import RLConfig
 from configs.schema import RunConfig
-from configs.sft import SFTConfig
 from configs.stage import StageConfig
+from configs.supervised import SFTConfig
+from rewards.images import BadImage
 from rewards.scorer import Scorer
 from rewards.types import Task
 from rl.run.console import PlainConsole
 from rl.run.data_fingerprint import Contents
+from rl.run.document_rendering import DocumentRenderer
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.run.scoring import open_scorer, scoring_stage
+from rl.types import PromptCompletion
 from rollouts.model_family import VisionLanguageProcessor
-from rollouts.tasks.mixture import TaskMixture, TaskPart
-from rollouts.tasks.prompts import PromptRenderer
+from rollouts.tasks.documents import Document, Example
+from rollouts.tasks.mixture import Mixture, TaskMixture, TaskPart
+from rollouts.tasks.prompts import BadPrompt, PromptRenderer
 from rollouts.tasks.task_samplers import build_task_sampler
 from rollouts.types import Prompt
 
@@ -37,6 +41,7 @@ class StageInputs:
     renderer: PromptRenderer
     scorer: Scorer
     held_out: list[Prompt]
+    documents: list[PromptCompletion]  # held out, to measure the perplexity
     validation: list[Prompt]  # they choose RL's best checkpoint: the recipe's own, or a part of the training source
 
 
@@ -61,7 +66,12 @@ def open_inputs(
         reader.check_training(stage, data, scorers[key], renderer)
         held, validation = reader.evaluation_prompts(stage, data, scorers[key], renderer)
         found[stage.name] = StageInputs(
-            data=data, renderer=renderer, scorer=scorers[key], held_out=held, validation=validation
+            data=data,
+            renderer=renderer,
+            scorer=scorers[key],
+            held_out=held,
+            documents=reader.documents(data),
+            validation=validation,
         )
     return found, reader.contents
 
@@ -77,10 +87,11 @@ class _Reader:
     def __init__(self, config: RunConfig, base: Path, console: PlainConsole) -> None:
         self._config, self._base, self._console = config, base, console
         self._prompts: dict[str, list[Prompt]] = {}
+        self._documents: dict[str, list[PromptCompletion]] = {}
         self.contents: dict[str, Contents] = {}
 
-    def _open(self, sources: Sequence[SourceConfig], seed: int, part: TaskPart) -> TaskMixture:
-        mixture = TaskMixture(sources, seed=seed, base=self._base, part=part)
+    def _open(self, sources: Sequence[SourceConfig], seed: int, part: TaskPart) -> Mixture[Example]:
+        mixture: Mixture[Example] = Mixture(sources, seed=seed, base=self._base, part=part)
         self.contents |= mixture.contents
         return mixture
 
@@ -100,16 +111,37 @@ class _Reader:
             )
         return found, validation
 
+    def _render_documents(
+        self, documents: Sequence[Document], processor: VisionLanguageProcessor, data: DataConfig
+    ) -> list[PromptCompletion]:
+        renderer = DocumentRenderer(processor, max_tokens=data.max_prompt_tokens)
+        rendered: list[PromptCompletion] = []
+        for document in documents:
+            try:
+                rendered += renderer.render(document)
+            except (BadPrompt, BadImage) as error:
+                self._console.print(f"held_out: document {document.id} is left out ({error.reason})")
+        return rendered
+
+    def documents(self, data: DataConfig) -> list[PromptCompletion]:
+        """The held-out documents, once `evaluation_prompts` has read them."""
+        return self._documents[_key("held_out", data)]
+
     def _render(
         self, key: str, data: DataConfig, limit: int, seed: int, scorer: Scorer, renderer: PromptRenderer
     ) -> list[Prompt]:
         sources: Sequence[SourceConfig] = getattr(data, key)
         part: TaskPart = "all" if sources else "validation"
-        same = json.dumps([key, asdict(data)])
+        same = _key(key, data)
         if same in self._prompts:
             scorer.check_tasks([prompt.task for prompt in self._prompts[same]])  # a stage may have its own rewards
             return self._prompts[same]
-        tasks = self._open(sources or data.train, seed, part).fixed(limit)
+        examples = self._open(sources or data.train, seed, part).fixed(limit)
+        tasks = [example for example in examples if isinstance(example, Task)]
+        if not tasks:
+            raise UserError(f"data.{key}: all sources have documents; list at least one with questions and answers")
+        documents = [example for example in examples if isinstance(example, Document)]
+        self._documents[same] = self._render_documents(documents, renderer.processor, data)
         scorer.check_tasks(tasks)
         rendered, skipped = renderer.render_all(tasks)
         for reason, count in skipped.items():
@@ -124,16 +156,24 @@ class _Reader:
 
         The first tasks of the mixture are looked at, to which every source adds whose share is above a hundredth.
         """
+<<<<<<< HEAD
         mixture = self._open(data.train, 0, training_part(self._config))
         tasks = mixture.draw(0, _CHECKED_TASKS)
+=======
+        part = training_part(self._config)
+        mixture: Mixture[Example] = Mixture(data.train, seed=0, base=self._base, part=part)
+        examples = mixture.draw(0, _CHECKED_TASKS)
+        tasks = [example for example in examples if isinstance(example, Task)]
+>>>>>>> 76f4a2e (stages: supervised stages train with the learner of RL: packed rows under a token budget, on any number of ranks)
         rendered, skipped = renderer.render_all(tasks)
-        if not rendered:
+        if not rendered and len(tasks) == len(examples):
             raise UserError(f"data.train: none of the first {len(tasks)} tasks can be rendered: {_reasons(skipped)}")
-        if isinstance(stage, SFTConfig):
+        if isinstance(stage, SFTConfig) and tasks:
             self._check_solutions(stage, tasks)
         if isinstance(stage, RLConfig):
-            scorer.check_tasks(tasks)
-            sampler = build_task_sampler(stage.decided_task_sampler, mixture, seed=0, steps=stage.steps)
+            asked = TaskMixture(data.train, seed=0, base=self._base, part=part)
+            scorer.check_tasks(asked.draw(0, _CHECKED_TASKS))
+            sampler = build_task_sampler(stage.decided_task_sampler, asked, seed=0, steps=stage.steps)
             sampler.draw(0, stage.prompts_per_step)
 
     def _check_solutions(self, stage: SFTConfig, tasks: Sequence[Task]) -> None:
@@ -148,6 +188,11 @@ class _Reader:
         self._console.print(
             f"{stage.name}: {without} of the first {len(tasks)} tasks have no solution: they train the answer alone"
         )
+
+
+def _key(part: str, data: DataConfig) -> str:
+    """Equal for stages that read the same data."""
+    return json.dumps([part, asdict(data)])
 
 
 def _reasons(skipped: Mapping[str, int]) -> str:

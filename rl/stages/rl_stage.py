@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
-
-import torch
 
 from configs.load import dump_recipe
 from configs.rl import RLConfig
 from configs.single_update import single_update_note
-from rl.distributed.learner_group import LearnerGroup, RankSpec
-from rl.learner.learner import Learner
-from rl.learner.learner_config import LearnerConfig
-from rl.learner.lora import prepare_training
 from rl.learner.optimizer import rounding_note
 from rl.learner.protocol import LearnerProtocol
 from rl.learner.skipped_updates import SkippedUpdates
 from rl.rollout_log import RolloutLog
 from rl.run.context import RunContext, load_policy
 from rl.run.progress import StageProgress
+from rl.stages.open_learner import open_rl_learner
 from rl.stages.rl_schedule import RLSchedule
 from rl.step import Loop
 from rl.weight_sync import USUAL_THRESHOLD, WeightSync, parity_prompts
@@ -46,7 +40,7 @@ class RLStage:
                 context.console.print(note, highlight=False)
         recipe = dump_recipe(context.config)
         skipped = SkippedUpdates((self._folder / "skipped").resolve(), recipe=recipe)
-        self._learner = _learner(context, config, model_path, skipped)
+        self._learner = open_rl_learner(context, config, model_path, skipped)
         try:
             self._schedule = _schedule(context, config, self._learner, skipped)
         except BaseException:
@@ -74,39 +68,6 @@ class RLStage:
     def close(self) -> None:
         """End the learner's ranks."""
         self._learner.close()
-
-
-def _learner(context: RunContext, stage: RLConfig, model_path: str, skipped: SkippedUpdates) -> LearnerProtocol:
-    """The learner in this process, or on the recipe's ranks; on one rank too where several left a checkpoint."""
-    config = context.config
-    learner_config = LearnerConfig(
-        loss=stage.loss,
-        optimizer=stage.optimizer,
-        temperature=stage.sampling.temperature,
-        total_steps=stage.steps * stage.epochs * stage.minibatches,
-        max_new_tokens=stage.sampling.max_new_tokens,
-        epochs=stage.epochs,
-        minibatches=stage.minibatches,
-        micro_batch_tokens=stage.micro_batch_tokens,
-        spike_threshold=stage.spike_threshold,
-        seed=config.seed,
-    )
-    sharded = any((context.folder.stage(stage.name) / "checkpoints").glob("step-*.shards"))
-    if stage.ranks.count > 1 or sharded:
-        spec = RankSpec(
-            model_path=str(Path(model_path).resolve()) if Path(model_path).exists() else model_path,
-            model=config.model,
-            ranks=stage.ranks,
-            learner=learner_config,
-            barred_ids=context.barred_ids,
-            random=torch.get_rng_state(),
-            skipped=skipped,
-            threads=config.threads or 1,
-        )
-        return LearnerGroup(spec)
-    model = load_policy(context, model_path, train=True)
-    prepare_training(model, config.model, base=model_path)
-    return Learner(model, learner_config, barred_ids=context.barred_ids, on_skip=skipped.keep)
 
 
 def _schedule(context: RunContext, stage: RLConfig, learner: LearnerProtocol, skipped: SkippedUpdates) -> RLSchedule:

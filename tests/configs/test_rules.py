@@ -169,8 +169,8 @@ RULES = [
     ("threads=0", "threads = 0: must be 1 or more, or left out"),
     ("output_dir=''", "output_dir = '': must be a folder's name"),
     (
-        "stages.1={kind: sft, steps: 1, batch_size: 4, micro_batches: 3}",
-        "sft.micro_batches = 3: must be a divisor of batch_size = 4",
+        "stages.1={kind: sft, steps: 1, batch_size: 4, micro_batch_tokens: 0}",
+        "sft.micro_batch_tokens = 0: must be 1 or more",
     ),
 ]
 

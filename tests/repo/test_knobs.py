@@ -12,19 +12,23 @@ from configs import (
     model,
     optimizer,
     prompt,
+    ranks,
     rewards,
     rl,
     schema,
-    sft,
     stage,
     stage_kinds,
+    supervised,
     task_sampler,
 )
 from kimi_vl import TinySizes
 
 # A new key has to be worth it: users must be able to know them all.
-MOST = 135
-SCHEMA = (algorithms, data, model, optimizer, prompt, rewards, rl, schema, sft, stage, stage_kinds, task_sampler)
+MOST = 137
+SCHEMA = (
+    *(algorithms, data, model, optimizer, prompt, ranks, rewards, rl, schema),
+    *(stage, stage_kinds, supervised, task_sampler),
+)
 # What they read themselves does not count, but `configs.data` also has functions that others call.
 UNCOUNTED = [part.__name__ for part in SCHEMA if part is not data]
 

@@ -21,6 +21,7 @@ from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
 from rl.learner.parallel import SINGLE_PROCESS
+from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
 from rl.safe_load import load_state
 from rl.types import Sample, StepBatch
 
@@ -337,3 +338,19 @@ def skipped_step(mesh, settings):
     (skipped,) = kept
     weights = {name: tensor.numpy() for name, tensor in skipped.weights.items()}
     return before, weights, (skipped.reason, len(skipped.samples), len(samples))
+
+
+def supervised_update(mesh, batch, balance_coef):
+    """(weights before and after, metrics) of one supervised update."""
+    model = exact_model()
+    settings = SupervisedLearnerConfig(
+        optimizer=OptimizerConfig(learning_rate=1e-3, grad_clip=1e9),
+        total_steps=10,
+        micro_batch_tokens=40,
+        balance_coef=balance_coef,
+    )
+    parallel = SINGLE_PROCESS if mesh is None else Sharded(mesh)
+    learner = SupervisedLearner(model, settings, parallel=parallel)
+    before = learner.weights()
+    metrics = learner.update(draw(learner, batch))
+    return before, learner.weights(), metrics

@@ -178,3 +178,13 @@ def test_the_critic_learns_the_same_on_two_ranks(backbone, alone):
     for own in jobs.on_ranks(2, jobs.critic_updates, settings):
         for metrics, expected in zip(own, every, strict=True):
             assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("balance_coef", [0.0, 0.1])
+@pytest.mark.parametrize(("world", "batch"), [(2, "uneven"), (3, "one_image"), (2, "text_only"), (2, "single")])
+def test_a_supervised_update_is_the_same_on_any_number_of_ranks(world, batch, balance_coef):
+    before, after, metrics = jobs.supervised_update(None, batch, balance_coef)
+    (_, end, own_metrics), *others = jobs.on_ranks(world, jobs.supervised_update, batch, balance_coef)
+    assert distance(moved(before, end), moved(before, after)) < 1e-4
+    assert own_metrics == pytest.approx(metrics, rel=1e-5, abs=1e-6)
+    assert all(other == own_metrics for _, _, other in others)

@@ -58,10 +58,10 @@ def test_the_fifth_in_a_row_ends_the_run_and_one_good_step_forgives():
     guard = SpikeGuard(10)
     for norm in (1.0,) * 16 + (99.0,) * 4 + (1.0,) + (99.0,) * 4:
         guard.refuse(norm)
-        guard.stop_after_many()
+        guard.stop_after_many("rl.optimizer")
     assert guard.refuse(99.0) == SPIKE
     with pytest.raises(UserError, match=r"was a spike in 5 optimizer steps in a row \(the limit of its norm is 10\)"):
-        guard.stop_after_many()
+        guard.stop_after_many("rl.optimizer")
 
 
 def made_run(tmp_path, model="{path: somewhere}"):

@@ -12,7 +12,7 @@ from configs.model import ModelConfig
 from configs.rewards import RewardConfig
 from configs.rl import RLConfig
 from configs.schema import RunConfig
-from configs.sft import SFTConfig
+from configs.supervised import SFTConfig
 from rl.run import data_fingerprint
 from rl.run.data_fingerprint import check_files, check_tasks
 

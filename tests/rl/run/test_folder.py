@@ -15,8 +15,8 @@ from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import RanksConfig, RLConfig
 from configs.schema import RunConfig
-from configs.sft import SFTConfig
 from configs.stage_kinds import STAGE_KINDS
+from configs.supervised import SFTConfig
 from rl.run.folder import RunFolder, StageRecord, write_json
 from rl.run.recipe_changes import MAY_CHANGE, differences
 

@@ -12,7 +12,7 @@ from configs.errors import UserError
 from configs.model import ModelConfig
 from configs.rl import RLConfig
 from configs.schema import RunConfig
-from configs.sft import SFTConfig
+from configs.supervised import SFTConfig
 from kimi_vl import create_tiny_checkpoint
 from rl.run.console import PlainConsole
 from rl.run.context import open_context

@@ -9,7 +9,7 @@ from configs.algorithms import ALGORITHMS, LossConfig
 from configs.model import ModelConfig
 from configs.rl import RLConfig, SamplingConfig
 from rl.learner.learner_config import LearnerConfig
-from rl.stages import rl_stage
+from rl.stages import open_learner, rl_stage
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -21,7 +21,7 @@ def test_the_default_recipe_says_that_tau_has_no_effect(monkeypatch, algorithm):
         console=console, folder=SimpleNamespace(stage=Path), config=SimpleNamespace(model=ModelConfig())
     )
     monkeypatch.setattr(rl_stage, "dump_recipe", lambda config: "")
-    monkeypatch.setattr(rl_stage, "_learner", lambda *_: 1 / 0)
+    monkeypatch.setattr(rl_stage, "open_rl_learner", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         rl_stage.RLStage(context, RLConfig(steps=1, loss=LossConfig(algorithm=algorithm)), "tiny")
     assert [text[:64] for text in said] == (
@@ -33,13 +33,13 @@ def test_the_learner_gets_the_recipes_numbers(monkeypatch, tmp_path):
     """Its schedule counts every optimizer step, and its log-probs are of the distribution that was sampled."""
     sampling = SamplingConfig(max_new_tokens=99, temperature=0.7)
     stage = RLConfig(steps=5, epochs=2, minibatches=3, micro_batch_tokens=77, sampling=sampling, spike_threshold=7.0)
-    monkeypatch.setattr(rl_stage, "load_policy", lambda *_, **__: "model")
-    monkeypatch.setattr(rl_stage, "prepare_training", lambda *_, **__: None)
-    monkeypatch.setattr(rl_stage, "Learner", lambda model, config, **_: config)
+    monkeypatch.setattr(open_learner, "load_policy", lambda *_, **__: "model")
+    monkeypatch.setattr(open_learner, "prepare_training", lambda *_, **__: None)
+    monkeypatch.setattr(open_learner, "Learner", lambda model, config, **_: config)
     context = SimpleNamespace(
         config=SimpleNamespace(model=None, seed=4), folder=SimpleNamespace(stage=lambda name: tmp_path), barred_ids=()
     )
-    assert rl_stage._learner(context, stage, "tiny", SimpleNamespace(keep=None)) == LearnerConfig(
+    assert open_learner.open_rl_learner(context, stage, "tiny", SimpleNamespace(keep=None)) == LearnerConfig(
         loss=stage.loss,
         optimizer=stage.optimizer,
         temperature=0.7,

@@ -1,0 +1,129 @@
+"""Documents to token ids: texts and images in reading order, cut into parts of a length that fits.
+
+Shapes: L tokens of a part, P image patches, N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs.prompt import IMAGE_MARK
+from rewards.images import BadImage, decode_image
+from rewards.types import Task
+from rl.types import PromptCompletion
+from rollouts.model_family import VisionLanguageProcessor
+from rollouts.tasks.documents import Document
+from rollouts.tasks.prompts import BadPrompt
+from rollouts.types import Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    """A text, or one image, as tokens `[L]`. Those of an image are read and not predicted."""
+
+    ids: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Image(_Piece):
+    pixel_values: np.ndarray  # [P, *patch_shape]
+    grid: np.ndarray  # [1, 2]
+
+
+class DocumentRenderer:
+    """Renders documents with one processor: the first token of the vocabulary's texts, the document, the last one.
+
+    A part of at most `max_tokens` tokens is a prompt of one token, which has all the part's images, and a completion
+    whose text is trained. A longer document becomes several parts: texts are cut anywhere, images never.
+    """
+
+    def __init__(self, processor: VisionLanguageProcessor, *, max_tokens: int) -> None:
+        self._processor, self._max_tokens = processor, max_tokens
+        tokenizer = processor.tokenizer
+        self._begin, self._end = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)
+        self._no_patches = np.zeros((0, *processor.patch_shape), np.float32)
+        self._no_grids = np.zeros((0, 2), np.int64)
+
+    def render(self, document: Document) -> list[PromptCompletion]:
+        """The parts of a document, whose ids are numbered.
+
+        Raises BadImage for an image that cannot be read, and BadPrompt for an image that is longer than a part, and
+        for a document without text.
+        """
+        if not document.text.replace(IMAGE_MARK, "").strip():
+            raise BadPrompt("document without text", f"document {document.id}")
+        parts = self._cut(self._pieces(document))
+        return [self._part(document, number, part) for number, part in enumerate(parts)]
+
+    def _pieces(self, document: Document) -> list[_Piece]:
+        texts, images = document.text.split(IMAGE_MARK), iter(document.images)
+        pieces = [*self._text(texts[0])]
+        for text in texts[1:]:
+            image = self._image(next(images))
+            if len(image.ids) > self._max_tokens - 2:
+                raise BadPrompt(
+                    f"image longer than {self._max_tokens} tokens", f"document {document.id}: {len(image.ids)} tokens"
+                )
+            pieces += [image, *self._text(text)]
+        return [*pieces, _Piece(ids=np.array([self._end]))]
+
+    def _text(self, text: str) -> list[_Piece]:
+        """The piece of a text; none for an empty one. Control tokens in it are read as text."""
+        if not text:
+            return []
+        ids = self._processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [_Piece(ids=np.array(ids, dtype=np.int64))]
+
+    def _image(self, data: bytes) -> _Image:
+        image = decode_image(data)
+        try:
+            encoded = self._processor(images=[image], text=self._processor.image_text, return_tensors="np")
+        except ValueError as error:
+            raise BadImage("image does not fit the model", str(error)) from error
+        return _Image(
+            ids=np.asarray(encoded["input_ids"], dtype=np.int64).reshape(-1),
+            pixel_values=np.asarray(encoded["pixel_values"], np.float32),
+            grid=np.asarray(encoded["image_grid_hws"], np.int64),
+        )
+
+    def _cut(self, pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
+        """Parts of at most `max_tokens` tokens, the first token included. An image has room for a token behind it."""
+        part: list[_Piece] = []
+        left = self._max_tokens - 1
+        for piece in pieces:
+            if isinstance(piece, _Image):
+                if len(piece.ids) + 1 > left:  # with a token of text behind it
+                    yield part
+                    part, left = [], self._max_tokens - 1
+                part.append(piece)
+                left -= len(piece.ids)
+                continue
+            ids = piece.ids
+            while len(ids):
+                if left == 0:
+                    yield part
+                    part, left = [], self._max_tokens - 1
+                part.append(_Piece(ids=ids[:left]))
+                ids, left = ids[left:], left - len(part[-1].ids)
+        yield part
+
+    def _part(self, document: Document, number: int, part: Sequence[_Piece]) -> PromptCompletion:
+        images = [piece for piece in part if isinstance(piece, _Image)]
+        trainable = np.concatenate([np.full(len(piece.ids), not isinstance(piece, _Image)) for piece in part])
+        name = f"{document.id}/{number}"
+        prompt = Prompt(
+            id=name,
+            task=Task(id=document.id, source=document.source, question="", answer=""),
+            input_ids=np.array([self._begin]),
+            pixel_values=np.concatenate([self._no_patches, *(image.pixel_values for image in images)]),
+            image_grid_hws=np.concatenate([self._no_grids, *(image.grid for image in images)]),
+        )
+        return PromptCompletion(
+            id=name,
+            prompt=prompt,
+            token_ids=np.concatenate([piece.ids for piece in part]),
+            mask=None if trainable.all() else trainable,
+        )

@@ -1,0 +1,85 @@
+"""The learner of a stage, from its recipe: in this process, or one on each of several ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from configs.rl import RLConfig
+from configs.supervised import SupervisedConfig
+from rl.distributed.learner_group import LearnerGroup, RankSpec
+from rl.learner.learner import Learner
+from rl.learner.learner_config import LearnerConfig
+from rl.learner.lora import prepare_training
+from rl.learner.protocol import LearnerProtocol, SupervisedProtocol
+from rl.learner.skipped_updates import SkippedUpdates
+from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
+from rl.run.context import RunContext, load_policy
+from rollouts.model_family import VisionLanguageModel
+
+
+def open_rl_learner(context: RunContext, stage: RLConfig, model_path: str, skipped: SkippedUpdates) -> LearnerProtocol:
+    """The learner of an RL stage; `skipped` keeps the updates that it refuses."""
+    config = LearnerConfig(
+        loss=stage.loss,
+        optimizer=stage.optimizer,
+        temperature=stage.sampling.temperature,
+        total_steps=stage.steps * stage.epochs * stage.minibatches,
+        max_new_tokens=stage.sampling.max_new_tokens,
+        epochs=stage.epochs,
+        minibatches=stage.minibatches,
+        micro_batch_tokens=stage.micro_batch_tokens,
+        spike_threshold=stage.spike_threshold,
+        seed=context.config.seed,
+    )
+    if _needs_ranks(context, stage):
+        return LearnerGroup(_spec(context, stage, model_path, config, skipped))
+    model = _model(context, model_path)
+    return Learner(model, config, barred_ids=context.barred_ids, on_skip=skipped.keep)
+
+
+def open_supervised_learner(context: RunContext, stage: SupervisedConfig, model_path: str) -> SupervisedProtocol:
+    """The learner of a supervised stage."""
+    config = SupervisedLearnerConfig(
+        optimizer=stage.optimizer,
+        total_steps=stage.steps,
+        micro_batch_tokens=stage.micro_batch_tokens,
+        balance_coef=stage.balance_coef,
+        seed=context.config.seed,
+    )
+    if _needs_ranks(context, stage):
+        return LearnerGroup(_spec(context, stage, model_path, config, None))
+    return SupervisedLearner(_model(context, model_path), config)
+
+
+def _needs_ranks(context: RunContext, stage: RLConfig | SupervisedConfig) -> bool:
+    """Whether the recipe asks for several ranks, or several left a checkpoint, which one alone cannot read."""
+    shards = (context.folder.stage(stage.name) / "checkpoints").glob("step-*.shards")
+    return stage.ranks.count > 1 or any(shards)
+
+
+def _spec(
+    context: RunContext,
+    stage: RLConfig | SupervisedConfig,
+    model_path: str,
+    learner: LearnerConfig | SupervisedLearnerConfig,
+    skipped: SkippedUpdates | None,
+) -> RankSpec:
+    return RankSpec(
+        model_path=str(Path(model_path).resolve()) if Path(model_path).exists() else model_path,
+        model=context.config.model,
+        ranks=stage.ranks,
+        learner=learner,
+        barred_ids=context.barred_ids,
+        random=torch.get_rng_state(),
+        skipped=skipped,
+        threads=context.config.threads or 1,
+    )
+
+
+def _model(context: RunContext, model_path: str) -> VisionLanguageModel:
+    """The model to train in this process, with the recipe's adapters."""
+    model = load_policy(context, model_path, train=True)
+    prepare_training(model, context.config.model, base=model_path)
+    return model

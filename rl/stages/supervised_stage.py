@@ -1,0 +1,77 @@
+"""A supervised stage of a run: pre-training, cooldown, instruction tuning, long-CoT fine-tuning."""
+
+from __future__ import annotations
+
+import logging
+
+from configs.supervised import SupervisedConfig
+from rl.checkpoint import (
+    fresh_shards,
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+    shards_of,
+)
+from rl.learner.optimizer import rounding_note
+from rl.learner.supervised_learner import SupervisedLearner
+from rl.run.context import RunContext, load_policy
+from rl.run.progress import StageProgress
+from rl.stages.example_batches import ExampleBatches, ExampleRenderer
+from rl.stages.open_learner import open_supervised_learner
+from rollouts.model_family import VisionLanguageModel
+
+
+class SupervisedStage:
+    """Next-token prediction on the stage's examples, with checkpoints of its own."""
+
+    def __init__(self, context: RunContext, config: SupervisedConfig, model_path: str) -> None:
+        self._context, self._config = context, config
+        self._folder = context.folder.stage(config.name)
+        if (note := rounding_note(context.config.model, config.optimizer, stage=config.name)) is not None:
+            context.console.print(note, highlight=False)
+        self._learner = open_supervised_learner(context, config, model_path)
+        self._done = 0
+
+    def resume(self) -> int:
+        """Restore the learner and the random state from the newest checkpoint that can be read."""
+        folder = self._folder / "checkpoints"
+        state, problems = load_checkpoint(folder)
+        for problem in problems:
+            self._context.console.print(problem)
+        if state is not None:
+            self._done = int(state["step"])
+            self._learner.read_checkpoint(shards_of(folder, self._done), state["learner"])
+            restore_random_state(state["random"])
+            self._context.console.print(f"resuming {self._config.name} after step {self._done}")
+        return self._done
+
+    def run(self) -> VisionLanguageModel:
+        """Train the remaining steps."""
+        context, config = self._context, self._config
+        renderer = ExampleRenderer(context.inputs[config.name].renderer, config)
+        batches = ExampleBatches(context.examples(config), renderer, config, seed=context.config.seed)
+        with StageProgress(context.console, config.name, total=config.steps, done=self._done) as bar:
+            for step, batch in enumerate(batches.from_step(self._done), self._done + 1):
+                values = self._learner.update(batch)
+                context.metrics.write(config.name, step, values)
+                if step == config.steps or step % config.save_every == 0:
+                    self._save(step)
+                bar.advance({"loss": values["loss"]})
+        for reason, count in renderer.skipped.items():
+            logging.getLogger(__name__).warning("%s: %d examples left out: %s", config.name, count, reason)
+        self._learner.save_adapters(self._folder / "adapter")
+        if isinstance(self._learner, SupervisedLearner):
+            return self._learner.model.eval()
+        self._learner.save(self._folder / "trained")
+        return load_policy(context, str(self._folder / "trained"))
+
+    def close(self) -> None:
+        """End the learner's ranks."""
+        self._learner.close()
+
+    def _save(self, step: int) -> None:
+        folder = self._folder / "checkpoints"
+        shards = fresh_shards(folder, step)
+        state = {"learner": self._learner.write_checkpoint(shards), "random": random_state()}
+        save_checkpoint(folder, step, state, shards=shards if state["learner"] is None else None)
