@@ -156,15 +156,10 @@ class _Reader:
 
         The first tasks of the mixture are looked at, to which every source adds whose share is above a hundredth.
         """
-<<<<<<< HEAD
-        mixture = self._open(data.train, 0, training_part(self._config))
-        tasks = mixture.draw(0, _CHECKED_TASKS)
-=======
         part = training_part(self._config)
-        mixture: Mixture[Example] = Mixture(data.train, seed=0, base=self._base, part=part)
+        mixture = self._open(data.train, 0, part)
         examples = mixture.draw(0, _CHECKED_TASKS)
         tasks = [example for example in examples if isinstance(example, Task)]
->>>>>>> 76f4a2e (stages: supervised stages train with the learner of RL: packed rows under a token budget, on any number of ranks)
         rendered, skipped = renderer.render_all(tasks)
         if not rendered and len(tasks) == len(examples):
             raise UserError(f"data.train: none of the first {len(tasks)} tasks can be rendered: {_reasons(skipped)}")
