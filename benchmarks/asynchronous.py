@@ -46,8 +46,9 @@ from rollouts.sources.window import WindowedSource
 from rollouts.tasks.task_samplers import UniformSampler
 from rollouts.types import Completion, Prompt, Request, Segment
 from rollouts.weight_checksums import checksums
-from rollouts.workers.actor import EngineSpec, start_ray
+from rollouts.workers.actor import EngineSpec
 from rollouts.workers.pool import RolloutPool
+from rollouts.workers.start_ray import start_ray
 
 RECIPE = "configs/recipes/quickstart.yaml"
 LENGTHS = Path(__file__).with_name("lengths.json")

@@ -32,7 +32,7 @@ from configs.load import load_recipe
 from rl.pipeline import run
 from rl.run.console import PlainConsole
 from rl.run.trackers.jsonl_tracker import read_metrics
-from rollouts.workers.actor import start_ray
+from rollouts.workers.start_ray import start_ray
 
 RECIPE = "configs/recipes/quickstart.yaml"
 EVALUATION = ["evaluation={tasks: 400, validation_tasks: 200, samples: 4, max_new_tokens: 80}"]

@@ -162,8 +162,8 @@ def pool(folder: Path, work: dict, *, workers: int) -> Answer:
     """Ray actors, each with the embedded engine of the first column."""
     from configs.rl import SamplingConfig
     from rollouts.engines.table import EngineSpec
-    from rollouts.workers.actor import start_ray
     from rollouts.workers.pool import RolloutPool
+    from rollouts.workers.start_ray import start_ray
 
     @dataclass(frozen=True, kw_only=True)
     class ColumnSpec(EngineSpec):

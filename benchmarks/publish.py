@@ -30,8 +30,9 @@ from rl.learner.learner_config import LearnerConfig
 from rl.weight_sync import WeightSync, parity_prompts
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.weight_checksums import checksums
-from rollouts.workers.actor import EngineSpec, start_ray
+from rollouts.workers.actor import EngineSpec
 from rollouts.workers.pool import RolloutPool
+from rollouts.workers.start_ray import start_ray
 
 SMALL = TinySizes()
 LARGE = TinySizes(hidden_size=512, num_hidden_layers=10, n_routed_experts=16, moe_intermediate_size=384)

@@ -26,10 +26,10 @@ def run(
 
     Example: `thinkvl run configs/recipes/quickstart.yaml rl.steps=20 output_dir=runs/short`
     """
-    config = load_recipe(recipe, overrides or ())
-    check_ray_address()
-    check_base_model(config.model.path)
     with stoppable("the same command continues the run"):
+        config = load_recipe(recipe, overrides or ())
+        check_ray_address()
+        check_base_model(config.model.path)
         from rl.pipeline import run as run_recipe
 
         run_recipe(config, base=Path.cwd(), console=console)

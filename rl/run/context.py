@@ -33,9 +33,9 @@ from rollouts.tasks.documents import Document, Example
 from rollouts.tasks.mixture import Mixture, TaskMixture
 from rollouts.tasks.prompts import target_text
 from rollouts.tasks.templates import PromptTemplates
-from rollouts.workers.actor import start_ray
 from rollouts.workers.pool import RolloutPool
 from rollouts.workers.quarantine import Quarantine
+from rollouts.workers.start_ray import start_ray
 
 _TINY_CORPUS_TASKS = 2000
 

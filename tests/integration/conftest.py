@@ -20,7 +20,7 @@ from rl.pipeline import run
 from rl.run.console import PlainConsole
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rl.safe_load import load_state
-from rollouts.workers.actor import start_ray
+from rollouts.workers.start_ray import start_ray
 
 RECIPE = """
 name: mini

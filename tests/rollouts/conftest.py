@@ -9,7 +9,7 @@ from hostile_engine import HostileSpec
 
 from kimi_vl import load_model, load_processor
 from kimi_vl.family import stop_and_barred_ids
-from rollouts.workers.actor import start_ray
+from rollouts.workers.start_ray import start_ray
 
 
 @pytest.fixture(scope="session")

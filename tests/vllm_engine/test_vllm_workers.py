@@ -19,8 +19,9 @@ from rl.learner.lora import numpy_weights
 from rl.types import PromptCompletion
 from rl.weight_sync import ParityError, WeightSync
 from rollouts.engines.table import EngineSpec
-from rollouts.workers.actor import WorkerError, start_ray
+from rollouts.workers.actor import WorkerError
 from rollouts.workers.pool import RolloutPool
+from rollouts.workers.start_ray import start_ray
 
 pytestmark = pytest.mark.timeout(900)  # each worker imports vLLM, on a machine that may be busy
 SAMPLING = SamplingConfig(max_new_tokens=30)

@@ -15,7 +15,7 @@ import sys
 import time
 sys.path.insert(0, sys.argv[1])
 import ray
-from rollouts.workers.actor import start_ray
+from rollouts.workers.start_ray import start_ray
 assert start_ray(1, say=print)
 
 @ray.remote
@@ -74,7 +74,7 @@ def head(tmp_path_factory):
 def test_a_run_says_that_it_joins_a_cluster(head):
     program = (
         "from rl.cli.ray_address import check_ray_address; check_ray_address()\n"
-        "from rollouts.workers.actor import start_ray; assert start_ray(1, say=print)"
+        "from rollouts.workers.start_ray import start_ray; assert start_ray(1, say=print)"
     )
     variables = environment(RAY_ADDRESS=head, PYTHONPATH=str(ROOT))
     command = [sys.executable, "-c", program]

@@ -12,8 +12,9 @@ from engine_helpers import requests_for, tokens_of
 
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
-from rollouts.workers.actor import EngineSpec, start_ray
+from rollouts.workers.actor import EngineSpec
 from rollouts.workers.pool import RolloutPool
+from rollouts.workers.start_ray import start_ray
 
 GREEDY = SamplingConfig(temperature=0.0, max_new_tokens=8)
 SAMPLED = SamplingConfig(temperature=1.0, max_new_tokens=8, top_p=0.9)
@@ -100,7 +101,7 @@ def test_a_spec_asks_for_the_routes_of_tokens(spec, prompts):
 
 REFUSED = """
 from rl.cli.errors import explain
-from rollouts.workers.actor import start_ray
+from rollouts.workers.start_ray import start_ray
 try:
     start_ray(1)
 except Exception as error:
