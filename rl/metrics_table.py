@@ -162,7 +162,7 @@ workers/deaths (workers): Workers that were killed or lost. Healthy: 0
 workers/exceptions (workers): Workers that were replaced because the engine raised an exception. Healthy: 0
 workers/hangs (workers): Workers that were replaced because they made no progress. Healthy: 0
 workers/padding (share): Padded positions among all positions that the engines computed, prompts and completions,
-  from the start of the command until the last weight sync. Healthy: below 0.2; prompts of very different length pad most
+  from the start of the command until the last weight sync. Healthy: below 0.2; prompts of unequal length pad most
 workers/quarantined (tasks): Tasks in quarantine since the run began. Healthy: 0
 """)
 
