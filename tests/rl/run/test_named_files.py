@@ -1,12 +1,12 @@
 """Every file that a recipe names, and what the code among them imports from its own folder."""
 
 import pytest
-from configs.sft import SFTConfig
 
 from configs.data import DataConfig, SourceConfig
 from configs.rewards import RewardConfig
 from configs.rl import RLConfig
 from configs.schema import RunConfig
+from configs.supervised import SFTConfig
 from rl.run.named_files import code_files, data_files, imports_beside, module_files, option_values, texts_in_code
 
 
