@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import xxhash
 from rich.table import Table
 
@@ -18,21 +17,15 @@ from configs.errors import UserError
 from configs.prompt import PromptConfig
 from configs.rl import SamplingConfig
 from rewards.scorer import Scorer
-from rl.cli.open_model import ModelPlace, find_model, open_model, open_processor
-from rl.run.benchmarks.answerers import Answerer, EngineAnswerer, ServerAnswerer, ServerFailed
+from rl.cli.open_model import ModelPlace, find_model
+from rl.run.benchmarks.answerers import Answerer, ServerAnswerer, ServerFailed
 from rl.run.benchmarks.exports import export
 from rl.run.benchmarks.results import read_results, table
 from rl.run.benchmarks.run import run_benchmark
 from rl.run.console import PlainConsole
 from rl.run.model_prompt import read_prompt
 from rl.run.progress import StageProgress
-from rollouts.engines.driver import EngineDriver
-from rollouts.engines.table import EngineSpec, choose_engine
-from rollouts.engines.transformers import TransformersEngine
-from rollouts.model_family import family_at, family_of
 from rollouts.tasks.benchmarks.loading import BenchmarkTasks, Chosen, choose
-from rollouts.tasks.prompts import PromptRenderer
-from rollouts.tasks.templates import PromptTemplates
 
 _ENDS = 1 << 16  # bytes of each end of a weights file that name it
 
@@ -63,6 +56,8 @@ def benchmark_command(
     Without `output` they go to `benchmarks` in the run's folder, and for another model to `benchmarks/MODEL` in the
     current folder. Raises UserError for what a user can mend.
     """
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--tasks {options.limit}: must be 1 or more")
     chosen = [choose(spec) for spec in specs]
     if twice := [c.name for at, c in enumerate(chosen) if c.name in [other.name for other in chosen[:at]]]:
         raise UserError(f"--benchmark {twice[0]}: given twice; a second split or copy needs another --output")
@@ -136,18 +131,18 @@ def _sampling(options: BenchmarkOptions) -> SamplingConfig:
         raise UserError(f"--{error}") from error
 
 
-def _answerer(
-    name: str, place: ModelPlace | None, sampling: SamplingConfig, options: BenchmarkOptions
-) -> EngineAnswerer | ServerAnswerer:
+def _answerer(name: str, place: ModelPlace | None, sampling: SamplingConfig, options: BenchmarkOptions) -> Answerer:
     if place is None:
         return _server(name, sampling, options)
-    engine, renderer = _engine(place, options)
-    return EngineAnswerer(
-        engine,
-        renderer,
-        lambda ids: renderer.processor.tokenizer.decode(ids, skip_special_tokens=True),
+    from rl.cli.benchmark_engine import open_engine  # torch and transformers, which a server does not need
+
+    return open_engine(
+        place,
+        options.engine or "transformers",
+        options.engine_options,
         sampling=sampling,
         seed=options.seed,
+        max_prompt_tokens=options.max_prompt_tokens,
     )
 
 
@@ -170,48 +165,6 @@ def _server(name: str, sampling: SamplingConfig, options: BenchmarkOptions) -> S
         raise UserError(f"--server: {error}") from error
 
 
-def _engine(place: ModelPlace, options: BenchmarkOptions) -> tuple[EngineDriver, PromptRenderer]:
-    """The engine, and the renderer with the model's own system text: templates are the benchmarks'."""
-    templates = PromptTemplates(prompt=_system_of(place))
-    if options.engine in (None, "transformers"):
-        model, processor = open_model(place)
-        stop, barred = family_of(model.config).stop_and_barred_ids(place.path, processor)
-        on_gpu = torch.cuda.is_available()
-        torch.nn.Module.to(model, device="cuda" if on_gpu else "cpu", dtype=torch.bfloat16 if on_gpu else torch.float32)
-        driver = EngineDriver(TransformersEngine(model, stop_ids=stop, barred_ids=barred))
-    else:
-        own = dict(_option(text) for text in options.engine_options)
-        engine = choose_engine(str(options.engine), own, base=Path.cwd(), trains=False)
-        processor = open_processor(place)
-        stop, barred = family_at(place.path).stop_and_barred_ids(place.path, processor)
-        driver = EngineSpec(
-            model_path=place.path,
-            dtype="bfloat16" if torch.cuda.is_available() else "float32",
-            stop_ids=tuple(stop),
-            barred_ids=tuple(barred),
-            threads=torch.get_num_threads(),
-            engine=engine,
-        ).build()
-    return driver, PromptRenderer(processor, max_prompt_tokens=options.max_prompt_tokens, templates=templates)
-
-
-def _system_of(place: ModelPlace) -> PromptConfig:
-    return replace(read_prompt(place.path, place.run), template=None)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """`name=value`; a whole number or a number is one. Raises UserError."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise UserError(f"--engine-option {text}: must be NAME=VALUE, such as url=http://127.0.0.1:8000/v1")
-    for kind in (int, float):
-        try:
-            return name, kind(value)
-        except ValueError:
-            continue
-    return name, value
-
-
 def _settings(
     name: str, place: ModelPlace | None, tasks: BenchmarkTasks, sampling: SamplingConfig, options: BenchmarkOptions
 ) -> dict[str, Any]:
@@ -226,7 +179,7 @@ def _settings(
         "weights": None if place is None else _weights(Path(place.path)),
         "server": options.server,
         "engine": None if options.server else options.engine or "transformers",
-        "system": None if place is None else _system_of(place).system,
+        "system": None if place is None else read_prompt(place.path, place.run).system,
         "sampling": asdict(sampling),
         "max_prompt_tokens": options.max_prompt_tokens,
         "frames": options.frames,

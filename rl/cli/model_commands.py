@@ -20,7 +20,7 @@ Budgets = Annotated[
     str | None,
     typer.Option(metavar="N,N,...", help="Also the accuracy with thinking closed after N tokens, for each N."),
 ]
-Tasks = Annotated[int | None, typer.Option(min=1, help="At most so many held-out tasks, or rows of a benchmark.")]
+Tasks = Annotated[int | None, typer.Option(help="At most so many held-out tasks, or rows of a benchmark.")]
 Samples = Annotated[int | None, typer.Option(help="Sampled answers to each task, beside the greedy one.")]
 Output = Annotated[
     Path | None,

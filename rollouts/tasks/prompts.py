@@ -9,7 +9,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from configs.prompt import IMAGE_MARK, PromptConfig
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.images import BadImage, decode_image
 from rewards.types import Task
-from rollouts.model_family import VisionLanguageProcessor
 from rollouts.tasks.templates import PromptTemplates
 from rollouts.types import Prompt
+
+if TYPE_CHECKING:
+    from rollouts.model_family import VisionLanguageProcessor
 
 _PLAIN = PromptConfig()
 _NO_GRIDS = np.zeros((0, 2), np.int64)

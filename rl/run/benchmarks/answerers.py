@@ -1,30 +1,26 @@
-"""What answers the questions of a benchmark: an engine of ours, or any server with OpenAI's chat completions."""
+"""What answers the questions of a benchmark: here, any server with OpenAI's chat completions."""
 
 from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import numpy as np
 from PIL import Image
 
 from configs.prompt import PromptConfig
 from configs.rl import SamplingConfig
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
-from rewards.images import BadImage, open_image
+from rewards.images import open_image
 from rewards.types import Task
 from rewards.verifiers.judge_client import ChatEndpoint, JudgeFailed, JudgeTimeout
-from rollouts.engines.driver import EngineDriver
 from rollouts.sources.rollout_pipeline import request_seed
 from rollouts.tasks.benchmarks.layout import Item
-from rollouts.tasks.prompts import BadPrompt, PromptRenderer, messages
-from rollouts.types import Prompt, Request
+from rollouts.tasks.prompts import messages
 
-_BLOCK = 32  # prompts whose pixels are in memory at once
 _MOST_FAILURES = 8  # in a row: the server is away
 
 
@@ -59,45 +55,6 @@ class Answerer(Protocol):
     def close(self) -> None:
         """Free what it holds."""
         ...
-
-
-class EngineAnswerer:
-    """An engine in this process. Question i is drawn with a seed of its own, so a resumed evaluation draws the same."""
-
-    def __init__(
-        self,
-        engine: EngineDriver,
-        renderer: PromptRenderer,
-        decode: Callable[[np.ndarray], str],
-        *,
-        sampling: SamplingConfig,
-        seed: int,
-    ) -> None:
-        self._engine, self._renderer, self._decode = engine, renderer, decode
-        self._sampling, self._seed = sampling, seed
-
-    def answers(self, items: Iterable[Item]) -> Iterator[tuple[Item, Answer | Refusal]]:
-        """The responses of each block of questions as they are finished."""
-        for block in _batched(items, _BLOCK):
-            prompts: list[tuple[Item, Prompt]] = []
-            for item in block:
-                try:
-                    prompts.append((item, self._renderer.render(item.task)))
-                except (BadPrompt, BadImage) as error:
-                    yield item, Refusal(reason=error.reason)
-            requests = [Request(prompt=p, n=1, seed=request_seed(self._seed, item.number)) for item, p in prompts]
-            for index, group in self._engine.stream(requests, self._sampling):
-                completion = group[0]
-                answer = Answer(
-                    text=self._decode(completion.token_ids),
-                    tokens=len(completion.token_ids),
-                    cut_off=completion.cut_off,
-                )
-                yield prompts[index][0], answer
-
-    def close(self) -> None:
-        """Free the engine."""
-        self._engine.close()
 
 
 class ServerAnswerer:
@@ -194,10 +151,3 @@ def _joined(thought: Any, text: Any, *, cut_off: bool) -> str:
     if not isinstance(thought, str) or not thought:
         return text
     return f"{THINK_OPEN}{thought}" if cut_off and not text else f"{THINK_OPEN}{thought}{THINK_CLOSE}{text}"
-
-
-def _batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
-    """`itertools.batched`, which Python 3.11 lacks."""
-    waiting = iter(items)
-    while block := tuple(itertools.islice(waiting, size)):
-        yield block
