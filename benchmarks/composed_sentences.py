@@ -53,6 +53,113 @@ VALUES = (  # sentences without the word answer, for numbers
     "After 3 steps, we get {}.", "With 2 rulers, the result is {}.", "Using the 4 points, we find {}.",
     "The result is {}, as claimed.",
 )  # fmt: skip
+LABELLED = (
+    "x = {}",
+    "So x = {}.",
+    "**Area:** {}",
+    "Area: {}",
+    "The area is {}.",
+    "The total is **{}**.",
+    "∴ {}",
+    "=> {}",
+    "Ans: {}",
+    "Hence, {}.",
+    "Result = {}",
+    "Solution: {}",
+    "长度为{}",
+    "所以共有{}。",
+    "Therefore: {}",
+    "✅ {}",
+    "总数 = {}",
+    "So, {}.",
+    "答案应为{}。",
+    "一共是{}。",
+    "AB = {}",
+    "The value of x is {}.",
+    "We conclude that the length equals {}.",
+    "x的值为{}。",
+    "The number of ways is {}.",
+    "得{}。",
+    "Total: {}",
+    "The length of AB is {}.",
+    "it's {}",
+    "Final result: {}",
+    "We find it to be {}.",
+    "= {}",
+    "由此可得，结果为{}。",
+    "故结果为{}。",
+)
+CHAINED = (
+    "3 + 4 = {}",
+    "x = 3 \\cdot 4 = {}",
+    "So 2 × 6 = {}.",
+    "$5 - 2 = {}$",
+    "面积 = 3 × 4 = {}",
+    "\\[ x = 3 + 4 = {} \\]",
+)
+BLOCKS = (
+    "```\n{}\n```",
+    '```json\n{{"answer": "{}"}}\n```',
+    '{{"answer": "{}"}}',
+    "$$\n{}\n$$",
+    "\\[\n{}\n\\]",
+    "| answer |\n|---|\n| {} |",
+    "**Final Answer:**\n\n**{}**",
+    "Final answer:\n{}",
+    'The answer is "{}".',
+    "答案是“{}”。",
+    "最终答案：**{}**",
+    "Answer:\n\n- {}",
+)
+CHOSEN = (
+    "I choose {}.",
+    "The correct option is {}.",
+    "{} is correct.",
+    "故选：{}。",
+    "应选{}。",
+    "因此选{}",
+    "The best choice is {}.",
+    "My choice: {}",
+    "so {}",
+    "Therefore, {} is the right choice.",
+    "{} is the answer.",
+    "The answer must be {}.",
+    "所以正确选项是{}。",
+    "So it must be {}.",
+    "Hence the correct answer is {}.",
+    "答案选{}。",
+    "本题选{}",
+    "**Answer**: {}",
+    "Select {}.",
+    "It's {}.",
+    "I would go with {}.",
+)
+COUNTED = (
+    "There are {} in the picture.",
+    "I count {}.",
+    "I can see {} here.",
+    "图中有{}。",
+    "图片中共有{}。",
+    "There are {}.",
+    "In total, {}.",
+    "The count is {}.",
+    "Altogether there are {}.",
+    "一共有{}。",
+    "So the number is {}.",
+)
+SAID = (
+    "{}, it is.",
+    "{}, because it fits.",
+    "{}. The picture shows it.",
+    "{}, there is.",
+    "I think {}.",
+    "So, {}.",
+    "{}，因为图中显示如此。",
+    "{}。图中可以看到。",
+    "My answer is {}.",
+    "Final answer: {}",
+    "结论：{}",
+)
 RETRACTED = (  # the later one counts
     "The answer is {w}. Wait, that is wrong. The answer is {}.",
     "\\boxed{{{w}}}\n\nWait, I made a mistake.\n\n\\boxed{{{}}}",
@@ -73,10 +180,16 @@ REFUSED = (  # the answer is bounded, denied, hedged or taken back
     "\\boxed{{\\text{{not }} {}}}", "\\boxed{{{}}} or \\boxed{{{w}}}", "Perhaps {}, perhaps {w}.",
 )  # fmt: skip
 BOUNDED = (
+    "{}±1", "It could be {}.", "It may be {}.", "Not necessarily {}.", "{} is incorrect.",
+    "{}不正确。", "Anything but {}.",
+    "It is {} or more.", "不等于{}", "The answer is not {} but {w}.", "It isn't {}.",
+    "{} is too small.", "答案是{}左右或{w}。",
+
     "The answer is at most {}.", "The answer is at least {}.", "The answer is between {} and {w}.", "答案至少是{}。",
     "答案不超过{}。",
     "The answer is more than {}.", "The answer is {} to {w}.", "It is less than {}.", "结果大于{}。",
 )  # fmt: skip
+EVALUATED = {"whole", "decimal", "negative", "large", "unit", "percentage"}
 THOUGHTS = (
     "",
     "",
@@ -112,7 +225,7 @@ def disguised(rng: random.Random, text: str, answer: Answer) -> str:
 
 def placed(rng: random.Random, frame: str, text: str) -> str:
     """`text` as it stands in `frame`: a formula in dollar signs, unless the frame is a box."""
-    if "boxed" in frame or "$" in text:
+    if "boxed" in frame or "$" in text + frame or "\\[" in frame:
         return text
     if is_latex(text):
         return rng.choice(["${}$", "${}$", "\\({}\\)", "$${}$$"]).format(text)
@@ -126,8 +239,16 @@ def frames_of(answer: Answer) -> list[tuple[str, ...]]:
     if answer.kind == "ocr":  # several lines may all be the text of a picture
         return [tuple(f for f in group if "\n" not in f) for group in (BARE, BOXED, ANCHORED, TRAILED)]
     groups = [BARE, BOXED, ANCHORED, TRAILED, LED, RETRACTED]
+    groups.append(BLOCKS)
+    if answer.kind == "letter":
+        return [*groups, CHOSEN]
+    if answer.kind == "count":
+        return [*groups, COUNTED]
+    if answer.kind == "polar":
+        return [*groups, SAID]
     if answer.kind not in NUMBERS:
         return groups
+    groups += [LABELLED, *([CHAINED] if answer.kind in EVALUATED else [])]
     one = tuple(f for f in VALUES if not re.search(r"\d", f))  # `numeric` reads no sentence with two numbers
     return [*groups, VALUES if answer.verifiers == ("math",) else one]
 
@@ -143,6 +264,8 @@ def fitting(rng: random.Random, frames: Sequence[str], text: str) -> str:
     """A frame in the language of `text`."""
     spoken = language(text)
     chosen = [f for f in frames if {language(f.replace("{}", "").replace("{w}", "")), spoken} != {"en", "zh"}]
+    if '"' in text or "\\" in text:
+        chosen = [f for f in chosen if 'answer"' not in f]
     return rng.choice(chosen or ["{}"])
 
 

@@ -37,7 +37,8 @@ def interval(rng: random.Random) -> Answer:
         f"{a} {plain_low} x {plain_high} {b}",
             rf"x \in {left}{a}, {b}{right}", rf"\left{left}{a}, {b}\right{right}"]  # fmt: skip
     other = "[" if left == "(" else "("
-    wrong = [f"{left}{a}, {b + 1}{right}", f"{other}{a}, {b}{right}", f"{left}{-a - 1}, {b}{right}", str(a), str(b),
+    wrong = [f"{left}{b + 1}, {b + 9}{right}", f"{left}{a}, {b + 1}{right}", f"{other}{a}, {b}{right}",
+        f"{left}{-a - 1}, {b}{right}", str(a), str(b),
         f"x > {a}"]  # fmt: skip
     return Answer(kind="interval", reference=f"{left}{a}, {b}{right}", right=same, wrong=wrong)
 
@@ -161,7 +162,7 @@ def written(rng: random.Random) -> Answer:
     """Text that stands in a picture."""
     texts = rng.choice(
         [
-            ["STOP", "No parking", "Sale: 50% off", "Room 204", "Exit 12B", "Tel. 555-0199"],
+            ["STOP", "No parking", "Sale: 50% off", "Room 204", "Exit 12B", "Tel 555-0199"],
             ["出口", "禁止吸烟", "小心地滑"],
         ]
     )

@@ -325,8 +325,8 @@ def ratio(rng: random.Random) -> Answer:
 
 def numeral(rng: random.Random) -> Answer:
     """A whole number as a Chinese numeral or in English words."""
-    n = rng.choice([rng.randint(1, 99), rng.randint(100, 9999), rng.randint(2, 15)])
-    right = [chinese(n), f"{chinese(n)}个", f"{n}个", str(n), f"共{n}个", f"共{chinese(n)}个"]
+    n = rng.choice([rng.randint(2, 99), rng.randint(100, 9999), rng.randint(2, 15)])
+    right = [chinese(n), f"{chinese(n)}个", f"{n}个", str(n)]
     wrong = [
         chinese(n + 1),
         f"{chinese(n)}万",

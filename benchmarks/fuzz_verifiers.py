@@ -50,7 +50,8 @@ def cases_of(rng: random.Random, answer: Answer) -> Iterator[Case]:
     )  # fmt: skip
 
     def case(frames: Sequence[str], text: str, due: bool) -> Case:
-        frame, other = fitting(rng, frames, text), answer.wrong[0]
+        other = answer.wrong[0]
+        frame = fitting(rng, frames, text + other)
         kind = f"{task.verifier} {answer.kind} {'right' if due else 'wrong'}"
         response = say(rng, frame, text, other, answer)
         return Case(kind=kind, pattern=f"{kind} {frame!r}", task=task, response=response, due=due)

@@ -43,7 +43,11 @@ _JSON = re.compile(
     re.IGNORECASE,
 )
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
-_LINE_MARKS = re.compile(r"^(?:#{1,6}|>(?!\s?[\d.-]))\s*")  # a heading, a quotation; `>100` is a bound
+_LINE_MARKS = re.compile(
+    r"^(?:#{1,6}|>(?!\s?[\d.-])|[∴⇒⟹→]|[=-]>|\\(?:therefore|implies|Rightarrow)(?![a-z]))\s*"
+)  # a heading, a quotation; `>100` is a bound
+_BULLET = re.compile(r"^\s{0,8}[-*•]\s+(?=\S)")  # below "Answer:", where a minus sign would touch its number
+_ONE_CELL = re.compile(r"\|\s+([^|]{1,400}?)\s+\|")
 _CLOSING_WORDS = re.compile(r"\bI hope (?:it|this) is correct\.?", re.IGNORECASE)
 _ANCHOR = re.compile(
     r"\banswer\**\s{0,3}(?:is|are|was|would be|should be|must be)\b\s{0,3}[:：]?"
@@ -63,9 +67,9 @@ _DENIED_AFTER = re.compile(
     r"[}\s$*)]{1,6}(?:(?:is|was|are)\s(?:not|wrong|incorrect|false)\b|isn't\b|(?:是错|不对|不正确|是不对))",
     re.IGNORECASE,
 )
-_ALTERNATIVE = re.compile(
-    r"\s{0,4}(?:or|and|to)\b|\s{0,4}[或和到至]|\s{0,4}还是"
-)  # the display is not all of the answer
+_ALTERNATIVE = re.compile(  # the display formula before it is not all of the answer
+    r"[^\n.。]{0,8}?(?:\b(?:or|to)\b|[或到至]|还是)|\s{0,4}(?:and\b|和)"
+)
 _DISPLAY = (("$$", "$$"), ("\\[", "\\]"))
 
 
@@ -139,7 +143,9 @@ def extract_answer(text: str) -> Extraction:
     lines = [line for line in body.splitlines() if line.strip(" \t*_#`|>-$\\[]")]
     if not lines:
         return Extraction(answer=None, rule="empty")
-    return Extraction(answer=_LINE_MARKS.sub("", lines[-1].strip()), rule="line")
+    line = lines[-1].strip()
+    cell = _ONE_CELL.fullmatch(line)
+    return Extraction(answer=cell[1] if cell is not None else _LINE_MARKS.sub("", line), rule="line")
 
 
 def visible(text: str) -> str:
@@ -235,7 +241,8 @@ def _last_anchor(text: str) -> str | None:
             end = inner.find(closing)
             if end >= 0 and not _ALTERNATIVE.match(inner, end + len(closing)):
                 return inner[:end].strip()
-    for line in rest.split("\n", 4)[:4]:
+    for at, line in enumerate(rest.split("\n", 4)[:4]):
         if line.strip(" \t*_`.:："):
+            line = _BULLET.sub("", line) if at else line
             return (line if line.count("**") % 2 == 0 else line.replace("**", "")).strip()
     return None

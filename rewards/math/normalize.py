@@ -93,7 +93,7 @@ _SIMPLE = (
     (re.compile(r"^\\text\s?\{[A-Za-z ]{2,30}[:=]\s*\}\s*"), ""),
     (re.compile(r"(?<![a-zA-Z\\])infinity(?![a-zA-Z])"), r"\\infty "),
     (re.compile(r"\.(\d{0,20})\\dot\s?\{?(\d)\}?(?:(\d{0,20})\\dot\s?\{?(\d)\}?)?"), r".\1\\overline{\2\3\4}"),
-    (re.compile(r"^(-?\d{1,3})((?: \d{3})+)(?!\d)"), lambda m: m[1] + m[2].replace(" ", "")),
+    (re.compile(r"(^|= ?)(-?\d{1,3})((?: \d{3})+)(?!\d)"), lambda m: m[1] + m[2] + m[3].replace(" ", "")),
     (re.compile(r"^(\d[\dA-F]{0,30}) ?\(?(?:\\text ?\{)? ?\(?(?:in )?base (\d{1,2})\)? ?\}?\)?$"), r"\1_{\2}"),
     (re.compile(r"(?<=%) ?(?:\\text ?\{ ?)?(?:increase|growth|rise|gain|profit|chance|probability) ?\}?$"), ""),
     (re.compile(r"^(?:(?:minus|negative) |负|零下)(?=[\d.])", re.IGNORECASE), "-"),
@@ -114,7 +114,10 @@ _WRAPPED = (
     ("`", "`"),
     ("__", "__"),
     ("*", "*"),
+    ('"', '"'),
+    ("“", "”"),
 )
+_WRAPPING = tuple('$\\*`_"“')  # what a wrapped text begins with
 _WRAPPING_COMMAND = re.compile(r"^\\(?:boxed|fbox|text|ensuremath|underline|mathbf|boldsymbol)\s{0,4}\{")
 
 
@@ -225,7 +228,7 @@ def unwrap(text: str) -> str:
             text = text[:-2].rstrip()
         if text.startswith("{") and text.endswith("}") and matching_brace(text, 0) == len(text) - 1:
             text = f"\\{{{text[1:-1]}\\}}" if "," in text else text[1:-1]
-        for opening, closing in _WRAPPED:
+        for opening, closing in _WRAPPED if text[:1] in _WRAPPING else ():
             inner = text[len(opening) : len(text) - len(closing)]
             whole = len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing)
             if whole and opening not in inner and closing not in inner:

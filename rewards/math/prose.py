@@ -22,7 +22,7 @@ _WORDS = re.compile(r"[A-Za-zÀ-ÿ]{2,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-zA-Z]{1,12}\*?\}")
 _SPAN = re.compile(
-    r"\$\$([^$]{1,400})\$\$|\$([^$]{1,400})\$|\\\(((?:[^\\]|\\[^()]){1,400})\\\)|\\\[((?:[^\\]|\\[^\[\]]){1,400})\\\]"
+    r"\$\$([^$]{1,400})\$\$|(?<!\\)\$([^$]{1,400})(?<!\\)\$|\\\(((?:[^\\]|\\[^()]){1,400})\\\)|\\\[((?:[^\\]|\\[^\[\]]){1,400})\\\]"
 )
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _MONEY = re.compile(
@@ -30,7 +30,8 @@ _MONEY = re.compile(
 )
 _AFTER_IS = re.compile(r"\b(?:is|are|equals?)\s+(?:\w+\s+)?(\\?\$?-?\d[\d.,/]*)\W*$")
 _SAID = re.compile(  # what stands before a number in words
-    r"^|\b(?:is|are|was|were|equals?|get|gets|obtain|find|have|gives?|makes?|takes?|lasts?|costs?|needs?|weighs?)\s|[:：]|等于|得到|结果[是为]|(?<![不非])[是为得有即]"
+    r"^|\b(?:so|thus|hence|therefore)\b[,:]?\s|\b(?:is|are|was|were|equals?|get|gets|obtain|find|have|gives?|makes?|takes?|lasts?|it['’]s|costs?|needs?|weighs?)\s|[:：]|等于|得到|结果[是为]|(?<![不非])[是为得有即]",
+    re.IGNORECASE,
 )
 _CONDITION = re.compile(r",?\s(?:when|where|if|unless)\s", re.IGNORECASE)
 _SCRIPTS = re.compile(r"[^\W\d_\x00-\u024f\u0370-\u03ff]")  # a letter that is neither Latin nor Greek
@@ -39,7 +40,10 @@ _WORD = re.compile(
 )
 _TUPLE = re.compile(r"(?:(?<![A-Za-z])[A-Z])?[(\[]\s*[-+]?[\d./∞]{1,20}(?:\s*[,，]\s*[-+]?[\d./∞]{1,20}){1,5}\s*[)\]]")
 _INEQUALITY = re.compile(r"(?:-?[\d./]{1,20}\s?[<>≤≥]=?\s?)?(?<![A-Za-z\\])[a-z]\s?[<>≤≥]=?\s?-?[\d./]{1,20}")
-_LISTED = re.compile(r"\b(?:are|is|=|:)\s+([^A-Za-z]{1,80}(?:(?:and|or)\s[^A-Za-z]{1,80}){1,6})\s*\.?\s*$")
+_LISTED = re.compile(
+    r"\b(?:are|is|=|:)\s+([^A-Za-z]{1,80}(?:(?:and|or)\s[^A-Za-z]{1,80}){1,6})\s*\.?\s*$"
+    r"|(?:[是为有:：]|得到|等于)\s?((?:-?[\d./]{1,20}\s?[,，、]\s?){0,6}-?[\d./]{1,20}\s?[和与及]\s?-?[\d./]{1,20})\s*$"
+)
 _COMMAS = re.compile(r"(?:\b(?:are|is)\s|:)\s?((?:-?[\d./]{1,20}(?:,\s|、\s?)){1,10}-?[\d./]{1,20})\s?$")
 _EQUATIONS = re.compile(r"(?<![A-Za-z])[A-Za-z]\s?=[^=]{1,40}(?:\band\b|\bor\b|,)\s?[A-Za-z]\s?=")
 _AND = re.compile(r"\\text\s?\{\s?(and|or)\s?\}")
@@ -76,20 +80,23 @@ def _from_sentence(sentence: str, bare: str, *, last: bool) -> str:
     """The list, point, amount or quantity of a sentence without formulas; all of it where there is none."""
     if not is_prose(bare) and not _WORD.search(_COMMAND.sub(" ", _ENVIRONMENT.sub(" ", bare))):
         return re.sub(r"^\s*(?:So|so|[Ii]t['’]s|[Ii]t is)\b,?|^\s*=", "", sentence)
-    listed = _LISTED.search(f"is {sentence}") or _COMMAS.search(f": {sentence}")
-    if listed is not None and re.search(r"\d", listed[1]):
-        return listed[1]
+    listed = _LISTED.search(f"is {sentence}") or _LISTED.search(f"是{sentence}") or _COMMAS.search(f": {sentence}")
+    if listed is not None and re.search(r"\d", found := next(part for part in listed.groups() if part)):
+        return found
     if _EQUATIONS.search(sentence):
         return sentence
     points = list(_TUPLE.finditer(sentence)) or list(_INEQUALITY.finditer(sentence))
     if len(points) == 1:
         return "" if withheld(sentence, *points[0].span()) else points[0].group()
     tail = _EQUALS.split(sentence)[-1] if _EQUALS.search(sentence) else sentence
+    if negated(sentence) and re.search(r"\d", sentence):
+        return ""
     if negated(sentence) or _CODE.search(tail.replace("\\[", "").replace("\\]", "")):
         return sentence
     said = max((match.end() for match in _SAID.finditer(tail)), default=0)
-    if not re.search(r"\d", tail[said:]) and parse_literal(split_unit(to_latex(tail[said:])).text) is not None:
-        return "" if withheld(tail, said, len(tail)) else tail[said:]  # a number in words
+    words = tail[said:].strip(" *`")
+    if not re.search(r"\d", words) and parse_literal(split_unit(to_latex(words)).text) is not None:
+        return "" if withheld(tail, said, len(tail)) else words  # a number in words
     amounts = list(_MONEY.finditer(tail))
     if len(amounts) == 1 and not VALUE_WORDS.search(tail) and not SCALE.search(tail):
         return "" if withheld(tail, *amounts[0].span()) else amounts[0].group()

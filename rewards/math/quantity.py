@@ -32,15 +32,21 @@ _LABEL = re.compile(
 )
 _BOUND = re.compile(  # what stands before a quantity that is a bound, denied, or the second of two sides
     r"(?:\b(?:at (?:most|least)|no (?:more|less|fewer) than|(?:more|less|fewer|greater|smaller|larger|other) than|over"
-    r"|under|up to|below|above|nearly|unless|between|neither|nor|anything but|not|never|cannot be"
-    r"|(?:is|are|was|were|do|does|did|ca|could|wo|would|should)n't(?: be)?|\d{1,9}\s?[a-z]{0,3} by)\s*(?:it is\s*)?"
-    r"|(?:至少|至多|最多|最少|不?超过|不到|不?大于|不?小于|不?少于|不?多于|不?低于|不?高于|介于|[并绝]非|不是|不等于|不可能是)(?:是|为|有|等于|共)?"
-    r"\s?|[<>≤≥≠])[\s$(\\\[\"“]{0,4}$",
+    r"|under|up to|below|above|nearly|unless|between|neither|nor|anything but|not necessarily|not|never|cannot be"
+    r"|(?:could|may|might)(?: also)? be|(?:is|are|was|were|do|does|did|ca|could|wo|would|should)n't(?: be)?"
+    r"|\d{1,9}\s?[a-z]{0,3} by)\s*(?:it is\s*)?|[<>≤≥≠]"
+    r"|(?:至少|至多|最多|最少|不?超过|不到|不?大于|不?小于|不?少于|不?多于|不?低于|不?高于|介于|[并绝]非|不是|不等于"
+    r"|不可能是|可能是?|也许是?|未必是?)(?:是|为|有|等于|共){0,2}\s?)[\s$(\\\[\"“]{0,4}$",
     re.IGNORECASE,
 )
 _ALTERNATIVE = re.compile(  # what stands behind one of several possible values, or before it
     r"[\s$)\]]{0,4}(?:[a-z]{2,12}\s){0,2}?,?\s?(?<![A-Za-z])(?:or\s|(?:to|through|versus|vs\.?)\s(?=[\d$(\\\[-]))"
-    r"|[\s$)\]]{0,4}(?:[或到至](?!今)|还是)"
+    r"|[\s$)\]]{0,4}(?:[或到至和与](?!今)|还是|±|\\pm(?![a-z])|[-–—~]\s?[\d$])"
+)
+_DENIED_AFTER = re.compile(
+    r"[\s$)\]*℃℉°%]{0,4}(?:[a-z]{1,12}\s){0,3}(?:is|are|was)\s(?:not|too|wrong|incorrect|false|impossible|excluded)\b"
+    r"|[\s$)\]*℃℉°%]{0,4}[\u4e00-\u9fff]{0,4}?(?:不正确|不对|不可能|错误|是错|太大|太小|太多|太少|不符合)",
+    re.IGNORECASE,
 )
 _ALTERNATIVELY = re.compile(
     r"\d[\w^$%°)\]]{0,12}(?:(?:\s[a-z]{1,20}){0,4},?\s(?:or|and|through|versus|vs\.?)\s|,\s"
@@ -59,7 +65,9 @@ _LEFT = " \t+*/×÷·:=)]}_^'"  # what no quantity begins with
 _AREA = re.compile(r"(?<=\d)([kcdm]?m[²³])$")  # `5m²` of a sentence is a quantity, not a formula
 _NAME = re.compile(r"[A-Za-z]$")
 _THIN = re.compile(r"(?<=\d)(?:\\,|\{,\})(?=\d{3}(?!\d))")
-_TEXT = re.compile(r"\\[()\[\]]|\*\*|\\(?:text|mathrm|mathbf)\s?\{([^{}]*)\}|\\[,;: ]")
+_DELIMITER = re.compile(r"\\[()\[\]]|\*\*")
+_SPACING = re.compile(r"\\[,;: ]|(?<=\d)~(?=[\\A-Za-z])")
+_TEXT = re.compile(r"\\(?:text|mathrm|mathbf)\s?\{([^{}]*)\}")
 _BASE = re.compile(r"(?<![\w.])(\d[\dA-F]{0,30})\s?\(?(?:in )?base (\d{1,2})\)?")
 _PER_CENT = re.compile(r"百分之(\d{1,9}(?:\.\d{1,9})?)(?!\d)")
 _MINUS = re.compile(r"(?<![A-Za-z])(?:minus|negative)\s+(?=[\d.$√])|负(?=\d)|零下(?=\d)", re.IGNORECASE)
@@ -104,7 +112,7 @@ def unwrapped(sentence: str) -> str:
     """`sentence` with formulas as plain text: no dollar signs in pairs, no text commands."""
     if sentence.count("$") % 2 == 0:
         sentence = sentence.replace("$", "")
-    return _TEXT.sub(lambda m: m[1] or "", sentence)
+    return " ".join(_TEXT.sub(lambda m: f" {m[1]}", _SPACING.sub(" ", _DELIMITER.sub("", sentence))).split())
 
 
 def withheld(sentence: str, start: int, end: int) -> bool:
@@ -113,6 +121,7 @@ def withheld(sentence: str, start: int, end: int) -> bool:
     return (
         _BOUND.search(before) is not None
         or _ALTERNATIVE.match(sentence, end) is not None
+        or _DENIED_AFTER.match(sentence, end) is not None
         or _ALTERNATIVELY.search(before) is not None
     )
 

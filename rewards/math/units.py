@@ -56,6 +56,7 @@ VALUE_WORDS = re.compile(
     re.IGNORECASE,
 )
 _IRRATIONAL = re.compile(r"-?[\d./\s]{0,12}(?:\\pi|\\sqrt\s?\{\s?\d{1,9}\s?\}(?:\s?\\pi)?)")
+_NO_UNIT = re.compile(r"[不非或错太至]|以上|以下|左右|可能")  # Chinese words behind a number that are no unit
 _MATHS = {"sqrt", "sin", "cos", "tan", "log", "ln", "mod", "exp", "pi", "frac", "cot", "sec", "csc"}
 
 
@@ -164,7 +165,7 @@ def _unit(text: str, value: str, *, gap: bool) -> str:
         exponent = "3" if squared.group()[0] in "c立" else "2"
         plain = _SQUARED.sub("", plain)
     words = re.sub(r"\\cdot|[/*.]", " ", _POWER.sub(" ", plain)).split()
-    if not words or _CONNECTORS & {word.casefold() for word in words} or _MATHS & set(words):
+    if not words or _NO_UNIT.search(plain) or _CONNECTORS & {word.casefold() for word in words} or _MATHS & set(words):
         return ""
     if "\\text" not in text and squared is None and plain.isascii() and not _stands_alone(words, value, gap):
         return ""

@@ -17,7 +17,7 @@ from rewards.math.normalize import to_latex
 from rewards.math.prose import from_prose
 from rewards.math.units import conversion, split_unit, units_agree
 from rewards.sandbox.pool import Worker
-from rewards.sentences import stated
+from rewards.sentences import stated, without_remarks
 from rewards.types import Task, Verdict, VerdictKind
 from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.choice_letters import CHANGED, COMMITTED, LETTERS, SETTLED, letter_index, options_copied
@@ -41,7 +41,7 @@ _NEGATION = re.compile(
     r"|\b[Nn]ot\s+(?:(?:option|choice)\s+)?[(\[]?[A-Z]\b[)\]]?"
     r"|(?:不|不能|不应|不应该|不该|不可|别)选\s*[(（]?[A-Z]|排除了?\s*[A-Z](?:\s*[、,，和及与]\s*[A-Z])*"
     r"|[A-Z](?:\s*[、,，和及与]\s*[A-Z])*\s*(?:项|选项)?\s*(?:都|均|全)?是?(?:不对|错误|不正确|错的|不符合|不成立|错)"
-    r"|不是\s*(?:选项?)?[(（]?\s*[A-Z](?![A-Za-z])[)）]?|(?<![A-Za-z])[A-Z]\?\s*(?=[Nn]o\b|[Nn]ot\b|[Ww]rong)"
+    r"|不是\s*(?:选项?)?[(（\[]?\s*[A-Z](?![A-Za-z])[)）\]]?|(?<![A-Za-z])[A-Z]\?\s*(?=[Nn]o\b|[Nn]ot\b|[Ww]rong)"
 )
 _ORDINAL = re.compile(r"\b(?:option|choice|number)\s*(?:number\s*)?#?\s*(\d{1,2})\b", re.IGNORECASE)
 _UNSURE = re.compile(
@@ -169,7 +169,8 @@ class ChoiceVerifier(BuiltInVerifier):
             return Commitment(index=LETTERS.index(label[1]), rule=f"{rule}/letter")  # also where options are letters
         exact = by_text(span, choices)
         if exact is None and rule in ("anchor", "line"):
-            exact = by_text(stated(span, last=rule == "line"), choices)
+            said = stated(span, last=False) if rule == "anchor" else without_remarks(span)
+            exact = by_text(said.strip(' .。"“”「」'), choices)
         if exact is not None:
             return Commitment(index=exact, rule=f"{rule}/text")
         named = by_name(span, choices)
@@ -180,12 +181,9 @@ class ChoiceVerifier(BuiltInVerifier):
         count = len(choices) or len(LETTERS)
         if _BOTH_POSSIBLE.search(span) or (rule != "text" and _offers_several(span, choices)):
             return Commitment(index=None, rule=f"{rule}/hedge")
-        denied = {
-            letter
-            for match in _NEGATION.findall(span)
-            for letter in re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", match)
-        }
-        text = " ".join(_NEGATION.sub(" ", _POINTED_AT.sub(" ", _STYLE.sub(" ", span))).split())
+        unstyled = _POINTED_AT.sub(" ", _STYLE.sub(" ", span))
+        denied = set(_CAPITAL.findall(" ".join(_NEGATION.findall(unstyled))))
+        text = " ".join(_NEGATION.sub(" ", unstyled).split())
         in_formula = rule == "box" and _IN_FORMULA.search(span)  # a letter of a formula is no label
         letters = None if in_formula else letter_index(text, count, whole=rule == "text")
         if letters is not None:
@@ -198,9 +196,9 @@ class ChoiceVerifier(BuiltInVerifier):
         if rule == "text" or _UNSURE.search(text):
             return None
         value = self._by_value(span, choices, last=rule != "anchor") if not _DENIED.match(span) else None
-        if value is not None:
+        if value is not None and LETTERS[value] not in denied:
             return Commitment(index=value, rule=f"{rule}/value")
-        inside = by_inclusion(text, choices)
+        inside = by_inclusion(unstyled, choices)
         said = inside is not None and LETTERS[inside] not in denied  # "not C (Chicago)"
         return Commitment(index=inside, rule=f"{rule}/option-text") if said else None
 

@@ -20,7 +20,7 @@ _MARKED = re.compile(
 
 _JOINED = re.compile(
     r"^\s*\(?(?:,|/|&|\||;|\+|、|or\b|and\b|或|和|与|及|-(?=[A-Z]))\s*(?:option\s+)?[(\[]?"
-    r"(?:[B-HJ-Z]|[AI](?!\s+[a-z]))[)\]]?(?![A-Za-z'])|^\s?[/&|]\s?[AI](?![A-Za-z'])"
+    r"(?:[B-HJ-Z]|[AI](?!\s+(?!because|since|as)[a-z]))[)\]]?(?![A-Za-z'])|^\s?[/&|]\s?[AI](?![A-Za-z'])"
 )
 
 
@@ -36,7 +36,7 @@ COMMITTED = re.compile(
     r"\b(?:should be|must be|has to be|it's|it is|I (?:choose|pick|select)|I'(?:d|ll) (?:go with|choose|pick|say)|so"
     r"|thus|hence|therefore|answer is)[,:]?\s+(?:that\s+)?(?:the\s+)?(?:answer\s+)?(?:is\s+)?(?:it'?s\s+)?"
     r"(?:option\s+)?[(\[]?([A-Z])[)\]]?"
-    r"(?![A-Za-z'])(?!\s*(?:,|/|or\b|and\b)\s*[(\[]?[A-Z]\b)|(?<![A-Za-z])[(\[]?([A-Z])[)\]]?\s+it\s+is\b"
+    r"(?![A-Za-z'])(?!\s*(?:[,/或和与、]|or\b|and\b)\s*[(\[]?[A-Z]\b)|(?<![A-Za-z])[(\[]?([A-Z])[)\]]?\s+it\s+is\b"
     r"|(?:leav(?:es|ing)|says|故选|应选|因此选|所以选|则选|，选|,选|^选)\s*(?:only\s+)?(?:option\s+)?[(\[]?([A-Z])(?![A-Za-z])"
     r"(?!\s*(?:[、,/或和与及]|or\b|and\b)\s*[A-Z])"
     r"|(?<![A-Za-z])[(\[]?([A-Z])[)\]]?\s*(?:\(correct\)|正确|是对的|fits\b|is (?:right|correct)\b)"

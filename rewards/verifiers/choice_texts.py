@@ -18,6 +18,11 @@ _ENDING = re.compile(r"(?<=[a-z]{4})(?:es|ed|ing|s|d|e)(?![a-z])")
 _NAME = re.compile(r"(.{0,30}[^A-Z]|)([A-Z]{1,4})")
 
 
+_DENIAL = (
+    r"(?: (?:not|\w{2,6}n't|cannot|never|neither|nor|than|rather than|instead of) (?:an? |the )?|(?:不是|并非|而非) ?)"
+)
+
+
 _SPELLINGS = (
     (re.compile(r"\\angle(?![a-z])|\bangle\b", re.IGNORECASE), "∠"),
     (re.compile(r"\\triangle(?![a-z])|\btriangle\b", re.IGNORECASE), "△"),
@@ -61,7 +66,7 @@ def _symbols(text: str) -> str:
 
 def by_inclusion(text: str, choices: tuple[str, ...]) -> int | None:
     """The one option whose words stand in `text`; an option inside a longer one that also stands there is left out."""
-    haystack = f" {_words(text)} "
+    haystack = _without_denials(f" {_words(text)} ", [_words(choice) for choice in choices])
     present = [(index, _words(choice)) for index, choice in enumerate(choices)]
     present = [(i, words) for i, words in present if _stands_in(words, haystack)]
     present = [(i, w) for i, w in present if not any(w != other and w in other for _, other in present)]
@@ -76,18 +81,23 @@ def _stems(words: str) -> str:
     return " ".join(_ENDING.sub("", words).split())
 
 
+def _without_denials(haystack: str, options: list[str]) -> str:
+    """`haystack` without options that are only denied: "not a dog", "不是红色", "neither A nor B"."""
+    for words in sorted(set(options), key=len, reverse=True):
+        if not words:
+            continue
+        if _CJK.search(words):
+            haystack = re.sub(rf"(?:不是|并非|而非|不|\bnot )\s?{re.escape(words)}", " ", haystack)
+        else:
+            haystack = re.sub(rf"{_DENIAL}{re.escape(words)} ", "  ", haystack)
+    return haystack
+
+
 def _stands_in(words: str, haystack: str) -> bool:
-    """True where the words are said and not only denied ("not a dog", "不是红色")."""
+    """True where the words of an option are said in `haystack`."""
     if _CJK.search(words):
-        return len(words) > 1 and words in re.sub(rf"(?:不是|并非|而非|不|\bnot )\s?{re.escape(words)}", " ", haystack)
-    denied = (
-        rf"(?: (?:not|\w{{2,6}}n't|cannot|never|neither|nor|than|rather than|instead of) (?:an? |the )?"
-        rf"|(?:不是|并非) ?)"
-        rf"{re.escape(words)} "
-    )
-    return (
-        len(words) > 1 and re.search(r"[^\W\d]", words) is not None and f" {words} " in re.sub(denied, "  ", haystack)
-    )
+        return len(words) > 1 and words in haystack
+    return len(words) > 1 and re.search(r"[^\W\d]", words) is not None and f" {words} " in haystack
 
 
 def _words(text: str) -> str:

@@ -18,7 +18,7 @@ from rewards.math.literal import literals_equal, parse_literal
 from rewards.math.normalize import plain, to_latex
 from rewards.math.prose import from_prose, is_prose, negated
 from rewards.math.reading import _COMMAND, _ENVIRONMENT, MathAnswer, read_answer, read_reference
-from rewards.math.spoken import times_equal
+from rewards.math.spoken import clock_time, times_equal
 from rewards.math.structure import TUPLE_LABEL
 from rewards.math.units import conversion, units_agree, values_differ
 from rewards.sandbox.pool import Worker, WorkerDied, WorkerTimeout
@@ -161,6 +161,8 @@ def _quick(gold: MathAnswer, answer: MathAnswer) -> Found | None:
         if same or r"\text" in gold.latex or " " in gold.words:
             return Found(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="words")
     at = times_equal(gold.latex, answer.latex)
+    if at is None and (written := clock_time(gold.latex)) is not None and written[1]:
+        at = False  # a time of the day, and no such answer
     if at is not None:
         return Found(kind=VerdictKind.CORRECT if at else VerdictKind.WRONG, rule="time")
     if _BASE.search(gold.latex) or _BASE.search(answer.latex):

@@ -29,9 +29,10 @@ _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "k": 3, "m
 _SCALED = re.compile(rf"(.*\d)\s{{0,3}}({'|'.join(_SCALES)})\b\.?(.*)", re.IGNORECASE | re.DOTALL)
 _HEDGE = re.compile(
     r"\b(?:or|either|maybe|perhaps|possibly|between|not|isn't|at least|at most|more than|less than|fewer than|over"
-    r"|under|up to)\b|±|\\pm|[<>≤≥]|(?<![\d}])~|或|不是|\d\s*(?:-|–|—|\bto\b|\.\.)\s*\d",
+    r"|under|up to)\b|±|\\pm|[<>≤≥]|(?<![\d}])~|或|不是",
     re.IGNORECASE,
 )
+_RANGE = re.compile(r"\d\s*(?:-|–|—|\bto\b|\.\.)\s*\d")
 _SCALE_MARK = re.compile(r"(\d)\s?(?:thousand|million|billion|trillion|mn|bn)\b", re.IGNORECASE)
 _EQUALS = re.compile(r"=|\\approx(?![a-z])|≈")
 _DELIMITER = re.compile(r"\\[()\[\]]|\\(?:text|mathrm|mathbf)\s?\{([^{}]*)\}|\*\*")
@@ -47,12 +48,13 @@ _WORDS |= {"none": 0, "a-hundred": 100, "one-hundred": 100}
 _WORD = re.compile(
     r"\b(?:" + "|".join(sorted((w.replace("-", "[- ]") for w in _WORDS), key=len, reverse=True)) + r")\b", re.IGNORECASE
 )
-_CHINESE = re.compile(  # one number and a measure word, with or without a noun and a few words before it
-    r"(?:答案是|图中|画面中|图里|一共|总共|共|有|是|数了|数到|大约|约|\s|,|，){0,4}"
-    r"([零〇一二两三四五六七八九十百千万]{1,8}|\d{1,9})"
+_CHINESE = re.compile(  # one number and a measure word, with or without a noun, and what says how many there are
+    r"(?P<before>(?:一共|[^零〇一二两三四五六七八九十百千万几\d]){0,16}?(?:[有是为共见约到：:，,]|\s)\s?|)"
+    r"(?P<number>[零〇一二两三四五六七八九十百千万]{1,8}|\d{1,9})"
     r"(?P<measure>个|只|张|条|本|件|位|名|辆|头|匹|棵|朵|人|根|支|枚|块|座|架|艘|颗|粒|双眼|种|次|元|岁|层|排|盏|台|把)?"
     r"(?P<noun>[\u4e00-\u9fff]{0,8})[。.!！]?"
 )
+_CHINESE_HEDGE = re.compile(r"[没不非或]|至少|至多|最多|最少|超过|少于|多于|可能|也许|大于|小于|接近")
 _CHINESE_NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万几\d]")
 _ATTACHED = re.compile(  # behind a number: what changes its value
     rf"\d\s{{0,2}}(?:{VALUE_WORDS.pattern}|i(?![a-z])|-\W*$|pairs?\b|and an?\b|and one\b|[百打]|千(?![克米瓦卡帕]))"
@@ -166,7 +168,7 @@ def read_number(text: str) -> Number | None:
     if len(text) > _MAX:
         return None
     bare = re.sub(r"^(?:≈|~|\\approx|about|approximately|around|=)\s*", "", text.strip(), flags=re.IGNORECASE)
-    if _HEDGE.search(bare):
+    if _HEDGE.search(bare) or _RANGE.search(bare):
         return None
     latex = to_latex(bare)
     scaled = _SCALED.fullmatch(latex)
@@ -188,25 +190,27 @@ def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
     answer = extraction.answer or ""
     if len(answer) > _LINE:
         return "refused"
-    answer = signed(" ".join(answer.split())).strip("*_`")
+    answer = signed(" ".join(answer.split())).strip('*_`"“”')
     if _FACTORIAL.search(answer):
         return "arithmetic"
     asked = False
     if extraction.rule in ("anchor", "line"):
         asked = answer.endswith("?")
-        answer = stated(answer, last=extraction.rule == "line")
+        answer = stated(answer, last=extraction.rule == "line").strip('*_`"“”')
+    answer = unwrapped(answer)
     if words and (counted := _chinese_count(answer)) is not None:
         return counted
     if _changed(answer):
         return "changed"
-    whole = read_number(answer.rpartition("=")[2])
-    if whole is not None:
+    after = _EQUALS.split(answer)[-1]
+    whole = read_number(after)
+    if whole is not None and (after == answer or not _HEDGE.search(answer)):
         return whole
     if len(answer) > _MAX:
         return "refused"
     if asked:
         return "question"
-    if _HEDGE.search(answer):
+    if _HEDGE.search(answer) or _RANGE.search(after):
         return "hedge"
     return _only_number(answer, words=words)
 
@@ -225,9 +229,11 @@ def _chinese_count(answer: str) -> Number | str | None:
     match = _CHINESE.fullmatch(re.sub(r"(?<=[\u4e00-\u9fff])\s|\s(?=[\u4e00-\u9fff])", "", answer))
     if match is None:
         return "several" if _CHINESE_NUMERAL.search(answer) else None
+    if _CHINESE_HEDGE.search(match["before"]):
+        return "hedge"
     if match["noun"] and (not match["measure"] or _CHINESE_NUMERAL.search(match["noun"])):
         return "several"
-    digits = match[1] if match[1].isdigit() else chinese_number(match[1])
+    digits = match["number"] if match["number"].isdigit() else chinese_number(match["number"])
     if digits is None:
         return "none"
     return Number(value=Fraction(digits))
@@ -237,7 +243,7 @@ def _only_number(sentence: str, *, words: bool) -> Number | str:
     """The number of a sentence that holds one; of an equation, the one after the last "="."""
     if words:
         sentence = _WORD.sub(lambda m: str(_WORDS[re.sub(r"\s", "-", m[0].lower())]), sentence)
-    sentence = unwrapped(_EQUALS.split(sentence)[-1])
+    sentence = _EQUALS.split(sentence)[-1]
     runs = quantities(sentence)
     if not runs:
         return "none"
@@ -247,7 +253,7 @@ def _only_number(sentence: str, *, words: bool) -> Number | str:
     first = numbers[0]
     if first is None or None in numbers:
         return "several" if len(numbers) > 1 else "arithmetic"
-    return first if len({number.value for number in numbers if number is not None}) == 1 else "several"
+    return first if len({(n.value, n.percent) for n in numbers if n is not None}) == 1 else "several"
 
 
 def _is_known(unit: str) -> bool:

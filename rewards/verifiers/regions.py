@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from rewards.extraction import Extraction, extract_answer, split_thinking
+from rewards.extraction import Extraction, extract_answer, split_thinking, visible
 from rewards.types import Task, Verdict, VerdictKind
 from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.geometry import Region, agreement, in_unit_square, iou, matches, point_fits, read_regions, scaled
@@ -108,9 +108,9 @@ def _check_coordinates(name: str) -> None:
 
 def _answer(response: str) -> Extraction:
     """The answer span: special tokens around boxes become tags, and JSON may have many lines."""
-    response = _MARKS.sub(lambda m: f"<{m[1]}>", response[-100_000:])
+    response = _MARKS.sub(lambda m: f"<{m[1]}>", visible(response[-100_000:]))
     found = extract_answer(response)
-    if found.answer is None or found.rule in ("box", "tag"):
+    if found.answer is None or found.rule in ("box", "tag", "json"):
         return found
     body = split_thinking(response).answer_text[-_BODY:]
     fence = body.rfind("```", 0, max(body.rfind("```"), 0))

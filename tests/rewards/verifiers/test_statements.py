@@ -2,7 +2,9 @@
 
 import pytest
 
+from rewards import Task
 from rewards.sentences import first_sentence, stated, taken_back, without_remarks
+from rewards.types import VerdictKind
 
 PETS = ("cat", "dog", "bird", "fish")
 
@@ -151,3 +153,43 @@ def test_wrong_statements(earns, verifier, reference, response):
 )
 def test_choices(earns, choices, reference, response, right):
     assert earns("choice", reference, response, choices) is right
+
+
+@pytest.mark.parametrize(
+    ("verifier", "reference", "response", "right"),
+    [
+        ("math", "18", "Answer:\n\n- 18", True),  # a bullet, not a sign
+        ("math", "-18", "Answer:\n\n- 18", False),
+        ("math", "18°C", "Answer:\n\n- -18°C", False),
+        ("math", "34.5", "| answer |\n|---|\n| 34.5 |", True),  # a cell of a table, not an absolute value
+        ("math", "34.5", "| answer |\n|---|\n| -34.5 |", False),
+        ("math", "18", "∴ 18", True),
+        ("numeric", "18", "=> 18 euros", True),
+        ("math", "x > 18", "答案是“x > 18”。", True),
+        ("math", "[4, 5)", 'The answer is "[4,5)".', True),
+        ("math", "1234567", "So x = 1\u202f234\u202f567.", True),
+        ("math", "5, 6", "答案是5和6。", True),
+        ("math", "6", "答案是5和6。", False),
+        ("math", "18", "It may be 18.", False),
+        ("math", "18", "$18$不正确。", False),
+        ("math", "18", "18 apples is too small.", False),
+        ("math", "18°", "Not necessarily $\\angle ABC = 18^\\circ$.", False),
+        ("math", "18", "18±1", False),
+        ("math", "10000", "between \\$10,000 and $12,000", False),
+        ("math", "6:30 p.m.", "The answer is seven.", False),
+        ("numeric", "7%", "The answer is 7 percent of 7.", False),
+        ("numeric", "6", "x = 5 or x = 6", False),
+        ("numeric", "11 cm^2", "The total is $11\\text{ cm}^2$, altogether.", True),
+        ("count", "13", "图片中共有十三个。", True),
+        ("count", "13", "图中没有十三个。", False),
+        ("count", "3", "答案是“3个”。", True),
+        ("point", "[400, 200, 480, 240]", '{"answer": "<point>421 215</point>"}', True),
+    ],
+)
+def test_marks_and_doubts(earns, verifier, reference, response, right):
+    assert earns(verifier, reference, response) is right
+
+
+def test_a_time_of_the_day_is_a_good_reference_for_every_answer(scorer):
+    task = Task(id="t", source="s", question="", answer="6:30 p.m.", verifier="math")
+    assert scorer.score(["The answer is seven or so."], [task])[0].verdict.kind is not VerdictKind.BAD_REFERENCE
