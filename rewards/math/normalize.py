@@ -97,6 +97,7 @@ _SIMPLE = (
     (re.compile(r"^(\d[\dA-F]{0,30}) ?\(?(?:\\text ?\{)? ?\(?(?:in )?base (\d{1,2})\)? ?\}?\)?$"), r"\1_{\2}"),
     (re.compile(r"(?<=%) ?(?:\\text ?\{ ?)?(?:increase|growth|rise|gain|profit|chance|probability) ?\}?$"), ""),
     (re.compile(r"^(?:(?:minus|negative) |负|零下)(?=[\d.])", re.IGNORECASE), "-"),
+    (re.compile(r"(?<=[\d}]) ?[和与及] ?(?=[-\d\\])"), ", "),
     (_IN_BRACKETS, r", \1"),
     (_LATTICE, r"\2"),
     (re.compile(r"(?<!\\)~"), " "),

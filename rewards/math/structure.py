@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
-_AND = re.compile(r",?\s?(?:\\text\s?\{\s?,?\s?(?:and|or)\s?\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])|[和与及])\s?,?")
+_AND = re.compile(r",?\s?(?:\\text\s?\{\s?,?\s?(?:and|or)\s?\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s?,?")
 TUPLE_LABEL = re.compile(
     r"^\s?\(\s?[a-zA-Z](?:_\{?\w\}?|\([a-z]\))?(?:\s?,\s?(?:[a-zA-Z]|\\ell)(?:_\{?\w\}?|\([a-z]\))?){1,5}\s?\)\s?(?:=|\\in)\s?"
 )
