@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _SENTENCE_END = re.compile(r"(?:[.?]|(?<!\d)!)(?=\s|$)|[。！？]")  # `5!` is a factorial
 _ANOTHER = re.compile(
     r"\W{0,3}(?:or|maybe|perhaps|possibly|alternatively|it (?:could|might|may)|或|也可能|也许)", re.IGNORECASE
 )
-_MARK = re.compile(r"\[\^\w{1,4}\]|[\u2705\u2713\u2714\u2611\U0001f300-\U0001faff]\ufe0f?")  # footnotes, check marks
+_FOOTNOTE = re.compile(r"\[\^\w{1,4}\]")
+_MARK = re.compile(r"[\u2705\u2713\u2714\u2611\U0001f300-\U0001faff]\ufe0f?")  # check marks
 _ASIDE = re.compile(
     r"\s?[(（](?:see|from|as|since|because|option|eq|equation|step|not|which|by|using|shown|given|[如参]?见|由|因为|根据"
     r"|[而并]?不是|而非)(?![A-Za-z])[^()（）]{0,200}[)）]",
@@ -54,10 +56,13 @@ def taken_back(text: str) -> bool:
 
 def without_remarks(text: str) -> str:
     """`text` up to a reason ("because", "，因为"), without asides, check marks and what the answer is not."""
-    text = _ASIDE.sub("", _MARK.sub("", text))
+    text = text if text.isascii() else _MARK.sub("", text)
+    text = _FOOTNOTE.sub("", text) if "[^" in text else text
+    text = _ASIDE.sub("", text) if "(" in text or "（" in text else text
     return _OTHERS.sub("", _REASON.split(text, maxsplit=1)[0]).rstrip()
 
 
+@lru_cache(maxsize=16)  # a comparison needs it twice
 def stated(text: str, *, last: bool) -> str:
     """The sentence that states the answer, without remarks: the last one of a conclusion, else the first one.
 

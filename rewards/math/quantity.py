@@ -202,6 +202,8 @@ def _chinese_unit(text: str) -> str:
 
 
 def _close(runs: list[Run], parts: list[str], start: int) -> None:
+    if not parts:
+        return
     text = "".join(parts)
     end = start + len(text)
     start = end - len(text.lstrip(_LEFT))
