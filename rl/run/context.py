@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
@@ -69,25 +68,17 @@ class RunContext:
     def mixture(self, stage: StageConfig) -> TaskMixture:
         """The training mixture of a stage; each stage draws from a stream of its own."""
         train = self.inputs[stage.name].data.train
-        mixture = TaskMixture(train, seed=self.seed(stage), base=self.base, part=training_part(self.config))
-        self._print_left_out(mixture)
-        return mixture
+        return TaskMixture(train, seed=self.seed(stage), base=self.base, part=training_part(self.config))
 
     def examples(self, stage: SupervisedConfig) -> Mixture[Example]:
         """The training mixture of a supervised stage: tasks, documents or both."""
-        mixture: Mixture[Example] = Mixture(
+        return Mixture(
             self.inputs[stage.name].data.train,
             seed=self.seed(stage),
             base=self.base,
             part=training_part(self.config),
             total=stage.steps * stage.batch_size,
         )
-        self._print_left_out(mixture)
-        return mixture
-
-    def _print_left_out(self, mixture: Mixture[Any]) -> None:
-        for line in mixture.report.lines():
-            self.console.print(line)
 
     def seed(self, stage: StageConfig) -> int:
         """A stage's own seed. It depends on the stage's name, so that leaving out a stage changes no other."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from rl.run.scoring import open_scorer, scoring_stage
 from rl.types import PromptCompletion
 from rollouts.model_family import VisionLanguageProcessor
+from rollouts.sources.verdict_watch import try_rewards
 from rollouts.tasks.documents import Document, Example
 from rollouts.tasks.mixture import Mixture, TaskMixture, TaskPart
 from rollouts.tasks.prompts import BadPrompt, PromptRenderer
@@ -88,11 +90,17 @@ class _Reader:
         self._config, self._base, self._console = config, base, console
         self._prompts: dict[str, list[Prompt]] = {}
         self._documents: dict[str, list[PromptCompletion]] = {}
+        self._told: set[str] = set()  # what was left out of the sources
+        self._tried: set[tuple[object, ...]] = set()
         self.contents: dict[str, Contents] = {}
 
     def _open(self, sources: Sequence[SourceConfig], seed: int, part: TaskPart) -> Mixture[Example]:
         mixture: Mixture[Example] = Mixture(sources, seed=seed, base=self._base, part=part)
         self.contents |= mixture.contents
+        for line in mixture.report.lines():
+            if line not in self._told:
+                self._told.add(line)
+                self._console.print(line)
         return mixture
 
     def evaluation_prompts(
@@ -113,15 +121,17 @@ class _Reader:
 
     def _render_documents(
         self, documents: Sequence[Document], processor: VisionLanguageProcessor, data: DataConfig
-    ) -> list[PromptCompletion]:
+    ) -> tuple[list[PromptCompletion], Mapping[str, int]]:
+        """Rows of the documents, and how many documents were left out for each reason."""
         renderer = DocumentRenderer(processor, max_tokens=data.max_prompt_tokens)
         rendered: list[PromptCompletion] = []
+        skipped: Counter[str] = Counter()
         for document in documents:
             try:
                 rendered += renderer.render(document)
             except (BadPrompt, BadImage) as error:
-                self._console.print(f"held_out: document {document.id} is left out ({error.reason})")
-        return rendered
+                skipped[error.reason] += 1
+        return rendered, skipped
 
     def documents(self, data: DataConfig) -> list[PromptCompletion]:
         """The held-out documents, once `evaluation_prompts` has read them."""
@@ -134,22 +144,33 @@ class _Reader:
         part: TaskPart = "all" if sources else "validation"
         same = _key(key, data)
         if same in self._prompts:
-            scorer.check_tasks([prompt.task for prompt in self._prompts[same]])  # a stage may have its own rewards
-            return self._prompts[same]
+            known = self._prompts[same]
+            self._try_rewards(key, scorer, [prompt.task for prompt in known])  # a stage may have its own rewards
+            return known
         examples = self._open(sources or data.train, seed, part).fixed(limit)
         tasks = [example for example in examples if isinstance(example, Task)]
         if not tasks:
             raise UserError(f"data.{key}: all sources have documents; list at least one with questions and answers")
         documents = [example for example in examples if isinstance(example, Document)]
-        self._documents[same] = self._render_documents(documents, renderer.processor, data)
-        scorer.check_tasks(tasks)
+        self._documents[same], unread = self._render_documents(documents, renderer.processor, data)
         rendered, skipped = renderer.render_all(tasks)
-        for reason, count in skipped.items():
-            self._console.print(f"{key}: {count} tasks left out ({reason})")
+        for what, reasons in (("tasks", skipped), ("documents", unread)):
+            for reason, count in reasons.items():
+                self._console.print(f"{key}: {count} {what} left out ({reason})")
         if not rendered:
             raise UserError(f"data.{key}: none of the {len(tasks)} tasks can be rendered: {_reasons(skipped)}")
+        self._try_rewards(key, scorer, tasks)
         self._prompts[same] = rendered
         return rendered
+
+    def _try_rewards(self, key: str, scorer: Scorer, tasks: Sequence[Task]) -> None:
+        """Load the verifiers of tasks and score the references of the first ones; tasks are tried once by a scorer."""
+        scorer.check_tasks(tasks)
+        tried = (id(scorer), *(task.id for task in tasks))
+        if tried not in self._tried:
+            self._tried.add(tried)
+            for line in try_rewards(scorer, tasks, where=f"data.{key}"):
+                self._console.print(line)
 
     def check_training(self, stage: StageConfig, data: DataConfig, scorer: Scorer, renderer: PromptRenderer) -> None:
         """Raise where the training data cannot serve the stage: no prompt fits, no solution, no such verifier.
@@ -161,13 +182,17 @@ class _Reader:
         examples = mixture.draw(0, _CHECKED_TASKS)
         tasks = [example for example in examples if isinstance(example, Task)]
         rendered, skipped = renderer.render_all(tasks)
-        if not rendered and len(tasks) == len(examples):
-            raise UserError(f"data.train: none of the first {len(tasks)} tasks can be rendered: {_reasons(skipped)}")
+        documents = [example for example in examples if isinstance(example, Document)]
+        texts, unread = self._render_documents(documents, renderer.processor, data)
+        if not rendered and not texts:
+            what = "tasks" if len(tasks) == len(examples) else "tasks and documents"
+            reasons = _reasons({**skipped, **unread})
+            raise UserError(f"data.train: none of the first {len(examples)} {what} can be rendered: {reasons}")
         if isinstance(stage, SFTConfig) and tasks:
             self._check_solutions(stage, tasks)
         if isinstance(stage, RLConfig):
             asked = TaskMixture(data.train, seed=0, base=self._base, part=part)
-            scorer.check_tasks(asked.draw(0, _CHECKED_TASKS))
+            self._try_rewards("train", scorer, asked.draw(0, _CHECKED_TASKS))
             sampler = build_task_sampler(stage.decided_task_sampler, asked, seed=0, steps=stage.steps)
             sampler.draw(0, stage.prompts_per_step)
 

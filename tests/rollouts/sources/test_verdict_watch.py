@@ -6,8 +6,9 @@ import pytest
 from rl_helpers import make_prompt, make_scored
 
 from configs.errors import UserError
-from rewards.types import Verdict, VerdictKind
-from rollouts.sources.verdict_watch import ENOUGH, VerdictWatch, require_verdicts
+from rewards.scorer import Scorer
+from rewards.types import Task, Verdict, VerdictKind
+from rollouts.sources.verdict_watch import ENOUGH, VerdictWatch, require_verdicts, try_rewards
 
 
 @pytest.fixture
@@ -50,3 +51,19 @@ def test_a_short_run_stops_at_its_last_step(prompt):
     watch.observe([failed(prompt)], where="rl, step 1")
     with pytest.raises(UserError, match="not one of 2 completions"):
         watch.observe([failed(prompt)], where="rl, step 2", last=True)
+
+
+def task(i, answer="3", verifier="math"):
+    return Task(id=str(i), source="s", question="How many?", answer=answer, verifier=verifier)
+
+
+def test_references_are_tried_before_any_time_is_spent():
+    good = [task(i) for i in range(20)]
+    bad = [task(i, answer="a few", verifier="numeric") for i in range(20)]
+    with Scorer(()) as scorer:
+        assert try_rewards(scorer, good, where="data.train") == []
+        assert try_rewards(scorer, [], where="data.train") == []
+        [line] = try_rewards(scorer, [*bad[:3], *good], where="data.train")
+        assert line.startswith("data.train: 3 of 16 reference answers cannot be judged: 3 x verifier: bad_reference")
+        with pytest.raises(UserError, match=f"data.train: not one of {ENOUGH} reference answers could be judged"):
+            try_rewards(scorer, bad, where="data.train")
