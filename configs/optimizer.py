@@ -18,14 +18,14 @@ class OptimizerConfig:
 
     name: Literal["adamw", "muon"] = "adamw"  # AdamW on everything, or Muon on the matrices and AdamW on the rest
     learning_rate: float = 1e-6  # greater than 0
-    # with Muon, of the parameters that AdamW updates; null: the same as `learning_rate`
-    adamw_learning_rate: float | None = None
     # type of AdamW's moments, by torchao (`pip install 'thinkvl[lean]'`); null: the weights' type, and PyTorch's fused
     # AdamW. Not with `muon`
     state: Literal["float32", "bfloat16", "8bit"] | None = None
     weight_decay: float = 0.0  # decoupled; not of norms, biases and embeddings; 0 or more
-    beta1: float = 0.9  # of AdamW; from 0, below 1
-    beta2: float = 0.95  # of AdamW; from 0, below 1
+    betas: tuple[float, float] = (
+        0.9,
+        0.95,
+    )  # AdamW's decay of the gradient's mean and of its square; each from 0, below 1
     warmup_steps: int = 0  # optimizer steps in which the learning rate rises from 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # of the learning rate after the warm-up
     final_fraction: float = 0.0  # of the learning rate, where linear and cosine end; 0 to 1
@@ -33,18 +33,6 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "greater than 0")
-        _check(
-            self.adamw_learning_rate is None or self.name == "muon",
-            "adamw_learning_rate",
-            self.adamw_learning_rate,
-            f"left out: {self.name} reads learning_rate alone",
-        )
-        _check(
-            self.adamw_learning_rate is None or self.adamw_learning_rate > 0,
-            "adamw_learning_rate",
-            self.adamw_learning_rate,
-            "greater than 0",
-        )
         _check(
             self.state is None or self.name == "adamw",
             "state",
@@ -61,4 +49,4 @@ class OptimizerConfig:
             "0 where schedule is constant",
         )
         _check(self.grad_clip > 0, "grad_clip", self.grad_clip, "greater than 0")
-        _check(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "beta1, beta2", (self.beta1, self.beta2), "in [0, 1)")
+        _check(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers in [0, 1)")

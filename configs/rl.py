@@ -31,10 +31,9 @@ class SamplingConfig:
     top_p: float = 1.0  # sample from the smallest set of tokens with this much probability; above 0, up to 1
     top_k: int = 0  # sample from so many of the most likely tokens; 0: no limit
     min_p: float = 0.0  # sample from tokens at least this likely, relative to the most likely one; from 0, below 1
-    # end a completion, with the reason `repeat`, once its last so many tokens are a loop; 0: never, else at least twice
-    # `repeat_period`
+    # end a completion, with the reason `repeat`, once its last so many tokens are a phrase of up to half as many tokens
+    # over and over; 0: never, else 2 or more
     repeat_window: int = 0
-    repeat_period: int = 32  # the longest loop, in tokens; 1 or more
 
     def __post_init__(self) -> None:
         _check(self.max_new_tokens > 0, "max_new_tokens", self.max_new_tokens, "1 or more")
@@ -43,13 +42,8 @@ class SamplingConfig:
         _check(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
         _check(self.top_k >= 0, "top_k", self.top_k, "0 (no limit) or more")
         _check(0 <= self.min_p < 1, "min_p", self.min_p, "in [0, 1)")
-        _check(
-            self.repeat_window == 0 or self.repeat_window >= 2 * self.repeat_period,
-            "repeat_window",
-            self.repeat_window,
-            f"0 (never), or at least twice repeat_period = {self.repeat_period}",
-        )
-        _check(self.repeat_period > 0, "repeat_period", self.repeat_period, "1 or more")
+        loop = self.repeat_window == 0 or self.repeat_window >= 2
+        _check(loop, "repeat_window", self.repeat_window, "0 (never), or 2 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

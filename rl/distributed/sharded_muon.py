@@ -32,8 +32,8 @@ class ShardedMuonWithAdamW(MuonWithAdamW):
         self._muon = _ShardedMuon(matrices, experts, lr=config.learning_rate, weight_decay=config.weight_decay)
         self._adamw = torch.optim.AdamW(
             decay_groups(rest, config.weight_decay),
-            lr=config.adamw_learning_rate or config.learning_rate,
-            betas=(config.beta1, config.beta2),
+            lr=config.learning_rate,
+            betas=config.betas,
         )
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]
 

@@ -27,7 +27,7 @@ class LeanAdamW(AdamW8bit):
         super().__init__(
             groups,
             lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
+            betas=config.betas,
             weight_decay=config.weight_decay,
             bf16_stochastic_round=True,
         )

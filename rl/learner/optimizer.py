@@ -49,8 +49,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
         )
         self._adamw = torch.optim.AdamW(
             decay_groups(rest, config.weight_decay),
-            lr=config.adamw_learning_rate or config.learning_rate,
-            betas=(config.beta1, config.beta2),
+            lr=config.learning_rate,
+            betas=config.betas,
             fused=True,
         )
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]  # one schedule steers both
@@ -136,7 +136,7 @@ def build_adamw(groups: Sequence[dict[str, Any]], config: OptimizerConfig) -> to
         return torch.optim.AdamW(
             groups,
             lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
+            betas=config.betas,
             weight_decay=config.weight_decay,
             fused=True,
         )

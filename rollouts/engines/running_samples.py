@@ -75,7 +75,7 @@ class RunningSample:
             self._end_loop(window)
 
     def _end_loop(self, window: int) -> None:
-        end = find_loop(self.tokens, window=window, period=self.sampling.repeat_period, start=self.searched)
+        end = find_loop(self.tokens, window=window, start=self.searched)
         self.searched = self.length
         if end is None or (self.reason == "stop" and end == self.length):
             return

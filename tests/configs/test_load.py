@@ -63,7 +63,7 @@ def problems(path, *overrides):
             RL + "  sampling:\n    foo: 1\n",
             "r.yaml:7: rl.sampling.foo: no such key; "
             "the keys of rl.sampling are max_new_tokens, temperature, top_p, top_k, min_p, "
-            "repeat_window, repeat_period",
+            "repeat_window",
             id="nothing near",
         ),
         pytest.param(
@@ -111,7 +111,7 @@ def test_an_unknown_key_names_the_nearest(recipe, text, expected):
         (
             RL + "  sampling: 3\n",
             "r.yaml:6: rl.sampling = 3: must be a section with the keys "
-            "max_new_tokens, temperature, top_p, top_k, min_p, repeat_window, repeat_period",
+            "max_new_tokens, temperature, top_p, top_k, min_p, repeat_window",
         ),
         (
             RL + "  length_reward: true\n",
@@ -130,7 +130,10 @@ def test_an_unknown_key_names_the_nearest(recipe, text, expected):
             RL + "  optimizer: {weight_decay: .nan}\n",
             "r.yaml:6: stages.0.optimizer.weight_decay = .nan: must be a finite number",
         ),
-        (RL + "  optimizer: {beta1: 1e999}\n", "r.yaml:6: stages.0.optimizer.beta1 = 1e999: must be a finite number"),
+        (
+            RL + "  optimizer: {grad_clip: 1e999}\n",
+            "r.yaml:6: stages.0.optimizer.grad_clip = 1e999: must be a finite number",
+        ),
         (RL + "seed: !!int ten\n", "r.yaml:6: seed = ten: cannot be read as int; leave the tag out"),
         (
             RL + "seed: !!python/name:os.system 1\n",
@@ -167,7 +170,11 @@ def test_a_missing_key_is_placed_at_its_section(recipe, text, expected):
             RL + "  prompts_per_step: 2\n  minibatches: 3\n",
             "r.yaml:7: rl.minibatches = 3: must be at most prompts_per_step = 2",
         ),
-        (RL + "  optimizer:\n    beta1: 2\n", "r.yaml:7: rl.optimizer.beta1, beta2 = (2.0, 0.95): must be in [0, 1)"),
+        (
+            RL + "  optimizer:\n    betas: [2, 0.95]\n",
+            "r.yaml:7: rl.optimizer.betas = (2.0, 0.95): must be two numbers in [0, 1)",
+        ),
+        (RL + "  optimizer:\n    betas: [0.9]\n", "r.yaml:7: rl.optimizer.betas.1 is missing: give it a number"),
         (RL + "data:\n  train: []\n", "r.yaml:7: data.train = (): must be at least one source"),
         (
             HEAD,

@@ -51,7 +51,7 @@ stages:
     save_every: 2
     sampling: {max_new_tokens: 16}
     loss: {algorithm: grpo}
-    optimizer: {name: muon, learning_rate: 1e-3, adamw_learning_rate: 1e-3, warmup_steps: 2}
+    optimizer: {name: muon, learning_rate: 1e-3, warmup_steps: 2}
     rewards: [{use: verifier}, {use: format, weight: 0.2}]
     length_reward: {weight: 0.1, warmup_steps: 1}
 evaluation: {tasks: 12, validation_tasks: 6, samples: 1, max_new_tokens: 16}

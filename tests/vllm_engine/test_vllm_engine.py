@@ -177,14 +177,14 @@ def test_new_weights_in_flight(engine, model, prompts):
 def test_a_loop_ends_an_answer(engine, model, prompts):
     model.lm_head.weight.data[9] *= 50  # nearly every token is 9, or none is
     engine.load_weights(model.state_dict(), version=1)
-    limits = SamplingConfig(max_new_tokens=200, temperature=0, repeat_window=32, repeat_period=8)
+    limits = SamplingConfig(max_new_tokens=200, temperature=0, repeat_window=32)
     found = flat(engine.generate(requests_for(prompts), limits))
     assert "repeat" in {c.finish_reason for c in found}
     for completion in found:
         if completion.finish_reason == "repeat":
             last = completion.token_ids[-32:]
             assert len(completion.token_ids) < 200
-            assert any((last[p:] == last[:-p]).all() for p in range(1, 9))
+            assert any((last[p:] == last[:-p]).all() for p in range(1, 17))
     assert not engine.engine._running
 
 

@@ -13,7 +13,7 @@ from configs.optimizer import OptimizerConfig
 from kimi_vl import load_model
 
 ROUNDING = 2**-8  # of bfloat16, relative: half the distance of two neighbours
-MUON = OptimizerConfig(name="muon", learning_rate=1e-2, adamw_learning_rate=1e-3, weight_decay=0.1, grad_clip=1.0)
+MUON = OptimizerConfig(name="muon", learning_rate=1e-2, weight_decay=0.1, grad_clip=1.0)
 
 
 @pytest.fixture(autouse=True)

@@ -305,7 +305,7 @@ def test_a_first_update_that_is_refused_says_nothing_of_schedules(rng, model, re
     "optimizer",
     [
         OptimizerConfig(learning_rate=1e-3, warmup_steps=3),
-        OptimizerConfig(name="muon", learning_rate=1e-2, adamw_learning_rate=1e-3, schedule="cosine"),
+        OptimizerConfig(name="muon", learning_rate=1e-2, schedule="cosine"),
     ],
     ids=lambda config: config.name,
 )

@@ -158,7 +158,6 @@ def test_evaluation_drops_no_option_of_sampling_but_has_a_token_limit_of_its_own
         "top_k": 11,
         "min_p": 0.05,
         "repeat_window": 90,
-        "repeat_period": 9,
     }
     training = replace(SamplingConfig(repeat_window=80), **{name: unusual[name]})
     assert evaluation_sampling(training, EvaluationConfig(max_new_tokens=33)) == replace(training, max_new_tokens=33)

@@ -14,46 +14,44 @@ from rollouts.engines.repetition import find_loop
 from rollouts.engines.running_batch import BatchLimits
 
 
-def plain(tokens, window, period, start=0):
+def plain(tokens, window, start=0):
     """The rule as it is written down."""
     for n in range(max(window, start + 1), len(tokens) + 1):
         last = tokens[n - window : n]
-        for p in range(1, period + 1):
+        for p in range(1, window // 2 + 1):
             if all(last[i] == last[i - p] for i in range(p, window)):
                 return n
     return None
 
 
 @pytest.mark.parametrize(
-    ("tokens", "window", "period", "expected"),
+    ("tokens", "window", "expected"),
     [
-        ([5, 5, 5, 5], 4, 1, 4),
-        ([5, 5, 5], 4, 1, None),
-        ([9, 5, 5, 5, 5, 5], 4, 1, 5),  # the first place, not the last
-        ([1, 2, 1, 2, 1, 2], 6, 2, 6),
-        ([1, 2, 1, 2, 1, 2], 6, 1, None),
-        ([1, 2, 3, 1, 2, 3, 1, 7], 7, 3, 7),  # the third round is written in part
-        ([1, 2, 3, 1, 2, 4, 1, 2], 6, 3, None),
-        ([], 4, 2, None),
+        ([5, 5, 5, 5], 4, 4),
+        ([5, 5, 5], 4, None),
+        ([9, 5, 5, 5, 5, 5], 4, 5),  # the first place, not the last
+        ([1, 2, 1, 2, 1, 2], 6, 6),
+        ([1, 2, 1, 2, 1, 2], 3, None),  # a period of 2 is more than half the window
+        ([1, 2, 3, 1, 2, 3, 1, 7], 7, 7),  # the third round is written in part
+        ([1, 2, 3, 1, 2, 4, 1, 2], 6, None),
+        ([], 4, None),
     ],
 )
-def test_by_hand(tokens, window, period, expected):
-    assert find_loop(tokens, window=window, period=period) == expected
+def test_by_hand(tokens, window, expected):
+    assert find_loop(tokens, window=window) == expected
 
 
 @given(
     tokens=st.lists(st.integers(0, 2), max_size=40),
-    period=st.integers(1, 4),
-    extra=st.integers(0, 6),
+    window=st.integers(2, 14),
     start=st.integers(0, 40),
 )
-def test_as_a_plain_search(tokens, period, extra, start):
-    window = 2 * period + extra
-    assert find_loop(tokens, window=window, period=period, start=start) == plain(tokens, window, period, start)
+def test_as_a_plain_search(tokens, window, start):
+    assert find_loop(tokens, window=window, start=start) == plain(tokens, window, start)
 
 
 FREE = SamplingConfig(temperature=0.7, max_new_tokens=60)
-RULE = replace(FREE, repeat_window=11, repeat_period=3)
+RULE = replace(FREE, repeat_window=11)
 
 
 @pytest.fixture
@@ -70,7 +68,7 @@ def test_an_answer_in_a_loop_ends_where_the_loop_is_complete(looping, prompts, r
     engine = looping(limits=BatchLimits(rows=rows), record_experts=True)
     seen = Counter()
     for completion, free in zip([c for g in engine.generate(requests, RULE) for c in g], whole, strict=True):
-        end = plain(free.token_ids.tolist(), 11, 3)
+        end = plain(free.token_ids.tolist(), 11)
         assert completion.finish_reason == (free.finish_reason if end is None else "repeat")
         assert completion.token_ids.tolist() == free.token_ids[:end].tolist()
         assert len(completion.policy_logprobs) == len(completion.routed_experts) == len(completion.token_ids)
@@ -91,14 +89,12 @@ def test_going_on_finds_the_loop_at_the_same_place(looping, prompts):
     assert [[c.finish_reason for c in g] for g in results] == [[c.finish_reason for c in g] for g in whole]
 
 
-@pytest.mark.parametrize(("window", "period"), [(63, 32), (1, 1), (-4, 1)])
-def test_a_window_of_less_than_two_rounds_is_refused(window, period):
+@pytest.mark.parametrize("window", [1, -4])
+def test_a_window_of_less_than_two_rounds_is_refused(window):
     with pytest.raises(ValueError, match=f"repeat_window = {window}: must be 0"):
-        SamplingConfig(repeat_window=window, repeat_period=period)
-    with pytest.raises(ValueError, match="repeat_period = 0"):
-        SamplingConfig(repeat_period=0)
+        SamplingConfig(repeat_window=window)
 
 
 def test_off_by_default():
     assert SamplingConfig().repeat_window == 0
-    assert np.all([find_loop([1] * n, window=4, period=2) == (4 if n >= 4 else None) for n in range(8)])
+    assert np.all([find_loop([1] * n, window=4) == (4 if n >= 4 else None) for n in range(8)])
