@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from configs.rules import CLOSED as _CLOSED
@@ -16,24 +16,14 @@ class TinyConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    hidden_size: int = 128  # width of the text model
-    num_hidden_layers: int = 3  # layers of the text model; the first is dense, the others have experts
-    num_attention_heads: int = 4  # heads of the text model
-    n_routed_experts: int = 8  # experts in each layer
-    num_experts_per_tok: int = 2  # experts that each token uses; at most `n_routed_experts`
-    moe_intermediate_size: int = 96  # inner width of an expert
-    vision_hidden_size: int = 64  # width of the vision tower; a multiple of 16
-    vision_num_hidden_layers: int = 2  # layers of the vision tower
+    # width of the text model, a multiple of 32; the vision tower is half as wide
+    hidden_size: int = 128
+    num_hidden_layers: int = 3  # layers of the text model; the first is dense, the others have 8 experts each
 
     def __post_init__(self) -> None:
-        for key in fields(self):
-            _check(getattr(self, key.name) > 0, key.name, getattr(self, key.name), "1 or more")
-        _check(
-            self.num_experts_per_tok <= self.n_routed_experts,
-            "num_experts_per_tok",
-            self.num_experts_per_tok,
-            f"at most n_routed_experts = {self.n_routed_experts}",
-        )
+        wide = self.hidden_size > 0 and self.hidden_size % 32 == 0
+        _check(wide, "hidden_size", self.hidden_size, "a multiple of 32: heads are 32 wide")
+        _check(self.num_hidden_layers > 1, "num_hidden_layers", self.num_hidden_layers, "2 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

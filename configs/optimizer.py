@@ -22,10 +22,8 @@ class OptimizerConfig:
     # AdamW. Not with `muon`
     state: Literal["float32", "bfloat16", "8bit"] | None = None
     weight_decay: float = 0.0  # decoupled; not of norms, biases and embeddings; 0 or more
-    betas: tuple[float, float] = (
-        0.9,
-        0.95,
-    )  # AdamW's decay of the gradient's mean and of its square; each from 0, below 1
+    # AdamW's decay of the gradient's mean and of its square; each from 0, below 1
+    betas: tuple[float, float] = (0.9, 0.95)
     warmup_steps: int = 0  # optimizer steps in which the learning rate rises from 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # of the learning rate after the warm-up
     final_fraction: float = 0.0  # of the learning rate, where linear and cosine end; 0 to 1

@@ -48,7 +48,13 @@ CONFIG = RLConfig(
     loss=LossConfig(algorithm="grpo"),
     optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=0),
 )
-SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "moe_intermediate_size": 48, "vision_num_hidden_layers": 1}
+SIZES = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 384,
+    "vision_hidden_size": 64,
+}
 
 
 def main() -> None:

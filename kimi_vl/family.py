@@ -17,8 +17,8 @@ from .loading import load_model, load_processor
 from .modeling_kimi_vl import KimiVLForConditionalGeneration
 from .processing_kimi_vl import KimiVLProcessor
 from .routing_kimi_vl import Routing
-from .tiny import TinySizes
 from .tiny import create_tiny_checkpoint as _create_tiny_checkpoint
+from .tiny import tiny_sizes
 from .tokenization_kimi_vl import NUM_RESERVED
 
 TITLE = "Kimi-VL"
@@ -67,8 +67,8 @@ def stop_and_barred_ids(path: str | Path, processor: KimiVLProcessor) -> tuple[l
 def create_tiny_checkpoint(
     folder: Path, *, corpus: Iterable[str], sizes: Mapping[str, int] | None = None, seed: int = 0
 ) -> Path:
-    """Write a tiny checkpoint with random weights; `sizes` are fields of `kimi_vl.tiny.TinySizes`."""
-    return _create_tiny_checkpoint(folder, corpus=corpus, sizes=TinySizes(**(sizes or {})), seed=seed)
+    """Write a tiny checkpoint with random weights; `sizes` are arguments of `kimi_vl.tiny.tiny_sizes`."""
+    return _create_tiny_checkpoint(folder, corpus=corpus, sizes=tiny_sizes(**(sizes or {})), seed=seed)
 
 
 __all__ = [

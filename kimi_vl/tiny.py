@@ -50,6 +50,21 @@ class TinySizes:
     in_token_limit: int = 1024
 
 
+def tiny_sizes(*, hidden_size: int = 128, num_hidden_layers: int = 3, **others: int) -> TinySizes:
+    """Sizes in the proportions of the defaults for a text model of this width, a multiple of 32, and depth.
+
+    `others` are fields of `TinySizes` that go before.
+    """
+    in_proportion = {
+        "num_attention_heads": hidden_size // 32,
+        "moe_intermediate_size": hidden_size * 3 // 4,
+        "intermediate_size": hidden_size * 3,
+        "vision_hidden_size": hidden_size // 2,
+        "vision_num_hidden_layers": max(1, num_hidden_layers - 1),
+    }
+    return TinySizes(hidden_size=hidden_size, num_hidden_layers=num_hidden_layers, **(in_proportion | others))
+
+
 def create_tiny_checkpoint(
     folder: Path, *, corpus: Iterable[str], sizes: TinySizes = TinySizes(), seed: int = 0
 ) -> Path:

@@ -12,8 +12,9 @@ from configs.schema import RunConfig
 from configs.task_sampler import TaskSamplerConfig
 
 RULES = [
-    ("model.tiny.hidden_size=0", "model.tiny.hidden_size = 0: must be 1 or more"),
-    ("model.tiny.num_experts_per_tok=9", "model.tiny.num_experts_per_tok = 9: must be at most n_routed_experts = 8"),
+    ("model.tiny.hidden_size=0", "model.tiny.hidden_size = 0: must be a multiple of 32: heads are 32 wide"),
+    ("model.tiny.hidden_size=48", "model.tiny.hidden_size = 48: must be a multiple of 32: heads are 32 wide"),
+    ("model.tiny.num_hidden_layers=1", "model.tiny.num_hidden_layers = 1: must be 2 or more"),
     ("model.path=''", "model.path = '': must be `tiny`, a folder, or a hub name"),
     (
         "model={path: org/x, tiny: {hidden_size: 64}}",

@@ -44,8 +44,7 @@ output_dir: {output}
 threads: 1
 model:
   path: tiny
-  tiny: {{hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, n_routed_experts: 4,
-         moe_intermediate_size: 32, vision_hidden_size: 32, vision_num_hidden_layers: 1}}
+  tiny: {{hidden_size: 32, num_hidden_layers: 2}}
 data:
   train:
     - {{use: digit_sums, options: {{scans: [2]}}}}

@@ -1,10 +1,11 @@
 """Tiny checkpoints: the same bytes for the same arguments, single digits, weights of a sensible scale."""
 
+import pytest
 import torch
 from kimi_helpers import SMALL, sums
 
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor
-from kimi_vl.tiny import train_bpe
+from kimi_vl.tiny import tiny_sizes, train_bpe
 
 
 def contents(folder):
@@ -57,3 +58,12 @@ def test_activations_start_at_a_sensible_scale(tmp_path):
         assert len(layer.topk(2).indices.unique()) == 8
     assert 0.1 < features.std() / model.get_input_embeddings().weight.std() < 10
     assert features.std(dim=0).mean() > 0.1 * features.std()  # the patches can be told apart
+
+
+@pytest.mark.parametrize(("width", "depth"), [(32, 2), (64, 5)])
+def test_sizes_in_the_proportions_of_the_defaults_make_a_model(tmp_path, width, depth):
+    assert tiny_sizes() == TinySizes()
+    sizes = tiny_sizes(hidden_size=width, num_hidden_layers=depth, kv_lora_rank=48)
+    model = load_model(create_tiny_checkpoint(tmp_path, corpus=["1 + 2"], sizes=sizes))
+    assert (sizes.kv_lora_rank, sizes.intermediate_size) == (48, 3 * width)
+    assert model.config.text_config.hidden_size == width

@@ -24,7 +24,7 @@ from configs import (
 from kimi_vl import TinySizes
 
 # A new key has to be worth it: users must be able to know them all.
-MOST = 137
+MOST = 128
 SCHEMA = (
     *(algorithms, data, model, optimizer, prompt, ranks, rewards, rl, schema),
     *(stage, stage_kinds, supervised, task_sampler),
