@@ -65,6 +65,18 @@ def compare(mini, undisturbed):
         assert row["parity_gap"] < 1e-3
 
 
+def test_a_supervised_stage_on_two_ranks_is_that_of_one_process(whole_run, make_mini):
+    mini = make_mini("instruct.ranks.count=2", "long_cot=null", "rl=null", "export=false")
+    mini.here()
+    assert not left_over()
+    assert list((mini.run_folder / "instruct" / "checkpoints").glob("step-*.shards"))
+    rows, wanted = (read_metrics(m.run_folder / "metrics.jsonl", stage="instruct") for m in (mini, whole_run[0]))
+    assert [row["step"] for row in rows] == [row["step"] for row in wanted]
+    for row, expected in zip(rows, wanted, strict=True):
+        for name in ("loss", "grad_norm", "learning_rate", "tokens", "sequence_tokens"):
+            assert row[name] == pytest.approx(expected[name], rel=1e-2), (row["step"], name)
+
+
 @pytest.mark.chaos
 def test_two_ranks_learn_what_one_process_learns_and_a_death_loses_nothing(whole_run, make_mini):
     undisturbed, _ = whole_run

@@ -105,16 +105,18 @@ def test_another_recipe_may_not_enter(whole_run):
         mini.here("rl.steps=7")
 
 
-def test_ctrl_c_in_sft(make_mini):
-    """130 and a hint; `tests/rl/stages/test_sft.py` shows how the stage goes on, `test_resume.py` how RL does."""
+def test_ctrl_c_in_a_supervised_stage_loses_nothing(whole_run, make_mini):
+    """130 and a hint; the same command then ends in the weights of a run that was not stopped."""
     mini = make_mini("long_cot=null", "rl=null", "export=false")
     code, output, seen = mini.stop_at("instruct", 3, signal.SIGINT)
     assert code == 130, output
     assert "stopped; the same command continues the run" in output
     assert "Traceback" not in output
     assert 3 <= seen < 6, "the signal came too late"
-    assert list((mini.run_folder / "instruct" / "checkpoints").glob("checkpoint-*"))
     assert not (mini.run_folder / "instruct" / "stage.json").exists()
+    assert "resuming instruct after step" in mini.here()
+    stopped, whole = (m.run_folder / "instruct" / "model" / "model.safetensors" for m in (mini, whole_run[0]))
+    assert stopped.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.parametrize("key", ["train", "validation"])
