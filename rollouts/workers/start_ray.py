@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -31,6 +32,7 @@ def start_ray(workers: int, *, say: Callable[[str], None] = lambda line: None) -
     joins = bool(os.environ.get("RAY_ADDRESS"))
     say(f"joining the Ray cluster at {os.environ['RAY_ADDRESS']}, since RAY_ADDRESS is set" if joins else _PRIVATE)
     private = {"address": "local", "num_cpus": max(workers + 1, os.cpu_count() or 1), "include_dashboard": False}
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # a token that is used is no news
     try:
         handler = signal.getsignal(signal.SIGTERM)
         with _in_code_folder(), nullcontext() if joins else _on_loopback():
