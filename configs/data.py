@@ -16,8 +16,8 @@ class SourceConfig:
     """One data source of a mixture.
 
     `use` is a built-in (`digit_sums`, ...), a local `.jsonl`/`.parquet` file, or a hub data set's name;
-    `columns` maps our field names (images, question, answer, verifier, choices, difficulty, solution, tags,
-    id) to the file's; `options` go to a built-in.
+    `columns` maps our field names (images, video, question, answer, verifier, choices, difficulty, solution,
+    tags, id) to the file's; `options` go to a built-in.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED

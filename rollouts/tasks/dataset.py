@@ -30,7 +30,7 @@ from rollouts.tasks.columns import (
 from rollouts.tasks.contents import TaskHash, contents_hash
 from rollouts.tasks.document_rows import parse_document
 from rollouts.tasks.documents import Example
-from rollouts.tasks.rows import FIELDS, BadRow, optional_text, parse_row
+from rollouts.tasks.rows import FIELDS, FRAMES, BadRow, optional_text, parse_row
 from rollouts.tasks.skip_report import SkipReport
 
 FORMATS = {".jsonl": "text", ".parquet": "parquet"}  # file suffix -> loader of `datasets`
@@ -48,7 +48,8 @@ class DatasetTasks:
 
     `use` is a `.jsonl` or `.parquet` file (relative to `base`) or the name of a hub data set, `split` its split or a
     slice of it (`train[:90%]`), `subset` the hub data set's configuration, `verifier` that of rows which name none
-    (without one, `math`). Raises DataSetError where no row is usable.
+    (without one, `math`), `frames` how many frames of a video a task shows at most. Raises DataSetError where no row is
+    usable.
     """
 
     endless = False
@@ -63,13 +64,16 @@ class DatasetTasks:
         limit: int | None = None,
         verifier: str | None = None,
         subset: str | None = None,
+        frames: int = FRAMES,
     ) -> None:
         path = _file(use, base)
         self.use, self.name = use, path.stem if path else use.rpartition("/")[2]
         self.report = SkipReport()
         self._prefix = ":".join([use, *([subset] if subset else []), *([split] if split != "train" else [])])
         self._path, self._folder, self._verifier = path, path.parent if path else None, verifier or "math"
-        self._given = columns or {}
+        if frames < 1:
+            raise DataSetError(f"{use}: options.frames = {frames!r}: must be 1 or more")
+        self._given, self._frames = columns or {}, frames
         self._documents = holds_documents(self._given)
         if self._documents and verifier is not None:
             raise DataSetError(f"{use}: options.verifier = {verifier!r}: documents have no answer; leave it out")
@@ -198,6 +202,7 @@ class DatasetTasks:
             columns={field: field for field in FIELDS},
             folder=self._folder,
             verifier=self._verifier,
+            frames=self._frames,
             vanished_ok=vanished_ok,
         )
 

@@ -12,10 +12,13 @@ from typing import Any
 
 from configs.files import MAX_IMAGE_BYTES, read_bytes
 from configs.prompt import IMAGE_MARK
+from rewards.images import BadImage
 from rewards.types import Task
+from rollouts.tasks.video import frames_prompt, sample_frames
 
-FIELDS = ("images", "question", "answer", "verifier", "choices", "difficulty", "solution", "tags", "id")
+FIELDS = ("images", "video", "question", "answer", "verifier", "choices", "difficulty", "solution", "tags", "id")
 REQUIRED = ("question", "answer")
+FRAMES = 8  # of a video, where its source does not say how many
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IMAGE_PLACEHOLDER = "<|media_pad|>"  # as text it would ask the model for an image that does not exist
 _CONTROL = re.compile(r"<\|\w+\|>")  # the tokenizer would read it as a control token, such as the end of a turn
@@ -47,18 +50,24 @@ def parse_row(
     columns: Mapping[str, str],
     folder: Path | None,
     verifier: str,
+    frames: int = FRAMES,
     vanished_ok: bool = False,
 ) -> Task:
-    """Turn a row into a task.
+    """Turn a row into a task; a video becomes at most `frames` images with their times, in front of the question.
 
     `columns` maps our fields to the row's keys, `verifier` is for rows that name none, and `folder` is where relative
-    image paths start. Raises BadRow; but an image that cannot be read becomes `b""` if `vanished_ok`.
+    paths of images and videos start. Raises BadRow or BadImage; but what cannot be read becomes `b""` if `vanished_ok`.
     """
     cell = {field: row.get(column) for field, column in columns.items()}
     question, answer = required_text(cell, "question"), required_text(cell, "answer")
     if wrapped := _ANSWER.search(answer):  # R1-V's layout
         answer = required_text({"answer": wrapped[1]}, "answer")
     images = read_images(cell.get("images"), folder, vanished_ok)
+    if (video := optional_text(cell, "video")) is not None:
+        if images or IMAGE_MARK in question:
+            raise BadRow("row has a video, and images too")
+        times, images = _frames(video, folder, frames, vanished_ok)
+        question = times + question
     if (marks := question.count(IMAGE_MARK)) and marks != len(images):
         raise BadRow(f"question has more or fewer {IMAGE_MARK} than images", f"{marks} for {len(images)}")
     choices = _choices(cell.get("choices"))
@@ -161,6 +170,19 @@ def _difficulty(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise BadRow("difficulty is not a number in [0, 1]", repr(value)[:80])
     return float(value)
+
+
+def _frames(name: str, folder: Path | None, count: int, vanished_ok: bool) -> tuple[str, tuple[bytes, ...]]:
+    """The lines with the time of each frame, and the frames."""
+    if re.match(r"[a-z]+://", name):
+        raise BadRow("video is a URL: download it first", name[:80])
+    try:
+        frames = sample_frames((folder or Path()) / name, count)
+    except BadImage:
+        if not vanished_ok:
+            raise
+        return "", (b"",)
+    return frames_prompt(frames), tuple(frame.image for frame in frames)
 
 
 def read_images(value: Any, folder: Path | None, vanished_ok: bool) -> tuple[bytes, ...]:
