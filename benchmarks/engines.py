@@ -109,8 +109,8 @@ def embedded_engine(model: Path, work: dict) -> Any:
     import torch
 
     from kimi_vl import load_model
+    from rollouts.engines.continuous_batching import BatchLimits
     from rollouts.engines.driver import EngineDriver
-    from rollouts.engines.running_batch import BatchLimits
     from rollouts.engines.transformers import TransformersEngine
 
     torch.set_num_threads(1)

@@ -46,8 +46,8 @@ from rl.learner.learner_config import LearnerConfig  # noqa: E402
 from rl.learner.lora import prepare_training  # noqa: E402
 from rl.learner.parallel import SINGLE_PROCESS, SingleProcess  # noqa: E402
 from rl.types import Sample  # noqa: E402
+from rollouts.engines.continuous_batching import BatchLimits  # noqa: E402
 from rollouts.engines.driver import EngineDriver  # noqa: E402
-from rollouts.engines.running_batch import BatchLimits  # noqa: E402
 from rollouts.engines.transformers import TransformersEngine  # noqa: E402
 from rollouts.model_family import VisionLanguageModel  # noqa: E402
 from rollouts.types import Request  # noqa: E402

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 
 from configs.algorithms import ALGORITHMS, LossConfig
 from configs.engine import check_engine
+from configs.on_policy_checks import check_single_update
 from configs.optimizer import OptimizerConfig
 from configs.ranks import RanksConfig
 from configs.rewards import JudgeConfig, LengthRewardConfig, RewardConfig
 from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
-from configs.single_update import check_single_update
 from configs.stage import StageConfig
 from configs.task_sampler import TaskSamplerConfig
 

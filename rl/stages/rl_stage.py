@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 
 from configs.load import dump_recipe
+from configs.on_policy_checks import single_update_note
 from configs.rl import RLConfig
-from configs.single_update import single_update_note
 from rl.learner.optimizer import rounding_note
 from rl.learner.protocol import LearnerProtocol
 from rl.learner.skipped_updates import SkippedUpdates

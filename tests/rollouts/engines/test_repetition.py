@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.rl import SamplingConfig
+from rollouts.engines.continuous_batching import BatchLimits
 from rollouts.engines.repetition import find_loop
-from rollouts.engines.running_batch import BatchLimits
 
 
 def plain(tokens, window, start=0):

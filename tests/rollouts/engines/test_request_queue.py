@@ -7,7 +7,7 @@ import pytest
 from engine_helpers import engine_of, requests_for, tokens_of
 
 from configs.rl import SamplingConfig
-from rollouts.engines.running_batch import BatchLimits
+from rollouts.engines.continuous_batching import BatchLimits
 from rollouts.request_queue import RequestQueue
 
 SAMPLED = SamplingConfig(temperature=0.9, max_new_tokens=24)

@@ -3,8 +3,8 @@
 import pytest
 
 from configs.algorithms import KLConfig, LossConfig
+from configs.on_policy_checks import single_update_note
 from configs.rl import RLConfig
-from configs.single_update import single_update_note
 
 
 @pytest.mark.parametrize("updates", [{"epochs": 2}, {"minibatches": 2}])

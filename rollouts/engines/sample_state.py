@@ -1,4 +1,4 @@
-"""What a running batch knows of each sample: its tokens, where they came from, and why it ended."""
+"""The state of each sample of a running batch: its tokens, where they came from, and why it ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has no effect in a recipe with one update a step, where the reference is the policy at the start of the step.
+"""What has no effect in a run that is exactly on-policy: one update a step, measured from the policy at its start.
 
 The policy of the only update is its own reference, so every log-ratio is 0: a square of it (Kimi k1.5's penalty, k2)
 and k3 have no gradient, and that of k1 is noise with a mean of 0.

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.rl import SamplingConfig
+from rollouts.engines.continuous_batching import BatchLimits, RunningBatch
 from rollouts.engines.decoder import LatentDecoder
 from rollouts.engines.driver import EngineDriver
-from rollouts.engines.running_batch import BatchLimits, RunningBatch
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Request
 
@@ -136,7 +136,7 @@ def test_memory_for_less_than_one_sample_still_serves(ending, prompts):
 def test_a_cut_in_rows_of_logits_changes_nothing(ending, prompts, monkeypatch):
     requests = requests_for(prompts, n=4)
     plain = ending().generate(requests, SAMPLED)
-    monkeypatch.setattr("rollouts.engines.running_batch._LOGITS", 1200)  # two rows of this vocabulary
+    monkeypatch.setattr("rollouts.engines.continuous_batching._LOGITS", 1200)  # two rows of this vocabulary
     assert_same(ending().generate(requests, SAMPLED), plain)
 
 

@@ -12,7 +12,7 @@ import torch
 from configs.rl import SamplingConfig
 from rollouts.engines.decoder import LatentDecoder
 from rollouts.engines.kv_cache import KVCache, plan_step
-from rollouts.engines.running_samples import RunningGroup, RunningSample
+from rollouts.engines.sample_state import RunningGroup, RunningSample
 from rollouts.engines.sampling import choose_tokens
 from rollouts.model_family import VisionLanguageModel
 from rollouts.types import Prompt, Request
