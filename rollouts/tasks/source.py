@@ -21,6 +21,7 @@ from rollouts.tasks.easy_vqa import EasyVQA
 from rollouts.tasks.emoji import EmojiPictures
 from rollouts.tasks.skip_report import SkipReport
 from rollouts.tasks.task_file import TaskFile
+from rollouts.tasks.text_math import TextMath
 from rollouts.tasks.text_sums import TextSums
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {
@@ -28,6 +29,7 @@ BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "digit_sums": DigitSums,
     "easy_vqa": EasyVQA,
     "emoji": EmojiPictures,
+    "text_math": TextMath,
     "text_sums": TextSums,
 }
 APART = 0.05  # share of the rows of a finite source that is set apart where a recipe has no validation tasks
