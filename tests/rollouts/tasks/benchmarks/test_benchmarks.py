@@ -1,9 +1,10 @@
 """Adapters: files of each benchmark's own layout become its official prompt, images, options and rule."""
 
 import json
+from pathlib import Path
 
 import pytest
-from benchmark_files import MAKERS, cell, chartqa, jsonl, mmmu, png, write
+from benchmark_files import MAKERS, cell, chartqa, gif, jsonl, mmmu, png, write
 
 from configs.errors import UserError
 from rollouts.tasks.benchmarks.layout import Item, at_marks
@@ -194,3 +195,46 @@ def test_wrong_names_and_places_say_what_there_is(tmp_path):
     broken = jsonl(tmp_path / "list.jsonl", [[1]])
     with pytest.raises(UserError, match="no JSON object"):
         BenchmarkTasks(choose(f"mathvista={broken}"))
+
+
+def test_original_files_of_mathvista_and_ocrbench(tmp_path):
+    """`data/testmini.json` has rows by their ids, without `query`; `OCRBench.json` a list with `image_path`."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").write_bytes(png())
+    row = {
+        "question": "How far?", "image": "images/1.jpg", "choices": None, "unit": None, "precision": 1, "answer": "1.2",
+        "question_type": "free_form", "answer_type": "float", "pid": "1", "metadata": {"task": "geometry"},
+    }  # fmt: skip
+    (tmp_path / "testmini.json").write_text(json.dumps({"1": row}))
+    (item,) = BenchmarkTasks(choose(f"mathvista={tmp_path}"))
+    assert isinstance(item, Item)
+    assert item.task.question == (
+        "Hint: Please answer the question requiring a floating-point number with one decimal place and provide the "
+        "final value, e.g., 1.2, 1.3, 1.4, at the end.\nQuestion: How far?"
+    )
+    ocr = {
+        "dataset_name": "HME100k", "id": 23956, "image_path": "images/1.jpg", "question": "Write the expression.",
+        "answers": "B a = C\n", "type": "Handwritten Mathematical Expression Recognition",
+    }  # fmt: skip
+    (tmp_path / "OCRBench.json").write_text(json.dumps([ocr]))
+    (item,) = BenchmarkTasks(choose(f"ocrbench={tmp_path / 'OCRBench.json'}"))
+    assert isinstance(item, Item)
+    assert (item.task.answer, item.task.verifier) == ("B a = C", "contains(formula=true)")
+
+
+def test_videos_by_track_in_the_original_json(tmp_path):
+    """`data/adaptation_video.json` of EvolvingLMMs-Lab/VideoMMMU: rows by number, below the track's name."""
+    gif(tmp_path / "videos" / "dev_Biology_3.gif", ["red", "blue"])
+    row = {"id": "dev_Biology_3", "question": "What kind?", "options": ["A.aldose", "B.ketose"], "answer": "A"}
+    (tmp_path / "adaptation_video.json").write_text(json.dumps({"Adaptation": {"0": row}}))
+    (item,) = BenchmarkTasks(choose(f"videommmu={tmp_path / 'adaptation_video.json'}"))
+    assert isinstance(item, Item)
+    assert item.task.choices == ("aldose", "ketose")
+    assert item.question.groups == {"track": "Adaptation", "subject": "Biology"}
+
+
+def test_the_page_lists_every_benchmark():
+    page = (Path(__file__).parents[4] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for name, benchmark in BENCHMARKS.items():
+        assert f"| `{name}` | `{benchmark.hub}`, {benchmark.split} | {benchmark.metric} |" in page
+        assert f"| `{name}` | {benchmark.rule} |" in page
