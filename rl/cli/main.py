@@ -12,7 +12,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # before a user's rewards.py or configs.py
 
-from rl.cli import data_commands, model_commands, run_commands
+from rl.cli import curation_commands, data_commands, model_commands, run_commands
 from rl.cli.terminal import end_with
 
 app = typer.Typer(
@@ -53,6 +53,8 @@ app.command()(model_commands.chat)
 app.command(name="check-reward")(data_commands.check_reward)
 app.command()(data_commands.audit)
 app.command()(data_commands.score)
+app.command()(curation_commands.curate)
+app.command(name="build-cot")(curation_commands.build_cot)
 app.command()(run_commands.submit)
 
 

@@ -21,13 +21,16 @@ class Candidate:
     @property
     def level(self) -> int:
         """The place of its pass rate in LEVELS."""
-        return min(len(LEVELS) - 1, int(self.pass_rate * len(LEVELS) + 1e-9))
+        return level_of(self.pass_rate)
 
 
-def cap_tags(
-    candidates: Sequence[Candidate], *, most: int | None, caps: Mapping[str, int], seed: int
-) -> Collection[str]:
-    """The keys that stay when a tag has at most `caps[tag]`, else `most`, prompts.
+def level_of(pass_rate: float) -> int:
+    """The place of a pass rate in LEVELS: a fifth of [0, 1] with its lower end."""
+    return min(len(LEVELS) - 1, int(pass_rate * len(LEVELS) + 1e-9))
+
+
+def cap_tags(candidates: Sequence[Candidate], *, caps: Mapping[str, int], seed: int) -> Collection[str]:
+    """The keys that stay when a tag has at most `caps[tag]` prompts; `caps[""]` is for all tags that are not named.
 
     Levels of difficulty take turns, so that a tag that is cut keeps easy and hard prompts alike; within a level the
     seed decides. A prompt of several tags stays if each of them has room.
@@ -35,7 +38,7 @@ def cap_tags(
     kept: set[str] = set()
     counts: Counter[str] = Counter()
     for candidate in _in_turns(candidates, seed):
-        limits = [(tag, caps.get(tag, most)) for tag in candidate.tags]
+        limits = [(tag, caps.get(tag, caps.get(""))) for tag in candidate.tags]
         if all(limit is None or counts[tag] < limit for tag, limit in limits):
             kept.add(candidate.key)
             counts.update(candidate.tags)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -32,18 +32,18 @@ class EvaluationIndex:
     theirs that are no template's. A task of text alone leaks if its question equals theirs or overlaps with it.
     """
 
-    def __init__(self, tasks: Iterable[Task]) -> None:
+    def __init__(self) -> None:
         self._images, self._texts, self._with_images = ImageIndex(), TextIndex(), TextIndex()
-        self.size = 0
-        for task in tasks:
-            self.size += 1
-            for image in task.images:
-                with suppress(BadImage):  # nobody can be evaluated on it
-                    self._images.add(image_print(image), task.id)
-            if not self._texts.equal(task.question):
-                self._texts.add(task.question, task.id)
-            if len(units(task.question)) >= N:
-                self._with_images.add(task.question, task.id)
+
+    def add(self, task: Task) -> None:
+        """Remember an evaluation task."""
+        for image in task.images:
+            with suppress(BadImage):  # nobody can be evaluated on it
+                self._images.add(image_print(image), task.id)
+        if not self._texts.equal(task.question):
+            self._texts.add(task.question, task.id)
+        if len(units(task.question)) >= N:
+            self._with_images.add(task.question, task.id)
 
     def find(self, task: Task, prints: Sequence[ImagePrint]) -> Match | None:
         """The evaluation task that `task` leaks; `prints` are those of its images."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,13 +15,14 @@ from PIL import Image
 from configs.prompt import PromptConfig
 from configs.rl import SamplingConfig
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
-from rewards.images import open_image
+from rewards.images import decode_image, open_image
 from rewards.types import Task
 from rewards.verifiers.judge_client import ChatEndpoint, JudgeFailed, JudgeTimeout
 from rollouts.sources.rollout_pipeline import request_seed
 from rollouts.tasks.benchmarks.layout import Item
 from rollouts.tasks.prompts import messages
 
+_READ_BY_SERVERS = ("PNG", "JPEG", "WEBP", "GIF")
 _MOST_FAILURES = 8  # in a row: the server is away
 
 
@@ -119,7 +121,7 @@ class ServerAnswerer:
         tokens = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
         cut_off = choice.get("finish_reason") == "length"
         return Answer(
-            text=_joined(thought, text, cut_off=cut_off),
+            text=response_text(thought, text, cut_off=cut_off),
             tokens=tokens if isinstance(tokens, int) else None,
             cut_off=cut_off,
         )
@@ -141,11 +143,16 @@ def chat_messages(task: Task, prompt: PromptConfig) -> list[dict[str, Any]]:
 
 
 def _data_uri(image: bytes) -> str:
-    kind = Image.MIME.get(open_image(image).format or "PNG", "image/png")
-    return f"data:{kind};base64,{base64.b64encode(image).decode()}"
+    """The image as it is, or as PNG where servers may not read its format. Raises BadImage."""
+    kind = open_image(image).format
+    if kind not in _READ_BY_SERVERS:
+        buffer = io.BytesIO()
+        decode_image(image).convert("RGBA").save(buffer, "PNG")
+        image, kind = buffer.getvalue(), "PNG"
+    return f"data:{Image.MIME[kind]};base64,{base64.b64encode(image).decode()}"
 
 
-def _joined(thought: Any, text: Any, *, cut_off: bool) -> str:
+def response_text(thought: Any, text: Any, *, cut_off: bool) -> str:
     """Thinking and answer as one response; thinking that was cut off stays open."""
     text = text if isinstance(text, str) else ""
     if not isinstance(thought, str) or not thought:

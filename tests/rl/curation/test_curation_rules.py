@@ -1,6 +1,8 @@
 """Kinds of prompts, balance of tags and levels, and patterns of thinking, against hand-made cases and numbers."""
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -49,26 +51,26 @@ def test_levels_are_fifths_of_the_pass_rate():
 class TestTags:
     def test_a_tag_keeps_at_most_so_many(self):
         pool = candidates(*[("a", 0.5)] * 7, *[("b", 0.5)] * 2)
-        kept = cap_tags(pool, most=3, caps={}, seed=0)
+        kept = cap_tags(pool, caps={"": 3}, seed=0)
         assert Counter(key[0] for key in kept) == {"a": 3, "b": 2}
-        assert Counter(key[0] for key in cap_tags(pool, most=3, caps={"a": 5}, seed=0)) == {"a": 5, "b": 2}
-        assert Counter(key[0] for key in cap_tags(pool, most=None, caps={"b": 1}, seed=0)) == {"a": 7, "b": 1}
+        assert Counter(key[0] for key in cap_tags(pool, caps={"": 3, "a": 5}, seed=0)) == {"a": 5, "b": 2}
+        assert Counter(key[0] for key in cap_tags(pool, caps={"b": 1}, seed=0)) == {"a": 7, "b": 1}
 
     def test_levels_take_turns(self):
         pool = candidates(*[("a", 0.9)] * 50, *[("a", 0.1)] * 3)
-        kept = cap_tags(pool, most=6, caps={}, seed=1)
+        kept = cap_tags(pool, caps={"": 6}, seed=1)
         assert Counter(c.pass_rate for c in pool if c.key in kept) == {0.9: 3, 0.1: 3}
 
     def test_every_tag_needs_room(self):
         pool = [Candidate(key=str(i), tags=("x", "y") if i < 4 else ("y",), pass_rate=0.5) for i in range(8)]
-        kept = cap_tags(pool, most=2, caps={"y": 5}, seed=0)
+        kept = cap_tags(pool, caps={"": 2, "y": 5}, seed=0)
         assert sum(int(key) < 4 for key in kept) <= 2
         assert len(kept) == 5
 
     def test_the_seed_decides_and_the_order_does_not(self):
         pool = candidates(*[("a", 0.5)] * 30)
-        assert cap_tags(pool, most=9, caps={}, seed=3) == cap_tags(pool[::-1], most=9, caps={}, seed=3)
-        assert cap_tags(pool, most=9, caps={}, seed=3) != cap_tags(pool, most=9, caps={}, seed=4)
+        assert cap_tags(pool, caps={"": 9}, seed=3) == cap_tags(pool[::-1], caps={"": 9}, seed=3)
+        assert cap_tags(pool, caps={"": 9}, seed=3) != cap_tags(pool, caps={"": 9}, seed=4)
 
 
 class TestLevels:
@@ -111,3 +113,10 @@ class TestPatterns:
             assert any(not word.isascii() for word in words)
             assert len(set(words)) == len(words)
             assert all(word == word.casefold() for word in words)
+
+    def test_the_page_lists_every_word(self):
+        page = " ".join((Path(__file__).parents[3] / "docs" / "curation.md").read_text(encoding="utf-8").split())
+        missing = [
+            word for words in PATTERNS.values() for word in words if not re.search(rf"[ :]{re.escape(word)}[;.]", page)
+        ]
+        assert not missing

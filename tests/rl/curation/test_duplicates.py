@@ -135,7 +135,10 @@ class TestText:
 
 class TestEvaluation:
     def find(self, evaluation, wanted):
-        return EvaluationIndex(evaluation).find(wanted, prints_of(wanted))
+        index = EvaluationIndex()
+        for known in evaluation:
+            index.add(known)
+        return index.find(wanted, prints_of(wanted))
 
     def test_an_image_leaks_whatever_is_asked(self):
         leak = task("a", "How many?", images=[encoded(picture(), "JPEG", 0.8)])
