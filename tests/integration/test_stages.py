@@ -50,6 +50,31 @@ def test_two_rl_stages_around_an_sft_stage_with_its_own_data(mini):
         mini.here("second=null")
 
 
+DOCUMENTS = """stages=[{kind: pretrain, steps: 2, batch_size: 6, save_every: 1, data: {
+    train: [{use: digit_captions, weight: 1, final_weight: 3}, {use: text_sums, options: {form: document}},
+            {use: texts.jsonl, columns: {text: words}, weight: 0.5}, {use: digit_sums}],
+    held_out: [{use: digit_sums, split: held_out}, {use: digit_captions, split: held_out},
+               {use: texts.jsonl, columns: {text: words}}]}}]"""
+
+
+def test_a_pretraining_stage_takes_documents_and_tasks_and_reports_perplexity(mini):
+    texts = [{"id": f"text-{i}", "words": f"The number {i} stands here."} for i in range(4)]
+    (mini.folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    mini.overrides[0] = DOCUMENTS
+    mini.overrides[1] = "evaluation.tasks=12"
+    mini.here()
+    [stage] = json.loads((mini.run_folder / "summary.json").read_text())["stages"]
+    assert (stage["name"], stage["kind"]) == ("pretrain", "pretrain")
+    assert sorted(stage["figures"]) == ["perplexity/digit_captions", "perplexity/texts"]
+    assert all(1 < value < 10_000 for value in stage["figures"].values()), stage["figures"]
+    assert 0 <= stage["greedy_accuracy"] <= 1, "the held-out tasks are answered, too"
+    rows = read_metrics(mini.run_folder / "metrics.jsonl", stage="pretrain")
+    sources = {name for row in rows for name in row if name.startswith("loss/")}
+    assert sources == {"loss/digit_captions", "loss/text_sums", "loss/texts", "loss/digit_sums"}
+    with pytest.raises(Exception, match="digit_captions has documents, without questions and answers"):
+        mini.here("output_dir=runs/other", f"pretrain={{{RL}, steps: 1, data: {{train: [{{use: digit_captions}}]}}}}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyConfig(StageConfig):
     """A kind of stage that only this test knows."""
