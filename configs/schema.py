@@ -47,7 +47,7 @@ class RunConfig:
 
     name: str  # what the run is called; without `/`
     output_dir: str  # the run's folder; a folder that holds another run is refused
-    seed: int = 0  # of weights, tasks and sampling; 0 or more
+    seed: int = 0  # of weights, tasks and sampling; from 0 to 2^63 - 1
     threads: int | None = None  # CPU threads of the learner; null leaves it to PyTorch
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -63,7 +63,7 @@ class RunConfig:
         _check(bool(self.name) and "/" not in self.name, "name", self.name, "a non-empty name without '/'")
         _check(bool(self.output_dir), "output_dir", self.output_dir, "a folder's name")
         _check(self.threads is None or self.threads > 0, "threads", self.threads, "1 or more, or left out")
-        _check(self.seed >= 0, "seed", self.seed, "0 or more")
+        _check(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1 (9.2e18)")
         _check(len(self.stages) > 0, "stages", list(self.stages), "at least one stage")
         self._check_names()
         for stage in self.trained_stages:

@@ -24,7 +24,7 @@ KeyPath = tuple[str | int, ...]
 COMMAND_LINE = "command line"
 MAX_VALUES = 5_000  # aliases may make billions out of a few lines
 MAX_DEPTH = 32
-MAX_INT = 10**20
+MAX_INT = 2**63 - 1  # what torch, numpy and Parquet take
 
 _TAG = "tag:yaml.org,2002:"
 _SCALARS: tuple[tuple[str, str, str], ...] = (  # tag, pattern of the plain text, the characters that it can start with
@@ -186,7 +186,7 @@ def _scalar(document: Document, node: yaml.Node, path: KeyPath) -> Any:
         if tag == "int":
             if abs(whole := int(text)) <= MAX_INT:
                 return whole
-            _refuse(document, node, path, f"{dotted(path)} = {text[:60]}: must be at most 1e20 in size")
+            _refuse(document, node, path, f"{dotted(path)} = {text[:60]}: must be below 2^63 in size (9.2e18)")
             return 0
         if tag == "float":
             number = float(text.replace(".inf", "inf").replace(".nan", "nan"))

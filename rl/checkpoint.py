@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+import xxhash
 
 from configs.errors import UserError
+from configs.files import write_text
+from configs.json_io import read_json
 from rl.safe_load import load_state
+
+_PART = 2**24  # bytes of a file that are read at once
 
 
 class CheckpointError(UserError):
@@ -30,7 +37,7 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     if shards is not None:
-        state = {**state, "shards": _sizes(shards)}
+        state = {**state, "shards": _noted_checksums(shards)}
         replace_folder(shards, shards_of(folder, step))
     path = folder / f"step-{step:06d}.pt"
     partial = path.with_suffix(".partial")
@@ -70,8 +77,34 @@ def fresh_shards(folder: Path, step: int) -> Path:
     return folder / f"step-{step:06d}.shards.partial"
 
 
-def _sizes(shards: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in sorted(shards.iterdir())}
+def note_checksums(shards: Path, rank: int, files: Iterable[Path]) -> None:
+    """Write the checksums of the files of a checkpoint that `rank` wrote, each rank its own: they are still in memory.
+
+    `save_checkpoint` puts them into the checkpoint.
+    """
+    write_text(shards / f"checksums-{rank}.json", json.dumps({file.name: _checksum(file) for file in sorted(files)}))
+
+
+def _checksum(file: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with file.open("rb") as data:
+        while part := data.read(_PART):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _noted_checksums(shards: Path) -> dict[str, str]:
+    noted: dict[str, str] = {}
+    for file in shards.glob("checksums-*.json"):
+        noted |= read_json(file, dict[str, str])
+    return noted
+
+
+def _check_shards(shards: Path, noted: Mapping[str, str]) -> None:
+    """Raise OSError with the names of the files that are missing, or hold other bytes than were written."""
+    wrong = [n for n, known in noted.items() if not (shards / n).is_file() or _checksum(shards / n) != known]
+    if wrong or not noted:
+        raise OSError(f"{shards}: {', '.join(wrong) or 'the list of its files'} not as it was written")
 
 
 def _remove_left_over_shards(folder: Path) -> None:
@@ -101,9 +134,8 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
             state = load_state(path)
             if not isinstance(state, dict) or path.name != f"step-{state.get('step'):06d}.pt":
                 raise ValueError("it holds no checkpoint of that step")
-            shards = shards_of(folder, state["step"])
-            if "shards" in state and _sizes(shards) != state["shards"]:
-                raise OSError(f"{shards} does not hold the files that were written")
+            if "shards" in state:
+                _check_shards(shards_of(folder, state["step"]), state["shards"])
             return state, problems
         except Exception as error:  # a cut or damaged file fails in many ways: zip, pickle, EOF, ...
             problems.append(f"{path} cannot be read ({type(error).__name__}: {error}); trying the one before")

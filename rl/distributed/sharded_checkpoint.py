@@ -19,6 +19,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, zeros
 
 from configs.errors import UserError
+from rl.checkpoint import note_checksums
 from rl.distributed.sharded_muon import ShardedMuonWithAdamW
 from rl.safe_load import PlainReader, load_state
 
@@ -40,11 +41,15 @@ def write_shards(folder: Path, state: Mapping[str, Any], *, mesh: DeviceMesh) ->
     state_dict_saver.save(
         tensors, storage_writer=FileSystemWriter(folder, sync_files=True), process_group=mesh.get_group()
     )
-    if mesh.get_local_rank() == 0:
+    rank = mesh.get_local_rank()
+    files = list(folder.glob(f"__{rank}_*"))
+    if rank == 0:
         with (folder / _REST).open("wb") as file:
             torch.save(rest, file)
             file.flush()
             os.fsync(file.fileno())
+        files += [folder / _REST, folder / ".metadata"]
+    note_checksums(folder, rank, files)
     dist.barrier(mesh.get_group())
 
 

@@ -19,7 +19,7 @@ POSITIVE = st.floats(min_value=1e-12, max_value=1e12)
 PLAIN = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers(-(10**20), 10**20)
+    | st.integers(-(2**63) + 1, 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | TEXT,
     lambda inner: (
@@ -39,7 +39,7 @@ CONFIGS = st.builds(
     RunConfig,
     name=TEXT.filter(lambda name: name and "/" not in name),
     output_dir=TEXT.filter(bool),
-    seed=st.integers(0, 2**63),
+    seed=st.integers(0, 2**63 - 1),
     threads=st.none() | st.integers(1, 64),
     data=st.builds(DataConfig, train=st.lists(SOURCES, min_size=1, max_size=2).map(tuple)),
     stages=st.builds(

@@ -1,5 +1,7 @@
 """Sharded checkpoints: what some ranks wrote, any number goes on from, and one process' checkpoint too."""
 
+from unittest.mock import ANY
+
 import numpy as np
 import pytest
 import rank_jobs as jobs
@@ -9,6 +11,7 @@ from test_distributed import MUON, distance, exact_muon  # noqa: F401
 from configs.algorithms import KLConfig, LossConfig
 from configs.critic import CriticConfig
 from configs.optimizer import OptimizerConfig
+from rl.checkpoint import fresh_shards, load_checkpoint, save_checkpoint, shards_of
 
 SETTINGS = {
     "adamw": jobs.config(optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=3, grad_clip=1.0)),
@@ -83,3 +86,25 @@ def test_a_step_that_ranks_skip_is_kept_whole():
     }
     assert all(np.array_equal(kept[name], before[name]) for name in before)
     assert results[1] is None, "the others keep nothing"
+
+
+def test_a_flipped_byte_in_any_file_is_told_by_its_name_and_the_one_before_is_used(tmp_path):
+    folder, settings = tmp_path / "checkpoints", SETTINGS["adamw"]
+    for step in (1, 2):
+        jobs.on_ranks(2, jobs.go_on, "fp32", settings, None, fresh_shards(folder, step))
+        save_checkpoint(folder, step, {"x": step}, shards=fresh_shards(folder, step))
+    shards = shards_of(folder, 2)
+    files = sorted(path for path in shards.iterdir() if not path.name.startswith("checksums"))
+    assert {"rest.pt", ".metadata", "__0_0.distcp", "__1_0.distcp"} <= {path.name for path in files}
+    assert load_checkpoint(folder) == ({"step": 2, "x": 2, "shards": ANY}, [])
+    for file in files:
+        whole = file.read_bytes()
+        middle = len(whole) // 2
+        file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        state, [problem] = load_checkpoint(folder)
+        assert state["step"] == 1
+        assert f"{shards}: {file.name} not as it was written" in problem
+        file.unlink()
+        assert file.name in load_checkpoint(folder)[1][0]
+        file.write_bytes(whole)
+    assert load_checkpoint(folder)[0]["step"] == 2
