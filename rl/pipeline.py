@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -97,7 +96,7 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
             thinking_share=result.thinking_share,
             mean_tokens=result.mean_tokens,
             resumed=resumed,
-            intervals={name: asdict(estimate) for name, estimate in result.intervals.items()},
+            intervals=result.intervals,
             figures=figures,
         )
     )
@@ -105,6 +104,8 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
         f"{config.name}: held-out greedy {result.greedy_accuracy:.3f}  sampled {result.sampled_accuracy:.3f}  "
         f"thinking {result.thinking_share:.2f}  tokens {result.mean_tokens:.1f}  ({seconds:.0f} s)",
     )
+    for line in result.gaps():
+        context.console.print(f"  {line}")
     return answers
 
 

@@ -37,8 +37,8 @@ from rollouts.engines.table import EngineSpec, choose_engine
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import VisionLanguageProcessor, family_at, family_of
 from rollouts.sources.rollout_pipeline import Generate, RolloutPipeline
-from rollouts.sources.verdict_watch import require_verdicts
-from rollouts.tasks.mixture import held_out
+from rollouts.sources.verdict_watch import require_verdicts, try_rewards
+from rollouts.tasks.mixture import TaskMixture
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Completion, Prompt, Request
 
@@ -75,12 +75,12 @@ def evaluate_command(
     if recipe is not None and not asks(config.data):
         config = _with_prompt_of(place, config, console)
     with open_scorer(scoring_stage(config, stage), config.data, base=Path.cwd(), allowed=allowed) as scorer:
-        result, by_budget, skipped = _evaluate(place, config, scorer, console, budgets)
-    _print_result(name, config, result, skipped, console)
+        result, by_budget, left_out = _evaluate(place, config, scorer, console, budgets)
+    _print_result(name, config, result, left_out, console)
     _print_budgets(result, by_budget, console)
     if target is not None:
         rows = {"thinking_budgets": [asdict(row) for row in by_budget]} if budgets else {}
-        write_json(target, _report(place, config, result, skipped) | rows)
+        write_json(target, _report(place, config, result, left_out) | rows)
         console.print(f"figures in {target}")
     return result
 
@@ -108,10 +108,15 @@ def _recipe_of(place: ModelPlace) -> Path:
 
 def _evaluate(
     place: ModelPlace, config: RunConfig, scorer: Scorer, console: PlainConsole, budgets: Sequence[int]
-) -> tuple[EvalResult, list[BudgetResult], dict[str, int]]:
-    """The figures, those of each budget, and how many tasks were left out for which reason."""
-    tasks = held_out(config.data.held_out, limit=config.evaluation.tasks, seed=HELD_OUT_SEED, base=Path.cwd())
+) -> tuple[EvalResult, list[BudgetResult], dict[str, dict[str, int]]]:
+    """The figures, those of each budget, and how many rows and tasks were left out for which reason."""
+    mixture = TaskMixture(config.data.held_out, seed=HELD_OUT_SEED, base=Path.cwd())
+    for line in mixture.report.lines():
+        console.print(line)
+    tasks = mixture.fixed(config.evaluation.tasks)
     scorer.check_tasks(tasks)
+    for line in try_rewards(scorer, tasks, where="held-out tasks"):
+        console.print(line)
     if config.threads:
         torch.set_num_threads(config.threads)
     processor, engine = _open_engine(place, config)
@@ -139,7 +144,7 @@ def _evaluate(
         by_budget = evaluate_budgets(
             pipeline, answers, budgets=budgets, close_ids=close_ids, sampling=_sampling(config)
         )
-    return result, by_budget, skipped
+    return result, by_budget, {"rows": mixture.report.by_reason, "tasks": skipped}
 
 
 def _open_engine(place: ModelPlace, config: RunConfig) -> tuple[VisionLanguageProcessor, EngineDriver]:
@@ -197,7 +202,9 @@ def _in_blocks(engine: EngineDriver, bar: StageProgress) -> Generate:
     return generate
 
 
-def _report(place: ModelPlace, config: RunConfig, result: EvalResult, skipped: dict[str, int]) -> dict[str, object]:
+def _report(
+    place: ModelPlace, config: RunConfig, result: EvalResult, left_out: dict[str, dict[str, int]]
+) -> dict[str, object]:
     return {
         "model": place.name,
         "stage": place.stage,
@@ -206,15 +213,16 @@ def _report(place: ModelPlace, config: RunConfig, result: EvalResult, skipped: d
         "samples": config.evaluation.samples,
         "sampling": asdict(_sampling(config)),
         **asdict(result),
-        "left_out": skipped,
+        "left_out": left_out["tasks"],
+        "rows_left_out": left_out["rows"],
         "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
     }
 
 
 def _print_result(
-    name: str, config: RunConfig, result: EvalResult, skipped: dict[str, int], console: PlainConsole
+    name: str, config: RunConfig, result: EvalResult, left_out: dict[str, dict[str, int]], console: PlainConsole
 ) -> None:
-    for reason, count in skipped.items():
+    for reason, count in left_out["tasks"].items():
         console.print(f"{count} held-out tasks left out ({reason})")
     title = f"{name}: {result.tasks} held-out tasks of {config.name}"
     console.print(title)
@@ -233,6 +241,8 @@ def _print_result(
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    for line in result.gaps():
+        console.print(line)
 
 
 def _print_budgets(result: EvalResult, rows: Sequence[BudgetResult], console: PlainConsole) -> None:

@@ -22,6 +22,7 @@ class Estimate:
     value: float
     low: float
     high: float
+    tasks: int  # that have a value
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -61,11 +62,11 @@ def bootstrap(values: Sequence[float], *, seed: int) -> Estimate:
     """
     known = np.array([value for value in values if not math.isnan(value)])
     if not len(known):
-        return Estimate(value=math.nan, low=math.nan, high=math.nan)
+        return Estimate(value=math.nan, low=math.nan, high=math.nan, tasks=0)
     rng, mean = np.random.default_rng(seed), float(known.mean())
     means = [known[rng.integers(len(known), size=len(known))].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value=mean, low=min(float(low), mean), high=max(float(high), mean))
+    return Estimate(value=mean, low=min(float(low), mean), high=max(float(high), mean), tasks=len(known))
 
 
 def estimates(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -15,6 +15,8 @@ from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.scoring import accuracy, thinks
 from rollouts.types import Prompt, ScoredRollout
 
+_TABLES = ("failure_reasons", "by_source", "intervals")
+_MOST_REASONS = 8  # shown on the console
 HELD_OUT_SEED, VALIDATION_SEED = 1, 2  # the same tasks for every run, so that seeds and recipes compare
 
 
@@ -32,14 +34,27 @@ class EvalResult:
     mean_tokens: float
     truncated_share: float  # greedy answers cut off by the token limit
     verifier_failures: int  # answers, greedy and sampled, whose verifier failed: bad reference, timeout or crash
+    failure_reasons: dict[str, int]  # how many of them there are for each reason; they leave their task's estimates
     by_source: dict[str, float]  # greedy accuracy of each data source
     # greedy accuracy, pass@k and maj@k over the tasks, each with its 95 % confidence interval
     intervals: dict[str, Estimate] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """Flat names for a sink."""
-        flat = {k: float(v) for k, v in asdict(self).items() if k not in ("by_source", "intervals")}
+        flat = {k: float(v) for k, v in asdict(self).items() if k not in _TABLES}
         return flat | {f"greedy_accuracy/{source}": value for source, value in self.by_source.items()}
+
+    def gaps(self) -> list[str]:
+        """Which answers have no verdict and why, and which estimates are therefore over fewer tasks; lines to print."""
+        reasons = list(self.failure_reasons.items())
+        lines = [f"{count} answers without a verdict: {reason}" for reason, count in reasons[:_MOST_REASONS]]
+        if more := sum(count for _, count in reasons[_MOST_REASONS:]):
+            lines.append(f"{more} answers without a verdict for other reasons")
+        short = {name: e.tasks for name, e in self.intervals.items() if e.tasks < self.tasks}
+        return lines + [
+            f"{name} is over {tasks} of {self.tasks} tasks: the others have too few verdicts"
+            for name, tasks in short.items()
+        ]
 
 
 def evaluation_sampling(training: SamplingConfig | None, evaluation: EvaluationConfig) -> SamplingConfig:
@@ -80,6 +95,7 @@ def evaluate(
         mean_tokens=float(np.mean([len(a.rollout.completion.token_ids) for a in answers])),
         truncated_share=float(np.mean([a.rollout.completion.finish_reason == "length" for a in answers])),
         verifier_failures=sum(not a.score.verdict.is_reward for a in [*answers, *sampled]),
+        failure_reasons=dict(_failure_reasons([*answers, *sampled]).most_common()),
         by_source={s: accuracy(a.score.verdict for a in own) for s, own in sorted(by_source.items())},
         intervals=estimates(
             [[a.score.verdict for a in group] for group in greedy],
@@ -88,3 +104,9 @@ def evaluate(
         ),
     )
     return result, answers
+
+
+def _failure_reasons(answers: Sequence[ScoredRollout]) -> Counter[str]:
+    """How many verdicts failed for each reason. Example: `bad_reference (not a number: a few)`."""
+    failed = [answer.score.verdict for answer in answers if not answer.score.verdict.is_reward]
+    return Counter(f"{verdict.kind}{f' ({verdict.detail[:120]})' if verdict.detail else ''}" for verdict in failed)

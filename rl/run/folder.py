@@ -16,6 +16,7 @@ from configs.files import write_text
 from configs.json_io import read_json
 from configs.load import dump_recipe, load_recipe
 from configs.schema import RunConfig
+from rl.run.accuracy import Estimate
 from rl.run.recipe_changes import differences, may_change
 
 _BEFORE_RECIPE = {"lock", ".writable", "recipe.yaml.partial"}  # what a run that was killed at once may have left
@@ -33,7 +34,7 @@ class StageRecord:
     thinking_share: float
     mean_tokens: float
     resumed: bool = False
-    intervals: dict[str, dict[str, float]] = field(default_factory=dict)  # `EvalResult.intervals`: value, low, high
+    intervals: dict[str, Estimate] = field(default_factory=dict)  # as in `EvalResult`
     figures: dict[str, float] = field(default_factory=dict)  # the stage's own, such as `perplexity/SOURCE`
 
 

@@ -16,7 +16,6 @@ from rich.table import Table
 from configs.json_io import read_json
 from configs.schema import RunConfig
 from configs.text import printable, shorten
-from rl.run.accuracy import Estimate
 from rl.run.console import PlainConsole
 from rl.run.folder import RunFolder, StageRecord, write_json
 from rl.run.trackers.jsonl_tracker import read_metrics
@@ -194,7 +193,7 @@ def _print_table(records: Sequence[StageRecord], console: PlainConsole) -> None:
         )
     console.print(table)
     for name, value in records[-1].intervals.items() if records else ():
-        console.print(f"  {name}: {Estimate(**value)} (95 % interval)")
+        console.print(f"  {name}: {value} (95 % interval over {value.tasks} tasks)")
 
 
 def _print_places(folder: RunFolder, config: RunConfig, console: PlainConsole) -> None:

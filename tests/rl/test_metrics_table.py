@@ -92,6 +92,7 @@ def test_the_table_declares_what_evaluation_writes():
         mean_tokens=1.0,
         truncated_share=0.0,
         verifier_failures=0,
+        failure_reasons={},
         by_source={"sums": 1.0},
     )
     written = general(result.metrics(), sources=["sums"])

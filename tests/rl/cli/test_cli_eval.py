@@ -118,6 +118,39 @@ def test_accuracy_against_thinking_budget(thinkvl, run_folder, monkeypatch):
     assert (code, "--thinking-budget many: must be whole numbers" in text) == (1, True)
 
 
+def test_what_is_left_out_is_told_with_counts_and_reasons(thinkvl, run_folder, tmp_path, monkeypatch):
+    """Rows that are no task, tasks that cannot be rendered, and answers whose verifier fails; console and file."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    row = {"question": "How much is 1 + 1?", "answer": "2"}
+    unread = row | {"answer": "a few", "verifier": "numeric"}
+    long = row | {"question": "How much? " * 300}
+    rows = [row] * 3 + [unread] * 2 + [long, row | {"image": "lost.png"}, row | {"image": "far.png"}]
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    arguments = ["data.held_out=[{use: held.jsonl}]", "data.max_prompt_tokens=200"]
+    code, output, _ = thinkvl("eval", run_folder, *arguments)
+    assert code == 0
+    assert "held: 2 skipped, image file is missing (row 6: lost.png; row 7: far.png)" in output
+    assert "1 held-out tasks left out (prompt longer than 200 tokens)" in output
+    assert "6 answers without a verdict: bad_reference" in output
+    for name in ("greedy", "pass@1", "pass@2", "maj@2"):
+        assert f"{name} is over 3 of 5 tasks: the others have too few verdicts" in output
+    figures = json.loads((run_folder / "eval.json").read_text())
+    assert figures["rows_left_out"] == {"image file is missing": 2}
+    assert figures["left_out"] == {"prompt longer than 200 tokens": 1}
+    assert figures["verifier_failures"] == sum(figures["failure_reasons"].values()) == 6
+    assert (figures["tasks"], figures["intervals"]["pass@2"]["tasks"]) == (5, 3)
+
+
+def test_an_evaluation_that_judges_nothing_is_an_error(thinkvl, run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    row = {"question": "How much is 1 + 1?", "answer": "a few", "verifier": "numeric"}
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for _ in range(3)))
+    code, _, text = thinkvl("eval", run_folder, "data.held_out=[{use: held.jsonl}]")
+    assert code == 1
+    assert "held-out tasks: not one of 3 reference answers could be judged:\n  3 x verifier: bad_reference" in text
+    assert not (run_folder / "eval.json").exists()
+
+
 ENGINE = """
 import torch
 

@@ -98,4 +98,12 @@ def test_estimates_by_hand():
     assert found["maj@2"].value == pytest.approx((0.5 + 1 + 0.5) / 3)
     assert found["pass@4"].value == 1.0
     assert found["maj@4"].value == 0.5
+    assert {name: estimate.tasks for name, estimate in found.items()} == {
+        "greedy": 2,
+        "pass@1": 3,
+        "pass@2": 3,
+        "maj@2": 3,
+        "pass@4": 2,
+        "maj@4": 2,
+    }
     assert list(estimates([verdicts("R")], [], seed=0)) == ["greedy"]

@@ -96,6 +96,11 @@ def test_figures_by_hand(prompts):
         "maj@2": 0.0,
     }
     assert 0.0 <= result.intervals["greedy"].low < 0.5 < result.intervals["greedy"].high <= 1.0
+    assert result.failure_reasons == {"crash": 3}
+    assert result.gaps() == [
+        "3 answers without a verdict: crash",
+        *(f"{name} is over 4 of 5 tasks: the others have too few verdicts" for name in result.intervals),
+    ]
     (greedy, greedy_sampling), (drawn, drawn_sampling) = fake.calls
     assert greedy_sampling.temperature == 0
     assert drawn_sampling == SAMPLING
