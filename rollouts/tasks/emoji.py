@@ -10,13 +10,12 @@ from configs.prompt import IMAGE_MARK
 from rewards.types import Task
 from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.documents import Document
-from rollouts.tasks.emoji_art import Emoji, Style, art_files, draw_emoji, load_names
+from rollouts.tasks.emoji_art import Emoji, Style, art_files, draw_emoji, load_names, split_of_name
 from rollouts.tasks.packages import files_contents
 from rollouts.tasks.rows import LETTERS, list_choices
 from rollouts.tasks.skip_report import SkipReport
-from rollouts.tasks.splits import Split, check_option, check_split, in_share
+from rollouts.tasks.splits import Split, check_option, check_split
 
-HELD_OUT_SHARE = 0.1  # of the kinds of emoji
 CHOICES = 4
 PATCH = 28  # pixels a side of one image token
 QUESTIONS = {"en": "What does the picture show?", "zh": "这张图片是什么？"}
@@ -52,9 +51,11 @@ class EmojiPictures:
         check_split(self.name, split)
         check_option(self.name, "form", form, get_args(Form))
         styles, languages = _listed("style", style, get_args(Style)), _listed("language", language, get_args(Language))
-        self.split, self.form, self._sizes = split, form, _sizes(size)
+        self.split, self.form, self._sizes = split, form, checked_sizes(self.name, size)
         self.report = SkipReport()
-        names = {code: emoji for code, emoji in load_names(self.name).items() if _split_of(emoji) == split}
+        names = {
+            code: emoji for code, emoji in load_names(self.name).items() if split_of_name(emoji.names["en"]) == split
+        }
         self._files = {one: art_files(self.name, one, folder) for one in styles}
         self._rows = [
             (emoji, one, spoken)
@@ -119,10 +120,6 @@ class EmojiPictures:
         return tuple(chosen)
 
 
-def _split_of(emoji: Emoji) -> Split:
-    return "held_out" if in_share(f"emoji/{emoji.variants}", HELD_OUT_SHARE) else "train"
-
-
 def _listed(option: str, value: str | Sequence[str], allowed: Sequence[str]) -> list:
     """One value or a list of different ones. Raises DataSetError."""
     values = [value] if isinstance(value, str) else list(value)
@@ -133,9 +130,9 @@ def _listed(option: str, value: str | Sequence[str], allowed: Sequence[str]) -> 
     return values
 
 
-def _sizes(size: int | Sequence[int]) -> tuple[int, ...]:
-    """The sides of pictures, in pixels. Raises DataSetError."""
+def checked_sizes(source: str, size: int | Sequence[int]) -> tuple[int, ...]:
+    """The option `size` of a source: the sides of pictures, in pixels. Raises DataSetError."""
     sizes = (size,) if isinstance(size, int) else tuple(size)
     if not sizes or not all(isinstance(side, int) and PATCH <= side <= 512 for side in sizes):
-        raise DataSetError(f"emoji: size = {size!r}: must be a number of pixels from {PATCH} to 512, or a list of them")
+        raise DataSetError(f"{source}: size = {size!r}: must be a number of pixels from {PATCH} to 512, or a list")
     return sizes

@@ -22,10 +22,12 @@ from PIL import Image
 from rewards.images import decode_image
 from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.packages import package_file, package_folder, package_module
+from rollouts.tasks.splits import Split, in_share
 
 Style = Literal["twemoji", "openmoji", "fluent"]
 
 FLUENT = "@lobehub/fluent-emoji-3d"
+HELD_OUT_SHARE = 0.1  # of the kinds
 _FULLY_QUALIFIED = 2  # status in the package `emoji`: the spelling that keyboards give
 _CODE = re.compile(r"[0-9a-f]{2,6}(?:-[0-9a-f]{2,6})*")
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
@@ -43,8 +45,17 @@ class Emoji:
     @property
     def variants(self) -> str:
         """What its variants share: "woman running" and "man running facing right" are of one kind."""
-        kind = " ".join(_PEOPLE.sub(" ", self.names["en"].lower()).split())
-        return kind or self.names["en"]
+        return kind_of(self.names["en"])
+
+
+def kind_of(name: str) -> str:
+    """An English name without the words that tell variants apart."""
+    return " ".join(_PEOPLE.sub(" ", name.lower()).split()) or name
+
+
+def split_of_name(name: str) -> Split:
+    """Where an emoji with this English name belongs, and a text about what it shows."""
+    return "held_out" if in_share(f"emoji/{kind_of(name)}", HELD_OUT_SHARE) else "train"
 
 
 def load_names(source: str) -> dict[str, Emoji]:

@@ -23,6 +23,7 @@ from rollouts.tasks.skip_report import SkipReport
 from rollouts.tasks.task_file import TaskFile
 from rollouts.tasks.text_math import TextMath
 from rollouts.tasks.text_sums import TextSums
+from rollouts.tasks.wikipedia_leads import WikipediaLeads
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "digit_captions": DigitCaptions,
@@ -31,6 +32,7 @@ BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "emoji": EmojiPictures,
     "text_math": TextMath,
     "text_sums": TextSums,
+    "wikipedia_leads": WikipediaLeads,
 }
 APART = 0.05  # share of the rows of a finite source that is set apart where a recipe has no validation tasks
 

@@ -111,7 +111,7 @@ class TestMistakes:
             ({"language": "fr"}, "language = 'fr': must be en or zh"),
             ({"form": "open"}, "form = 'open': must be one of caption, question, choice"),
             ({"size": 20}, "size = 20: must be a number of pixels from 28 to 512"),
-            ({"size": []}, "or a list of them"),
+            ({"size": []}, "from 28 to 512, or a list"),
             ({"split": "test"}, "must be train or held_out"),
         ],
     )
