@@ -318,6 +318,8 @@ def ratio(rng: random.Random) -> Answer:
         f"{a}：{b}",
         rf"\frac{{{a}}}{{{b}}}",
         f"{a}∶{b}",
+        f"{a}比{b}",
+        f"{chinese(a)}比{chinese(b)}",
     ]
     wrong = [f"{b}:{a}", str(a), str(b), f"{a}:{b + 1}", f"{a}:{b}:1", f"{a}1:{b}"]
     return Answer(kind="ratio", reference=f"{a}:{b}", right=right, wrong=wrong)
@@ -337,6 +339,8 @@ def numeral(rng: random.Random) -> Answer:
         f"{n}千",
     ]
     wrong += [f"{chinese(n)}多个", f"{chinese(n)}或{chinese(n + 1)}", f"{chinese(n)}成", f"{chinese(n)}个半"]
+    right += [f"{chinese(n)}个苹果"]
+    wrong += [f"{n}?", f"{n}+", f"{n} below zero", f"{n}比7", f"{chinese(n)}比七", f"{n}'"]
     if n < 16:
         right += [ENGLISH[n], ENGLISH[n].capitalize(), f"{ENGLISH[n]} apples"]
         wrong += [

@@ -54,6 +54,13 @@ def taken_back(text: str) -> bool:
     return end is not None and _TAKEN_BACK.match(text[end.end() :].lstrip()) is not None
 
 
+def is_question(text: str, *, last: bool) -> bool:
+    """True where the sentence that would state the answer asks for it: "Is it 5?"."""
+    end = None if last else _SENTENCE_END.search(text)
+    mark = end.group() if end is not None else text.rstrip(' *_`$"”).')[-1:]
+    return mark in ("?", "？")
+
+
 def without_remarks(text: str) -> str:
     """`text` up to a reason ("because", "，因为"), without asides, check marks and what the answer is not."""
     text = text if text.isascii() else _MARK.sub("", text)

@@ -98,6 +98,8 @@ _SIMPLE = (
     (re.compile(r"(?<=%) ?(?:\\text ?\{ ?)?(?:increase|growth|rise|gain|profit|chance|probability) ?\}?$"), ""),
     (re.compile(r"^(?:(?:minus|negative) |负|零下)(?=[\d.])", re.IGNORECASE), "-"),
     (re.compile(r"(?<=[\d}]) ?[和与及] ?(?=[-\d\\])"), ", "),
+    (re.compile(r"(?<=\d) ?比 ?(?=\d)"), ":"),
+    (re.compile(r"^(\d{1,30})_\{?10\}?$"), r"\1"),
     (_IN_BRACKETS, r", \1"),
     (_LATTICE, r"\2"),
     (re.compile(r"(?<!\\)~"), " "),
@@ -117,8 +119,9 @@ _WRAPPED = (
     ("*", "*"),
     ('"', '"'),
     ("“", "”"),
+    ("'", "'"),
 )
-_WRAPPING = tuple('$\\*`_"“')  # what a wrapped text begins with
+_WRAPPING = tuple("$\\*`_\"“'")  # what a wrapped text begins with
 _WRAPPING_COMMAND = re.compile(r"^\\(?:boxed|fbox|text|ensuremath|underline|mathbf|boldsymbol)\s{0,4}\{")
 
 
@@ -173,8 +176,8 @@ def _written_out(text: str) -> str:
         text = chinese_number(text.strip()) or counted_number(text.strip()) or text
     elif len(text) <= 48 and text[-1:].isalpha() and text[:1].isalpha():
         text = english_number(text) or counted_words(text) or ordinal(text) or text
-    elif len(text) <= 48 and text[:1].isdigit() and text[-1:] in "dht}":
-        text = ordinal(text) or text
+    elif len(text) <= 48 and text[:1].isdigit() and text[-1:] in "dhtfrn}":
+        text = ordinal(text) or (english_number(text) if " and " in text else None) or text
     return scaled(text) if len(text) <= 400 else text
 
 

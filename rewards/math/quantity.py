@@ -68,6 +68,10 @@ _THIN = re.compile(r"(?<=\d)(?:\\,|\{,\})(?=\d{3}(?!\d))")
 _DELIMITER = re.compile(r"\\[()\[\]]|\*\*")
 _SPACING = re.compile(r"\\[,;: ]|(?<=\d)~(?=[\\A-Za-z])")
 _TEXT = re.compile(r"\\(?:text|mathrm|mathbf)\s?\{([^{}]*)\}")
+_BELOW_ZERO = re.compile(
+    r"(?<![\d.-])(\d[\d.]{0,12}(?:\s?(?:°[CF]?|degrees?(?: Celsius| Fahrenheit)?))?) (?:below|under) zero\b"
+)
+_TO = re.compile(r"(?<=\d)\s?比\s?(?=\d)")
 _BASE = re.compile(r"(?<![\w.])(\d[\dA-F]{0,30})\s?\(?(?:in )?base (\d{1,2})\)?")
 _PER_CENT = re.compile(r"百分之(\d{1,9}(?:\.\d{1,9})?)(?!\d)")
 _MINUS = re.compile(r"(?<![A-Za-z])(?:minus|negative)\s+(?=[\d.$√])|负(?=\d)|零下(?=\d)", re.IGNORECASE)
@@ -128,6 +132,7 @@ def withheld(sentence: str, start: int, end: int) -> bool:
 
 def signed(text: str) -> str:
     """`minus 5`, `−5`, `负5` as `-5`, `百分之5` as `5%`, `1{,}000` as `1000`; full-width signs as ASCII."""
+    text = _BELOW_ZERO.sub(r"-\1", _TO.sub(":", text))
     text = _BASE.sub(r"\1_{\2}", text) if "base" in text else text
     return _PER_CENT.sub(r"\1%", _MINUS.sub("-", _THIN.sub("", folded(text.replace("−", "-")))))
 
@@ -210,7 +215,7 @@ def _close(runs: list[Run], parts: list[str], start: int) -> None:
     if not re.search(r"\d|[π∞]", text):
         return
     left = text.lstrip(_LEFT)
-    text = left.rstrip(" \t+*/×÷·:=([{_^'-−–")
+    text = left.rstrip(" \t*/×÷·:=([{_^'-−–")
     for opening, closing in ("()", "[]", "{}"):
         if text.count(opening) != text.count(closing):
             text = text.strip(opening + closing + " ") if text.count(opening) + text.count(closing) == 1 else text

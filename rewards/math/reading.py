@@ -9,7 +9,7 @@ from functools import lru_cache
 from rewards.extraction import extract_answer, last_box, visible
 from rewards.math.comparison import LABEL, equal_sides
 from rewards.math.limits import MAX_REFERENCE, refusal
-from rewards.math.literal import Literal, parse_literal
+from rewards.math.literal import Literal, literals_equal, parse_literal
 from rewards.math.normalize import plain, to_latex
 from rewards.math.units import split_unit
 
@@ -114,7 +114,9 @@ def _unlabel(latex: str, *, gold: bool) -> tuple[str, str]:
     if re.search(r"[,;<>]|\\(?:le|ge|ne|text)(?![a-zA-Z])", first):
         return "", latex
     if not re.search(r"[A-Za-z]", _COMMAND.sub("", _ENVIRONMENT.sub("", first))):
-        return "", last  # `7 + 4 = 11`: the value is at the end
+        one, other = parse_literal(first), parse_literal(last)
+        same = one is None or other is None or literals_equal(one, other)
+        return "", last if same else latex  # `7 + 4 = 11`: the value is at the end; `5 = 6` is none
     value = parse_literal(split_unit(last).text)
     named = not gold and "^" not in first  # `a + b = 12`, but not the equation of a curve
     if value is not None and value.value != 0 and len(pieces) == 2 and (named or r"\angle" in first):

@@ -21,7 +21,11 @@ SCALE = re.compile(
 _NUMERALS = ("零〇", "一壹", "二两兩", "三", "四", "五", "六", "七", "八", "九")
 _DIGITS = {char: value for value, chars in enumerate(_NUMERALS) for char in chars}
 _PLACES = {"十": 10, "百": 100, "千": 1000}
-_CHINESE = re.compile(r"(负)?([零〇一壹二两兩三四五六七八九十百千]{1,12})(?:点([零〇一二三四五六七八九]{1,12}))?")
+_TENTHS = re.compile(r"([1-9一二两三四五六七八九])成([1-9一二三四五六七八九])?")
+_AND_A_HALF = re.compile(
+    r"([零〇一二两三四五六七八九十百千]{1,12}|\d{1,9})(个|米|厘米|公里|千克|公斤|斤|升|小时|年|天)半(\D{0,4})"
+)
+_CHINESE = re.compile(r"(负)?([零〇一壹二两兩三四五六七八九十百千万亿]{1,16})(?:点([零〇一二三四五六七八九]{1,12}))?")
 _DECIMAL = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
 _PARTS = re.compile(r"(.{1,12})分之(.{1,12})")
 _MEASURE_WORDS = (  # what may stand behind a Chinese numeral and leaves its value
@@ -35,7 +39,10 @@ _COUNTED = re.compile(
 _ORDINAL = re.compile(
     r"(?:the )?(\d{1,9})\s?(?:\^\s?)?(?:\{\s?)?(?:\\text\s?\{\s?)?(?:st|nd|rd|th)\s?\}{0,2}", re.IGNORECASE
 )
-_AND_PART = re.compile(r"([A-Za-z]\S{0,20}(?:\s\S{1,20}){0,4})\sand\s(?:a|one)\s(half|third|quarter)\.?", re.IGNORECASE)
+_AND_PART = re.compile(
+    r"(\d{1,9}|[a-z]\S{0,20}(?: \S{1,20}){0,4}) and (?:a|one) (half|third|quarter)(?: (thousand|million|billion))?"
+)
+_LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _UNITS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
     " eighteen nineteen twenty"
@@ -77,7 +84,13 @@ def scaled(text: str) -> str:
 
 
 def chinese_number(text: str) -> str | None:
-    """`十二` as `12`, `三分之二` as `2/3`, `百分之二十` as `20%`; None for every other text."""
+    """`十二` as `12`, `三分之二` as `2/3`, `三比四` as `3:4`, `五成` as `50%`; None for every other text."""
+    tenths = _TENTHS.fullmatch(text)
+    if tenths is not None:
+        return f"{10 * int(_digits(tenths[1])) + int(_digits(tenths[2] or '零'))}%"
+    ratio = [_chinese(side) for side in text.split("比")]
+    if len(ratio) == 2:
+        return f"{ratio[0]}:{ratio[1]}" if None not in ratio else None
     share = _PARTS.fullmatch(text)
     if share is not None:
         below, above = (part if part.isdigit() else _chinese(part) for part in share.groups())
@@ -89,7 +102,11 @@ def chinese_number(text: str) -> str | None:
 
 
 def counted_number(text: str) -> str | None:
-    """`三十五个` as `35个`, `共三十五人` as `35人`, `第七` and `第七个` as `7`; None for every other text."""
+    """`三十五个` as `35个`, `共三十五人` as `35人`, `第七` as `7`, `两个半小时` as `2.5小时`; else None."""
+    half = _AND_A_HALF.fullmatch(text)
+    if half is not None:
+        whole = half[1] if half[1].isdigit() else _chinese(half[1])
+        return f"{whole}.5{half[3] if half[2] == '个' else half[2]}" if whole is not None else None
     counted = _COUNTED.fullmatch(text)
     if counted is None:
         return None
@@ -107,43 +124,78 @@ def _chinese(text: str) -> str | None:
     match = _CHINESE.fullmatch(text)
     if match is None:
         return None
-    total, digit, places = 0, None, False
-    for char in match[2]:
+    total, rest = 0, match[2]
+    for mark, size in (("亿", 10**8), ("万", 10**4)):
+        head, found, tail = rest.rpartition(mark)
+        if found:
+            part = _below_ten_thousand(head)
+            if part is None:
+                return None
+            total, rest = total + part * size, tail
+    part = _below_ten_thousand(rest) if rest else 0
+    decimals = _digits(match[3] or "")
+    return f"{'-' if match[1] else ''}{total + part}{'.' + decimals if decimals else ''}" if part is not None else None
+
+
+def _below_ten_thousand(text: str) -> int | None:
+    """The number of `五千二百零六`; `一百二` is 120."""
+    total, digit, place = 0, None, 1
+    for char in text:
         if char in _PLACES:
-            total += (1 if digit is None else digit) * _PLACES[char]
-            digit, places = None, True
+            place = _PLACES[char]
+            total += (1 if digit is None else digit) * place
+            digit = None
         elif digit in (None, 0):
             digit = _DIGITS[char]
-        elif places:
+        elif place > 1:
             return None
         else:
             digit = digit * 10 + _DIGITS[char]
-    decimals = "".join(str(_DIGITS[char]) for char in match[3] or "")
-    return f"{'-' if match[1] else ''}{total + (digit or 0)}{'.' + decimals if decimals else ''}"
+    short = place >= 100 and text[-2:-1] in _PLACES
+    return total + (digit or 0) * (place // 10 if short else 1) if text else None
+
+
+def _digits(text: str) -> str:
+    return "".join(char if char.isdigit() else str(_DIGITS[char]) for char in text)
 
 
 def english_number(text: str) -> str | None:
-    """`forty-two` as `42`, `one half` as `1/2`, `three hundred and five` as `305`; None for every other text."""
-    mixed = _AND_PART.fullmatch(text.strip()) if " and " in text else None
-    if mixed is not None:
-        whole, below = english_number(mixed[1]), _FRACTIONS[mixed[2].casefold()]
-        return f"{int(whole) * below + 1}/{below}" if whole is not None and whole.isdigit() else None
-    words = [word for word in re.split(r"[-\s]+", text.strip(" .").casefold()) if word != "and"]
-    if not 0 < len(words) <= 8:
+    """`forty-two` as `42`, `one half` as `1/2`, `two and a half million` as `2500000`; None for every other text."""
+    words = [word for word in re.split(r"[-\s]+", text.strip(" .").casefold()) if word]
+    if not 0 < len(words) <= 10:
         return None
-    if len(words) == 2 and words[1].rstrip("s") in _FRACTIONS and words[0] in (*_ENGLISH, "a"):
-        return f"{_ENGLISH.get(words[0], 1)}/{_FRACTIONS[words[1].rstrip('s')]}"
+    mixed = _AND_PART.fullmatch(" ".join(words))
+    if mixed is not None:
+        whole, below = mixed[1] if mixed[1].isdigit() else english_number(mixed[1]), _FRACTIONS[mixed[2]]
+        if whole is None or not whole.isdigit():
+            return None
+        return str(Fraction(int(whole) * below + 1, below) * _LARGE.get(mixed[3] or "", 1))
+    if "point" in words:
+        at = words.index("point")
+        whole, decimals = english_number(" ".join(words[:at])), [_ENGLISH.get(word, 10) for word in words[at + 1 :]]
+        return f"{whole}.{''.join(map(str, decimals))}" if whole and decimals and max(decimals) < 10 else None
+    if words == ["half"] or (len(words) == 2 and words[1].rstrip("s") in _FRACTIONS and words[0] in (*_ENGLISH, "a")):
+        return f"{_ENGLISH.get(words[0], 1)}/{_FRACTIONS[words[-1].rstrip('s')]}"
+    return _english_whole([word for word in words if word != "and"])
+
+
+def _english_whole(words: list[str]) -> str | None:
     total = part = 0
+    if words[:1] == ["a"] and len(words) > 1 and words[1] in (*_LARGE, "hundred", "dozen"):
+        words = words[1:]
     for word in words:
         if word in _ENGLISH:
-            part += _ENGLISH[word]
-        elif word == "hundred":
-            part = (part or 1) * 100
-        elif word == "thousand":
-            total, part = total + (part or 1) * 1000, 0
+            value = _ENGLISH[word]
+            if part % 10 or (part % 100 and not (value < 10 and part % 100 >= 20)):
+                return None  # "three five"
+            part += value
+        elif word in ("hundred", "dozen"):
+            part = (part or 1) * (100 if word == "hundred" else 12)
+        elif word in _LARGE:
+            total, part = total + (part or 1) * _LARGE[word], 0
         else:
             return None
-    return str(total + part)
+    return str(total + part) if words else None
 
 
 def counted_words(text: str) -> str | None:

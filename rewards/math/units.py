@@ -41,6 +41,8 @@ _CONNECTORS = {
     "mod",
     "for",
     "when",
+    "below",
+    "above",
 }
 # Words that make another unit of the one behind them. Such a unit of no known size agrees with no known unit.
 _OTHER_UNIT = re.compile(r"^(?:nautical|metric|short|long|imperial|troy|fluid|astronomical|light)\s(?=\S)")
@@ -156,6 +158,7 @@ def _currency(mark: str) -> str:
 def _unit(text: str, value: str, *, gap: bool) -> str:
     """The unit's one name, such as "cm^2" or "apples"; "" where the text may be mathematics or prose."""
     plain = re.sub(r"\\text\s?\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 ", text).strip()
+    plain = plain[1:-1].strip() if plain[:1] == "(" and plain[-1:] == ")" else plain
     if size_of(plain) is None and (VALUE_WORDS.search(plain) or re.search(r"\d", _POWER.sub(" ", plain))):
         return ""
     squared = _SQUARED.search(plain)

@@ -69,6 +69,7 @@ _BOTH_POSSIBLE = re.compile(  # "it could be A and it could be B" settles on nei
     r"\b(?:could|may|might)\s(?:also\s|equally\s)?be\s(?:option\s)?[(\[]?[A-Z]\b"
 )
 _DENIED = re.compile(r"\W{0,3}(?:\\text\s?\{\s?)?(?:not|isn't|never|neither|不是|并非)(?![A-Za-z])", re.IGNORECASE)
+_BEFORE_STOP = re.compile(r"(?<=\S)\s(?=[.。,，;；)]|[或和与])")
 _CAPITAL = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z])")
 _OR = re.compile(r"(?<![A-Za-z])or(?![A-Za-z])|或|还是")
 _MAX_SPAN = 2_000  # characters
@@ -183,7 +184,7 @@ class ChoiceVerifier(BuiltInVerifier):
             return Commitment(index=None, rule=f"{rule}/hedge")
         unstyled = _POINTED_AT.sub(" ", _STYLE.sub(" ", span))
         denied = set(_CAPITAL.findall(" ".join(_NEGATION.findall(unstyled))))
-        text = " ".join(_NEGATION.sub(" ", unstyled).split())
+        text = _BEFORE_STOP.sub("", " ".join(_NEGATION.sub(" ", unstyled).split()))
         in_formula = rule == "box" and _IN_FORMULA.search(span)  # a letter of a formula is no label
         letters = None if in_formula else letter_index(text, count, whole=rule == "text")
         if letters is not None:

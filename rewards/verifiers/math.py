@@ -22,7 +22,7 @@ from rewards.math.spoken import clock_time, times_equal
 from rewards.math.structure import TUPLE_LABEL
 from rewards.math.units import conversion, units_agree, values_differ
 from rewards.sandbox.pool import Worker, WorkerDied, WorkerTimeout
-from rewards.sentences import stated
+from rewards.sentences import is_question, stated
 from rewards.types import Task, Verdict, VerdictKind
 from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.rewriting import all_numbers, is_one_line, with_thousands
@@ -36,6 +36,7 @@ _UNSURE = re.compile(
 )
 _OR = re.compile(r"(?<![a-zA-Z\\])or(?![a-zA-Z])|或|还是", re.IGNORECASE)
 _ARITHMETIC = re.compile(r"[\d})]\s*(?:\+|-|\*|\\times|\\cdot)\s*(?=[\d({\\.])|\d\s*\(\s*\d")
+_PRIMES = re.compile(r"\d\s?(?:['\"]|\^\s?\{?\s?\\prime)")
 _POWER_OF_TEN = re.compile(r"(?:\\times|\\cdot|\*)\s*10\s*\^")
 _BASE = re.compile(r"^[\dA-F]*\d\s*_\s*\{?\s*\d+\s*\}?$")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[a-zA-Z](?![A-Za-z])")
@@ -99,6 +100,8 @@ class MathVerifier(BuiltInVerifier):
             return Found(kind=VerdictKind.NO_ANSWER, rule="refused", detail=f"longer than {4 * MAX_ANSWER} characters")
         several = gold.literal is None and bool(_SEVERAL.search(gold.latex))
         if rule in ("anchor", "line", "tag", "json") and to_latex(answer) != gold.latex:
+            if is_question(answer, last=rule == "line"):
+                return Found(kind=VerdictKind.NO_ANSWER, rule="question")
             if not gold.words and _hedges(stated(answer, last=rule == "line"), several):
                 return Found(kind=VerdictKind.NO_ANSWER, rule="hedge")
             answer = from_prose(answer, last=rule == "line")
@@ -181,6 +184,8 @@ def _quick(gold: MathAnswer, answer: MathAnswer) -> Found | None:
         return Found(kind=VerdictKind.CORRECT if same else VerdictKind.WRONG, rule="exact-rational")
     if gold.core == answer.core and gold.unit == answer.unit and not (gold.label and answer.label):
         return Found(kind=VerdictKind.CORRECT, rule="string")
+    if bool(_PRIMES.search(gold.core)) != bool(_PRIMES.search(answer.core)):
+        return Found(kind=VerdictKind.WRONG, rule="unit")  # minutes, feet or inches
     if gold.literal is not None and _restated(answer.core):
         return Found(kind=VerdictKind.WRONG, rule="restated")
     if unevaluated(answer.core) and not unevaluated(gold.core):

@@ -57,7 +57,7 @@ _CHINESE = re.compile(  # one number and a measure word, with or without a noun,
 _CHINESE_HEDGE = re.compile(r"[没不非或]|至少|至多|最多|最少|超过|少于|多于|可能|也许|大于|小于|接近")
 _CHINESE_NUMERAL = re.compile(r"[零〇一二两三四五六七八九十百千万几\d]")
 _ATTACHED = re.compile(  # behind a number: what changes its value
-    rf"\d\s{{0,2}}(?:{VALUE_WORDS.pattern}|i(?![a-z])|-\W*$|pairs?\b|and an?\b|and one\b|[百打]|千(?![克米瓦卡帕]))"
+    rf"\d\s{{0,2}}(?:{VALUE_WORDS.pattern}|i(?![a-z])|[-+]\W*$|pairs?\b|and an?\b|and one\b|[百打]|千(?![克米瓦卡帕]))"
     r"|\d(?:st|nd|rd|th)\b|(?:dozens?|pairs?)\b|\d(?-i:[MK]\b)|\d\s?(?-i:B\b)|[$€£¥]\s?\d[\d.,]*\s?[mbk]\b",
     re.IGNORECASE,
 )

@@ -193,3 +193,40 @@ def test_marks_and_doubts(earns, verifier, reference, response, right):
 def test_a_time_of_the_day_is_a_good_reference_for_every_answer(scorer):
     task = Task(id="t", source="s", question="", answer="6:30 p.m.", verifier="math")
     assert scorer.score(["The answer is seven or so."], [task])[0].verdict.kind is not VerdictKind.BAD_REFERENCE
+
+
+@pytest.mark.parametrize(
+    ("verifier", "reference", "response", "right"),
+    [
+        ("math", "30", "two and a half dozen", False),
+        ("math", "36", "three dozen", True),
+        ("math", "3", "three dozen", False),
+        ("math", "2500000", "two and a half million", True),
+        ("math", "7.5", "7 and a half", True),
+        ("math", "1.25", "one point two five", True),
+        ("math", "1/2", "half", True),
+        ("math", "8", "three five", False),  # no numeral
+        ("math", "35000", "三万五千", True),
+        ("math", "120", "一百二", True),
+        ("math", "2.5 hours", "两个半小时", True),
+        ("math", "50%", "五成", True),
+        ("math", "3:4", "三比四", True),
+        ("math", "1:2", "结果是1比2。", True),
+        ("math", "2", "结果是1比2。", False),
+        ("math", "-5", "It is 5 degrees below zero.", True),
+        ("math", "5", "It is 5 degrees below zero.", False),
+        ("math", "12 cm", "\\boxed{12 \\text{ (cm)}}", True),
+        ("math", "12 cm", "\\boxed{12 \\text{ (kg)}}", False),
+        ("math", "12", "12 base 10", True),
+        ("math", "5", "5'", False),
+        ("math", "5", "'5'", True),
+        ("math", "5", "Is it 5?", False),
+        ("math", "6", "5=6", False),
+        ("math", "6", "结果是6+。", False),
+        ("count", "3", "3+", False),
+        ("choice", "A", "故选：**A**。", True),
+        ("choice", "A", "答案是“A或C”。", False),
+    ],
+)
+def test_numerals_and_marks(earns, verifier, reference, response, right):
+    assert earns(verifier, reference, response, PETS if verifier == "choice" else ()) is right
