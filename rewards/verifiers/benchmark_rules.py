@@ -26,6 +26,11 @@ from rewards.verifiers.math import MathVerifier
 from rewards.verifiers.numeric import Number, number_in, read_number
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
 
+_CLOSING = re.compile(  # of a chat; a language model that extracts the answer passes over it
+    r"\s{0,9}(?:I hope (?:this|that)|(?:Please )?let me know if|Is there anything else|Do you (?:have|want|need)"
+    r"|Would you like|Feel free)\b",
+    re.IGNORECASE,
+)
 _LIST = re.compile(r"\[[^\[\]]{0,2000}\]")
 _LONGEST = 20_000  # characters of an answer that are searched: the last
 _EDGE = " \t\n*\"'`$"
@@ -111,7 +116,7 @@ class MathVistaVerifier(BuiltInVerifier):
     def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
         """Judge `response`. Never raises."""
         start = time.perf_counter()
-        extraction = extract_answer(response)
+        extraction = extract_answer(_without_closing(response))
         judged = self._list(extraction, reference) if self._kind == "list" else self._number(extraction, reference)
         return judged.verdict(start, extraction.answer)
 
@@ -151,6 +156,14 @@ class MathVisionVerifier(MathVerifier):
         gold, given = _value(reference), _value(answer)
         same = gold is not None and given is not None and round(gold, 2) == round(given, 2)
         return correct_if(True, "two-decimals") if same else found
+
+
+def _without_closing(response: str) -> str:
+    """`response` without the last lines that offer more help, such as "Is there anything else?"."""
+    lines = response.rstrip().split("\n")
+    while len(lines) > 1 and (not lines[-1].strip(" `") or _CLOSING.match(lines[-1])):
+        lines.pop()
+    return "\n".join(lines)
 
 
 def _bare(text: str) -> str:

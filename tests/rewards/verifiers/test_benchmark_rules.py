@@ -57,6 +57,8 @@ def test_contains(spec, response, gold, kind):
     [
         ("integer", "1000", "1000", RIGHT), ("integer", "4.7", "4", RIGHT), ("integer", "3.9", "4", WRONG),
         ("integer", "The answer is 12 g.", "12", RIGHT), ("integer", "no idea", "4", NONE),
+        ("integer", "It is **16 m**.\n\nIs there anything else I can help you with?", "16", RIGHT),
+        ("integer", "Is there anything else?", "16", NONE),
         ("float, digits=1", "1.23", "1.2", RIGHT), ("float, digits=1", "1.27", "1.2", WRONG),
         ("float, digits=2", "0.21", "0.21", RIGHT), ("float, digits=1", "-0.04", "0.0", RIGHT),
         ("list", "the final list is [2014, 2016]", "[2014, 2016]", RIGHT),
