@@ -12,7 +12,8 @@ QUICK = (
     *("gpu", "learner", "experts", "verifiers", "publish", "engines", "asynchronous", "reward_pool"),
     *("quickstart", "compare_algorithms", "critic"),
 )
-OTHERS = ("errors", "fuzz_extraction")  # they ask for a trained model, and for a fuzzer that is no dependency
+# They ask for a trained model, a fuzzer that is no dependency, hours, or outputs that others have published.
+OTHERS = ("errors", "fuzz_extraction", "fuzz_verifiers", "official_rules")
 HELP = """
 import contextlib, io, json, runpy, sys
 found = {}
@@ -83,3 +84,23 @@ def test_the_comparison_runs_and_critic_py_reads_its_runs(folder, tmp_path):
     assert finished.returncode == 0, finished.stderr[-2000:]
     again = json.loads(finished.stdout.splitlines()[-1])
     assert again["validation/accuracy"] == found["critic/validation/accuracy"]
+
+
+def test_our_verdicts_beside_published_ones(folder, tmp_path):
+    rows = [
+        {"id": "1", "response": "So it is \\boxed{60}.", "correct": True},
+        {"id": "2", "response": "The answer is (B).", "correct": True},
+        {"id": "2", "response": "\\boxed{A}", "correct": True},
+    ]
+    data = [
+        {"id": "1", "question": "Which number?", "options": [], "answer": "60", "image": "images/1.jpg"},
+        {"id": "2", "question": "Which bike?", "options": list("ABCDE"), "answer": "B", "image": "images/2.jpg"},
+    ]
+    for name, lines in (("outputs.jsonl", rows), ("test.jsonl", data)):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    script = folder / "official_rules.py"
+    finished = run([script, "mathvision", tmp_path / "outputs.jsonl", "--data", tmp_path / "test.jsonl"], timeout=100)
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout)
+    assert (found["responses"], found["official"], found["ours"]) == (3, 1.0, 0.6667)
+    assert (found["ours_alone_right"], found["official_alone_right"]) == (0, 1)

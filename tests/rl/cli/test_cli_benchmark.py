@@ -145,6 +145,31 @@ def test_frames_of_a_video_reach_the_model(thinkvl, run_folder, tmp_path):
     assert (result["answered"], result["groups"]["track"]["Perception"]["questions"]) == (1, 1)
 
 
+ENGINE = """
+from rollouts.engines.transformers import TransformersEngine
+from rollouts.model_family import family_at
+
+
+class Mine(TransformersEngine):
+    def __init__(self, spec, *, note, times):
+        model = family_at(spec.model_path).load_model(spec.model_path, dtype="auto")
+        super().__init__(model, stop_ids=spec.stop_ids, barred_ids=spec.barred_ids)
+        open(note, "w").write(str(times + 1))
+"""
+
+
+def test_an_engine_of_ones_own(thinkvl, run_folder, charts, tmp_path):
+    (tmp_path / "mine.py").write_text(ENGINE)
+    arguments = ["--tasks", 2, "--max-new-tokens", 3, "--engine", "mine.py:Mine"]
+    options = ["--engine-option", f"note={tmp_path / 'note'}", "--engine-option", "times=2"]
+    code, _, errors = thinkvl("eval", run_folder, "--benchmark", f"chartqa={charts}", *arguments, *options)
+    assert code == 0, errors
+    assert (tmp_path / "note").read_text() == "3"
+    assert read_results(run_folder / "benchmarks")[0]["settings"]["engine"] == "mine.py:Mine"
+    code, _, errors = thinkvl("eval", run_folder, "--benchmark", f"chartqa={charts}", "--tasks", 2)
+    assert (code, "engine was 'mine.py:Mine' and is 'transformers'" in errors) == (1, True)
+
+
 def test_mistakes_are_told(thinkvl, charts, tmp_path):
     code, _, errors = thinkvl("eval", "m", "--benchmark", "chart", "--server", "http://127.0.0.1:1/v1")
     assert (code, "did you mean" in errors) == (1, True)
