@@ -66,11 +66,16 @@ def keys_list(section: type) -> str:
             continue  # listed once, for all kinds of stages
         always_there = section_of(key.annotation) is not None and key.default is not None
         name = key.pattern[-1]
-        shared = issubclass(cls, SupervisedConfig) and name in SUPERVISED
+        shared = issubclass(cls, SupervisedConfig) and name in SUPERVISED and not _has_own(cls, name)
         if section is (SupervisedConfig if shared else cls) and not always_there:
             item = _wrap(f"- `{name}` ({_type(key)}; {_default(key)}): {comments[name]}")
             items += [item] if item not in items else []  # a section that stands in several places
     return "\n".join(items)
+
+
+def _has_own(cls: type, name: str) -> bool:
+    """Whether a kind of supervised stage gives a shared key a default and a meaning of its own."""
+    return cls is not SupervisedConfig and name in cls.__annotations__
 
 
 def _wrap(item: str) -> str:

@@ -187,6 +187,9 @@ greedy_accuracy (share): Correct completions among the greedy ones that have a v
 greedy_accuracy/SOURCE (share): The greedy accuracy of one data source.
 perplexity/SOURCE (perplexity): Perplexity of the held-out documents of one data source. Only in `held_out/STAGE`,
   where `data.held_out` has documents. Healthy: falls
+before/greedy_accuracy (share): The greedy accuracy of the model that entered the stage. Only in `held_out/STAGE` of a
+  `long2short` stage. Healthy: near `greedy_accuracy`
+before/mean_tokens (tokens): The mean length of its greedy completions. Only there. Healthy: above `mean_tokens`
 explained_variance (share): As in stage `rl`, of sampled completions to validation tasks, which are never trained on.
   Only in `validation/STAGE`, with `ppo`. Healthy: rises
 sampled_accuracy (share): Correct completions among those sampled under `rl.sampling`. Only in `held_out/STAGE`.
@@ -208,6 +211,20 @@ sequence_tokens (tokens): Tokens of the step that are read, prompts and images i
 balance_loss (loss): Mean over the layers of the routers' balance loss. Only with `balance_coef`. Healthy: near 1
 """)
 
+PREFERENCE = _metrics("""
+loss (nats): Mean DPO loss over the pairs of the step. It is ln 2 = 0.693 before the first update. Healthy: falls
+preference_accuracy (share): Pairs in which the chosen completion gained more than the rejected one, by the log-ratio
+  against the entering model. Healthy: rises above 0.5
+reward_margin (reward): Mean of `beta` times the difference of these log-ratios. Healthy: rises
+logprob_chosen (nats): Mean log-prob of a whole chosen completion. Healthy: steady; a steep fall means that the policy
+  leaves both completions: lower the learning rate, or raise `beta`
+logprob_rejected (nats): Mean log-prob of a whole rejected completion. Healthy: falls
+grad_norm (norm): Norm of the gradient before clipping. Healthy: steady
+learning_rate (rate): Learning rate of the first parameter group. Healthy: as scheduled
+skipped_updates (share): 1 where the gradient was not finite and the step was not made. Healthy: 0
+tokens (tokens): Tokens of the chosen and the rejected completions of the step.
+""")
+
 RL = (*ROLLOUTS, *PARTIAL, *TOKENS, *ASYNCHRONOUS, *UPDATE, *SAMPLES, *TIME, *WORKERS, *TASKS)
 
 TABLES = {
@@ -222,6 +239,7 @@ TABLES = {
     "metrics of tasks": TASKS,
     "metrics of evaluation": EVALUATION,
     "metrics of supervised stages": SUPERVISED,
+    "metrics of preference stages": PREFERENCE,
 }
 
 

@@ -12,15 +12,14 @@ from transformers.utils import logging as transformers_logging
 from configs.schema import RunConfig
 from configs.stage import StageConfig
 from configs.supervised import SupervisedConfig
-from rl.learner.lora import merged_state, numpy_weights
+from rl.learner.lora import merged_state
 from rl.run.console import PlainConsole
 from rl.run.context import RunContext, load_policy, open_context
-from rl.run.evaluate import EvalResult, evaluate, evaluation_sampling
 from rl.run.export import known_licence, write_export
 from rl.run.folder import RunFolder, StageRecord
+from rl.run.held_out import evaluate_model
 from rl.run.perplexity import perplexities
 from rl.run.report import finish_run, print_end
-from rl.run.scoring import scoring_stage
 from rl.stages.stage import open_stage
 from rollouts.model_family import VisionLanguageModel
 from rollouts.sources.verdict_watch import require_verdicts
@@ -78,13 +77,14 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
     with closing(open_stage(context, config, model_path)) as stage:
         resumed = stage.resume() > 0
         model = stage.run()
+        figures = stage.figures()
     seconds = time.monotonic() - began
     target = context.folder.stage(config.name) / "model"
     model.save_pretrained(target, state_dict=merged_state(model))
     context.processor.save_pretrained(target)
     result, answers = evaluate_model(context, config, model)
     require_verdicts(answers, where=f"{config.name}, held-out tasks")
-    figures = _figures(context, config, model)
+    figures |= _perplexities(context, config, model)
     context.metrics.write(f"held_out/{config.name}", 0, result.metrics() | figures)
     context.folder.finish(
         StageRecord(
@@ -109,23 +109,8 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
     return answers
 
 
-def _figures(context: RunContext, config: StageConfig, model: VisionLanguageModel) -> dict[str, float]:
-    """What is measured beside the answers to held-out tasks: the perplexity of held-out documents."""
+def _perplexities(context: RunContext, config: StageConfig, model: VisionLanguageModel) -> dict[str, float]:
+    """The perplexity of held-out documents, by source."""
     budget = config.micro_batch_tokens if isinstance(config, SupervisedConfig) else 16_384
     found = perplexities(model, context.inputs[config.name].documents, budget=budget)
     return {f"perplexity/{source}": value for source, value in found.items()}
-
-
-def evaluate_model(
-    context: RunContext, stage: StageConfig, model: VisionLanguageModel
-) -> tuple[EvalResult, list[ScoredRollout]]:
-    """Publish `model` to the workers and evaluate it on the stage's held-out tasks."""
-    context.pool.publish(numpy_weights(model), version=context.pool.version + 1)
-    trained = scoring_stage(context.config, stage)
-    return evaluate(
-        context.pipeline(stage),
-        context.inputs[stage.name].held_out,
-        sampling=evaluation_sampling(trained.sampling if trained else None, context.config.evaluation),
-        samples=context.config.evaluation.samples,
-        seed=context.config.seed,
-    )

@@ -91,7 +91,7 @@ class RolloutLog:
             for place, group in enumerate(scored)
             for i, rollout in enumerate(group)
         ]
-        path = self._path(step)
+        path = self.path(step)
         path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         with atomic_write(path) as file:
@@ -104,7 +104,8 @@ class RolloutLog:
             if number.isdecimal() and int(number) > step:
                 path.unlink()
 
-    def _path(self, step: int) -> Path:
+    def path(self, step: int) -> Path:
+        """Where the rollouts of `step` are, once they are written."""
         return self.folder / f"step-{step:06d}.parquet"
 
     def _keep(self, image: bytes) -> str:

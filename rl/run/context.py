@@ -22,6 +22,7 @@ from rl.checkpoint import replace_folder
 from rl.run.console import PlainConsole
 from rl.run.data_fingerprint import check_files, check_tasks
 from rl.run.folder import RunFolder
+from rl.run.short_model import check_short_models
 from rl.run.stage_inputs import StageInputs, open_inputs, training_part
 from rl.run.trackers.run_info import RunInfo
 from rl.run.trackers.table import Metrics
@@ -92,6 +93,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
     for line in folder.accept_changes(config):
         console.print(f"the recipe changes: {line}")
     engine = choose_engine(stage.engine, stage.engine_options, base=base, trains=True)
+    check_short_models(config, folder, base=base)
     check_files(config, folder.path, base=base, say=console.print)
     with ExitStack() as stack:
         info = RunInfo(folder=folder.path, name=config.name, recipe=plain(config))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from configs.data import DataConfig, SourceConfig
 from configs.errors import UserError
+from configs.long2short import LongToShortConfig
 from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.stage import StageConfig
@@ -190,6 +191,8 @@ class _Reader:
             raise UserError(f"data.train: none of the first {len(examples)} {what} can be rendered: {reasons}")
         if isinstance(stage, SFTConfig) and tasks:
             self._check_solutions(stage, tasks)
+        if isinstance(stage, LongToShortConfig) and stage.method != "average":
+            scorer.check_tasks(TaskMixture(data.train, seed=0, base=self._base, part=part).draw(0, _CHECKED_TASKS))
         if isinstance(stage, RLConfig):
             asked = TaskMixture(data.train, seed=0, base=self._base, part=part)
             self._try_rewards("train", scorer, asked.draw(0, _CHECKED_TASKS))

@@ -35,7 +35,7 @@ def open_rl_learner(context: RunContext, stage: RLConfig, model_path: str, skipp
     )
     if _needs_ranks(context, stage):
         return LearnerGroup(_spec(context, stage, model_path, config, skipped))
-    model = _model(context, model_path)
+    model = open_model(context, model_path)
     return Learner(model, config, barred_ids=context.barred_ids, on_skip=skipped.keep)
 
 
@@ -50,7 +50,7 @@ def open_supervised_learner(context: RunContext, stage: SupervisedConfig, model_
     )
     if _needs_ranks(context, stage):
         return LearnerGroup(_spec(context, stage, model_path, config, None))
-    return SupervisedLearner(_model(context, model_path), config)
+    return SupervisedLearner(open_model(context, model_path), config)
 
 
 def _needs_ranks(context: RunContext, stage: RLConfig | SupervisedConfig) -> bool:
@@ -78,7 +78,7 @@ def _spec(
     )
 
 
-def _model(context: RunContext, model_path: str) -> VisionLanguageModel:
+def open_model(context: RunContext, model_path: str) -> VisionLanguageModel:
     """The model to train in this process, with the recipe's adapters."""
     model = load_policy(context, model_path, train=True)
     prepare_training(model, context.config.model, base=model_path)

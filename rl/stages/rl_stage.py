@@ -65,6 +65,10 @@ class RLStage:
             self._schedule.run(self._start, on_step)
         return load_policy(self._context, str(self._folder / "best"))
 
+    def figures(self) -> dict[str, float]:
+        """None of its own."""
+        return {}
+
     def close(self) -> None:
         """End the learner's ranks."""
         self._learner.close()

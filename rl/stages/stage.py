@@ -27,6 +27,10 @@ class Stage(Protocol):
         """Train the remaining steps and return the model that the stage ends with, in evaluation mode."""
         ...
 
+    def figures(self) -> dict[str, float]:
+        """What the stage has measured itself, for its record; called after `run`."""
+        ...
+
     def close(self) -> None:
         """End the processes that the stage started, also after a failure."""
         ...

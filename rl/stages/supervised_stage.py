@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from configs.supervised import SupervisedConfig
 from rl.checkpoint import (
@@ -13,8 +15,8 @@ from rl.checkpoint import (
     save_checkpoint,
     shards_of,
 )
+from rl.learner.base import BaseLearner
 from rl.learner.optimizer import rounding_note
-from rl.learner.supervised_learner import SupervisedLearner
 from rl.run.context import RunContext, load_policy
 from rl.run.progress import StageProgress
 from rl.stages.example_batches import ExampleBatches, ExampleRenderer
@@ -30,8 +32,22 @@ class SupervisedStage:
         self._folder = context.folder.stage(config.name)
         if (note := rounding_note(context.config.model, config.optimizer, stage=config.name)) is not None:
             context.console.print(note, highlight=False)
-        self._learner = open_supervised_learner(context, config, model_path)
+        self._learner = self._open_learner(model_path)
         self._done = 0
+
+    def _open_learner(self, model_path: str) -> Any:
+        """The learner, whose `update` takes what `_batches` yields."""
+        return open_supervised_learner(self._context, self._config, model_path)
+
+    def _batches(self) -> Iterator[Sequence[Any]]:
+        """The examples of each step that is left."""
+        context, config = self._context, self._config
+        renderer = ExampleRenderer(context.inputs[config.name].renderer, config)
+        yield from ExampleBatches(context.examples(config), renderer, config, seed=context.config.seed).from_step(
+            self._done
+        )
+        for reason, count in renderer.skipped.items():
+            logging.getLogger(__name__).warning("%s: %d examples left out: %s", config.name, count, reason)
 
     def resume(self) -> int:
         """Restore the learner and the random state from the newest checkpoint that can be read."""
@@ -49,22 +65,22 @@ class SupervisedStage:
     def run(self) -> VisionLanguageModel:
         """Train the remaining steps."""
         context, config = self._context, self._config
-        renderer = ExampleRenderer(context.inputs[config.name].renderer, config)
-        batches = ExampleBatches(context.examples(config), renderer, config, seed=context.config.seed)
         with StageProgress(context.console, config.name, total=config.steps, done=self._done) as bar:
-            for step, batch in enumerate(batches.from_step(self._done), self._done + 1):
+            for step, batch in enumerate(self._batches(), self._done + 1):
                 values = self._learner.update(batch)
                 context.metrics.write(config.name, step, values)
                 if step == config.steps or step % config.save_every == 0:
                     self._save(step)
                 bar.advance({"loss": values["loss"]})
-        for reason, count in renderer.skipped.items():
-            logging.getLogger(__name__).warning("%s: %d examples left out: %s", config.name, count, reason)
         self._learner.save_adapters(self._folder / "adapter")
-        if isinstance(self._learner, SupervisedLearner):
+        if isinstance(self._learner, BaseLearner):
             return self._learner.model.eval()
         self._learner.save(self._folder / "trained")
         return load_policy(context, str(self._folder / "trained"))
+
+    def figures(self) -> dict[str, float]:
+        """None of its own."""
+        return {}
 
     def close(self) -> None:
         """End the learner's ranks."""

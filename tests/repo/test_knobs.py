@@ -9,6 +9,7 @@ import pytest
 from configs import (
     algorithms,
     data,
+    long2short,
     model,
     optimizer,
     prompt,
@@ -24,9 +25,9 @@ from configs import (
 from kimi_vl import TinySizes
 
 # A new key has to be worth it: users must be able to know them all.
-MOST = 128
+MOST = 134
 SCHEMA = (
-    *(algorithms, data, model, optimizer, prompt, ranks, rewards, rl, schema),
+    *(algorithms, data, long2short, model, optimizer, prompt, ranks, rewards, rl, schema),
     *(stage, stage_kinds, supervised, task_sampler),
 )
 # What they read themselves does not count, but `configs.data` also has functions that others call.

@@ -97,8 +97,10 @@ def test_the_table_declares_what_evaluation_writes():
     )
     written = general(result.metrics(), sources=["sums"])
     assert declared(metrics_table.EVALUATION) == sorted(
-        written | {"explained_variance", "perplexity/SOURCE"}
-    )  # with a critic: tests/rl/stages/test_rl_stage.py
+        written
+        | {"explained_variance", "perplexity/SOURCE"}  # with a critic: tests/rl/stages/test_rl_stage.py
+        | {"before/greedy_accuracy", "before/mean_tokens"}  # tests/integration/test_long2short.py
+    )
 
 
 def test_the_table_declares_what_the_supervised_stages_write():
