@@ -77,7 +77,9 @@ class PreferenceLearner(BaseLearner):
             parallel=SINGLE_PROCESS,
         )
         model.text_model.config._attn_implementation = attention  # TRL pads its batches, it does not pack them
+        settings = dict(vars(model.config))
         self._trl = _trainer(model, reference, processor, config, folder)
+        model.config.__dict__ = settings  # TRL sets `use_cache: false`, which would stay in the model that is saved
         for part in (model, reference):
             torch.nn.Module.to(part, device)  # TRL takes the first GPU, where a worker may be
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(900)
 OPTIMIZER = "optimizer: {name: muon, learning_rate: 1e-3}"
 SAMPLED = f"kind: long2short, prompts: 8, samples: 4, steps: 3, batch_size: 4, save_every: 1, {OPTIMIZER}"
 STAGES = f"""stages=[
-    {{kind: sft, name: instruct, steps: 8, batch_size: 8, {OPTIMIZER}}},
+    {{kind: sft, name: instruct, steps: 40, batch_size: 8, optimizer: {{name: muon, learning_rate: 5e-3}}}},
     {{{SAMPLED}, name: shorter, method: shortest}},
     {{{SAMPLED}, name: preferred, method: dpo}},
     {{kind: long2short, name: merged, method: average, short_model: instruct, weight: 0.25}},
@@ -42,7 +42,9 @@ def make(make_mini, tmp_path, monkeypatch):
             shape = (28, 28 * (1 + i % 3), 3)
             Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(made.folder / f"{i}.png")
             question, verifier = f"How much is {i}?", "even.py:even"
-            rows.append({"question": question, "answer": "1" * (i % 4), "verifier": verifier, "picture": f"{i}.png"})
+            rows.append(
+                {"question": question, "answer": "1" * (1 + i % 4), "verifier": verifier, "picture": f"{i}.png"}
+            )
         (made.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         # A coin that everybody can toss: about half of what an untrained model writes is right.
         (made.folder / "even.py").write_text(
