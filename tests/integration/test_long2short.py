@@ -20,8 +20,8 @@ OPTIMIZER = "optimizer: {name: muon, learning_rate: 1e-3}"
 SAMPLED = f"kind: long2short, prompts: 8, samples: 4, steps: 3, batch_size: 4, save_every: 1, {OPTIMIZER}"
 STAGES = f"""stages=[
     {{kind: sft, name: instruct, steps: 40, batch_size: 8, optimizer: {{name: muon, learning_rate: 5e-3}}}},
-    {{{SAMPLED}, name: shorter, method: shortest}},
     {{{SAMPLED}, name: preferred, method: dpo}},
+    {{{SAMPLED}, name: shorter, method: shortest}},
     {{kind: long2short, name: merged, method: average, short_model: instruct, weight: 0.25}},
 ]"""
 ROWS = "[{use: rows.jsonl, columns: {images: picture}}]"
@@ -71,20 +71,20 @@ def test_each_method_runs_and_a_killed_run_ends_in_the_same_weights(make, monkey
     for name in ("shorter", "preferred", "merged"):
         assert stages[name]["kind"] == "long2short"
         assert stages[name]["figures"].keys() == {"before/greedy_accuracy", "before/mean_tokens"}
-    assert stages["shorter"]["figures"]["before/mean_tokens"] == stages["instruct"]["mean_tokens"]
+    assert stages["preferred"]["figures"]["before/mean_tokens"] == stages["instruct"]["mean_tokens"]
     assert len(list(read_rollouts(whole / "shorter" / "rollouts"))) == 8 * 4
     for name, table in (("shorter", SUPERVISED), ("preferred", PREFERENCE)):
         rows = read_metrics(whole / "metrics.jsonl", stage=name)
         assert [row["step"] for row in rows] == [1, 2, 3]
         assert not undeclared(rows[0].keys() - {"stage", "step", "time"}, table)
-    long, short, merged = (weights(whole, name) for name in ("preferred", "instruct", "merged"))
+    long, short, merged = (weights(whole, name) for name in ("shorter", "instruct", "merged"))
     assert all(torch.allclose(merged[name], 0.75 * long[name] + 0.25 * short[name], atol=1e-6) for name in merged)
 
     mini, cut = make("cut")
     write_log, write_metrics = RolloutLog.write, Metrics.write
 
     def stop_sampling(log, step, *rest):
-        if step == 2 and log.folder.parent.name == "shorter":
+        if step == 2 and log.folder.parent.name == "preferred":
             raise Killed
         write_log(log, step, *rest)
 
@@ -98,16 +98,16 @@ def test_each_method_runs_and_a_killed_run_ends_in_the_same_weights(make, monkey
 
     for owner, method, replaced in (
         (RolloutLog, "write", stop_sampling),
-        (Metrics, "write", stop_training("shorter")),
         (Metrics, "write", stop_training("preferred")),
+        (Metrics, "write", stop_training("shorter")),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(owner, method, replaced)
             with pytest.raises(Killed):
                 mini.here()
     printed = mini.here()
-    assert "preferred: samples" not in printed, "what was sampled is not sampled again"
-    assert "resuming preferred after step 2" in printed
+    assert "shorter: samples" not in printed, "what was sampled is not sampled again"
+    assert "resuming shorter after step 2" in printed
     for name in ("shorter", "preferred", "merged"):
         expected, found = weights(whole, name), weights(cut, name)
         assert [key for key in expected if not torch.equal(expected[key], found[key])] == [], name
