@@ -161,7 +161,7 @@ def generate(folder: Path, work: dict) -> Answer:
 def pool(folder: Path, work: dict, *, workers: int) -> Answer:
     """Ray actors, each with the embedded engine of the first column."""
     from configs.rl import SamplingConfig
-    from rollouts.engines.table import EngineSpec
+    from rollouts.engines.engine_spec import EngineSpec
     from rollouts.workers.pool import RolloutPool
     from rollouts.workers.start_ray import start_ray
 

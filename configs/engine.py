@@ -1,4 +1,4 @@
-"""The names that `rl.engine` may have."""
+"""The built-in engines, and the names that `rl.engine` may have. A new engine is its file and a line here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 from configs.rules import check
 from configs.text import did_you_mean
 
-ENGINES = ("transformers", "vllm")  # the built-in ones
+# Name to `module:function`, which makes the engine from an `EngineSpec`. The module is imported in the worker that uses
+# it: vLLM is two gigabytes that few have.
+ENGINES: Mapping[str, str] = {
+    "transformers": "rollouts.engines.transformers:open_transformers",
+    "vllm": "rollouts.engines.vllm:open_vllm",
+}
 
 
 def is_own_engine(use: str) -> bool:

@@ -16,8 +16,8 @@ from urllib.request import urlopen
 import numpy as np
 
 from configs.rl import SamplingConfig
+from rollouts.engines.engine_spec import EngineSpec
 from rollouts.engines.protocol import Engine, FinishedGroup
-from rollouts.engines.table import EngineSpec
 from rollouts.types import Completion, Request, Segment
 
 _POLL_SECONDS = 0.2  # the longest step: requests are added and cancelled between steps

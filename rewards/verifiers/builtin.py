@@ -58,8 +58,8 @@ def build_verifier(spec: str, worker: Worker, *, judge: JudgeConfig | None = Non
     if spec.strip() == JUDGE:
         if judge is None:
             raise PluginError(
-                "'judge' is off: it sends answers to a language model. Turn it on in the recipe, "
-                "`rl: {judge: {url: https://HOST/v1, model: NAME, key_env: VARIABLE}}`"
+                "'judge' is off: it sends answers to a language model. Turn it on in the recipe's stage `rl`: "
+                "`judge: {url: https://HOST/v1, model: NAME, key_env: VARIABLE}`"
             )
         from rewards.verifiers.judge import JudgeVerifier  # brings HTTP and TLS along
 

@@ -15,7 +15,7 @@ from rl.cli.open_model import ModelPlace, open_model, open_processor
 from rl.run.benchmarks.engine_answerer import EngineAnswerer
 from rl.run.model_prompt import read_prompt
 from rollouts.engines.driver import EngineDriver
-from rollouts.engines.table import EngineSpec, choose_engine
+from rollouts.engines.engine_spec import EngineSpec, choose_engine
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import VisionLanguageProcessor, family_at, family_of
 from rollouts.tasks.prompts import PromptRenderer

@@ -33,7 +33,7 @@ from rl.run.progress import StageProgress
 from rl.run.scoring import check_run_of_others, open_scorer, scoring_stage
 from rl.run.thinking_budget import BudgetResult, evaluate_budgets
 from rollouts.engines.driver import EngineDriver
-from rollouts.engines.table import EngineSpec, choose_engine
+from rollouts.engines.engine_spec import EngineSpec, choose_engine
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import VisionLanguageProcessor, family_at, family_of
 from rollouts.sources.rollout_pipeline import Generate, RolloutPipeline

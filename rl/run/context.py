@@ -26,7 +26,7 @@ from rl.run.short_model import check_short_models
 from rl.run.stage_inputs import StageInputs, open_inputs, training_part
 from rl.run.trackers.run_info import RunInfo
 from rl.run.trackers.table import Metrics
-from rollouts.engines.table import VLLM_CPU_LATENTS, EngineSpec, check_sizes, choose_engine
+from rollouts.engines.engine_spec import VLLM_CPU_LATENTS, EngineSpec, check_sizes, choose_engine
 from rollouts.model_family import FAMILIES, TINY_FAMILY, VisionLanguageModel, VisionLanguageProcessor, family_at
 from rollouts.sources.rollout_pipeline import RolloutPipeline, request_seed
 from rollouts.tasks.documents import Document, Example

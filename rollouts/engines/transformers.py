@@ -11,11 +11,12 @@ import torch
 from configs.rl import SamplingConfig
 from rollouts.engines.continuous_batching import BatchLimits, RunningBatch
 from rollouts.engines.decoder import LatentDecoder
+from rollouts.engines.engine_spec import EngineSpec
 from rollouts.engines.heartbeat import LayerCounter
 from rollouts.engines.protocol import Engine, FinishedGroup
 from rollouts.engines.sample_state import RunningGroup
 from rollouts.engines.sampling import barred_token_mask
-from rollouts.model_family import VisionLanguageModel
+from rollouts.model_family import VisionLanguageModel, family_at
 from rollouts.types import Request
 from rollouts.weight_checksums import checksums
 
@@ -122,3 +123,12 @@ class TransformersEngine(Engine):
             version=lambda: self._version,
             padding_stats=self._padding_stats,
         )
+
+
+def open_transformers(spec: EngineSpec) -> TransformersEngine:
+    """The engine of a worker, on its GPU where it has one."""
+    model = family_at(spec.model_path).load_model(spec.model_path, dtype=getattr(torch, spec.dtype))
+    torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
+    return TransformersEngine(
+        model, stop_ids=spec.stop_ids, barred_ids=spec.barred_ids, record_experts=spec.record_experts
+    )

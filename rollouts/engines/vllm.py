@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from configs.rl import SamplingConfig
+from rollouts.engines.engine_spec import EngineSpec
 from rollouts.engines.protocol import Engine, FinishedGroup
 from rollouts.engines.sample_state import RunningGroup, RunningSample
 from rollouts.engines.vllm_prompt import VllmPrompt
@@ -154,3 +155,14 @@ class VllmEngine(Engine):
             self._vllm.abort_request(names)
         for name in names:
             del self._running[name]
+
+
+def open_vllm(spec: EngineSpec) -> VllmEngine:
+    """The engine of a worker, with its share of a GPU; a part of that stays free for the weight sync."""
+    return VllmEngine(
+        spec.model_path,
+        dtype=spec.dtype,
+        stop_ids=spec.stop_ids,
+        barred_ids=spec.barred_ids,
+        limits=VllmLimits(context=spec.context, gpu_share=0.85 * spec.gpu_share),
+    )

@@ -18,7 +18,7 @@ import torch
 
 from configs.errors import UserError
 from configs.rl import SamplingConfig
-from rollouts.engines.table import EngineSpec
+from rollouts.engines.engine_spec import EngineSpec
 from rollouts.request_queue import RequestQueue
 from rollouts.types import Completion, Request
 from rollouts.weight_checksums import LoadedWeights

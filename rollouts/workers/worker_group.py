@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from configs.errors import UserError
-from rollouts.engines.table import EngineSpec
+from rollouts.engines.engine_spec import EngineSpec
 from rollouts.weight_checksums import LoadedWeights, checksums, differing
 from rollouts.workers.actor import Address, RolloutActor, WorkerError
 

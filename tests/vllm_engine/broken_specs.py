@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import ray
 
-from rollouts.engines.table import EngineSpec
+from rollouts.engines.engine_spec import EngineSpec
 
 
 @dataclass(frozen=True, kw_only=True)

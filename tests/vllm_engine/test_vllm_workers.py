@@ -18,7 +18,7 @@ from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import numpy_weights
 from rl.types import PromptCompletion
 from rl.weight_sync import ParityError, WeightSync
-from rollouts.engines.table import EngineSpec
+from rollouts.engines.engine_spec import EngineSpec
 from rollouts.workers.actor import WorkerError
 from rollouts.workers.pool import RolloutPool
 from rollouts.workers.start_ray import start_ray

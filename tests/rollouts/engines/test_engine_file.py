@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from rollouts.engines.driver import EngineDriver
+from rollouts.engines.engine_spec import EngineSpec, choose_engine
 from rollouts.engines.protocol import EngineError
-from rollouts.engines.table import EngineSpec, choose_engine
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "engine" / "openai_engine.py"
 WHOLE = """

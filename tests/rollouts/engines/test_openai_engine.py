@@ -8,7 +8,7 @@ from engine_helpers import build_prompt
 from openai_server import openai_server
 
 from configs.rl import SamplingConfig
-from rollouts.engines.table import EngineSpec, choose_engine
+from rollouts.engines.engine_spec import EngineSpec, choose_engine
 from rollouts.types import Request
 
 FILE = Path(__file__).parents[3] / "examples" / "engine" / "openai_engine.py"

@@ -10,7 +10,7 @@ from openai_server import openai_server
 
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
-from rollouts.engines.table import EngineSpec, choose_engine
+from rollouts.engines.engine_spec import EngineSpec, choose_engine
 from rollouts.types import Request
 from rollouts.workers.pool import RolloutPool
 

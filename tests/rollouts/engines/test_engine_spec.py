@@ -1,21 +1,27 @@
 """Which engine a worker gets, and what is said where it cannot have it."""
 
+import ast
 import importlib.machinery
 import importlib.util
+from pathlib import Path
 
 import pytest
 from engine_helpers import SIZES, build_tiny_folder
 
-from configs.engine import ENGINES as NAMES
+from configs.engine import ENGINES
 from kimi_vl import TinySizes, create_tiny_checkpoint
+from rollouts.engines.engine_spec import VLLM_CPU_LATENTS, EngineSpec, check_engine, check_sizes
 from rollouts.engines.protocol import EngineError
-from rollouts.engines.table import ENGINES, VLLM_CPU_LATENTS, EngineSpec, check_engine, check_sizes
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.weight_checksums import checksums
 
 
-def test_the_schema_and_the_table_know_the_same_engines():
-    assert set(NAMES) == ENGINES.keys()
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_line_of_the_table_names_a_function_of_a_spec(name):
+    module, _, function = ENGINES[name].partition(":")
+    tree = ast.parse(Path(importlib.util.find_spec(module).origin).read_text(encoding="utf-8"))
+    (found,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
+    assert [argument.arg for argument in found.args.args] == ["spec"]
 
 
 def test_the_embedded_engine_is_built_by_default(tmp_path):
@@ -30,7 +36,7 @@ def test_the_embedded_engine_is_built_by_default(tmp_path):
     "spec", [None, importlib.machinery.ModuleSpec("vllm", None, is_package=True)], ids=["missing", "a mere folder"]
 )
 def test_without_vllm_the_error_says_how_to_get_it(monkeypatch, spec):
-    monkeypatch.setattr("rollouts.engines.table.find_spec", lambda name: spec)
+    monkeypatch.setattr("rollouts.engines.engine_spec.find_spec", lambda name: spec)
     with pytest.raises(EngineError, match=r"vLLM is not installed here. `make vllm-env` makes an environment"):
         check_engine("vllm")
     check_engine("transformers")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 
 import torch
 
+from configs.engine import ENGINES
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.engine_file import EngineFile, find_engine
-from rollouts.engines.protocol import Engine, EngineError
-from rollouts.engines.transformers import TransformersEngine
+from rollouts.engines.protocol import EngineError
 from rollouts.model_family import family_at
 
 VLLM_CPU_LATENTS = {
@@ -33,7 +34,7 @@ class EngineSpec:
     barred_ids: tuple[int, ...]
     threads: int = 1
     record_experts: bool = False  # completions then say which experts each token went to; not with vLLM
-    engine: str | EngineFile = "transformers"  # a key of `ENGINES`, or the user's own
+    engine: str | EngineFile = "transformers"  # a key of `configs.engine.ENGINES`, or the user's own
     context: int | None = None  # vLLM: the most tokens of a prompt and its answer; None: the model's own limit
     gpu_share: float = 1.0  # vLLM: of a GPU that is this worker's
 
@@ -42,7 +43,8 @@ class EngineSpec:
         torch.set_num_threads(self.threads)
         if isinstance(self.engine, EngineFile):
             return EngineDriver(self.engine.load()(self, **self.engine.options))
-        return EngineDriver(ENGINES[self.engine](self))
+        module, _, name = ENGINES[self.engine].partition(":")
+        return EngineDriver(getattr(importlib.import_module(module), name)(self))
 
 
 def choose_engine(use: str, options: Mapping[str, Any], *, base: Path, trains: bool) -> str | EngineFile:
@@ -94,26 +96,3 @@ def check_sizes(name: str, model_path: str) -> None:
             f"vLLM on a CPU cannot run {model_path}: {', '.join(wrong)}. Use rl.engine: transformers, "
             "another model, or a GPU"
         )
-
-
-def _transformers(spec: EngineSpec) -> Engine:
-    model = family_at(spec.model_path).load_model(spec.model_path, dtype=getattr(torch, spec.dtype))
-    torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
-    return TransformersEngine(
-        model, stop_ids=spec.stop_ids, barred_ids=spec.barred_ids, record_experts=spec.record_experts
-    )
-
-
-def _vllm(spec: EngineSpec) -> Engine:
-    from rollouts.engines.vllm import VllmEngine, VllmLimits  # two gigabytes that few have
-
-    return VllmEngine(
-        spec.model_path,
-        dtype=spec.dtype,
-        stop_ids=spec.stop_ids,
-        barred_ids=spec.barred_ids,
-        limits=VllmLimits(context=spec.context, gpu_share=0.85 * spec.gpu_share),
-    )
-
-
-ENGINES: Mapping[str, Callable[[EngineSpec], Engine]] = {"transformers": _transformers, "vllm": _vllm}
