@@ -10,7 +10,6 @@ from typing import Protocol
 
 import numpy as np
 import ray
-from rollouts.engines.table import EngineSpec, check_sizes
 
 from configs.data import DataConfig
 from configs.prompt import QUESTION
@@ -20,6 +19,7 @@ from rewards.images import BadImage
 from rewards.types import Task
 from rl.cli.open_model import ModelPlace, open_processor
 from rollouts.engines.engine_file import EngineFile
+from rollouts.engines.engine_spec import EngineSpec, check_sizes
 from rollouts.model_family import family_at
 from rollouts.tasks.prompts import BadPrompt, PromptRenderer
 from rollouts.types import Completion, Request, Segment

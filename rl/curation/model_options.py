@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollouts.engines.table import choose_engine
-
 from configs.errors import UserError
 from configs.rl import SamplingConfig
 from rl.cli.open_model import ModelPlace, find_model
 from rl.curation.chat_server import ServerGenerator, ServerOptions
 from rl.curation.generators import Generator, ModelPlan, open_pool
 from rl.curation.inputs import Inputs
+from rollouts.engines.engine_spec import choose_engine
 from rollouts.tasks.dataset import contents_hash
 
 _DIRECT_TOKENS = 64  # of an answer without thinking
