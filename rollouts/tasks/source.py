@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from configs.data import SourceConfig
 from configs.text import nearest_names
 from rewards.plugins.loading import plugin_file
+from rollouts.tasks.charts import Charts
 from rollouts.tasks.dataset import FORMATS, DataSetError, DatasetTasks
 from rollouts.tasks.digit_captions import DigitCaptions
 from rollouts.tasks.digit_sums import DigitSums
@@ -26,6 +27,7 @@ from rollouts.tasks.text_sums import TextSums
 from rollouts.tasks.wikipedia_leads import WikipediaLeads
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {
+    "charts": Charts,
     "digit_captions": DigitCaptions,
     "digit_sums": DigitSums,
     "easy_vqa": EasyVQA,
