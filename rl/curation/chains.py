@@ -12,14 +12,14 @@ from rewards.types import REWARD_KINDS
 from rl.curation.sampling import Sample
 from rollouts.engines.repetition import find_loop
 
-UNJUDGED = "sample: the verifier failed"
-WRONG = "sample: wrong, or without an answer"
-CUT_OFF = "sample: cut off"
-NO_THINKING = "sample: without thinking"
-REPEATS = "sample: repeats itself"
-CONTROL = "sample: holds marks or control tokens"
-TWIN = "sample: the same as another"
-LONGER = "sample: longer than others"
+UNJUDGED = "the verifier failed"
+WRONG = "wrong, or without an answer"
+CUT_OFF = "cut off"
+NO_THINKING = "without thinking"
+REPEATS = "repeats itself"
+CONTROL = "holds marks or control tokens"
+TWIN = "the same as another"
+LONGER = "longer than others"
 
 _LOOP_WORDS = 48  # a chain of which so many words in a row are a phrase over and over is left out
 _CONTROL = re.compile(r"<\|\w+\|>|</?answer>|" + "|".join(re.escape(mark) for pair in THINK_MARKS for mark in pair))

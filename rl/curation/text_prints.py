@@ -10,6 +10,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from configs.prompt import IMAGE_MARK
+
 N = 13
 SHORTEST = 8  # words of the shortest question that is looked for inside others
 TEMPLATE = 4  # so many questions that share an n-gram make it the wording of a template
@@ -22,8 +24,11 @@ Gram = tuple[str, ...]
 
 
 def units(text: str) -> Gram:
-    """The words, numbers and operators of a text; case, spaces, punctuation and full-width forms do not count."""
-    return tuple(_UNIT.findall(unicodedata.normalize("NFKC", text).casefold()))
+    """The words, numbers and operators of a text.
+
+    Case, spaces, punctuation, full-width forms and the places of images do not count.
+    """
+    return tuple(_UNIT.findall(unicodedata.normalize("NFKC", text.replace(IMAGE_MARK, " ")).casefold()))
 
 
 class TextIndex:

@@ -102,6 +102,7 @@ def test_words_numbers_and_operators_are_compared():
     assert units("What IS 3+4, ｘ?") == ("what", "is", "3", "+", "4", "x")
     assert units("图中有 3 只猫。") == ("图", "中", "有", "3", "只", "猫")
     assert units("3-4") != units("3+4")
+    assert units("<image>\nWhat is shown in <image>?") == ("what", "is", "shown", "in")
 
 
 class TestText:
