@@ -11,7 +11,7 @@ from typing import Any
 
 from rewards.types import Task
 from rollouts.tasks.dataset import DataSetError
-from rollouts.tasks.packages import package_folder
+from rollouts.tasks.packages import files_contents, package_folder
 from rollouts.tasks.skip_report import SkipReport
 from rollouts.tasks.splits import Split, check_option, check_split, in_share
 from rollouts.tasks.worked_math import SOLUTIONS
@@ -43,6 +43,8 @@ class TextMath:
         self.split, self.report = split, SkipReport()
         self._names, self._weights = tuple(weights), tuple(weights.values())
         self._problems = _open(self._names, parameters or {})
+        folder = package_folder(self.name, "reasoning_gym", "reasoning-gym")
+        self.contents = files_contents(folder.rglob("*.py"))  # another version makes other problems
         options = json.dumps([weights, parameters or {}], sort_keys=True, default=str)
         self._key = f"text_math/{split}/{hashlib.sha256(options.encode()).hexdigest()[:6]}"
 

@@ -87,6 +87,12 @@ class TestSource:
         tags = [TextMath(generators={"gcd": 1, "lcm": 3}).task(i, 0).tags[0] for i in range(400)]
         assert 0.65 < tags.count("lcm") / 400 < 0.85
 
+    def test_its_contents_are_those_of_the_package(self, package, tmp_path):
+        before = TextMath(**self.OPTIONS).contents
+        assert before == TextMath("held_out").contents
+        (tmp_path / "reasoning_gym" / "more.py").write_text("x = 1")
+        assert TextMath(**self.OPTIONS).contents != before
+
     @pytest.mark.parametrize(
         ("options", "named"),
         [
