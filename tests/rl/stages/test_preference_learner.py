@@ -1,6 +1,7 @@
 """DPO with TRL's loss: its log-probs are ours, its loss is the paper's, and a checkpoint goes on to the bit."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ from rl_helpers import SIZES
 
 from configs.algorithms import LossConfig
 from configs.data import SourceConfig
+from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
 from kimi_vl import create_tiny_checkpoint, load_model, load_processor
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
+from rl.learner.lora import merged_state, prepare_training
 from rl.metrics_table import PREFERENCE
 from rl.stages.preference_learner import PreferenceConfig, PreferenceLearner, PreferencePair
 from rl.types import PromptCompletion
@@ -49,11 +52,13 @@ def pairs(processor, tmp_path_factory):
 
 @pytest.fixture
 def make(folder, processor, tmp_path):
-    def learner(*, budget=16_384, steps=4):
+    def learner(*, budget=16_384, steps=4, model_config=None):
         optimizer = OptimizerConfig(name="adamw", learning_rate=1e-3, warmup_steps=1)
         config = PreferenceConfig(optimizer=optimizer, total_steps=steps, micro_batch_tokens=budget, beta=BETA, seed=0)
         torch.manual_seed(0)
-        return PreferenceLearner(load_model(folder), processor, config, folder=tmp_path)
+        model = load_model(folder)
+        prepare_training(model, model_config or ModelConfig(), base=str(folder))
+        return PreferenceLearner(model, processor, config, folder=tmp_path)
 
     return learner
 
@@ -123,7 +128,27 @@ def test_the_images_stand_once_for_each_half(make, pairs):
     assert row == [*first.prompt.input_ids.tolist(), *first.chosen.tolist()]
 
 
-def test_a_checkpoint_goes_on_to_the_bit(make, pairs, tmp_path):
+def test_adapters_are_trained_against_the_entering_model(folder, make, pairs):
+    """LoRA: the reference shares the frozen weights. Merged, the log-probs are ours to 1e-4."""
+    learner = make(model_config=ModelConfig(lora=LoraConfig(rank=2)))
+    first = learner.update(pairs)
+    assert first["loss"] == pytest.approx(np.log(2), rel=1e-6), "the policy is its reference"
+    merged = merged_state(learner.model)
+    second = learner.update(pairs)
+    chosen, rejected = our_logprobs(folder, merged, pairs)
+    assert second["logprob_chosen"] == pytest.approx(chosen.mean(), rel=1e-4)
+    assert second["logprob_rejected"] == pytest.approx(rejected.mean(), rel=1e-4)
+    assert second["loss"] < first["loss"]
+
+
+def test_gradient_checkpointing_changes_nothing(make, pairs):
+    [plain, cheap] = [make(model_config=ModelConfig(gradient_checkpointing=on)).update(pairs) for on in (False, True)]
+    assert cheap == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)], ids=["weights", "adapters"])
+def test_a_checkpoint_goes_on_to_the_bit(make, pairs, tmp_path, lora):
+    make = functools.partial(make, model_config=ModelConfig(lora=lora))
     whole = make()
     logged = [whole.update(pairs[i : i + 2]) for i in (0, 1, 2)]
     cut = make()
