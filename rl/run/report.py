@@ -18,6 +18,7 @@ from configs.schema import RunConfig
 from configs.text import printable, shorten
 from rl.run.console import PlainConsole
 from rl.run.folder import RunFolder, StageRecord, write_json
+from rl.run.length_plot import plot_lengths, shortening_lines
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.types import ScoredRollout
 from rollouts.workers.quarantine import Quarantine
@@ -55,6 +56,8 @@ def finish_run(
         "machine": platform.processor() or platform.machine(),
     }
     plot_curves(folder, records, folder.path / "curves.png", rl_stages=[stage.name for stage in config.rl_stages])
+    if shortening_lines(records):
+        plot_lengths(records, folder.path / "lengths.png")
     chosen = choose_examples(answers, _EXAMPLES)
     (folder.path / "examples.html").write_text(examples_page(chosen, title=config.name), encoding="utf-8")
     write_json(folder.path / "summary.json", summary)  # last: it says that the run is finished
@@ -192,6 +195,8 @@ def _print_table(records: Sequence[StageRecord], console: PlainConsole) -> None:
             f"{r.mean_tokens:.1f}",
         )
     console.print(table)
+    for line in shortening_lines(records):
+        console.print(f"  {line}")
     for name, value in records[-1].intervals.items() if records else ():
         console.print(f"  {name}: {value} (95 % interval over {value.tasks} tasks)")
 
@@ -200,6 +205,8 @@ def _print_places(folder: RunFolder, config: RunConfig, console: PlainConsole) -
     path = folder.path
     seconds = read_json(path / "summary.json", _Summary).seconds
     lines = [f"done in {seconds:.0f} s", f"  figures   {path / 'summary.json'}", f"  curves    {path / 'curves.png'}"]
+    if (path / "lengths.png").exists():
+        lines.append(f"  lengths   {path / 'lengths.png'}  (accuracy against tokens)")
     lines.append(f"  examples  {path / 'examples.html'}  (open it in a browser)")
     if config.export:
         lines.append(f"  model     {path / 'export'}")

@@ -72,6 +72,8 @@ def test_each_method_runs_and_a_killed_run_ends_in_the_same_weights(make, monkey
         assert stages[name]["kind"] == "long2short"
         assert stages[name]["figures"].keys() == {"before/greedy_accuracy", "before/mean_tokens"}
     assert stages["preferred"]["figures"]["before/mean_tokens"] == stages["instruct"]["mean_tokens"]
+    assert (whole / "lengths.png").exists()
+    assert "merged: greedy" in printed, "before and after, at the end"
     assert len(list(read_rollouts(whole / "shorter" / "rollouts"))) == 8 * 4
     for name, table in (("shorter", SUPERVISED), ("preferred", PREFERENCE)):
         rows = read_metrics(whole / "metrics.jsonl", stage=name)
