@@ -39,7 +39,7 @@ def plot_lengths(records: Sequence[StageRecord], path: Path) -> None:
             start = (record.figures[_BEFORE[0]], record.figures[_BEFORE[1]])
             axis.annotate("", end, xytext=start, arrowprops={"arrowstyle": "->", "color": "#e6550d"})
     axis.set(title="held-out tasks after each stage", xlabel="mean tokens, greedy", ylabel="accuracy, greedy")
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, 1.2 * max(axis.get_xlim()[1], 1.0))  # room for the names
     axis.set_ylim(0, 1.05)
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
