@@ -32,6 +32,11 @@ class ServerOptions:
     connections: int = 16  # samples that are drawn at once
     seconds: float = 600.0  # limit of one attempt
 
+    def __post_init__(self) -> None:
+        """Raise UserError for an address with a password: every row of the output names the server."""
+        if "@" in self.url.partition("://")[2].partition("/")[0]:
+            raise UserError("--server: leave user and password out of the address; --key-env NAME sends a key")
+
 
 class ServerGenerator:
     """Draws each sample by a request of its own. A server that answers none of a call's requests is an error."""

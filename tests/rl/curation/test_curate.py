@@ -276,6 +276,11 @@ class TestMistakes:
         with pytest.raises(DataSetError):
             curate(None, data={"data": data})
 
+    def test_an_address_with_a_password_is_refused_and_not_repeated(self):
+        with pytest.raises(UserError, match="--key-env") as refused:
+            ServerOptions(url="https://me:secret@host/v1", model="m")
+        assert "secret" not in str(refused.value)
+
     def test_a_row_runs_no_code(self, curate):
         with pytest.raises(PluginError, match="--allow"):
             curate(sums((4, 1), verifier="evil.py:check"))
