@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import queue
+import threading
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -80,28 +81,36 @@ class ServerAnswerer:
     ) -> None:
         self._endpoint = ChatEndpoint(url, key=key, seconds=seconds, concurrent=connections)
         self._model, self._sampling, self._seed, self._prompt = model, sampling, seed, prompt
-        self._connections, self._threads = connections, ThreadPoolExecutor(connections)
+        self._connections = connections
 
     def answers(self, items: Iterable[Item]) -> Iterator[tuple[Item, Answer | Refusal]]:
         """The responses as they arrive."""
-        waiting = iter(items)
-        running: dict[Future[Answer | Refusal], Item] = {}
-        failures = 0
+        waiting, arrived = iter(items), queue.SimpleQueue[tuple[Item, Answer | Refusal | Exception]]()
+        running = failures = 0
         while True:
-            for item in itertools.islice(waiting, self._connections - len(running)):
-                running[self._threads.submit(self._answer, item)] = item
+            for item in itertools.islice(waiting, self._connections - running):
+                # A daemon, so that Ctrl-C does not wait for a long response.
+                threading.Thread(target=self._put, args=(item, arrived), daemon=True).start()
+                running += 1
             if not running:
                 return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                item, answer = running.pop(future), future.result()
-                failures = failures + 1 if isinstance(answer, Refusal) else 0
-                if failures == _MOST_FAILURES and isinstance(answer, Refusal):
-                    raise ServerFailed(answer.detail)
-                yield item, answer
+            item, answer = arrived.get()
+            running -= 1
+            if isinstance(answer, Exception):
+                raise answer
+            failures = failures + 1 if isinstance(answer, Refusal) else 0
+            if failures == _MOST_FAILURES and isinstance(answer, Refusal):
+                raise ServerFailed(answer.detail)
+            yield item, answer
 
     def close(self) -> None:
-        """End the threads; requests under way are waited for."""
-        self._threads.shutdown(cancel_futures=True)
+        """Nothing: requests that are under way end with the process."""
+
+    def _put(self, item: Item, arrived: queue.SimpleQueue[tuple[Item, Answer | Refusal | Exception]]) -> None:
+        try:
+            arrived.put((item, self._answer(item)))
+        except Exception as error:  # raised again by `answers`
+            arrived.put((item, error))
 
     def _answer(self, item: Item) -> Answer | Refusal:
         request = {

@@ -72,7 +72,7 @@ def _video(row_id: str, folder: Path | None) -> Path:
 
 @functools.lru_cache(maxsize=8)
 def _videos(folder: Path) -> dict[str, Path]:
-    """Every video below the folder by its name, the folder that the questions lie in or the one above."""
-    roots = [folder, *folder.parents[:1]]
-    files = [path for root in roots for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    """Every video by its name, below the folder that the questions lie in; of a track's folder, the one above."""
+    root = folder.parent if folder.name in TRACKS else folder
+    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES]
     return {path.stem: path for path in reversed(files) if "question_only" not in path.parts}

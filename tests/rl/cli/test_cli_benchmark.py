@@ -113,6 +113,20 @@ def test_a_killed_evaluation_goes_on(charts, server, tmp_path):
     assert len(seen) <= 20 + 2 + 1  # those under way at the kill, and one that was between the answer and the disk
 
 
+def test_ctrl_c_waits_for_no_server(charts, server, tmp_path):
+    url, seen, settings = server
+    settings["seconds"] = 60.0
+    command = [sys.executable, "-m", "rl.cli.main", "eval", "m", "--benchmark", f"chartqa={charts}", "--server", url]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    started = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not seen and time.monotonic() < deadline:
+        time.sleep(0.02)
+    started.send_signal(signal.SIGINT)
+    _, errors = started.communicate(timeout=30)
+    assert (started.returncode, errors) == (130, "stopped; the same command goes on\n")
+
+
 def test_a_run_and_its_card(thinkvl, run_folder, charts):
     code, _, errors = thinkvl(
         "eval", run_folder, "--benchmark", f"chartqa={charts}", "--tasks", 3, "--max-new-tokens", 4
