@@ -2,7 +2,8 @@
 
 Columns on the hub: type (`human_test` or `augmented_test`), question, answer, image; in the original files: imgname,
 query, label, with the picture in `png/`. Both from EvolvingLMMs-Lab/lmms-eval,
-lmms_eval/tasks/chartqa/upload_chartqa.py. Prompt: chartqa.yaml there. Rule: chartqa/utils.py there, relaxed accuracy.
+lmms_eval/tasks/chartqa/upload_chartqa.py; the hub's name is that of EvolvingLMMs-Lab/VideoMMMU,
+lmms_eval/tasks/chartqa/chartqa.yaml. Prompt: chartqa.yaml there. Rule: chartqa/utils.py there, relaxed accuracy.
 """
 
 from __future__ import annotations
