@@ -20,7 +20,7 @@ from rewards.pending_score import VERIFIER, Pending, part_name
 from rewards.plugins.interface import Outcome, PluginError
 from rewards.plugins.runner import AnyPlugin, make_plugin
 from rewards.sandbox.pool import Flow, WorkerPool
-from rewards.sandbox.resumable import ResumableWorker
+from rewards.sandbox.resumable_worker import ResumableWorker
 from rewards.sandbox.threads import Threads
 from rewards.shaping import TERMS, Batch, Term
 from rewards.types import Score, Task, Verdict, VerdictKind, Verifier

@@ -9,8 +9,8 @@ from typing import Literal
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.types import Task
 from rewards.verifiers.builtin import VERIFIERS
+from rewards.verifiers.equivalent_answers import in_box, is_one_line
 from rewards.verifiers.options import base_name
-from rewards.verifiers.rewriting import in_box, is_one_line
 
 _LONG = 100_000  # characters of a very long answer
 

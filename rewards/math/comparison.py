@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from rewards.math.answer_parts import compare
 from rewards.math.evaluation import context, number
 from rewards.math.formula import Unreadable, parse_formula
 from rewards.math.intervals import RELATION, chains_equal, may_be_region, regions_equal, split_at
@@ -16,7 +17,6 @@ from rewards.math.literal import Literal, literals_equal, parse_literal
 from rewards.math.matrices import matrices_equal
 from rewards.math.nodes import Node, letters, rename
 from rewards.math.normalize import plain
-from rewards.math.structure import compare
 from rewards.math.units import Measure, conversion, split_unit, units_agree
 from rewards.math.values import nodes_equal, proportional, value_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from rewards.math.structure import parse_parts
+from rewards.math.answer_parts import parse_parts
 
 _ENVIRONMENT = re.compile(
     r"(?:\\(?:left)?[(\[{]|[(\[])?\s?\\begin\s?\{((?:p|b|B|small)?matrix|array|cases)\}\s?(?:\{[lcr| ]{1,40}\})?(.*?)"

@@ -10,9 +10,9 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from rewards.math.answer_parts import compare, parse_parts
 from rewards.math.literal import Literal, literals_equal, parse_literal, split_unit
 from rewards.math.numeric_equality import equations_equal, functions_equal
-from rewards.math.structure import compare, parse_parts
 
 _FUNCTION = re.compile(
     r"(?<![a-zA-Z\\])(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|infty|sqrt)(?![a-zA-Z])"
@@ -41,7 +41,7 @@ def warm_up() -> None:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """What a worker process does with a request, `{"gold": ..., "answer": ...}`; see `rewards.sandbox.worker_main`."""
+    """The reply to a request, `{"gold": ..., "answer": ...}`; `rewards.sandbox.worker_process` calls this."""
     return judge(request["gold"], request["answer"])
 
 

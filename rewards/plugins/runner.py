@@ -15,7 +15,7 @@ from rewards.plugins.loading import load_plugin
 from rewards.plugins.worker import outcome_from_json, task_to_json
 from rewards.sandbox.pool import Flow, WorkerDied, WorkerPool, WorkerTimeout
 from rewards.sandbox.threads import Threads
-from rewards.sandbox.worker_main import WorkerClass
+from rewards.sandbox.worker_process import WorkerClass
 from rewards.types import Task, VerdictKind
 
 Deliver = Callable[[int, Outcome], None]

@@ -10,12 +10,12 @@ import socket
 import threading
 import time
 
-from rewards.sandbox.flow_queue import Job, Queue
+from rewards.sandbox.fair_queue import FairQueue, Job
 from rewards.sandbox.fork_server import ENDED, FAILED, KILL, MESSAGE, READY, SPAWN
 from rewards.sandbox.fork_server_client import ForkServerProcess
-from rewards.sandbox.job_queue import JobQueue
-from rewards.sandbox.worker import WorkerDied, WorkerHandle, WorkerTimeout, failure_of
-from rewards.sandbox.worker_main import WorkerClass
+from rewards.sandbox.wakeup_queue import WakeupQueue
+from rewards.sandbox.worker_handle import WorkerDied, WorkerHandle, WorkerTimeout, failure_of
+from rewards.sandbox.worker_process import WorkerClass
 
 _KILL_SECONDS = 5.0  # a killed worker has ended by then, or the fork server hangs
 _MOST_RESTARTS = 8  # of a job, because the fork server died or the job yielded to others
@@ -28,11 +28,11 @@ class JobDispatcher(threading.Thread):
         super().__init__(name="thinkvl-reward-pool", daemon=True)
         self.kills = 0
         self._kind, self._most, self._start_seconds, self._interrupts = kind, workers, start_seconds, interrupts
-        self._new_jobs = JobQueue()
+        self._new_jobs = WakeupQueue()
         self._closing = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._new_jobs.woken, selectors.EVENT_READ, lambda _: self._new_jobs.drain())
-        self._queue = Queue()
+        self._queue = FairQueue()
         self._numbers = itertools.count()
         self._workers: dict[int, WorkerHandle] = {}
         self._fork_server: ForkServerProcess | None = None

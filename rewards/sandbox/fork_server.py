@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from rewards.sandbox.worker_main import WorkerClass, adopt_orphans, describe_error, end_with_parent, serve
+from rewards.sandbox.worker_process import WorkerClass, adopt_orphans, describe_error, end_with_parent, serve
 
 MESSAGE = struct.Struct("!cQq")  # kind, worker, value
 SPAWN, KILL = b"S", b"K"  # from the owner; SPAWN carries the worker's socket

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rewards.sandbox.worker_main import WorkerClass
+from rewards.sandbox.worker_process import WorkerClass
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _BOOT = """

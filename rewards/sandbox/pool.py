@@ -2,7 +2,7 @@
 
 A worker runs one request at a time. It is killed at the deadline and replaced. This process starts a fork server that
 has the imports done, and the fork server forks the workers in milliseconds. None of them outlives this process.
-`rewards.sandbox.flow_queue` decides which request is next.
+`rewards.sandbox.fair_queue` decides which request is next.
 
 Why not a library: `pebble` and `concurrent.futures` kill late workers too, but a replacement imports sympy again
 (seconds, not milliseconds), a long request cannot yield to short ones (behind 12 endless responses on two workers of
@@ -19,9 +19,9 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from rewards.sandbox.dispatcher import JobDispatcher, cores, in_dispatcher
-from rewards.sandbox.flow_queue import Flow, Job
-from rewards.sandbox.worker import WorkerDied, WorkerTimeout
-from rewards.sandbox.worker_main import WorkerClass
+from rewards.sandbox.fair_queue import Flow, Job
+from rewards.sandbox.worker_handle import WorkerDied, WorkerTimeout
+from rewards.sandbox.worker_process import WorkerClass
 
 __all__ = ["Flow", "Worker", "WorkerClass", "WorkerDied", "WorkerPool", "WorkerTimeout", "cores"]
 
@@ -34,7 +34,8 @@ class Worker(Protocol):
     def call(self, request: dict[str, Any], *, seconds: float | None = None) -> dict[str, Any]:
         """The worker's answer to `request`. Raises WorkerTimeout or WorkerDied.
 
-        In a scorer the call may suspend the verifier and run it again from the start: see `rewards.sandbox.resumable`.
+        In a scorer the call may suspend the verifier and run it again from the start: see
+        `rewards.sandbox.resumable_worker`.
         """
         ...
 

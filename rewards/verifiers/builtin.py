@@ -9,7 +9,7 @@ from rewards.plugins.interface import PluginError
 from rewards.sandbox.pool import Worker
 from rewards.types import Verifier
 from rewards.verifiers import options
-from rewards.verifiers.accepted import AnyAccepted
+from rewards.verifiers.accepted_answers import AnyAccepted
 from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.benchmark_rules import ContainsVerifier, MathVisionVerifier, MathVistaVerifier, RelaxedVerifier
 from rewards.verifiers.choice import ChoiceVerifier

@@ -22,8 +22,8 @@ from rewards.types import Task, Verdict, VerdictKind
 from rewards.verifiers.base import BuiltInVerifier
 from rewards.verifiers.choice_letters import CHANGED, COMMITTED, LETTERS, SETTLED, letter_index, options_copied
 from rewards.verifiers.choice_texts import by_inclusion, by_name, by_text, same_option
+from rewards.verifiers.equivalent_answers import in_box, is_one_line
 from rewards.verifiers.math import MathVerifier
-from rewards.verifiers.rewriting import in_box, is_one_line
 
 _STYLE = re.compile(
     r"\\(?:text|math)(?:bf|rm|it|sf)?\s{0,4}\{|\\boxed\s{0,4}\{|[${}*`\"“”「」【】]|(?<![A-Za-z])'|'(?![A-Za-z])|\\[()\[\],;!\s]"

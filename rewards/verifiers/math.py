@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 
 from rewards.extraction import extract_answer
+from rewards.math.answer_parts import TUPLE_LABEL
 from rewards.math.comparison import declared_parameter, equal, equal_sides, percent_agrees, rounds_to
 from rewards.math.limits import MAX_ANSWER, refusal, unevaluated
 from rewards.math.literal import literals_equal, parse_literal
@@ -19,13 +20,12 @@ from rewards.math.normalize import plain, to_latex
 from rewards.math.prose import from_prose, is_prose, negated
 from rewards.math.reading import _COMMAND, _ENVIRONMENT, MathAnswer, read_answer, read_reference
 from rewards.math.spoken import clock_time, times_equal
-from rewards.math.structure import TUPLE_LABEL
 from rewards.math.units import conversion, units_agree, values_differ
 from rewards.sandbox.pool import Worker, WorkerDied, WorkerTimeout
 from rewards.sentences import is_question, stated
 from rewards.types import Task, Verdict, VerdictKind
 from rewards.verifiers.base import BuiltInVerifier
-from rewards.verifiers.rewriting import all_numbers, is_one_line, with_thousands
+from rewards.verifiers.equivalent_answers import all_numbers, is_one_line, with_thousands
 from rewards.verifiers.verdicts import Found
 
 _DECIMAL_COMMA = re.compile(r"-?\d{1,9},(?:\d{1,2}|\d{4,9})")  # three digits are thousands

@@ -20,7 +20,7 @@ from rewards.math.units import VALUE_WORDS, conversion
 from rewards.sentences import stated
 from rewards.types import Task, Verdict
 from rewards.verifiers.base import BuiltInVerifier
-from rewards.verifiers.rewriting import all_numbers, with_thousands
+from rewards.verifiers.equivalent_answers import all_numbers, with_thousands
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
 
 _MAX = 400  # characters of an answer or a sentence that holds one number

@@ -11,7 +11,7 @@ from rewards.math.normalize import plain, unwrap
 from rewards.sentences import first_sentence, last_sentence, stated, without_remarks
 from rewards.types import Task, Verdict
 from rewards.verifiers.base import BuiltInVerifier
-from rewards.verifiers.rewriting import other_cases_of, yes_and_no
+from rewards.verifiers.equivalent_answers import other_cases_of, yes_and_no
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
 from rewards.verifiers.yesno import judge_yes_no
 

@@ -11,7 +11,7 @@ from rewards.extraction import Extraction, extract_answer, split_thinking
 from rewards.sentences import stated, without_remarks
 from rewards.types import Task, Verdict
 from rewards.verifiers.base import BuiltInVerifier
-from rewards.verifiers.rewriting import other_cases_of, yes_and_no
+from rewards.verifiers.equivalent_answers import other_cases_of, yes_and_no
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
 
 _YES = (

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from regex_steps import steps
 
 MODULES = (
-    "extraction sentences math.normalize math.spoken math.literal math.units math.limits math.structure math.matrices "
-    "math.intervals math.comparison math.tokens math.prose math.quantity "
+    "extraction sentences math.normalize math.spoken math.literal math.units math.limits math.answer_parts "
+    "math.matrices math.intervals math.comparison math.tokens math.prose math.quantity "
     "math.reading verifiers.math verifiers.choice verifiers.choice_letters verifiers.choice_texts "
     "verifiers.regions"
 )

@@ -53,7 +53,7 @@ class _FlowJobs:
         return self.seconds / self.runs if self.runs else 0.0
 
 
-class Queue:
+class FairQueue:
     """Jobs that wait for a worker. Every operation takes logarithmic time."""
 
     def __init__(self) -> None:

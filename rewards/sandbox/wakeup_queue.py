@@ -1,4 +1,4 @@
-"""Hands jobs from any thread to the dispatcher, which sleeps in a selector."""
+"""Hands jobs from any thread to the dispatcher, and wakes it: it sleeps in a selector."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import contextlib
 import socket
 from collections import deque
 
-from rewards.sandbox.flow_queue import Job
+from rewards.sandbox.fair_queue import Job
 
 
-class JobQueue:
+class WakeupQueue:
     """A queue with a socket that becomes readable when a job was added."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A reference in other harmless clothes: in a box, with thousands separators. What audits are made of."""
+"""Other ways to write a reference that are as right: in a box, with thousands separators. Audits try them."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewards.sandbox.flow_queue import Job
-from rewards.sandbox.worker_main import frame, unframe
+from rewards.sandbox.fair_queue import Job
+from rewards.sandbox.worker_process import frame, unframe
 
 SLICE_SECONDS = 0.2  # of the processor; then a job makes place, should one wait that is likely to be short
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.sandbox.flow_queue import MOST_INTERRUPTIONS, Flow, Job, Queue
+from rewards.sandbox.fair_queue import MOST_INTERRUPTIONS, FairQueue, Flow, Job
 
 
 def job(number, flow=None, *, size=10, interruptions=0):
@@ -26,7 +26,7 @@ def drain(queue):
 
 
 def test_first_come_first_served_where_nothing_is_known():
-    queue = Queue()
+    queue = FairQueue()
     for number in (3, 1, 2):
         queue.put(job(number))
     assert len(queue) == 3
@@ -35,7 +35,7 @@ def test_first_come_first_served_where_nothing_is_known():
 
 
 def test_a_flow_that_has_been_cheap_goes_before_one_that_has_been_costly():
-    queue, costly, cheap = Queue(), Flow(), Flow()
+    queue, costly, cheap = FairQueue(), Flow(), Flow()
     for number in range(4):
         queue.put(job(number, costly))
     first = queue.pop()
@@ -47,7 +47,7 @@ def test_a_flow_that_has_been_cheap_goes_before_one_that_has_been_costly():
 
 
 def test_it_is_the_mean_that_counts_so_a_large_batch_is_not_held_back():
-    queue, large, costly = Queue(), Flow(), Flow()
+    queue, large, costly = FairQueue(), Flow(), Flow()
     for number in range(100):
         queue.charge(job(number, large), 0.004)  # 0.4 s in all
     queue.charge(job(0, costly), 0.05)
@@ -57,7 +57,7 @@ def test_it_is_the_mean_that_counts_so_a_large_batch_is_not_held_back():
 
 
 def test_in_a_flow_the_interrupted_come_last_and_the_small_come_first():
-    queue, flow = Queue(), Flow()
+    queue, flow = FairQueue(), Flow()
     queue.put(job(1, flow, interruptions=1))
     queue.put(job(2, flow, size=700))
     queue.put(job(3, flow, size=30))
@@ -66,7 +66,7 @@ def test_in_a_flow_the_interrupted_come_last_and_the_small_come_first():
 
 
 def test_who_makes_place_for_whom():
-    queue, flow = Queue(), Flow()
+    queue, flow = FairQueue(), Flow()
     running = job(1, flow)
     assert not queue.interrupts(running)
     queue.put(job(2, flow, interruptions=1))
@@ -74,14 +74,14 @@ def test_who_makes_place_for_whom():
     queue.put(job(3, flow))
     assert queue.interrupts(running)
     assert not queue.interrupts(job(4, flow, interruptions=MOST_INTERRUPTIONS))
-    other = Queue()
+    other = FairQueue()
     other.put(job(5))
     other.charge(running, 0.5)
     assert other.interrupts(running)
 
 
 def test_an_interrupted_run_counts_as_one():
-    queue, flow = Queue(), Flow()
+    queue, flow = FairQueue(), Flow()
     again = job(1, flow)
     queue.charge(again, 0.05)
     again.interruptions = 1
@@ -94,7 +94,7 @@ def test_an_interrupted_run_counts_as_one():
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.floats(0, 1)), max_size=60))
 def test_nothing_is_lost_whatever_happens(steps):
-    queue, flows, inside, number = Queue(), [Flow() for _ in range(4)], set(), 0
+    queue, flows, inside, number = FairQueue(), [Flow() for _ in range(4)], set(), 0
     for which, action, seconds in steps:
         if action < 3:
             number += 1
