@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from configs.correction import CorrectionConfig
 from configs.critic import CriticConfig
 from configs.rules import CLOSED, check
 
@@ -49,26 +50,6 @@ class KLConfig:
             self.importance_weighted,
             "false where placement is reward: the reward has no gradient",
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CorrectionConfig:
-    """Importance weights `pi_learner / pi_sampler` at the iteration's start, for engines that differ from the learner.
-
-    `truncate` puts weights between `low` and `high`; `mask` sets those outside to 0.
-    """
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = CLOSED
-
-    # a weight for each token, or the product over the completion; losses of whole sequences take `sequence`
-    level: Literal["token", "sequence"] = "token"
-    mode: Literal["truncate", "mask"] = "truncate"  # set weights outside the bounds to the bound, or to 0
-    low: float = 0.0  # lower bound; 0 to 1
-    high: float = 2.0  # upper bound; 1 or more
-
-    def __post_init__(self) -> None:
-        check(0 <= self.low <= 1, "low", self.low, "from 0 to 1, the weight where engine and learner agree")
-        check(self.high >= 1, "high", self.high, "1 or more, the weight where engine and learner agree")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

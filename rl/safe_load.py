@@ -19,7 +19,8 @@ import torch
 from torch.distributed.checkpoint import metadata as shards
 from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
 
-from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
+from configs.algorithms import KLConfig, LossConfig
+from configs.correction import CorrectionConfig
 from configs.critic import CriticConfig
 from configs.optimizer import OptimizerConfig
 from rewards.types import Score, Task, Verdict, VerdictKind

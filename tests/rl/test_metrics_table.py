@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from rl_helpers import build_model, make_learner, make_prompt, make_samples, make_scored
 
-from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
+from configs.algorithms import KLConfig, LossConfig
+from configs.correction import CorrectionConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import RLConfig
 from rl import metrics_table

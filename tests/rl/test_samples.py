@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rl_helpers import make_prompt, make_scored
 
-from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
+from configs.algorithms import KLConfig, LossConfig
+from configs.correction import CorrectionConfig
 from configs.rewards import LengthRewardConfig, RewardConfig
 from configs.rl import RLConfig, SamplingConfig
 from configs.task_sampler import TaskSamplerConfig

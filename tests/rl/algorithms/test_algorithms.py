@@ -9,7 +9,8 @@ import pytest
 import torch
 from rl_helpers import barred_ids, build_model, make_learner, make_prompt, make_scored, new_id
 
-from configs.algorithms import ALGORITHMS, CorrectionConfig, KLConfig, LossConfig
+from configs.algorithms import ALGORITHMS, KLConfig, LossConfig
+from configs.correction import CorrectionConfig
 from configs.critic import CriticConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import RLConfig, SamplingConfig

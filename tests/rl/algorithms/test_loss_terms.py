@@ -7,7 +7,8 @@ import pytest
 import torch
 from loss_helpers import RESPONSES, Table, inputs, of_tables
 
-from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
+from configs.algorithms import KLConfig, LossConfig
+from configs.correction import CorrectionConfig
 from rl.algorithms.loss_terms import entropy_term, kl_estimate, kl_term, sft_term, value_loss
 from rl.algorithms.mismatch_correction import correct_mismatch
 from rl.algorithms.policy_loss import policy_loss

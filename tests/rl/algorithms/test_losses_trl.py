@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from configs.algorithms import CorrectionConfig, KLConfig, LossConfig
+from configs.algorithms import KLConfig, LossConfig
+from configs.correction import CorrectionConfig
 from rewards.shaping import overlong_penalty
 from rl.algorithms.policy_loss import LossInputs, policy_loss
 

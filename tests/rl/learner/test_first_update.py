@@ -8,7 +8,8 @@ import pytest
 import torch
 from rl_helpers import barred_ids, build_model, make_learner, make_prompt, new_id
 
-from configs.algorithms import ALGORITHMS, CorrectionConfig, KLConfig, LossConfig
+from configs.algorithms import ALGORITHMS, KLConfig, LossConfig
+from configs.correction import CorrectionConfig
 from configs.rl import RLConfig, SamplingConfig
 from rewards.types import Score, Verdict, VerdictKind
 from rl.samples import make_samples, sample_metrics
