@@ -6,6 +6,7 @@ images included, and samples keep their token ids: nothing is tokenized again.
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,7 +94,9 @@ class PreferenceLearner(BaseLearner):
         sums: dict[str, float] = defaultdict(float)
         for part in _parts(pairs, self.config.micro_batch_tokens):
             share = len(part) / len(pairs)
-            loss = share * self._trl.compute_loss(self.model, self.collate(part))
+            with warnings.catch_warnings():  # TRL 1.16 asks by an old name, once a pass
+                warnings.filterwarnings("ignore", ".*is_gradient_checkpointing. is deprecated", FutureWarning)
+                loss = share * self._trl.compute_loss(self.model, self.collate(part))
             sums["loss"] += float(loss.detach())
             own = self._trl._metrics["train"]
             for theirs, name in _TRL_METRICS.items():

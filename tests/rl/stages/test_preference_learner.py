@@ -118,6 +118,11 @@ def test_one_gradient_whatever_the_micro_batches(make, pairs):
         assert single[name] == pytest.approx(whole[name], rel=1e-4, abs=1e-6), name
 
 
+def test_a_step_prints_no_warning(make, pairs, recwarn):
+    make().update(pairs)
+    assert [str(warning.message) for warning in recwarn if "gradient_checkpointing" in str(warning.message)] == []
+
+
 def test_the_images_stand_once_for_each_half(make, pairs):
     batch = make().collate(pairs[:2])
     patches = sum(len(pair.prompt.pixel_values) for pair in pairs[:2])
