@@ -32,7 +32,7 @@ class SourceConfig:
     # our field to the file's column, such as `{images: picture}`; not for the built-ins
     columns: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)  # of a built-in or a task file, such as `{scans: [3]}`
-    prompt: PromptConfig | None = None  # how its questions are asked; before `prompt_by_verifier` and `data.prompt`
+    prompt: PromptConfig | None = None  # template of its questions; before `prompt_by_verifier` and `data.prompt`
 
     def __post_init__(self) -> None:
         _check(self.weight > 0, "weight", self.weight, "greater than 0")
@@ -63,8 +63,8 @@ class DataConfig:
     # tasks that each stage is evaluated on; at least one source
     held_out: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums", split="held_out"),)
     max_prompt_tokens: int = 4096  # longer prompts are left out and counted
-    prompt: PromptConfig = field(default_factory=PromptConfig)  # how questions are asked
-    # how the questions of a verifier are asked, such as `{math: {template: ...}}`; goes before `prompt`
+    prompt: PromptConfig = field(default_factory=PromptConfig)  # template of all questions
+    # templates by the name of a verifier, such as `{math: {template: ...}}`; goes before `prompt`
     prompt_by_verifier: dict[str, PromptConfig] = field(default_factory=dict)
     verifiers: tuple[str, ...] = ()  # plug-ins that rows may name as their verifier; built-in ones need no entry
 
@@ -83,7 +83,7 @@ def recipe_verifiers(*all_data: DataConfig) -> tuple[str, ...]:
 
 
 def asks(data: DataConfig) -> bool:
-    """Whether the recipe says anywhere how questions are asked."""
+    """Whether the recipe has a prompt template anywhere."""
     sources = (*data.train, *data.validation, *data.held_out)
     prompts = (data.prompt, *data.prompt_by_verifier.values(), *(source.prompt for source in sources))
     return any(prompt not in (None, PromptConfig()) for prompt in prompts)

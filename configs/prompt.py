@@ -1,4 +1,4 @@
-"""How a question is asked: the system text, and the template around the question."""
+"""The prompt of a question: the system text, and the template around the question."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Rewards that do not look at the reference: format, length, overlong, repetition, language. Pure functions of lists.
 
-`TERMS` is the table of those that a recipe can name in `rl.rewards`; what needs
-lengths in tokens has keys of its own there, `rl.length_reward` and `rl.overlong_buffer`.
+`TERMS` is the table of those that a recipe can name in `rl.rewards`. What needs lengths in tokens has keys of its own:
+`rl.length_reward` and `rl.overlong_buffer`.
 """
 
 from __future__ import annotations
