@@ -166,7 +166,7 @@ def _trainer(
         beta=config.beta,
         use_cpu=model.device.type == "cpu",
         bf16=False,  # the model has its type already
-        gradient_checkpointing=False,  # `model.gradient_checkpointing` has switched it on, or not
+        activation_checkpointing=False,  # `model.gradient_checkpointing` has switched it on, or not
         router_aux_loss_coef=0.0,  # the routers' bias is fixed in post-training
         max_length=None,
         report_to="none",
