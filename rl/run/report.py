@@ -82,7 +82,7 @@ def _success_lines(path: Path) -> list[str]:
     values = [row["success"] for row in rates.values()]
     hardest = [f"{shorten(task, 60)} ({row['success']:.2f})" for task, row in list(rates.items())[:3]]
     return [
-        f"{len(values)} tasks asked in RL: mean success {sum(values) / len(values):.2f}, "
+        f"{len(values)} tasks used in RL: mean success {sum(values) / len(values):.2f}, "
         f"{sum(v == 0 for v in values)} never solved, {sum(v == 1 for v in values)} always; all in {path}",
         f"  hardest: {', '.join(hardest)}",
     ]
@@ -216,5 +216,6 @@ def _print_places(folder: RunFolder, config: RunConfig, console: PlainConsole) -
     for rollouts in (folder.stage(stage.name) / "rollouts" for stage in config.rl_stages):
         if rollouts.exists():
             lines.append(f"  rollouts  {rollouts}  (other rewards: thinkvl rescore {path} --rewards ...)")
-    lines.append(f"  tensorboard --logdir {path / 'tensorboard'}")
+    if "tensorboard" in config.trackers:
+        lines.append(f"  tensorboard --logdir {path / 'tensorboard'}")
     console.print("\n".join(lines))

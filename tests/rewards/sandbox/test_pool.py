@@ -425,7 +425,7 @@ def test_inside_a_ray_actor_which_then_is_killed(tmp_path):
     process = script(
         """
         import logging, os, ray
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                  runtime_env={"env_vars": {"PYTHONPATH": sys.path[0]}})
         @ray.remote
         class Actor:
