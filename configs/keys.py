@@ -69,7 +69,7 @@ def is_list(annotation: Any) -> bool:
 
 
 def nearest(path: KeyPath) -> list[KeyPath]:
-    """The valid keys that an unknown one most likely means; best first, at most three, often one.
+    """The valid keys that an unknown one most likely means: those that are equally near, often one.
 
     Names are compared, not whole paths; a name in the same section or under it needs less likeness than one elsewhere.
     """
@@ -84,8 +84,7 @@ def nearest(path: KeyPath) -> list[KeyPath]:
             scores[pattern] = likeness + 0.1 * beside + 0.05 * below
     best = [pattern for pattern, score in scores.items() if score == max(scores.values())]
     return [
-        (*path[:-1], *pattern[len(section) :]) if pattern[: len(section)] == section else pattern
-        for pattern in best[:3]
+        (*path[:-1], *pattern[len(section) :]) if pattern[: len(section)] == section else pattern for pattern in best
     ]
 
 

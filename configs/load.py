@@ -148,7 +148,7 @@ def _advice(document: Document, path: KeyPath) -> str:
         return "in a file, sections are nested: write each part on its own line, indented under the one before"
     if len(path) == 1 and path[0] in STAGE_KINDS:
         return f"stages are a list: write `stages:`, under it `- kind: {path[0]}`, and then its keys"
-    near = suggestions(keys.nearest(path), document.data)
+    near = suggestions(keys.nearest(path), document.data)[:3]
     if near:
         return f"did you mean {' or '.join(near)}?"
     where = f"the keys of {shown(path[:-1], document.data)}" if len(path) > 1 else "the keys here"

@@ -183,12 +183,15 @@ def test_other_columns_a_recipe_and_a_plug_in(here):
         "name: r\noutput_dir: out\n"
         "stages: [{kind: rl, steps: 1, rewards: [{use: verifier}, {use: 'repetition(n=1)', weight: 2}]}]\n"
     )
-    lines(here / "r.jsonl", [{"completion": "4.04 and 4.04", "truth": "4"}])
+    lines(here / "r.jsonl", [{"completion": "The answer is is 4.04", "truth": "4"}])
     options = ["--column", "response=completion", "--column", "answer=truth", "--verifier", "numeric(rel=0.01)"]
     done = RUNNER.invoke(app, ["score", "r.jsonl", "--recipe", "r.yaml", "--output", "v.jsonl", *options])
     assert done.exit_code == 0, done.output
     [record] = [json.loads(line) for line in (here / "v.jsonl").read_text().splitlines()]
-    assert (record["kind"], record["parts"]["repetition"]) == ("correct", pytest.approx(-3 / 7))  # 4 . 04 and
+    assert (record["kind"], record["parts"]["repetition"]) == (
+        "correct",
+        pytest.approx(-1 / 7),
+    )
     done = RUNNER.invoke(app, ["score", "r.jsonl", "--rewards", "mine.py:mine=2", *options])
     assert done.exit_code == 1, "a plug-in that fails is no zero"
     assert "responses without a reward: mine.py:mine/crash" in done.output
