@@ -98,7 +98,9 @@ def open_processor(place: ModelPlace) -> VisionLanguageProcessor:
         return family_at(place.path).load_processor(place.path)
     except UserError:
         raise
-    except _BROKEN as error:
+    except Exception as error:
+        if not isinstance(error, _BROKEN) and type(error) is not Exception:  # tokenizers' own: no narrower type
+            raise
         raise UserError(_cannot_open(place, error)) from error
 
 

@@ -57,10 +57,10 @@ class RunFolder:
             probe = folder.path / ".writable"
             probe.touch()
             probe.unlink()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            why = error.strerror if isinstance(error, OSError) else error
             raise UserError(
-                f"output_dir = {config.output_dir!r}: cannot be written ({error.strerror}); "
-                "choose another with output_dir=PATH"
+                f"output_dir = {config.output_dir!r}: cannot be written ({why}); choose another with output_dir=PATH"
             ) from error
         if recipe.exists():
             folder._refuse_other_runs(config)

@@ -226,6 +226,12 @@ class TestOpenModel:
         with pytest.raises(UserError, match="cannot be opened"):
             open_model(find_model(str(run_folder)))
 
+    @pytest.mark.parametrize("content", [b"", b"{", b"\0", b"[]"])
+    def test_a_damaged_tokenizer(self, run_folder, content):
+        (run_folder / "rl" / "model" / "tokenizer.json").write_bytes(content)
+        with pytest.raises(UserError, match="cannot be opened"):
+            open_model(find_model(str(run_folder)))
+
     def test_no_tokenizer(self, run_folder):
         for name in ("tokenizer.json", "tiktoken.model"):
             (run_folder / "rl" / "model" / name).unlink()

@@ -168,6 +168,12 @@ def test_a_file_in_the_parents_place_is_refused(config, tmp_path):
     assert "cannot be written (Not a directory)" in text
 
 
+def test_a_name_that_no_folder_can_have(tmp_path, config):
+    assert "cannot be written (embedded null byte)" in refusal(
+        dataclasses.replace(config, output_dir=f"{tmp_path}/a\0b")
+    )
+
+
 def test_a_read_only_file_system_is_refused(config, tmp_path):
     """Permissions do not bind root, a read-only mount does."""
     (tmp_path / "run").mkdir()
