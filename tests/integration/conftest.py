@@ -52,7 +52,7 @@ stages:
     loss: {algorithm: grpo}
     optimizer: {name: muon, learning_rate: 1e-3, warmup_steps: 2}
     rewards: [{use: verifier}, {use: format, weight: 0.2}]
-    length_reward: {weight: 0.1, warmup_steps: 1}
+    length_reward: {weight: 0.1, warmup_steps: 0}
 evaluation: {tasks: 12, validation_tasks: 6, samples: 1, max_new_tokens: 16}
 """
 
