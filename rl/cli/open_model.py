@@ -14,7 +14,8 @@ from rl.run.folder import RunFolder
 if TYPE_CHECKING:
     from rollouts.model_family import VisionLanguageModel, VisionLanguageProcessor
 
-_BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError)  # what transformers raises for a damaged file
+# what transformers raises for a damaged file
+_BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 

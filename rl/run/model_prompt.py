@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from configs.errors import UserError
-from configs.files import write_text
+from configs.files import read_bytes, write_text
+from configs.json_io import parse_json
 from configs.load import load_recipe
 from configs.prompt import PromptConfig
 from configs.schema import RunConfig
@@ -36,7 +37,7 @@ def read_prompt(path: str, run: Path | None) -> PromptConfig:
     if file is None:
         return PromptConfig()
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(read_bytes(file))
         if not all(value is None or isinstance(value, str) for value in values.values()):
             raise ValueError("`system` and `template` must be texts or null")
         return PromptConfig(**values)

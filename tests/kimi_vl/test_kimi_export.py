@@ -43,6 +43,18 @@ response = processor.batch_decode(
     generated_ids_trimmed, skip_special_tokens=True, clean_up_tokenization_spaces=False
 )[0]
 
+def rows(pictures, **options):
+    # the new tokens of prompts with unlike images, generated together
+    media = "<|media_start|>image<|media_content|><|media_pad|><|media_end|>"
+    texts = [media * len(own) + "1 + 2" for own in pictures]
+    batch = processor(images=pictures if any(pictures) else None, text=texts, return_tensors="pt", padding=True)
+    found = model.generate(**batch, max_new_tokens=4, do_sample=False, **options)
+    return found[:, batch["input_ids"].shape[1]:].tolist()
+
+sets = [[image, image.rotate(90, expand=True)], [], [image.resize((56, 56))]]
+beams = [{"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 3}]
+together = [rows(sets, **options) for options in beams]
+alone = [[tokens for own in sets for tokens in rows([own], **options)] for options in beams]
 ours = [name for name in ("kimi_vl", "tiktoken", "trl", "datasets", "ray", "pydantic") if name in sys.modules]
 model.save_pretrained(sys.argv[4])
 again = sys.argv[4] + "-again"
@@ -58,6 +70,7 @@ print(json.dumps({
     "modules": [type(model).__module__, type(processor).__module__],
     "ours": ours,
     "stops": model.generation_config.eos_token_id,
+    "same_beams": together == alone,
     "same_inputs": same["input_ids"].tolist() == inputs["input_ids"].tolist(),
     "same_logits": torch.equal(remodel(**inputs).logits, model(**inputs).logits),
 }))
@@ -132,6 +145,7 @@ def test_it_computes_what_we_compute(elsewhere, exported, model, processor):
     assert ids[0].tolist() == elsewhere["ids"]
     assert processor.batch_decode(ids, skip_special_tokens=True)[0] == elsewhere["response"]
     assert elsewhere["stops"] == [processor.tokenizer.convert_tokens_to_ids(t) for t in export.STOP_TOKENS]
+    assert elsewhere["same_beams"], "each row keeps its own images"
     assert elsewhere["same_inputs"], "a processor that was saved again opens"
     assert elsewhere["same_logits"], "a model that was saved again opens"
 

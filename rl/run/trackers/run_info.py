@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.errors import UserError
+from configs.files import read_bytes, write_text
 from configs.yaml_io import flatten
+
+_ID = re.compile(r"[\w-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +29,25 @@ class RunInfo:
 
     def id(self, tracker: str) -> str:
         """The id of this run at `tracker`. It is kept in the folder, so a resumed run goes on with the same curves."""
-        path = self.folder / f"{tracker}.id"
-        if not path.exists():
-            self.keep_id(tracker, uuid.uuid4().hex)
-        return path.read_text(encoding="utf-8")
+        known = self.known_id(tracker)
+        if known is None:
+            known = uuid.uuid4().hex
+            self.keep_id(tracker, known)
+        return known
 
     def known_id(self, tracker: str) -> str | None:
-        """The id that was kept for `tracker`, if any."""
+        """The id that was kept for `tracker`, if any. Raises UserError for a file that holds something else."""
         path = self.folder / f"{tracker}.id"
-        return path.read_text(encoding="utf-8") if path.exists() else None
+        try:
+            text = read_bytes(path).decode("ascii")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            text = ""
+        if _ID.fullmatch(text) is None:
+            raise UserError(f"{path}: is damaged or no id of a run; put it back, or delete it to begin with new curves")
+        return text
 
     def keep_id(self, tracker: str, value: str) -> None:
         """Remember an id that the tracker's server has chosen."""
-        (self.folder / f"{tracker}.id").write_text(value, encoding="utf-8")
+        write_text(self.folder / f"{tracker}.id", value)

@@ -81,7 +81,7 @@ class Metrics:
             except Exception as error:
                 for tracker in trackers.values():
                     tracker.close()
-                if name == "jsonl":
+                if name == "jsonl" or isinstance(error, UserError):
                     raise
                 raise UserError(f"tracker {name} cannot be started: {type(error).__name__}: {error}") from error
         return cls(trackers, say)

@@ -18,6 +18,7 @@ DAMAGES = {
     "other": lambda data: b'{"stages": 3, "seconds": "x", "name": [], "step": {}}',
     "nested": lambda data: b"[" * 100_000,
     "text": lambda data: b"\xef\xbb\xbfno such thing\n",
+    "flipped": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 0xFF]) + data[len(data) // 2 + 1 :],
 }
 JSON = ("instruct/stage.json", "rl/stage.json", "summary.json", "quarantine.json", "rl/success.json")
 COMMANDS = {
@@ -26,6 +27,7 @@ COMMANDS = {
     "chat": ("chat", "{run}", "--question", "2 + 2?", "--max-new-tokens", "2"),
     "rescore": ("rescore", "{run}"),
     "replay": ("replay", "{run}", "1"),
+    "eval": ("eval", "{run}", "--tasks", "1", "--samples", "1", "evaluation.max_new_tokens=2"),
 }
 MODEL = (
     "config.json",
@@ -83,7 +85,7 @@ def test_a_damaged_file_of_a_run_is_an_error_that_names_it(whole_run, thinkvl, h
             shutil.rmtree(whole_run / made, ignore_errors=True)
 
 
-@pytest.mark.parametrize("how", ["empty", "cut", "binary", "list", "other", "folder"])
+@pytest.mark.parametrize("how", ["empty", "cut", "binary", "list", "other", "nested", "folder"])
 def test_a_damaged_model_is_an_error(whole_run, thinkvl, how):
     model = whole_run / "rl" / "model"
     for path in sorted(model / name for name in MODEL if (model / name).exists()):
@@ -129,3 +131,64 @@ def test_rollouts_of_another_schema_are_an_error(tmp_path):
     pq.write_table(pa.table({"step": [1]}), tmp_path / "step-000001.parquet")
     with pytest.raises(UserError, match=r"step-000001\.parquet: is damaged or no file of rollouts"):
         list(read_rollouts(tmp_path))
+
+
+@pytest.mark.parametrize("how", [*DAMAGES, "folder"])
+def test_eval_of_a_damaged_run_is_an_error_that_names_the_file(whole_run, thinkvl, how):
+    for name in ("rl/stage.json", "recipe.yaml"):
+        path = whole_run / name
+        shutil.copy(path, whole_run.parent / "kept")
+        damage(path, how)
+        code, errors = check(thinkvl, "eval", whole_run)
+        if code:
+            assert path.name in errors, (name, errors)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.copy(whole_run.parent / "kept", path)
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "binary", "list", "other", "nested", "flipped", "folder"])
+def test_eval_of_a_damaged_model_is_an_error(whole_run, thinkvl, how):
+    model = whole_run / "rl" / "model"
+    for path in sorted(model / name for name in MODEL if (model / name).exists()):
+        shutil.copy(path, whole_run.parent / "kept")
+        damage(path, how)
+        check(thinkvl, "eval", whole_run)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.copy(whole_run.parent / "kept", path)
+
+
+@pytest.mark.parametrize("how", [*DAMAGES, "folder"])
+def test_a_damaged_prompt_of_a_model_is_an_error_that_names_it(whole_run, thinkvl, how):
+    model, recipe = whole_run / "rl" / "model", whole_run / "recipe.yaml"
+    (model / "prompt.json").write_text('{"system": "Be brief.", "template": null}')
+    damage(model / "prompt.json", how)
+    code, output, errors = thinkvl("eval", model, "--recipe", recipe, "--tasks", "1", "evaluation.max_new_tokens=2")
+    assert "Traceback" not in output + errors
+    if code or how not in ("flipped", "folder"):
+        assert code == 1
+        assert "prompt.json" in errors
+
+
+@pytest.mark.parametrize("how", [*DAMAGES, "folder"])
+def test_a_run_that_goes_on_with_a_damaged_file_says_which(whole_run, thinkvl, monkeypatch, how):
+    """Trackers, the record of inputs and of changes: read before Ray starts, where this test ends the run."""
+
+    def start(processes, say):
+        raise UserError("the run begins")
+
+    monkeypatch.setattr("rl.run.context.start_ray", start)
+    (whole_run / "summary.json").unlink()
+    (whole_run / "rl" / "stage.json").unlink()
+    (whole_run / "inputs.json").write_text('{"tasks of a": {"tasks": 1, "xxh3_128": "a"}}')
+    for name in ("inputs.json", "metrics.jsonl", "changes.jsonl", "instruct/stage.json"):
+        path = whole_run / name
+        shutil.copy(path, whole_run.parent / "kept")
+        damage(path, how)
+        code, errors = check(thinkvl, "run", whole_run)
+        assert code == 1
+        assert "the run begins" in errors or path.name in errors, (name, errors)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.copy(whole_run.parent / "kept", path)
+    shutil.rmtree(whole_run / "tensorboard", ignore_errors=True)
+    (whole_run / "tensorboard").write_bytes(b"no folder")
+    assert "tracker tensorboard cannot be started: FileExistsError" in check(thinkvl, "run", whole_run)[1]

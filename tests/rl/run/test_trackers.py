@@ -191,3 +191,16 @@ def test_jsonl_is_always_written(run, path):
     metrics.write("rl", 1, {"x": 1.0})
     metrics.close()
     assert [row["x"] for row in read_metrics(path)] == [1.0]
+
+
+def test_an_id_is_kept(run):
+    assert run.known_id("wandb") is None
+    assert run.id("wandb") == run.id("wandb") == run.known_id("wandb")
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\x00", b"two\nlines", b"a" * 200, b"{}"])
+def test_a_damaged_id_is_an_error_that_names_it(run, data):
+    (run.folder / "wandb.id").write_bytes(data)
+    for read in (run.id, run.known_id):
+        with pytest.raises(UserError, match=r"wandb\.id: is damaged or no id of a run"):
+            read("wandb")
