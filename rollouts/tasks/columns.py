@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from configs.text import nearest_or_allowed
 from rollouts.tasks.document_rows import DOCUMENT_FIELDS
+from rollouts.tasks.image_cells import image_items
 from rollouts.tasks.rows import FIELDS, REQUIRED, BadRow
 
 _NUMBERED = re.compile(r"image_(\d+)")  # MMMU's image_1 to image_7
@@ -128,17 +129,23 @@ def plain_rows(batch: pa.Table) -> list[dict[str, Any]]:
     """The rows of an Arrow table; a float32 becomes the shortest number that stands for it: 0.1, not 0.10000000149."""
     rows = batch.to_pylist()
     for field in batch.schema:
-        if pa.types.is_float32(field.type) or pa.types.is_float16(field.type):
-            kind = np.float32 if pa.types.is_float32(field.type) else np.float16
+        kind = field.type
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            kind = kind.value_type
+        if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+            shortest = np.float32 if pa.types.is_float32(kind) else np.float16
             for row in rows:
-                if row[field.name] is not None:
-                    row[field.name] = float(str(kind(row[field.name])))
+                row[field.name] = _shortest(row[field.name], shortest)
     return rows
+
+
+def _shortest(value: Any, kind: Callable[[float], Any]) -> Any:
+    """A number, or a list of them, as the shortest that stands for each; null stays."""
+    if isinstance(value, list):
+        return [_shortest(item, kind) for item in value]
+    return None if value is None else float(str(kind(value)))
 
 
 def _images(row: Mapping[str, Any], group: Sequence[str]) -> list[Any]:
     """The images in a group of columns; null, `[]` and an empty text are none."""
-    found: list[Any] = []
-    for value in (row.get(name) for name in group):
-        found += list(value) if isinstance(value, list | tuple) else [] if value in (None, "") else [value]
-    return found
+    return [image for name in group for image in image_items(row.get(name))]

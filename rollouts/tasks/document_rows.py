@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.prompt import IMAGE_MARK
+from rollouts.tasks.bad_row import BadRow
 from rollouts.tasks.documents import Document
-from rollouts.tasks.rows import BadRow, read_images, required_text
+from rollouts.tasks.image_cells import read_images
+from rollouts.tasks.rows import required_text
 
 DOCUMENT_FIELDS = ("text", "images", "id")
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import errno
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.files import MAX_IMAGE_BYTES, read_bytes
 from configs.prompt import IMAGE_MARK
 from rewards.images import BadImage
 from rewards.types import Task
+from rollouts.tasks.bad_row import BadRow
+from rollouts.tasks.image_cells import read_images
 from rollouts.tasks.video import frames_prompt, sample_frames
 
 FIELDS = ("images", "video", "question", "answer", "verifier", "choices", "difficulty", "solution", "tags", "id")
@@ -27,14 +26,6 @@ _MARKS = re.compile(r"</?think>|◁/?think▷|</?answer>")
 _ANSWER = re.compile(r"<answer>(.*)</answer>", re.DOTALL)
 _LEVEL = re.compile(r"level ([1-5])", re.IGNORECASE)  # MATH's five levels
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # half a character, which JSON can spell and no tokenizer takes
-
-
-class BadRow(ValueError):
-    """A row that cannot become a task; `reason` is short and the same for all rows with this fault."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason, self.detail = reason, detail
 
 
 def list_choices(choices: Sequence[str]) -> str:
@@ -72,7 +63,8 @@ def parse_row(
         raise BadRow(f"question has more or fewer {IMAGE_MARK} than images", f"{marks} for {len(images)}")
     choices = _choices(cell.get("choices"))
     if choices:
-        answer = _letter(answer, choices)
+        bare = _without_labels(choices)
+        answer, choices = _letter(bare[choices.index(answer)] if answer in choices else answer, bare), bare
         if not _lists_options(question, len(choices)):
             question = f"{question}\n{list_choices(choices)}"
     return Task(
@@ -124,6 +116,14 @@ def _choices(value: Any) -> tuple[str, ...]:
     if choices and not 2 <= len(choices) <= len(LETTERS):
         raise BadRow(f"choices has not 2 to {len(LETTERS)} options", str(len(choices)))
     return choices
+
+
+def _without_labels(choices: Sequence[str]) -> tuple[str, ...]:
+    """The options without letters of their own, where all have the right ones: `A. cat`, `(A) cat`, `A: cat`."""
+    labels = [rf"\(?{letter}[.):]\s*(\S.*)" for letter in LETTERS[: len(choices)]]
+    bare = [re.fullmatch(label, choice, re.DOTALL) for label, choice in zip(labels, choices, strict=True)]
+    found = tuple(match[1] for match in bare if match)
+    return found if len(found) == len(choices) else tuple(choices)
 
 
 def _letter(answer: str, choices: Sequence[str]) -> str:
@@ -183,57 +183,3 @@ def _frames(name: str, folder: Path | None, count: int, vanished_ok: bool) -> tu
             raise
         return "", (b"",)
     return frames_prompt(frames), tuple(frame.image for frame in frames)
-
-
-def read_images(value: Any, folder: Path | None, vanished_ok: bool) -> tuple[bytes, ...]:
-    """The images of a cell: one or a list. Raises BadRow; but one that is missing becomes `b""` if `vanished_ok`."""
-    if value is None:
-        return ()
-    images = []
-    for item in value if isinstance(value, list | tuple) else [value]:
-        try:
-            images.append(read_image(item, folder))
-        except BadRow:
-            if not vanished_ok:
-                raise
-            images.append(b"")
-    return tuple(images)
-
-
-def read_image(value: Any, folder: Path | None) -> bytes:
-    """The encoded file behind a path, a data URI, bytes, or `datasets`' `{"bytes": ..., "path": ...}`.
-
-    Raises BadRow where it is missing or empty, or where `value` is none of these.
-    """
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    if value is None:
-        raise BadRow("image is missing")
-    if isinstance(value, str):
-        value = _data_uri(value) if value.startswith("data:") else _read_file(value, folder)
-    if not isinstance(value, bytes):
-        raise BadRow("image is neither a path, bytes nor a data URI", type(value).__name__)
-    if not value:
-        raise BadRow("image is empty")
-    return value
-
-
-def _data_uri(uri: str) -> bytes:
-    try:
-        return base64.b64decode(uri.partition(",")[2], validate=True)
-    except ValueError as error:
-        raise BadRow("image's data URI is not base64", str(error)) from error
-
-
-def _read_file(name: str, folder: Path | None) -> bytes:
-    if re.match(r"[a-z]+://", name):
-        raise BadRow("image is a URL: download it first", name[:80])
-    try:
-        data = read_bytes((folder or Path()) / name, limit=MAX_IMAGE_BYTES)
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-        if isinstance(error, OSError) and error.errno == errno.EINVAL:
-            raise BadRow("image cannot be read", f"{name[:80]} {error.strerror}") from error
-        raise BadRow("image file is missing", name[:80]) from error
-    if not data:
-        raise BadRow("image file is empty", name[:80])
-    return data

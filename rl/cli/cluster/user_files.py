@@ -25,6 +25,7 @@ from configs.schema import RunConfig
 from rewards.plugins.loading import plugin_file
 from rl.run.named_files import all_sources, code_files, data_files, imports_beside, option_values, texts_in_code
 from rollouts.tasks.columns import known_columns
+from rollouts.tasks.image_cells import image_items, image_path
 from rollouts.tasks.source import BUILT_IN
 
 LEFT_OUT = ("runs", "venv", "__pycache__", "node_modules", "build", "dist")  # and what begins with a dot
@@ -91,15 +92,15 @@ def images_in_rows(data: Path, source: SourceConfig) -> set[str]:
     images: set[str] = set()
     for row in _json_rows(data) if data.suffix == ".jsonl" else path_rows(data, source):
         names = {name for group in _image_columns(tuple(row), source) for name in group}
-        for value in (row[name] for name in names):
-            items = value if isinstance(value, list) else [value]
-            paths = [item.get("path") if isinstance(item, dict) else item for item in items]
-            images |= {path for path in paths if isinstance(path, str) and _is_relative(path)}
+        items = [item for name in names for item in image_items(row[name])]
+        images |= {path for path in map(image_path, items) if path and _is_relative(path)}
     return images
 
 
 def _image_columns(names: tuple[str, ...], source: SourceConfig) -> Sequence[Sequence[str]]:
-    return known_columns(names, source.columns).images
+    """Groups of columns that hold images, or a video."""
+    known = known_columns(names, source.columns)
+    return [*known.images, [known.fields["video"]]] if "video" in known.fields else known.images
 
 
 def _json_rows(data: Path) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,9 @@ from typing import Any
 
 from configs.prompt import IMAGE_MARK
 from rewards.types import Task
-from rollouts.tasks.rows import LETTERS, BadRow, optional_text, read_image
+from rollouts.tasks.bad_row import BadRow
+from rollouts.tasks.image_cells import read_image
+from rollouts.tasks.rows import LETTERS, optional_text
 
 Row = Mapping[str, Any]
 _MARK = re.compile(r"<image (\d{1,2})>")  # MMMU's place of image_1, image_2, ...

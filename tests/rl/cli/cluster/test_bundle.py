@@ -269,6 +269,7 @@ def test_a_whole_folder_is_sent_without_links_out_of_it(tmp_path):
 
 
 COLUMNS = [("images", ["a.png"]), ("image", "a.png"), ("image_1", "a.png"), ("image_7", {"path": "a.png"})]
+COLUMNS += [("image", {"image": "a.png"}), ("images", '["a.png"]'), ("video", "a.png")]
 
 
 @pytest.mark.parametrize(("column", "value"), COLUMNS, ids=[name for name, _ in COLUMNS])
