@@ -14,13 +14,7 @@ from configs.files import MAX_IMAGE_BYTES, read_bytes
 from configs.json_io import parse_json
 from rollouts.tasks.bad_row import BadRow
 
-_KEYS = (
-    "bytes",
-    "path",
-    "image",
-    "image_url",
-    "url",
-)  # of a mapping that holds an image; the first with a value counts
+_KEYS = ("bytes", "path", "image", "image_url", "url")  # of a mapping with an image; the first with a value counts
 _BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk|SUkq|TU0A)[A-Za-z0-9+/\s]{40,}={0,2}\s*")  # as files begin
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
