@@ -39,6 +39,8 @@ def image_source(value: Any) -> bytes | str:
     """
     if isinstance(value, Mapping):
         found = next((value[key] for key in _KEYS if value.get(key)), None)
+        if found is None and any(key in value for key in _KEYS):
+            raise BadRow("image is missing")
         if found is None:
             keys = ", ".join(map(str, value))
             raise BadRow(f"image is missing: a mapping must have {', '.join(_KEYS[:-1])} or {_KEYS[-1]}", keys[:80])

@@ -53,6 +53,7 @@ def server():
 
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.daemon_threads = True
+    made.handle_error = lambda *_: None  # clients are killed, and a late reply would print a traceback into other tests
     threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     yield f"http://127.0.0.1:{made.server_port}/v1", seen, settings
     made.shutdown()
