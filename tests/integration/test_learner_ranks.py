@@ -13,7 +13,7 @@ from configs.errors import UserError
 from rl.checkpoint import save_checkpoint
 from rl.run.trackers.jsonl_tracker import read_metrics
 
-SAME_STEPS = 3
+SAME_STEPS = 2  # Muon rounds to bfloat16: after two updates a sampled token may be another one
 pytestmark = pytest.mark.timeout(900)  # on a busy machine Ray takes minutes to start
 
 
