@@ -19,6 +19,7 @@ from configs.prompt import IMAGE_MARK, PromptConfig
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.images import BadImage, decode_image
 from rewards.types import Task
+from rewards.verifiers.accepted_answers import accepted_answers
 from rollouts.tasks.templates import PromptTemplates
 from rollouts.types import Prompt
 
@@ -60,8 +61,12 @@ def messages(task: Task, prompt: PromptConfig = _PLAIN) -> list[dict[str, Any]]:
 
 
 def target_text(task: Task, *, thinking: bool) -> str:
-    """The completion that SFT trains on: the answer alone, or the solution in a think block and then the answer."""
-    return f"{THINK_OPEN}{task.solution}{THINK_CLOSE}{task.answer}" if thinking else task.answer
+    """The completion that SFT trains on: the answer alone, or the solution in a think block and then the answer.
+
+    Of several accepted answers it is the first.
+    """
+    answer = (accepted_answers(task.answer) or [task.answer])[0]
+    return f"{THINK_OPEN}{task.solution}{THINK_CLOSE}{answer}" if thinking else answer
 
 
 class PromptRenderer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from configs.prompt import IMAGE_MARK
 from rewards.images import BadImage
 from rewards.types import Task
+from rewards.verifiers.accepted_answers import MOST
 from rollouts.tasks.bad_row import BadRow
 from rollouts.tasks.image_cells import read_images
 from rollouts.tasks.video import frames_prompt, sample_frames
@@ -50,7 +52,7 @@ def parse_row(
     paths of images and videos start. Raises BadRow or BadImage; but what cannot be read becomes `b""` if `vanished_ok`.
     """
     cell = {field: row.get(column) for field, column in columns.items()}
-    question, answer = required_text(cell, "question"), required_text(cell, "answer")
+    question, answer = required_text(cell, "question"), _answer(cell)
     if wrapped := _ANSWER.search(answer):  # R1-V's layout
         answer = required_text({"answer": wrapped[1]}, "answer")
     images = read_images(cell.get("images"), folder, vanished_ok)
@@ -87,6 +89,19 @@ def required_text(cell: Mapping[str, Any], field: str) -> str:
     if text is None:
         raise BadRow(f"{field} is empty")
     return text
+
+
+def _answer(cell: Mapping[str, Any]) -> str:
+    """The reference; a list of accepted answers becomes the JSON text that verifiers read. Raises BadRow."""
+    value = cell.get("answer")
+    if not isinstance(value, list | tuple):
+        return required_text(cell, "answer")
+    if not value:
+        raise BadRow("answer is empty")
+    answers = [required_text({"an accepted answer": item}, "an accepted answer") for item in value]
+    if len(answers) > MOST:
+        raise BadRow(f"answer has more than {MOST} accepted answers", str(len(answers)))
+    return answers[0] if len(answers) == 1 else json.dumps(answers, ensure_ascii=False)
 
 
 def optional_text(cell: Mapping[str, Any], field: str) -> str | None:
