@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(600)
 OWN = "{train: [{use: digit_sums, options: {scans: [3]}}], held_out: [{use: rows.jsonl}]}"
 RL = "kind: rl, prompts_per_step: 2, samples_per_prompt: 2, sampling: {max_new_tokens: 6}, loss: {algorithm: grpo}"
 STAGES = f"""stages=[
-    {{{RL}, name: first, steps: 2, eval_every: 1}},
+    {{{RL}, name: first, steps: 2, eval_every: 1, length_reward: {{weight: 0.1, warmup_steps: 1}}}},
     {{kind: sft, name: middle, steps: 2, batch_size: 4, data: {OWN}}},
     {{{RL}, name: second, steps: 3, rewards: [{{use: format}}]}},
 ]"""
@@ -44,6 +44,8 @@ def test_two_rl_stages_around_an_sft_stage_with_its_own_data(mini):
     assert "reward/verifier" in rewards[0]
     assert "reward/verifier" not in rewards[1]
     assert "reward/format" in rewards[1]
+    lengths = ["reward/length" in row for row in read_metrics(file, stage="first")]
+    assert lengths == [False, True], "the length reward's warm-up"
     printed = mini.here()
     assert [f"{name}: already done" in printed for name in tasks] == [True] * 3
     with pytest.raises(Exception, match="stages: 'first -> middle -> second' there, 'first -> middle' now"):
