@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from configs.errors import UserError
-from configs.files import write_text
+from configs.files import atomic_write, write_text
 from configs.json_io import read_json
 from rl.safe_load import load_state
 
@@ -34,21 +34,12 @@ def save_checkpoint(
     The folder `shards`, which a learner on several ranks wrote, becomes part of it. A full disk raises OSError and
     leaves the older checkpoints as they are.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if shards is not None:
         state = {**state, "shards": _noted_checksums(shards)}
         replace_folder(shards, shards_of(folder, step))
     path = folder / f"step-{step:06d}.pt"
-    partial = path.with_suffix(".partial")
-    try:
-        with partial.open("wb") as file:
-            _save({"step": step, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with atomic_write(path) as file:
+        _save({"step": step, **state}, file)
     sync_folder(folder)
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink()

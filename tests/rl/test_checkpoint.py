@@ -159,7 +159,7 @@ checkpoint.save_checkpoint(pathlib.Path(sys.argv[1]), 3, {})
 def test_a_kill_inside_the_write_leaves_what_was_there(tmp_path):
     save(tmp_path, 1, 2)
     assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)]).returncode == -9
-    assert names(tmp_path) == ["step-000001.pt", "step-000002.pt", "step-000003.partial"]
+    assert names(tmp_path) == ["step-000001.pt", "step-000002.pt", "step-000003.pt.partial"]
     assert loaded_step(tmp_path) == (2, [])
     save(tmp_path, 3)
     assert names(tmp_path) == ["step-000002.pt", "step-000003.pt"]
