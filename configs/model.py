@@ -55,7 +55,8 @@ class ModelConfig:
     lora: LoraConfig | None = None  # train LoRA adapters, in every stage; null trains the weights themselves
     # compute activations again in the backward pass: less memory, about a third more time
     gradient_checkpointing: bool = False
-    # parts of parameter names that are not trained, such as `[vision_tower, mm_projector]`
+    # parts of parameter names that are not trained, such as `[vision_tower, mm_projector]`; supervised stages may have
+    # a `freeze` of their own
     freeze: tuple[str, ...] = ()
     tiny: TinyConfig = field(default_factory=TinyConfig)
 

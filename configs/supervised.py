@@ -25,6 +25,8 @@ class SupervisedConfig(StageConfig):
     # weight of the routers' sequence-wise balance loss (DeepSeek-V3 §2.1.2); 0: the routers are left alone
     balance_coef: float = 0.0
     save_every: int = 500  # steps between checkpoints
+    # parts of parameter names that this stage does not train; null: those of `model.freeze`
+    freeze: tuple[str, ...] | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ranks: RanksConfig = field(default_factory=RanksConfig)
 

@@ -135,14 +135,12 @@ def _freeze(model: nn.Module, patterns: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(pattern in name for name in names):
             parts = sorted({part for name in names for part in name.split(".") if not part.isdigit()})
-            raise UserError(
-                f"model.freeze: no parameter's name holds {pattern!r}; names are made of {', '.join(parts)}"
-            )
+            raise UserError(f"freeze: no parameter's name holds {pattern!r}; names are made of {', '.join(parts)}")
     for name, parameter in model.named_parameters():
         if any(pattern in name for pattern in patterns):
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError(f"model.freeze = {list(patterns)}: nothing is left to train; freeze less")
+        raise UserError(f"freeze = {list(patterns)}: nothing is left to train; freeze less")
 
 
 def without_adapters(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -81,7 +81,7 @@ class PreferenceTraining(SupervisedStage):
             beta=self._beta,
             seed=context.config.seed,
         )
-        return PreferenceLearner(open_model(context, model_path), context.processor, own, folder=self._folder)
+        return PreferenceLearner(open_model(context, config, model_path), context.processor, own, folder=self._folder)
 
     def _batches(self) -> Iterator[Sequence[PreferencePair]]:
         config = self._config

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from configs.model import ModelConfig
 from configs.rl import RLConfig
 from configs.supervised import SupervisedConfig
 from rl.distributed.learner_group import LearnerGroup, RankSpec
@@ -35,7 +37,7 @@ def open_rl_learner(context: RunContext, stage: RLConfig, model_path: str, skipp
     )
     if _needs_ranks(context, stage):
         return LearnerGroup(_spec(context, stage, model_path, config, skipped))
-    model = open_model(context, model_path)
+    model = open_model(context, stage, model_path)
     return Learner(model, config, barred_ids=context.barred_ids, on_skip=skipped.keep)
 
 
@@ -50,7 +52,7 @@ def open_supervised_learner(context: RunContext, stage: SupervisedConfig, model_
     )
     if _needs_ranks(context, stage):
         return LearnerGroup(_spec(context, stage, model_path, config, None))
-    return SupervisedLearner(open_model(context, model_path), config)
+    return SupervisedLearner(open_model(context, stage, model_path), config)
 
 
 def _needs_ranks(context: RunContext, stage: RLConfig | SupervisedConfig) -> bool:
@@ -68,7 +70,7 @@ def _spec(
 ) -> RankSpec:
     return RankSpec(
         model_path=str(Path(model_path).resolve()) if Path(model_path).exists() else model_path,
-        model=context.config.model,
+        model=_model_config(context, stage),
         ranks=stage.ranks,
         learner=learner,
         barred_ids=context.barred_ids,
@@ -78,8 +80,14 @@ def _spec(
     )
 
 
-def open_model(context: RunContext, model_path: str) -> VisionLanguageModel:
-    """The model to train in this process, with the recipe's adapters."""
+def open_model(context: RunContext, stage: RLConfig | SupervisedConfig, model_path: str) -> VisionLanguageModel:
+    """The model to train in this process, with the recipe's adapters, and what the stage does not train frozen."""
     model = load_policy(context, model_path, train=True)
-    prepare_training(model, context.config.model, base=model_path)
+    prepare_training(model, _model_config(context, stage), base=model_path)
     return model
+
+
+def _model_config(context: RunContext, stage: RLConfig | SupervisedConfig) -> ModelConfig:
+    """The recipe's `model`, with the stage's own `freeze` where it has one."""
+    own = stage.freeze if isinstance(stage, SupervisedConfig) else None
+    return context.config.model if own is None else replace(context.config.model, freeze=own)

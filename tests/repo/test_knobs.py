@@ -25,7 +25,7 @@ from configs import (
 from kimi_vl import TinySizes
 
 # A new key has to be worth it: users must be able to know them all.
-MOST = 134
+MOST = 135
 SCHEMA = (
     *(algorithms, data, long2short, model, optimizer, prompt, ranks, rewards, rl, schema),
     *(stage, stage_kinds, supervised, task_sampler),

@@ -340,9 +340,9 @@ def skipped_step(mesh, settings):
     return before, weights, (skipped.reason, len(skipped.samples), len(samples))
 
 
-def supervised_update(mesh, batch, balance_coef):
-    """(weights before and after, metrics) of one supervised update."""
-    model = exact_model()
+def supervised_update(mesh, batch, balance_coef, kind="fp64"):
+    """(weights before and after, metrics) of one supervised update of a model of `MODELS`."""
+    model = MODELS[kind]()
     settings = SupervisedLearnerConfig(
         optimizer=OptimizerConfig(learning_rate=1e-3, grad_clip=1e9),
         total_steps=10,

@@ -183,8 +183,21 @@ def test_the_critic_learns_the_same_on_two_ranks(backbone, alone):
 @pytest.mark.parametrize("balance_coef", [0.0, 0.1])
 @pytest.mark.parametrize(("world", "batch"), [(2, "uneven"), (3, "one_image"), (2, "text_only"), (2, "single")])
 def test_a_supervised_update_is_the_same_on_any_number_of_ranks(world, batch, balance_coef):
-    before, after, metrics = jobs.supervised_update(None, batch, balance_coef)
-    (_, end, own_metrics), *others = jobs.on_ranks(world, jobs.supervised_update, batch, balance_coef)
+    _compare_supervised_updates(world, batch, balance_coef, "fp64")
+
+
+def test_a_tower_is_aligned_through_a_frozen_language_model_on_two_ranks():
+    """One rank has the only image, and the other's rows have nothing to learn."""
+    moved_names = _compare_supervised_updates(2, "one_image", 0.0, "tower")
+    assert moved_names
+    assert all("vision_tower" in name or "mm_projector" in name for name in moved_names)
+
+
+def _compare_supervised_updates(world, batch, balance_coef, kind):
+    """Hold ranks against one process; the names of the weights that moved."""
+    before, after, metrics = jobs.supervised_update(None, batch, balance_coef, kind)
+    (_, end, own_metrics), *others = jobs.on_ranks(world, jobs.supervised_update, batch, balance_coef, kind)
     assert distance(moved(before, end), moved(before, after)) < 1e-4
     assert own_metrics == pytest.approx(metrics, rel=1e-5, abs=1e-6)
     assert all(other == own_metrics for _, _, other in others)
+    return {name for name in before if (before[name] != end[name]).any()}

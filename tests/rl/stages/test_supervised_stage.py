@@ -1,5 +1,6 @@
 """Supervised stages: what is trained on, one gradient however a step is cut, and a resume that loses nothing."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -122,7 +123,7 @@ class Stopped(Exception):
 def train(tmp_path, folder, renderer, mixture):
     """Trains a fresh model; `name` is the stage's folder, `stop` raises after that step."""
 
-    def run(config, name, *, stop=None, examples=mixture, lora=None):
+    def run(config, name, *, stop=None, examples=mixture, lora=None, freeze=()):
         logged = []
 
         def on_step(stage, step, values):
@@ -131,7 +132,7 @@ def train(tmp_path, folder, renderer, mixture):
                 raise Stopped
 
         context = SimpleNamespace(
-            config=SimpleNamespace(model=ModelConfig(lora=lora), seed=0, threads=1),
+            config=SimpleNamespace(model=ModelConfig(lora=lora, freeze=freeze), seed=0, threads=1),
             folder=SimpleNamespace(stage=lambda _: tmp_path / name),
             console=PlainConsole(quiet=True),
             metrics=SimpleNamespace(write=on_step),
@@ -205,6 +206,37 @@ def test_a_stopped_stage_goes_on_as_if_it_had_not(train, lora):
     assert [step for step, _ in rest] == [5, 6], "from the checkpoint of step 4"
     assert [v for _, v in rest] == [v for _, v in logged[4:]]
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+ALIGNED = ("language_model", "lm_head")  # what the alignment phase of Kimi-VL §2.3.1 leaves alone
+TOWER = LoraConfig(rank=2, targets=("vision",))
+
+
+@pytest.mark.parametrize(("lora", "trained"), [(None, ("vision_tower", "mm_projector")), (TOWER, ("vision_tower",))])
+def test_the_tower_is_aligned_through_a_frozen_language_model_and_resumes(folder, mixture, train, lora, trained):
+    """The stage's own `freeze` replaces the recipe's, which freezes the tower. All steps have the same examples."""
+    options = {"lora": lora, "freeze": ("vision_tower",)}
+    options["examples"] = SimpleNamespace(draw=lambda step, n: mixture.draw(0, n))
+    optimizer = OptimizerConfig(learning_rate=3e-3)
+    config = replace(config_of(freeze=ALIGNED), thinking_share=0.0, optimizer=optimizer)
+    whole, logged = train(config, "whole", **options)
+    train(config, "cut", stop=5, **options)
+    resumed, _ = train(config, "cut", **options)
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+    assert all(values["grad_norm"] > 0 for _, values in logged)
+    assert logged[-1][1]["loss"] < logged[0][1]["loss"], "gradients reach the tower, and help"
+    before = load_model(folder).state_dict()
+    moved = [name for name in whole if name in before and not torch.equal(whole[name], before[name])]
+    moved += [name for name in whole if "lora_B" in name and whole[name].any()]
+    assert {part for part in ("vision_tower", "mm_projector") if any(part in name for name in moved)} == set(trained)
+    assert [name for name in moved if not any(part in name for part in trained)] == []
+
+
+def test_a_freeze_of_unknown_names_or_of_everything_is_refused(train):
+    with pytest.raises(UserError, match="freeze: no parameter's name holds 'visoin'"):
+        train(config_of(freeze=("visoin",)), "unknown")
+    with pytest.raises(UserError, match="nothing is left to train"):
+        train(config_of(freeze=("model", "lm_head")), "all")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
