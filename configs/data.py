@@ -82,8 +82,8 @@ def recipe_verifiers(*all_data: DataConfig) -> tuple[str, ...]:
     return (*listed, *(name for name in named if isinstance(name, str)))
 
 
-def asks(data: DataConfig) -> bool:
-    """Whether the recipe has a prompt template anywhere."""
+def has_prompt(data: DataConfig) -> bool:
+    """Whether the recipe has a system text or a template anywhere."""
     sources = (*data.train, *data.validation, *data.held_out)
     prompts = (data.prompt, *data.prompt_by_verifier.values(), *(source.prompt for source in sources))
     return any(prompt not in (None, PromptConfig()) for prompt in prompts)

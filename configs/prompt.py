@@ -57,6 +57,6 @@ class PromptConfig:
             template=other.template if self.template is None else self.template,
         )
 
-    def ask(self, question: str) -> str:
+    def apply(self, question: str) -> str:
         """The text of the user's turn: the question in the template."""
         return (self.template or QUESTION).replace(QUESTION, question)

@@ -252,13 +252,13 @@ PROMPT = """
 for 2 x 2 patches. The prompt's id is that of its group: the step, counted from 1, and the number in the step.
 """
 COMPLETION = """
-`WindowedSource` asks the engine for `n` completions. Token t of sample i is drawn with a number that depends on
+`WindowedSource` submits the prompt for `n` completions. Token t of sample i is drawn with a number that depends on
 (seed, i, t) alone. A completion has two log-probs a token. `policy_logprobs` are under the temperature and the barred
 tokens, and the learner computes them in the same way. `sampler_logprobs` are under top-p, top-k and min-p too. Each
 segment records the version of the policy that sampled it.
 """
 ROLLOUT = """
-A rollout is a completion with its text. The scorer extracts the answer, asks the verifier and sums the rewards of the
+A rollout is a completion with its text. The scorer extracts the answer, calls the verifier and sums the rewards of the
 recipe. A verifier that fails gives no reward instead of 0, and its rollout leaves the group.
 """
 GROUP = """

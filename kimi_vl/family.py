@@ -54,7 +54,7 @@ def new_routing(*, replay: torch.Tensor | None = None, keep_scores: bool = False
 def stop_and_barred_ids(path: str | Path, processor: KimiVLProcessor) -> tuple[list[int], list[int]]:
     """Stop ids (the checkpoint's own and the end of a turn), and every other reserved id.
 
-    Media, role, tool and padding tokens are barred: an image placeholder would ask for an image that does not exist.
+    Media, role, tool and padding tokens are barred: an image placeholder would stand for an image that does not exist.
     """
     tokenizer: Any = processor.tokenizer
     configured = GenerationConfig.from_pretrained(str(path)).eos_token_id

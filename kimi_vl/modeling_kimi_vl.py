@@ -119,7 +119,7 @@ class KimiVLModel(KimiVLPreTrainedModel, Kimi_K25Model):
         if pixel_values.shape[0] != int(image_grid_hws.prod(-1).sum()):
             raise ValueError(
                 f"pixel_values holds {pixel_values.shape[0]} patches, but image_grid_hws {image_grid_hws.tolist()} "
-                f"asks for {int(image_grid_hws.prod(-1).sum())}: pass both as the image processor returned them"
+                f"needs {int(image_grid_hws.prod(-1).sum())}: pass both as the image processor returned them"
             )
         pixel_values = pixel_values.to(self.vision_tower.dtype)
         grids: Any = grid_thw(image_grid_hws)

@@ -178,7 +178,7 @@ class KimiVLTokenizer(PreTrainedTokenizerFast):
         kwargs["chat_template"] = kwargs.get("chat_template") or CHAT_TEMPLATE
         for name, token in {"bos": "[BOS]", "eos": "[EOS]", "unk": "[UNK]", "pad": "[PAD]"}.items():
             kwargs.setdefault(f"{name}_token", token)
-        kwargs.setdefault("padding_side", "left")  # what generation needs; trainers ask for the right side
+        kwargs.setdefault("padding_side", "left")  # what generation needs; trainers set the right side
         kwargs.setdefault("clean_up_tokenization_spaces", False)
         super().__init__(tokenizer_object=tokenizer_object, **kwargs)
 
@@ -213,7 +213,7 @@ class KimiVLTokenizer(PreTrainedTokenizerFast):
 
 
 class TikTokenTokenizer(KimiVLTokenizer):
-    """The same under the name that the hub's tokenizer_config.json asks for."""
+    """The same under the name in the hub's tokenizer_config.json."""
 
 
 def _byte_table() -> dict[int, str]:

@@ -11,7 +11,7 @@ __all__ = ["Score", "Scorer", "Task", "Verdict", "VerdictKind"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Scorer`, when it is asked for: engines and learner read the types alone, and need no verifier's libraries."""
+    """`Scorer`, when it is first used: engines and learner read the types alone, and need no verifier's libraries."""
     if name == "Scorer":
         from rewards.scorer import Scorer
 

@@ -55,7 +55,7 @@ def taken_back(text: str) -> bool:
 
 
 def is_question(text: str, *, last: bool) -> bool:
-    """True where the sentence that would state the answer asks for it: "Is it 5?"."""
+    """True where the sentence that would state the answer is a question: "Is it 5?"."""
     end = None if last else _SENTENCE_END.search(text)
     mark = end.group() if end is not None else text.rstrip(' *_`$"”).')[-1:]
     return mark in ("?", "？")

@@ -30,7 +30,7 @@ _LONGEST = 200_000  # characters that are looked at
 def format_reward(text: str) -> float:
     """1.0 where `text` is a closed, non-empty think block followed by a non-empty answer, else 0.0.
 
-    A response that answers without thinking gets 0: the format that is asked for is the thinking one.
+    A response that answers without thinking gets 0: the wanted format is the thinking one.
     """
     thinking = split_thinking(text)
     thought = (thinking.thought or "").strip()
@@ -90,8 +90,8 @@ def language_penalties(texts: Sequence[str], questions: Sequence[str]) -> list[f
         raise ValueError(f"{len(texts)} texts for {len(questions)} questions: give the question of each")
     penalties = []
     for text, question in zip(texts, questions, strict=True):
-        asked, used = _scripts(question), _scripts(text)
-        allowed = set(asked) | {script for script, friends in _TOGETHER.items() if friends & asked.keys()}
+        of_question, used = _scripts(question), _scripts(text)
+        allowed = set(of_question) | {s for s, friends in _TOGETHER.items() if friends & of_question.keys()}
         foreign = sum(count for script, count in used.items() if script not in allowed)
         penalties.append(-foreign / used.total() if allowed and used else 0.0)
     return penalties

@@ -25,8 +25,8 @@ class Task:
     difficulty: float | None = None  # label in [0, 1], easy to hard; None where unknown
     solution: str | None = None  # step-by-step text that ends before the answer; only SFT reads it
     tags: tuple[str, ...] = ()  # domains such as `geometry`; `thinkvl curate` balances a prompt set by them
-    system: str | None = None  # how its source asks: the system text; None: as the recipe says for its verifier
-    template: str | None = None  # how its source asks: the text around the question; None: as above
+    system: str | None = None  # the source's system text; None: the recipe's for its verifier
+    template: str | None = None  # the source's text around the question; None: as above
 
 
 class VerdictKind(StrEnum):

@@ -24,7 +24,7 @@ COLUMNS = ("token_advantages", "reference_logprobs", "engine_logprobs", "sampler
 class ModelOutputs:
     """What the learner says of one response before its advantages are known, `[T]` float32 at the iteration's start.
 
-    None is what the recipe's algorithm does not ask for.
+    None is what the recipe's algorithm does not use.
     """
 
     policy_logprobs: np.ndarray | None = None  # the learner's own: the ratio's denominator

@@ -59,7 +59,7 @@ class Finding:
 
 
 def fingerprint(task: Task) -> str:
-    """Equal for tasks that ask the same about the same images, up to case, spaces and punctuation at the ends."""
+    """Equal for tasks with the same question and images, up to case, spaces and punctuation at the ends."""
     text = " ".join(unicodedata.normalize("NFKC", task.question).casefold().split()).strip(" .,;:!?\"'")
     digest = hashlib.sha256(text.encode("utf-8", "replace"))
     for image in task.images:
@@ -83,7 +83,7 @@ class Duplicates:
         elif first[0] != task.id:
             same = first[1].strip().casefold() == task.answer.strip().casefold()
             code, with_what = ("duplicate", "the same") if same else ("conflict", f"{first[1][:80]!r} as its")
-            found.append(Finding(code=code, message=f"asked before in {first[0]}, with {with_what} reference").on(task))
+            found.append(Finding(code=code, message=f"question of {first[0]}, with {with_what} reference").on(task))
         train = self._seen.get(("train", mark)) if role not in ("", "train") else None
         if train is not None:
             found.append(Finding(code="leak", message=f"this {role} task is the training task {train[0]}").on(task))

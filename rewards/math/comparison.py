@@ -1,7 +1,7 @@
 r"""Are two answers equal? Decided in this process, with our own grammar and bounded arithmetic, where that is possible.
 
 `equal` tries, in this order: the same string, sets of numbers, ratios, matrices and vectors, lists and tuples part by
-part, equations, formulas by their values. What it cannot read is `None`: then the worker process is asked.
+part, equations, formulas by their values. What it cannot read is `None`: then the worker process decides.
 """
 
 from __future__ import annotations

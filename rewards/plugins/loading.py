@@ -119,7 +119,7 @@ def _from_module(spec: str, path: str, name: str) -> object:
     except BaseException as error:
         raise PluginError(f"reward {spec!r}: importing {path} failed: {type(error).__name__}: {error}") from error
     try:
-        return getattr(module, name)  # modules may load their members when asked
+        return getattr(module, name)  # a module may load its members when they are first used
     except AttributeError:
         return _member(f"reward {spec!r}", module, name, path, "function")
 
@@ -130,7 +130,7 @@ def _member(label: str, module: ModuleType, name: str, where: str, kind: Kind) -
     public = {n: v for n, v in vars(module).items() if not n.startswith("_")}
     if kind == "class":
         names = [n for n, v in public.items() if inspect.isclass(v) and v.__module__ == module.__name__]
-    else:  # a module may load its functions when asked, and then has none yet
+    else:  # a module that loads its functions when first used has none yet
         names = [n for n, v in public.items() if inspect.isfunction(v)] or [n for n in dir(module) if n[0] != "_"]
     near = did_you_mean(name, names)
     raise PluginError(f"{label}: {where} has no {name!r}{near}; it defines {', '.join(names) or 'none'}")

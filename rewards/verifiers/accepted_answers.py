@@ -25,7 +25,7 @@ def accepted_answers(reference: str) -> list[str] | None:
 
 
 class AnyAccepted:
-    """Another verifier, asked for each accepted answer until one is right."""
+    """Calls another verifier with each accepted answer until one is right."""
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier

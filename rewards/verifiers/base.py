@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import abc
+import time
 
+from rewards.extraction import Extraction, extract_answer
 from rewards.types import Task, Verdict
+from rewards.verifiers.verdicts import Found
 
 
 class BuiltInVerifier(abc.ABC):
@@ -29,3 +32,21 @@ class BuiltInVerifier(abc.ABC):
         """Names and texts of responses that commit to nothing or to everything, and must earn nothing."""
         del task
         return {}
+
+
+class ExtractingVerifier(BuiltInVerifier):
+    """A verifier that extracts the answer from the response, then compares it with the reference."""
+
+    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
+        """Judge `response`. Never raises."""
+        start = time.perf_counter()
+        extraction = self.extract(response)
+        return self.judge(extraction, reference, response=response, task=task).verdict(start, extraction.answer)
+
+    def extract(self, response: str) -> Extraction:
+        """The answer that `response` commits to: by default one line, as in `rewards.extraction`."""
+        return extract_answer(response)
+
+    @abc.abstractmethod
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer, None where there is none, with `reference`."""

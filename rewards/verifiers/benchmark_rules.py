@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import unicodedata
 from fractions import Fraction
 from typing import Any
 
-from rewards.extraction import Extraction, extract_answer, split_thinking
+from rewards.extraction import Extraction, extract_answer
 from rewards.math.evaluation import context, number
 from rewards.math.formula import Unreadable, parse_formula
 from rewards.math.literal import parse_literal
 from rewards.math.normalize import to_latex, unwrap
 from rewards.math.units import split_unit
 from rewards.math.values import value_of
-from rewards.types import Task, Verdict, VerdictKind
-from rewards.verifiers.base import BuiltInVerifier
+from rewards.types import Task, VerdictKind
+from rewards.verifiers.base import ExtractingVerifier
 from rewards.verifiers.math import MathVerifier
 from rewards.verifiers.numeric import Number, number_in, read_number
-from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
+from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer, whole_text
 
 _CLOSING = re.compile(  # of a chat; a language model that extracts the answer passes over it
     r"\s{0,9}(?:I hope (?:this|that)|(?:Please )?let me know if|Is there anything else|Do you (?:have|want|need)"
@@ -32,11 +31,11 @@ _CLOSING = re.compile(  # of a chat; a language model that extracts the answer p
     re.IGNORECASE,
 )
 _LIST = re.compile(r"\[[^\[\]]{0,2000}\]")
-_LONGEST = 20_000  # characters of an answer that are searched: the last
+_LONGEST = 20_000  # characters of a list that are searched: the last
 _EDGE = " \t\n*\"'`$"
 
 
-class RelaxedVerifier(BuiltInVerifier):
+class RelaxedVerifier(ExtractingVerifier):
     """ChartQA's relaxed accuracy: a number within 5 % of the reference, else the same text in any case.
 
     As in `relaxed_correctness` of EvolvingLMMs-Lab/lmms-eval, lmms_eval/tasks/chartqa/utils.py, which cites the end of
@@ -45,13 +44,8 @@ class RelaxedVerifier(BuiltInVerifier):
 
     _TOLERANCE = Fraction(1, 20)
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`. Never raises."""
-        start = time.perf_counter()
-        extraction = extract_answer(response)
-        return self._judge(extraction, reference).verdict(start, extraction.answer)
-
-    def _judge(self, extraction: Extraction, reference: str) -> Found:
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer with `reference`."""
         if not reference.strip():
             return bad_reference("is empty")
         if extraction.answer is None:
@@ -67,7 +61,7 @@ class RelaxedVerifier(BuiltInVerifier):
         )
 
 
-class ContainsVerifier(BuiltInVerifier):
+class ContainsVerifier(ExtractingVerifier):
     """OCRBench's rule: the reference stands somewhere in the text after the thinking.
 
     Case is ignored and line breaks are spaces; with `formula=true`, its rule for HME100k, case counts and white space
@@ -78,18 +72,17 @@ class ContainsVerifier(BuiltInVerifier):
     def __init__(self, *, formula: bool = False) -> None:
         self._formula = formula
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`. Never raises."""
-        start = time.perf_counter()
-        thinking = split_thinking(response)
-        text = thinking.answer_text[-_LONGEST:].strip()
+    def extract(self, response: str) -> Extraction:
+        """All of the text after the thinking."""
+        return whole_text(response)
+
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer with `reference`."""
         if not self._fold(reference):
-            found = bad_reference("is empty")
-        elif not text:
-            found = no_answer("empty" if thinking.thought is None or thinking.closed else "open-thinking")
-        else:
-            found = correct_if(self._fold(reference) in self._fold(text), "contains")
-        return found.verdict(start, text or None)
+            return bad_reference("is empty")
+        if extraction.answer is None:
+            return no_answer(extraction.rule)
+        return correct_if(self._fold(reference) in self._fold(extraction.answer), "contains")
 
     def _fold(self, text: str) -> str:
         if self._formula:
@@ -97,7 +90,7 @@ class ContainsVerifier(BuiltInVerifier):
         return unicodedata.normalize("NFKC", text).lower().strip().replace("\n", " ")
 
 
-class MathVistaVerifier(BuiltInVerifier):
+class MathVistaVerifier(ExtractingVerifier):
     """MathVista's free-form answers: `kind=integer`, `kind=float` with `digits`, or `kind=list`.
 
     As in `normalize_extracted_answer` of lupantech/MathVista, evaluation/calculate_score.py: a number is cut to an
@@ -113,12 +106,13 @@ class MathVistaVerifier(BuiltInVerifier):
             raise ValueError(f"digits = {digits}: must be 0 to 9")
         self._kind, self._digits = kind, digits
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`. Never raises."""
-        start = time.perf_counter()
-        extraction = extract_answer(_without_closing(response))
-        judged = self._list(extraction, reference) if self._kind == "list" else self._number(extraction, reference)
-        return judged.verdict(start, extraction.answer)
+    def extract(self, response: str) -> Extraction:
+        """As elsewhere, without the closing words of a chat."""
+        return extract_answer(_without_closing(response))
+
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer with `reference`."""
+        return self._list(extraction, reference) if self._kind == "list" else self._number(extraction, reference)
 
     def _number(self, extraction: Extraction, reference: str) -> Found:
         gold = read_number(reference)

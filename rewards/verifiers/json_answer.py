@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import unicodedata
 from collections.abc import Iterable
 from decimal import Decimal
@@ -12,8 +11,8 @@ from fractions import Fraction
 from typing import Any
 
 from rewards.extraction import Extraction
-from rewards.types import Task, Verdict
-from rewards.verifiers.base import BuiltInVerifier
+from rewards.types import Task
+from rewards.verifiers.base import ExtractingVerifier
 from rewards.verifiers.geometry import matches
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, long_answer, no_answer
 
@@ -29,7 +28,7 @@ class NotJson(ValueError):
     """Text that is not one JSON value, or one that is too large to compare."""
 
 
-class JsonVerifier(BuiltInVerifier):
+class JsonVerifier(ExtractingVerifier):
     """Right where the response's JSON has the reference's keys and values.
 
     Key order and white space never matter; the order of lists does, unless `order=false`. Numbers are compared exactly,
@@ -58,13 +57,12 @@ class JsonVerifier(BuiltInVerifier):
             cases["other order of keys"] = json.dumps(dict(reversed(value.items())))
         return cases
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`: the box, the tag, the last code fence, or the only JSON value in the text."""
-        start = time.perf_counter()
-        extraction = _json_in(long_answer(response))
-        return self._judge(extraction, reference).verdict(start, extraction.answer)
+    def extract(self, response: str) -> Extraction:
+        """The box, the tag, the last code fence, or the only JSON value in the text."""
+        return _json_in(long_answer(response))
 
-    def _judge(self, extraction: Extraction, reference: str) -> Found:
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer with `reference`."""
         try:
             gold = read_json(reference)
             if not self._order:

@@ -1,8 +1,8 @@
 """A language model that decides whether two answers mean the same; off unless the recipe has `rl.judge`.
 
 Only the final answer is sent, as escaped JSON, never the thinking. The judge must repeat a random word that the
-response cannot know, in a JSON object of a fixed shape; anything else is asked again and ends as `crash`, never as
-`correct` and never as `wrong`.
+response cannot know, in a JSON object of a fixed shape. After any other reply there is a second request; if that fails
+too, the verdict is `crash`, never `correct` or `wrong`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import json
 import os
 import re
 import secrets
-import time
 from pathlib import Path
 from typing import Any
 
 from configs.rewards import JudgeConfig
 from rewards.extraction import Extraction, split_thinking
 from rewards.plugins.interface import PluginError
-from rewards.types import Task, Verdict, VerdictKind
-from rewards.verifiers.base import BuiltInVerifier
+from rewards.types import Task, VerdictKind
+from rewards.verifiers.base import ExtractingVerifier
 from rewards.verifiers.judge_cache import JudgeCache, default_folder
 from rewards.verifiers.judge_client import ChatEndpoint, JudgeFailed, JudgeTimeout
 from rewards.verifiers.text import normalize_words
@@ -43,11 +42,11 @@ _SCHEMA = {
 _FENCED = re.compile(r"```(?:json)?\s{0,4}(\{.{0,400}\})\s{0,4}```", re.DOTALL)
 _LONGEST = 4_000  # characters of an answer
 _QUESTION = 8_000
-_ASKED = 2  # times, where the reply is not of the shape above
+_REQUESTS = 2  # at most, where a reply is not of the shape above
 
 
-class JudgeVerifier(BuiltInVerifier):
-    """Asks the endpoint of `config` once for each new (question, reference, answer); equal words need no question.
+class JudgeVerifier(ExtractingVerifier):
+    """Sends each new (question, reference, answer) to the endpoint of `config`, unless the words are equal.
 
     Raises PluginError where the variable that should hold the key is not set. Thread-safe.
     """
@@ -62,13 +61,12 @@ class JudgeVerifier(BuiltInVerifier):
         self._cache = JudgeCache(Path(config.cache).expanduser() if config.cache else default_folder())
         self._endpoint = ChatEndpoint(config.url, key=key, seconds=config.seconds, concurrent=config.concurrent)
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`. An endpoint that fails gives `timeout` or `crash`. Never raises."""
-        start = time.perf_counter()
-        extraction = long_answer(response)
-        return self._judge(extraction, reference, task).verdict(start, extraction.answer)
+    def extract(self, response: str) -> Extraction:
+        """All lines of the answer."""
+        return long_answer(response)
 
-    def _judge(self, extraction: Extraction, reference: str, task: Task) -> Found:
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer with `reference`. An endpoint that fails gives `timeout` or `crash`."""
         answer, rule = extraction.answer, extraction.rule
         gold = normalize_words(reference)
         if not gold:
@@ -87,7 +85,7 @@ class JudgeVerifier(BuiltInVerifier):
         if cached is not None:
             return correct_if(cached, f"{rule}/judge-cache")
         try:
-            equivalent = self._ask(task.question, reference, answer)
+            equivalent = self._equivalent(task.question, reference, answer)
         except JudgeTimeout as error:
             return Found(kind=VerdictKind.TIMEOUT, rule=f"{rule}/judge", detail=str(error))
         except JudgeFailed as error:
@@ -106,16 +104,16 @@ class JudgeVerifier(BuiltInVerifier):
             "answer": answer,
         }
 
-    def _ask(self, question: str, reference: str, answer: str) -> bool:
+    def _equivalent(self, question: str, reference: str, answer: str) -> bool:
         """Raises JudgeTimeout, or JudgeFailed; also where no reply has the right shape."""
         reply = ""
-        for _ in range(_ASKED):
+        for _ in range(_REQUESTS):
             word = secrets.token_hex(6)
-            reply = self._endpoint.ask(self._request(question, reference, answer, word))
+            reply = self._endpoint.complete(self._request(question, reference, answer, word))
             verdict = read_reply(reply, word)
             if verdict is not None:
                 return verdict
-        raise JudgeFailed(f"the judge's reply has not the asked shape: {self._endpoint.without_key(reply[:200])!r}")
+        raise JudgeFailed(f"the judge's reply has another shape: {self._endpoint.without_key(reply[:200])!r}")
 
     def _request(self, question: str, reference: str, answer: str, word: str) -> dict[str, Any]:
         fields = {"word": word, "question": question[:_QUESTION], "reference": reference, "student_answer": answer}
@@ -139,7 +137,7 @@ def escaped(fields: dict[str, str]) -> str:
 
 
 def read_reply(reply: str, word: str) -> bool | None:
-    """The judge's yes or no; None unless the reply, after its thinking, is exactly the object that was asked for."""
+    """The judge's yes or no; None unless the reply, after its thinking, is exactly the object of `_SCHEMA`."""
     text = split_thinking(reply[-20_000:]).answer_text.strip()
     fenced = _FENCED.fullmatch(text)
     try:

@@ -57,14 +57,14 @@ class ChatEndpoint:
         self._key, self._seconds, self._first_wait = key, seconds, first_wait
         self._slots = threading.BoundedSemaphore(concurrent)
 
-    def ask(self, request: Mapping[str, Any]) -> str:
+    def complete(self, request: Mapping[str, Any]) -> str:
         """The text of the first choice. Raises JudgeTimeout or JudgeFailed once all attempts are spent."""
         content = self._retried(request, _needs_text)["choices"][0]["message"]["content"]
         assert isinstance(content, str)
         return content
 
     def reply(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The whole reply, whose first choice has a message, perhaps without a text. Raises as `ask` does."""
+        """The whole reply, whose first choice has a message, perhaps without a text. Raises as `complete` does."""
         return self._retried(request, _needs_message)
 
     def _retried(self, request: Mapping[str, Any], check: Callable[[Any], bool]) -> Mapping[str, Any]:

@@ -7,15 +7,13 @@ benchmark does. It is lax: do not train on it.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 
-from rewards.extraction import split_thinking
-from rewards.types import Task, Verdict
-from rewards.verifiers.base import BuiltInVerifier
-from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
+from rewards.extraction import Extraction
+from rewards.types import Task
+from rewards.verifiers.base import ExtractingVerifier
+from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer, whole_text
 
-_LONGEST = 20_000  # characters that are searched: the last
 _PHRASES = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 # VideoMMMU looks for more: EvolvingLMMs-Lab/lmms-eval, lmms_eval/tasks/videommmu/utils.py.
 _VIDEO_PHRASES = (
@@ -32,7 +30,7 @@ _NUMBERS = (
 )
 
 
-class MmmuOpenVerifier(BuiltInVerifier):
+class MmmuOpenVerifier(ExtractingVerifier):
     """MMMU's open questions; numbers are compared at two decimals, texts by containment in lower case.
 
     `video=true` uses VideoMMMU's longer list of phrases in front of an answer.
@@ -41,22 +39,18 @@ class MmmuOpenVerifier(BuiltInVerifier):
     def __init__(self, *, video: bool = False) -> None:
         self._phrases = _VIDEO_PHRASES if video else _PHRASES
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`. Never raises."""
-        start = time.perf_counter()
-        thinking = split_thinking(response)
-        text = thinking.answer_text[-_LONGEST:].strip()
-        return self._judge(text, reference, closed=thinking.thought is None or thinking.closed).verdict(
-            start, text or None
-        )
+    def extract(self, response: str) -> Extraction:
+        """All of the text after the thinking."""
+        return whole_text(response)
 
-    def _judge(self, text: str, reference: str, *, closed: bool) -> Found:
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer with `reference`."""
         if not reference.strip():
             return bad_reference("is empty")
-        if not text:
-            return no_answer("empty" if closed else "open-thinking")
+        if extraction.answer is None:
+            return no_answer(extraction.rule)
         gold = _normalized(reference)
-        for given in self._candidates(text):
+        for given in self._candidates(extraction.answer):
             same = any(_says(given, wanted) for wanted in gold)
             if same:
                 return correct_if(True, "number" if isinstance(given, float) else "phrase")

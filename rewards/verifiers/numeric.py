@@ -7,19 +7,18 @@ Values are exact fractions, so that a tolerance ends exactly where it says.
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from rewards.extraction import Extraction, extract_answer
+from rewards.extraction import Extraction
 from rewards.math.literal import Literal, Measure, parse_literal, split_unit, units_agree
 from rewards.math.normalize import to_latex
 from rewards.math.quantity import quantities, signed, unwrapped, withheld
 from rewards.math.spoken import chinese_number
 from rewards.math.units import VALUE_WORDS, conversion
 from rewards.sentences import stated
-from rewards.types import Task, Verdict
-from rewards.verifiers.base import BuiltInVerifier
+from rewards.types import Task
+from rewards.verifiers.base import ExtractingVerifier
 from rewards.verifiers.equivalent_answers import all_numbers, with_thousands
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
 
@@ -72,7 +71,7 @@ class Number:
     unit: str = ""
 
 
-class NumericVerifier(BuiltInVerifier):
+class NumericVerifier(ExtractingVerifier):
     """Right within `abs`, or within `rel` times the size of the reference, whichever is more; both ends count.
 
     Without either the values must be equal. A unit may be missing; two known units of one kind are converted, of two
@@ -96,13 +95,8 @@ class NumericVerifier(BuiltInVerifier):
         """All numbers at once."""
         return all_numbers()
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`. Never raises."""
-        start = time.perf_counter()
-        extraction = extract_answer(response)
-        return self._judge(extraction, reference).verdict(start, extraction.answer)
-
-    def _judge(self, extraction: Extraction, reference: str) -> Found:
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer with `reference`."""
         gold = read_number(reference)
         if gold is None:
             return bad_reference(f"{reference[:80]!r} is not a number")
@@ -129,7 +123,7 @@ class NumericVerifier(BuiltInVerifier):
         return any(abs(value - gold.value) <= allowed for value in values)
 
 
-class CountVerifier(BuiltInVerifier):
+class CountVerifier(ExtractingVerifier):
     """How many: a whole number in digits or words (`3`, `three dogs`, `三个`), and no other number beside it."""
 
     @staticmethod
@@ -144,23 +138,17 @@ class CountVerifier(BuiltInVerifier):
         """All numbers at once."""
         return all_numbers()
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`. Never raises."""
-        start = time.perf_counter()
-        extraction = extract_answer(response)
-        return _judge_count(extraction, reference).verdict(start, extraction.answer)
-
-
-def _judge_count(extraction: Extraction, reference: str) -> Found:
-    gold = number_in(Extraction(answer=reference, rule="box"), words=True)
-    if isinstance(gold, str) or gold.value.denominator != 1 or gold.value < 0:
-        return bad_reference(f"{reference[:80]!r} is not a whole number")
-    if extraction.answer is None:
-        return no_answer(extraction.rule)
-    given = number_in(extraction, words=True)
-    if isinstance(given, str):
-        return no_answer(f"{extraction.rule}/{given}")
-    return correct_if(given.value == gold.value and not given.percent, f"{extraction.rule}/count")
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer with `reference`."""
+        gold = number_in(Extraction(answer=reference, rule="box"), words=True)
+        if isinstance(gold, str) or gold.value.denominator != 1 or gold.value < 0:
+            return bad_reference(f"{reference[:80]!r} is not a whole number")
+        if extraction.answer is None:
+            return no_answer(extraction.rule)
+        given = number_in(extraction, words=True)
+        if isinstance(given, str):
+            return no_answer(f"{extraction.rule}/{given}")
+        return correct_if(given.value == gold.value and not given.percent, f"{extraction.rule}/count")
 
 
 def read_number(text: str) -> Number | None:
@@ -193,9 +181,9 @@ def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
     answer = signed(" ".join(answer.split())).strip('*_`"“”')
     if _FACTORIAL.search(answer):
         return "arithmetic"
-    asked = False
+    is_question = False
     if extraction.rule in ("anchor", "line"):
-        asked = answer.endswith("?")
+        is_question = answer.endswith("?")
         answer = stated(answer, last=extraction.rule == "line").strip('*_`"“”')
     answer = unwrapped(answer)
     if words and (counted := _chinese_count(answer)) is not None:
@@ -208,7 +196,7 @@ def number_in(extraction: Extraction, *, words: bool = False) -> Number | str:
         return whole
     if len(answer) > _MAX:
         return "refused"
-    if asked:
+    if is_question:
         return "question"
     if _HEDGE.search(answer) or _RANGE.search(after):
         return "hedge"

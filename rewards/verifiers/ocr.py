@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 import unicodedata
 
 from rapidfuzz.distance import Levenshtein
@@ -11,8 +10,8 @@ from rapidfuzz.distance import Levenshtein
 from rewards.extraction import Extraction, visible
 from rewards.math.normalize import unwrap
 from rewards.sentences import stated, without_remarks
-from rewards.types import Task, Verdict, VerdictKind
-from rewards.verifiers.base import BuiltInVerifier
+from rewards.types import Task, VerdictKind
+from rewards.verifiers.base import ExtractingVerifier
 from rewards.verifiers.verdicts import Found, bad_reference, long_answer, no_answer
 
 _LONGEST = 20_000  # characters of a reference
@@ -35,7 +34,7 @@ def unquoted(text: str) -> str:
     return next(group for group in found.groups() if group is not None) if found is not None else text
 
 
-class OcrVerifier(BuiltInVerifier):
+class OcrVerifier(ExtractingVerifier):
     """Right where `1 - distance / longer length` (Levenshtein, in characters) is at least `threshold`.
 
     White space is collapsed and full-width forms are folded (NFKC); `case=false` ignores case. With `partial=true` the
@@ -47,18 +46,17 @@ class OcrVerifier(BuiltInVerifier):
             raise ValueError(f"threshold = {threshold}: must be between 0.5 and 1")
         self._threshold, self._case, self._partial = threshold, case, partial
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`. Never raises."""
-        start = time.perf_counter()
-        extraction = long_answer(response)
-        return self._judge(extraction, reference).verdict(start, extraction.answer)
+    def extract(self, response: str) -> Extraction:
+        """All lines of the answer."""
+        return long_answer(response)
 
     def similarity(self, left: str, right: str) -> float:
         """In [0, 1]; 0 where it is below what `partial` or the threshold could use."""
         cutoff = 0.0 if self._partial else self._threshold
         return Levenshtein.normalized_similarity(self._fold(left), self._fold(right), score_cutoff=cutoff)
 
-    def _judge(self, extraction: Extraction, reference: str) -> Found:
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer with `reference`."""
         if not reference.strip() or len(reference) > _LONGEST:
             return bad_reference(f"must have 1 to {_LONGEST} characters, and has {len(reference)}")
         if extraction.answer is None:

@@ -7,12 +7,11 @@ many is wrong, so that a flood of boxes earns nothing.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 
 from rewards.extraction import Extraction, extract_answer, split_thinking, visible
-from rewards.types import Task, Verdict, VerdictKind
-from rewards.verifiers.base import BuiltInVerifier
+from rewards.types import Task, VerdictKind
+from rewards.verifiers.base import ExtractingVerifier
 from rewards.verifiers.geometry import Region, agreement, in_unit_square, iou, matches, point_fits, read_regions, scaled
 from rewards.verifiers.verdicts import Found, bad_reference, no_answer
 
@@ -24,7 +23,7 @@ _HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|possibly|not|isn't|neither)\b
 _DENIED = re.compile(r"\W{0,3}(?:text\s?\{\s?)?(?:not|neither|不是|不在)(?![A-Za-z])", re.IGNORECASE)
 
 
-class BoxVerifier(BuiltInVerifier):
+class BoxVerifier(ExtractingVerifier):
     """Right where as many boxes as in the reference pair up with it, each with an IoU of at least `iou`.
 
     `coordinates`: `auto` takes shares of the image where all numbers of one side alone are in [0, 1], else the
@@ -40,13 +39,12 @@ class BoxVerifier(BuiltInVerifier):
         _check_coordinates(coordinates)
         self._iou, self._coordinates, self._partial = iou, coordinates, partial
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`. Never raises."""
-        start = time.perf_counter()
-        extraction = _answer(response)
-        return self._judge(extraction, reference, task).verdict(start, extraction.answer)
+    def extract(self, response: str) -> Extraction:
+        """The text of the regions."""
+        return _answer(response)
 
-    def _judge(self, extraction: Extraction, reference: str, task: Task) -> Found:
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer with `reference`."""
         golds = read_regions(reference, pairs=True)
         if golds is None or any(gold.is_point or iou(gold.coordinates, gold.coordinates) == 0 for gold in golds):
             return bad_reference(f"{reference[:80]!r} must be boxes [x1, y1, x2, y2] with an area")
@@ -63,7 +61,7 @@ class BoxVerifier(BuiltInVerifier):
         return Found(kind=kind, rule=f"{extraction.rule}/iou", detail=f"{mean:.4f}", score=score)
 
 
-class PointVerifier(BuiltInVerifier):
+class PointVerifier(ExtractingVerifier):
     """Right where as many points as in the reference pair up with it: inside its box, or within `radius` of its point.
 
     `radius` is in the units of the reference. `coordinates` as in `BoxVerifier`.
@@ -77,13 +75,12 @@ class PointVerifier(BuiltInVerifier):
         _check_coordinates(coordinates)
         self._radius, self._coordinates = radius, coordinates
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`. Never raises."""
-        start = time.perf_counter()
-        extraction = _answer(response)
-        return self._judge(extraction, reference, task).verdict(start, extraction.answer)
+    def extract(self, response: str) -> Extraction:
+        """The text of the regions."""
+        return _answer(response)
 
-    def _judge(self, extraction: Extraction, reference: str, task: Task) -> Found:
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer with `reference`."""
         golds = read_regions(reference)
         if golds is None:
             return bad_reference(f"{reference[:80]!r} must be points [x, y] or boxes [x1, y1, x2, y2]")

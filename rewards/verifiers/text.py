@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import time
 import unicodedata
 
-from rewards.extraction import Extraction, extract_answer, visible
+from rewards.extraction import Extraction, visible
 from rewards.math.normalize import plain, unwrap
 from rewards.sentences import first_sentence, last_sentence, stated, without_remarks
-from rewards.types import Task, Verdict
-from rewards.verifiers.base import BuiltInVerifier
-from rewards.verifiers.equivalent_answers import other_cases_of, yes_and_no
+from rewards.types import Task
+from rewards.verifiers.base import ExtractingVerifier
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
-from rewards.verifiers.yesno import judge_yes_no
+from rewards.verifiers.yesno import YesNoVerifier, judge_yes_no
 
 _ARTICLE = re.compile(r"^(?:a|an|the)\s+")
 _COPULA = re.compile(r"\b(?:is|are|was|were|it's|that's|shows?|says?|reads?)\b\s*:?\s*|(?<![不非能许])[是为]")
@@ -27,34 +25,32 @@ _EDGE = " \t\"'“”‘’「」『』《》【】。，！？.,!?"
 _MAX_ANSWER = 500  # characters
 
 
-class TextVerifier(BuiltInVerifier):
+class TextVerifier(ExtractingVerifier):
     """Equality of words: no case, no article, no punctuation at the ends, number words as digits."""
 
-    @staticmethod
-    def rewritings(task: Task) -> dict[str, str]:
-        """In other cases, and as LaTeX text."""
-        return other_cases_of(task.answer.strip())
+    rewritings = YesNoVerifier.rewritings
+    cheats = YesNoVerifier.cheats
 
-    @staticmethod
-    def cheats(task: Task) -> dict[str, str]:
-        """Yes and no at once."""
-        return yes_and_no()
-
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`. A hedge ("yes or no") is no answer unless the reference holds it too. Never raises."""
-        start = time.perf_counter()
-        extraction = extract_answer(response)
-        return _judge_words(response, extraction, reference).verdict(start, extraction.answer)
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the words. A hedge ("yes or no") is no answer unless the reference holds it too."""
+        return _judge_words(response, extraction, reference)
 
 
-class ExactVerifier(BuiltInVerifier):
+class ExactVerifier(ExtractingVerifier):
     """Equality to the character, case and spaces included; only wrapping (`**x**`, `$x$`) and a final stop go."""
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`. Never raises."""
-        start = time.perf_counter()
-        extraction = extract_answer(response)
-        return _judge_exactly(extraction, reference).verdict(start, extraction.answer)
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the extracted answer with `reference`."""
+        gold = unicodedata.normalize("NFC", reference).strip()
+        if not gold:
+            return bad_reference("is empty")
+        if extraction.answer is None:
+            return no_answer(extraction.rule)
+        if len(extraction.answer) > len(gold) + _MAX_ANSWER:
+            return no_answer(f"{extraction.rule}/refused", "too long")
+        given = unicodedata.normalize("NFC", extraction.answer).strip()
+        same = gold in (given, given.removesuffix("."), unwrap(given)) or unwrap(gold) == unwrap(given)
+        return correct_if(same, f"{extraction.rule}/exact")
 
 
 def normalize_words(text: str) -> str:
@@ -88,19 +84,6 @@ def _judge_words(response: str, extraction: Extraction, reference: str) -> Found
 def _claim(answer: str, *, last: bool) -> str:
     """What is said before any remark: all of a line, the first sentence of what follows "the answer is"."""
     return without_remarks(answer) if last else stated(answer, last=False)
-
-
-def _judge_exactly(extraction: Extraction, reference: str) -> Found:
-    gold = unicodedata.normalize("NFC", reference).strip()
-    if not gold:
-        return bad_reference("is empty")
-    if extraction.answer is None:
-        return no_answer(extraction.rule)
-    if len(extraction.answer) > len(gold) + _MAX_ANSWER:
-        return no_answer(f"{extraction.rule}/refused", "too long")
-    given = unicodedata.normalize("NFC", extraction.answer).strip()
-    same = gold in (given, given.removesuffix("."), unwrap(given)) or unwrap(gold) == unwrap(given)
-    return correct_if(same, f"{extraction.rule}/exact")
 
 
 def _sentence_says(answer: str, gold: str) -> bool:

@@ -11,6 +11,7 @@ from rewards.types import Verdict, VerdictKind
 
 _FENCE = re.compile(r"```[ \t]{0,4}\w{0,20}[ \t]{0,4}\n(.*?)```", re.DOTALL)
 _SHOWN = 500  # characters of the answer that a verdict keeps
+_SEARCHED = 20_000  # characters that `whole_text` keeps: the last
 _BODY = 100_000  # characters of the answer text that are looked at: the last
 
 
@@ -49,6 +50,15 @@ def no_answer(rule: str, detail: str = "") -> Found:
 def bad_reference(detail: str) -> Found:
     """The reference cannot be used."""
     return Found(kind=VerdictKind.BAD_REFERENCE, rule="reference", detail=detail)
+
+
+def whole_text(response: str) -> Extraction:
+    """All text after the thinking, for rules that search it: its last `_SEARCHED` characters."""
+    thinking = split_thinking(response)
+    text = thinking.answer_text[-_SEARCHED:].strip()
+    if text:
+        return Extraction(answer=text, rule="text")
+    return Extraction(answer=None, rule="empty" if thinking.thought is None or thinking.closed else "open-thinking")
 
 
 def long_answer(response: str) -> Extraction:

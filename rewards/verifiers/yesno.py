@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 import unicodedata
 from collections.abc import Mapping
 
-from rewards.extraction import Extraction, extract_answer, split_thinking
+from rewards.extraction import Extraction, split_thinking
 from rewards.sentences import stated, without_remarks
-from rewards.types import Task, Verdict
-from rewards.verifiers.base import BuiltInVerifier
+from rewards.types import Task
+from rewards.verifiers.base import ExtractingVerifier
 from rewards.verifiers.equivalent_answers import other_cases_of, yes_and_no
 from rewards.verifiers.verdicts import Found, bad_reference, correct_if, no_answer
 
@@ -42,7 +41,7 @@ _LONGEST = 500  # characters of an answer
 _BODY = 2_000  # characters of a whole text that is looked through
 
 
-class YesNoVerifier(BuiltInVerifier):
+class YesNoVerifier(ExtractingVerifier):
     """Reference and answer are a yes or a no (also true/false) in any of the languages, the same or two."""
 
     @staticmethod
@@ -55,11 +54,9 @@ class YesNoVerifier(BuiltInVerifier):
         """Yes and no at once."""
         return yes_and_no()
 
-    def __call__(self, response: str, reference: str, *, task: Task) -> Verdict:
-        """Judge `response`; "yes and no", "not yes" and anything else are no answer. Never raises."""
-        start = time.perf_counter()
-        extraction = extract_answer(response)
-        return judge_yes_no(response, extraction, reference).verdict(start, extraction.answer)
+    def judge(self, extraction: Extraction, reference: str, *, response: str, task: Task) -> Found:
+        """Compare the polarities. "Yes and no", "not yes" and anything else are no answer."""
+        return judge_yes_no(response, extraction, reference)
 
 
 def judge_yes_no(response: str, extraction: Extraction, reference: str) -> Found:

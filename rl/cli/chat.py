@@ -51,14 +51,14 @@ def chat_command(
         chat.answer(question)
         return
     if console.is_terminal:
-        console.print("Each question is asked again about the same images; end with Ctrl-D.", style="dim")
+        console.print("Each question stands alone, about the same images; end with Ctrl-D.", style="dim")
     while True:
         try:
-            asked = console.input(Text("question> ", style="bold") if console.is_terminal else "")
+            question = console.input(Text("question> ", style="bold") if console.is_terminal else "")
         except EOFError:
             return
-        if asked.strip():
-            chat.answer(asked)
+        if question.strip():
+            chat.answer(question)
 
 
 class Chat:
@@ -71,15 +71,15 @@ class Chat:
         torch.nn.Module.to(self._model, "cuda" if torch.cuda.is_available() else "cpu")
         self._stop, self._barred = family_of(self._model.config).stop_and_barred_ids(place.path, self._processor)
         self._room = self._model.config.text_config.max_position_embeddings
-        asked = options.max_new_tokens or 1
-        if asked >= self._room:
+        reserved = options.max_new_tokens or 1
+        if reserved >= self._room:
             raise UserError(
-                f"--max-new-tokens {asked}: the model has room for {self._room} tokens in all, question and images "
-                "included; ask for fewer"
+                f"--max-new-tokens {reserved}: the model has room for {self._room} tokens in all, question and images "
+                "included; choose fewer"
             )
         self._renderer = PromptRenderer(
             self._processor,
-            max_prompt_tokens=self._room - asked,
+            max_prompt_tokens=self._room - reserved,
             templates=PromptTemplates(prompt=read_prompt(place.path, place.run)),
         )
 

@@ -41,7 +41,7 @@ _Level = Annotated[float, typer.Option(help="Most prompts of one fifth of the pa
 
 _Samples = Annotated[int, typer.Option(min=1, help="Samples of each prompt.")]
 _Guesses = Annotated[int, typer.Option(min=0, help="Answers without thinking, of which none may be right; 0: no test.")]
-_GuessTemplate = Annotated[str | None, typer.Option(help="How they are asked for: a text that holds {question}.")]
+_GuessTemplate = Annotated[str | None, typer.Option(help="Their prompt: a text that holds {question}.")]
 _KeepKind = Annotated[
     list[str] | None, typer.Option(metavar="KIND", help="Keep multiple_choice, true_false or proof; repeatable.")
 ]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from configs.data import asks
+from configs.data import has_prompt
 from configs.engine import is_own_engine
 from configs.errors import UserError
 from configs.load import load_recipe
@@ -72,7 +72,7 @@ def evaluate_command(
         check_run_of_others(config, (*allowed, *given), _recipe_of(place), generates=True)
     stage = next((stage for stage in config.stages if stage.name == place.stage), config.stages[-1])
     config = replace(config, data=config.data_of(stage))
-    if recipe is not None and not asks(config.data):
+    if recipe is not None and not has_prompt(config.data):
         config = _with_prompt_of(place, config, console)
     with open_scorer(scoring_stage(config, stage), config.data, base=Path.cwd(), allowed=allowed) as scorer:
         result, by_budget, left_out = _evaluate(place, config, scorer, console, budgets)
@@ -92,7 +92,7 @@ def _with_prompt_of(place: ModelPlace, config: RunConfig, console: PlainConsole)
         return config
     text = json.dumps(asdict(prompt), ensure_ascii=False)
     console.print(
-        f"the recipe has no prompt, so questions are asked as {place.name} was trained: {text}",
+        f"the recipe has no prompt, so that of {place.name}'s training is used: {text}",
     )
     return replace(config, data=replace(config.data, prompt=prompt))
 

@@ -26,7 +26,7 @@ def export_command(
 ) -> Path:
     """Write the folder (by default `export/` in the run) and, with `push`, upload it; return the folder.
 
-    Everything that the Hub can refuse is asked before the weights are touched. Raises UserError.
+    Everything that the Hub can refuse is checked before the weights are loaded. Raises UserError.
     """
     place = find_model(name)
     if place.run is None:

@@ -1,4 +1,4 @@
-"""Uploads a folder to the Hugging Face Hub: private unless asked, safe to repeat, and clear about what is wrong."""
+"""Uploads a folder to the Hugging Face Hub: private unless `public`, safe to repeat, and clear about what is wrong."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def chat(
         int | None, typer.Option(min=1, help="Thinking and answer together; by default 4096, or what fits the model.")
     ] = None,
 ) -> None:
-    """Ask: pictures and a question in, the thinking (dimmed) and then the answer out, as the tokens come.
+    """Chat: pictures and a question in, the thinking (dimmed) and then the answer out, as the tokens come.
 
     Without `--question`, every line is a question about the same pictures; Ctrl-D ends.
 

@@ -37,7 +37,7 @@ class CotOptions:
     most: int = 1  # solutions of each prompt, the shortest
     most_repetition: float = 0.4  # share of the 4-grams of a chain that may repeat an earlier one
     level_share: float = 0.4  # most prompts of one level of difficulty
-    prompt: PromptConfig = field(default_factory=PromptConfig)  # before the recipe's, to ask for long thinking
+    prompt: PromptConfig = field(default_factory=PromptConfig)  # in place of the recipe's, to request long thinking
 
     def plan(self) -> Plan:
         """What is done. Raises UserError for values that cannot be."""

@@ -1,4 +1,4 @@
-"""What the commands read: the tasks of a file or a recipe, the evaluation tasks, and how questions are asked."""
+"""What the commands read: the tasks of a file or a recipe, the evaluation tasks, and the prompts around questions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs.data import DataConfig, SourceConfig, asks, recipe_verifiers
+from configs.data import DataConfig, SourceConfig, has_prompt, recipe_verifiers
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.rl import RLConfig
@@ -62,7 +62,7 @@ class Inputs:
 
 
 def open_inputs(options: DataOptions, place: ModelPlace | None) -> Inputs:
-    """The data that the options name. A question is asked as the recipe says, or else as the model was trained.
+    """The data that the options name. Prompts are the recipe's, or else those the model was trained with.
 
     Raises UserError or ConfigError.
     """
@@ -80,7 +80,7 @@ def open_inputs(options: DataOptions, place: ModelPlace | None) -> Inputs:
         source = SourceConfig(use=options.data, split=options.split or "train", columns=_columns(options.columns))
         recipe, data = None, DataConfig(train=(source,))
         tokens = run.data_of(run.stages[-1]).max_prompt_tokens if run else data.max_prompt_tokens
-    if place and not asks(data):
+    if place and not has_prompt(data):
         data = replace(data, prompt=read_prompt(place.path, place.run))
     return Inputs(data=replace(data, max_prompt_tokens=tokens), recipe=recipe, run=run)
 
@@ -130,7 +130,7 @@ def evaluation_sets(options: DataOptions, inputs: Inputs) -> list[TaskSet]:
 
 
 def task_key(task: Task) -> str:
-    """A hash of what makes a completion right or wrong: the question, how it is asked, images, reference, verifier."""
+    """A hash of what makes a completion right or wrong: the prompt, images, reference, verifier."""
     digest = hashlib.sha256()
     parts = (task.question, task.answer, task.verifier, task.system or "", task.template or "", *task.choices)
     for part in (*(part.encode("utf-8", "replace") for part in parts), *task.images):

@@ -130,7 +130,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 def build_adamw(groups: Sequence[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW with moments of `config.state`. A group's own learning rate and weight decay take precedence.
 
-    Raises UserError where torchao is asked for and cannot be imported.
+    Raises UserError where torchao is needed and cannot be imported.
     """
     if config.state is None:
         return torch.optim.AdamW(

@@ -222,7 +222,7 @@ def _limits(facts: CardFacts) -> str:
         "- It was trained and measured on the tasks above; on anything else its answers are untested.",
         "- Rewards judge the final answer, not the thinking: a right answer can stand after a wrong thought, and a "
         "wrong answer can sound sure.",
-        "- It can be made to say anything a picture or a question asks for; put your own safeguards around it.",
+        "- It can be made to say anything a picture or a question leads to; put your own safeguards around it.",
     ]
     if facts.config.model.path == "tiny":
         lines.insert(0, "- It is a demonstration: a tiny model from random weights that knows nothing but these tasks.")

@@ -1,4 +1,4 @@
-"""How a trained model wants to be asked: `prompt.json` beside an exported model, the recipe in a run's folder."""
+"""The prompt a model was trained with: `prompt.json` beside an exported model, the recipe in a run's folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROMPT_FILE = "prompt.json"
 
 
 def write_prompt(folder: Path, config: RunConfig) -> None:
-    """Write how the run's model wants to be asked; nothing where a question stands alone."""
+    """Write the prompt of the run's model; nothing where a question stands alone."""
     prompt = prompt_of_typed_questions(config.data_of(config.stages[-1]))
     if prompt != PromptConfig():
         values = {"system": prompt.system, "template": prompt.template}
@@ -26,7 +26,7 @@ def write_prompt(folder: Path, config: RunConfig) -> None:
 
 
 def read_prompt(path: str, run: Path | None) -> PromptConfig:
-    """How the model in `path`, a folder or a hub id, wants to be asked; where it belongs to a run, by its recipe.
+    """The prompt of the model in `path`, a folder or a hub id; of a model in a run, from the run's recipe.
 
     Raises UserError for a file that holds something else.
     """
@@ -42,7 +42,7 @@ def read_prompt(path: str, run: Path | None) -> PromptConfig:
             raise ValueError("`system` and `template` must be texts or null")
         return PromptConfig(**values)
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: {PROMPT_FILE} does not say how to ask: {one_line(error)}") from error
+        raise UserError(f"{path}: {PROMPT_FILE} holds no prompt: {one_line(error)}") from error
 
 
 def _file(path: str) -> Path | None:

@@ -194,9 +194,9 @@ class _Reader:
         if isinstance(stage, LongToShortConfig) and stage.method != "average":
             scorer.check_tasks(TaskMixture(data.train, seed=0, base=self._base, part=part).draw(0, _CHECKED_TASKS))
         if isinstance(stage, RLConfig):
-            asked = TaskMixture(data.train, seed=0, base=self._base, part=part)
-            self._try_rewards("train", scorer, asked.draw(0, _CHECKED_TASKS))
-            sampler = build_task_sampler(stage.decided_task_sampler, asked, seed=0, steps=stage.steps)
+            mixture = TaskMixture(data.train, seed=0, base=self._base, part=part)
+            self._try_rewards("train", scorer, mixture.draw(0, _CHECKED_TASKS))
+            sampler = build_task_sampler(stage.decided_task_sampler, mixture, seed=0, steps=stage.steps)
             sampler.draw(0, stage.prompts_per_step)
 
     def _check_solutions(self, stage: SFTConfig, tasks: Sequence[Task]) -> None:

@@ -10,7 +10,7 @@ from rewards.types import Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A text with an image at each `<image>`. It asks nothing and has no answer; a language model predicts all of it.
+    """A text with an image at each `<image>`. It has no question and no answer; a language model predicts all of it.
 
     A caption is a document that begins with its image. Raises ValueError where marks and images differ in number.
     """

@@ -31,7 +31,7 @@ HELD_OUT_SHARE = 0.1  # of the kinds
 _FULLY_QUALIFIED = 2  # status in the package `emoji`: the spelling that keyboards give
 _CODE = re.compile(r"[0-9a-f]{2,6}(?:-[0-9a-f]{2,6})*")
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
-_EMOJI_STYLE = 0xFE0F  # a code point that only asks for color; file names have it or not
+_EMOJI_STYLE = 0xFE0F  # a code point that only selects the colored form; file names have it or not
 _PEOPLE = re.compile(r"\b(?:man|men|woman|women|person|people|boys?|girls?|facing right)\b")
 
 

@@ -49,10 +49,10 @@ def messages(task: Task, prompt: PromptConfig = _PLAIN) -> list[dict[str, Any]]:
     """
     system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
     images = [{"type": "image"} for _ in task.images]
-    asked = prompt.ask(task.question)
-    texts = asked.split(IMAGE_MARK) if images else [asked]
+    user = prompt.apply(task.question)
+    texts = user.split(IMAGE_MARK) if images else [user]
     if len(texts) != len(images) + 1:
-        return [*system, {"role": "user", "content": [*images, {"type": "text", "text": asked}]}]
+        return [*system, {"role": "user", "content": [*images, {"type": "text", "text": user}]}]
     content: list[dict[str, Any]] = []
     for text, image in itertools.zip_longest(texts, images):
         content += [{"type": "text", "text": text.strip("\n")}] if text.strip() else []
@@ -72,8 +72,9 @@ def target_text(task: Task, *, thinking: bool) -> str:
 class PromptRenderer:
     """Renders tasks with one processor, the same for SFT, RL, evaluation and chat.
 
-    `max_prompt_tokens` counts everything before the answer, image tokens included. `templates` say how a question is
-    asked; without them it stands alone. Raises UserError where one of them holds a special token.
+    `max_prompt_tokens` counts everything before the answer, image tokens included. `templates` hold the system texts
+    and the texts around questions; without them a question stands alone. Raises UserError where one of them holds a
+    special token.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class PromptRenderer:
         if self._control.search(task.question):
             raise BadPrompt("control token in the question", f"task {task.id}")
         prompt = self.templates.of(task)
-        if self._control.search(prompt.ask("") + (prompt.system or "")):
+        if self._control.search(prompt.apply("") + (prompt.system or "")):
             raise BadPrompt("control token in the prompt of the source", f"task {task.id}")
         images = [decode_image(data) for data in task.images]
         text = self.processor.apply_chat_template(messages(task, prompt), add_generation_prompt=True, tokenize=False)

@@ -10,7 +10,7 @@ MOST = 200_000  # tasks remembered; those that were seen longest ago go first
 
 
 class SuccessRates:
-    """For each task that was asked, the share of correct answers: a mean in which a later group weighs more."""
+    """For each task with a scored group, the share of correct answers: a mean in which a later group weighs more."""
 
     def __init__(self) -> None:
         self._rates: dict[str, tuple[float, int]] = {}  # task id -> (rate, groups seen); last seen stands last
@@ -31,7 +31,7 @@ class SuccessRates:
             del self._rates[next(iter(self._rates))]
 
     def rate(self, task_id: str) -> float | None:
-        """The success rate s_i, None for a task that was never asked."""
+        """The success rate s_i, None for a task without a scored group."""
         known = self._rates.get(task_id)
         return None if known is None else known[0]
 
@@ -56,6 +56,6 @@ class SuccessRates:
         self._rates = {task: (float(rate), int(seen)) for task, (rate, seen) in state["rates"].items()}
 
     def table(self) -> dict[str, dict[str, float]]:
-        """Task id -> its rate and how many groups it was asked for, for a file; the hardest first."""
+        """Task id -> its rate and its number of scored groups, for a file; the hardest first."""
         ordered = sorted(self._rates.items(), key=lambda item: (item[1][0], -item[1][1], item[0]))
         return {task: {"success": round(rate, 4), "groups": seen} for task, (rate, seen) in ordered}

@@ -1,4 +1,4 @@
-"""Which tasks a step asks: uniform, by difficulty, by success rate, or until enough groups have signal.
+"""Which tasks a step draws: uniform, by difficulty, by success rate, or until enough groups have signal.
 
 What a sampler draws depends on its seed, the step and its state alone; the state is part of the checkpoint.
 """
@@ -23,7 +23,7 @@ START = 0.25  # share of the pool, the easiest, that a curriculum begins with
 LEVELS = 8  # a curriculum by success opens the pool in so many parts
 READY = 0.7  # success rate of the hardest open part at which the next one opens
 PATIENCE = 3  # draws of a task without any verdict, after which it counts as solved
-FLOOR = 0.02  # priority of a task that is always solved: it is asked again now and then
+FLOOR = 0.02  # priority of a task that is always solved: it is drawn now and then
 
 
 class TaskSampler(Protocol):
@@ -142,7 +142,7 @@ class DynamicSampler(UniformSampler):
 class PrioritizedSampler(UniformSampler):
     """k1.5 §2.3.4: tasks of a finite pool with a chance in proportion to 1 - s_i, no task twice in a step.
 
-    A task that was never asked has s_i = 0; one that is always solved keeps a small chance. So does one that was drawn
+    A task that was never drawn has s_i = 0; one that is always solved keeps a small chance. So does one that was drawn
     three times and never had a verdict: its prompt is too long, its image broken, or its verifier fails.
     """
 

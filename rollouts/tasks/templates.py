@@ -1,4 +1,4 @@
-"""Which system text and which template a task is asked with: the one place where a recipe's prompts are chosen."""
+"""The system text and the template of a task: the one place where a recipe's prompts are chosen."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class PromptTemplates:
         return prompt.over(self.prompt)
 
     def text(self, task: Task) -> str:
-        """What a task is asked with, without the marks of turns: the system text, and the user's."""
+        """The text of a task's prompt without the marks of turns: the system text, then the user's."""
         prompt = self.of(task)
-        return "\n".join([*([prompt.system] if prompt.system else []), prompt.ask(task.question)])
+        return "\n".join([*([prompt.system] if prompt.system else []), prompt.apply(task.question)])
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Every text with its key in a recipe."""
@@ -56,7 +56,7 @@ class PromptTemplates:
 
 
 def prompt_of_typed_questions(data: DataConfig) -> PromptConfig:
-    """How a question is asked that somebody types: as a row of a recipe's only source would be.
+    """The prompt of a question that somebody types: that of a row of the recipe's only source.
 
     Where there are several sources it is a row that names no verifier, and so one of `math`.
     """

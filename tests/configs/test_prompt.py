@@ -7,8 +7,8 @@ from configs.load import dump_recipe, load_recipe
 from configs.prompt import PromptConfig
 
 RECIPE = r"""
-name: asks
-output_dir: runs/asks
+name: prompts
+output_dir: runs/prompts
 data:
   prompt: {system: You see a picture., template: "{question}\nPut the final answer in \\boxed{}."}
   prompt_by_verifier:
@@ -29,7 +29,7 @@ stages: [{kind: sft, steps: 1}]
     ],
 )
 def test_braces_other_than_the_questions_stay(template):
-    assert PromptConfig(template=template).ask(r"\sqrt{question}?") == template.replace(
+    assert PromptConfig(template=template).apply(r"\sqrt{question}?") == template.replace(
         "{question}", r"\sqrt{question}?"
     )
 
@@ -76,7 +76,7 @@ def recipe(tmp_path):
 
 def test_a_recipe_with_prompts(recipe):
     data = load_recipe(recipe).data
-    assert data.prompt.ask("7 + 4?") == "7 + 4?\nPut the final answer in \\boxed{}."
+    assert data.prompt.apply("7 + 4?") == "7 + 4?\nPut the final answer in \\boxed{}."
     assert data.prompt_by_verifier == {"choice": PromptConfig(template="{question}\nAnswer with the letter.")}
     assert data.train[0].prompt == PromptConfig(template="Compute. {question}")
     recipe.write_text(dump_recipe(load_recipe(recipe)))

@@ -294,7 +294,7 @@ def test_a_missing_and_a_wrong_token(cluster, recipe, token):
     mode = "token" if token else "disabled"
     code, output = cluster.submit(recipe, RAY_AUTH_TOKEN=token, RAY_AUTH_MODE=mode)
     assert code == 1
-    assert "the cluster asks for a token, and the one here is missing or wrong" in output
+    assert "the cluster requires a token, and the one here is missing or wrong" in output
     assert "Traceback" not in output
 
 

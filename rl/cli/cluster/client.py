@@ -172,7 +172,7 @@ def _probe(address: str) -> str:
             f"And {wrong_port}{hint}"
         ) from error
     if answer.status_code in (401, 403):
-        return ray.__version__  # asked again with the token, which Ray's client adds
+        return ray.__version__  # checked again with the token, which Ray's client adds
     try:
         found = Version(answer.json()["ray_version"])
     except (ValueError, KeyError, TypeError, InvalidVersion) as error:
@@ -208,7 +208,7 @@ def _check_version(address: str, found: Version) -> None:
 
 def _auth_text(address: str) -> str:
     return (
-        f"{address}: the cluster asks for a token, and the one here is missing or wrong. Copy the head's "
+        f"{address}: the cluster requires a token, and the one here is missing or wrong. Copy the head's "
         "~/.ray/auth_token here, then set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to that file "
         f"(or RAY_AUTH_TOKEN to its text){_proxy_hint(address)}"
     )

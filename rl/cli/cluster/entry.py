@@ -42,24 +42,24 @@ def check_nodes() -> str:
         raise UserError(f"the driver imports other code than was sent: `rewards` comes from {place}; unset PYTHONPATH")
     nodes = [node for node in ray.nodes() if node["Alive"]]
     probe = ray.remote(num_cpus=0)(_probe)
-    asked = {
+    probes = {
         probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(): node
         for node in nodes
     }
-    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=_NODE_SECONDS)
+    done, late = ray.wait(list(probes), num_returns=len(probes), timeout=_NODE_SECONDS)
     if late:
-        names = ", ".join(asked[reference]["NodeManagerAddress"] for reference in late)
+        names = ", ".join(probes[reference]["NodeManagerAddress"] for reference in late)
         raise UserError(f"{names} started no worker within {_NODE_SECONDS:.0f} s; see the node's logs, or take it out")
     for reference in done:
         try:
             found, there = ray.get(reference)
         except RayError as error:
             raise UserError(
-                f"node {asked[reference]['NodeManagerAddress']} cannot run the job's code: {error}"
+                f"node {probes[reference]['NodeManagerAddress']} cannot run the job's code: {error}"
             ) from error
         if found != wanted:
             raise UserError(
-                f"node {asked[reference]['NodeManagerAddress']} imports other code than the driver: there {there}, "
+                f"node {probes[reference]['NodeManagerAddress']} imports other code than the driver: there {there}, "
                 f"here {place}; bring both to one version"
             )
     total = ray.cluster_resources()

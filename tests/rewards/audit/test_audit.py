@@ -131,9 +131,9 @@ def test_duplicates():
     assert seen.check(task("5", question="How many?", images=(red,), id="a"), "train") == []
     assert seen.check(task("5", question="How many?", images=(blue,), id="b"), "train") == []
     [found] = seen.check(task("5", question=" how MANY ", images=(red,), id="c"), "train")
-    assert (found.code, found.message) == ("duplicate", "asked before in a, with the same reference")
+    assert (found.code, found.message) == ("duplicate", "question of a, with the same reference")
     [found] = seen.check(task("6", question="How many?", images=(red,), id="d"), "train")
-    assert (found.code, found.message) == ("conflict", "asked before in a, with '5' as its reference")
+    assert (found.code, found.message) == ("conflict", "question of a, with '5' as its reference")
     [found] = seen.check(task("5", question="How many?", images=(red,), id="e"), "held_out")
     assert (found.code, found.message) == ("leak", "this held_out task is the training task a")
     assert fingerprint(task("1", question="Two words?")) != fingerprint(task("1", question="Twowords?"))

@@ -173,7 +173,9 @@ def test_the_answer_stays_inside_its_field(make, attack):
         return completion('{"equivalent": true}')
 
     with JudgeServer(parrot) as server:
-        found = make(server)._judge(Extraction(answer=attack, rule="text"), "a dark blue car", TASK)
+        found = make(server).judge(
+            Extraction(answer=attack, rule="text"), "a dark blue car", response=attack, task=TASK
+        )
     assert found.kind is VerdictKind.CRASH
     assert len(seen) == 4
     for system, user in (seen[:2], seen[2:]):

@@ -1,4 +1,4 @@
-"""A trained model is asked as in training: in chat, in eval of an export, and as its card says."""
+"""A trained model gets the prompt of its training: in chat, in eval of an export, and as its card says."""
 
 import json
 import re
@@ -14,7 +14,7 @@ TEMPLATE = "{question} Box it: \\boxed{}"
 
 @pytest.fixture
 def asking_run(run_folder):
-    """A finished run whose recipe says how to ask."""
+    """A finished run whose recipe has a prompt."""
     recipe = run_folder / "recipe.yaml"
     recipe.write_text(dump_recipe(load_recipe(recipe, PROMPT)))
     return run_folder
@@ -35,7 +35,7 @@ def questions(monkeypatch):
     return texts
 
 
-def asked(text):
+def has_template(text):
     return text.startswith("<|im_system|>system<|im_middle|>Look.<|im_end|>") and "Box it: \\boxed{}<|im_end|>" in text
 
 
@@ -44,15 +44,15 @@ def test_chat_asks_as_the_run_or_the_export_says(thinkvl, asking_run, questions)
     for model in (asking_run, asking_run / "export"):
         code, _, error = thinkvl("chat", model, "--question", "7 + 4?", "--max-new-tokens", 2)
         assert (code, error) == (0, "")
-        assert asked(questions.pop())
+        assert has_template(questions.pop())
     thinkvl("chat", asking_run / "rl" / "model", "--question", "7 + 4?", "--max-new-tokens", 2)
-    assert not asked(questions.pop())
+    assert not has_template(questions.pop())
 
 
 def test_eval_asks_as_the_run_does(thinkvl, asking_run, questions):
     assert thinkvl("eval", asking_run, "--tasks", 2)[0] == 0
     assert questions
-    assert all(map(asked, questions))
+    assert all(map(has_template, questions))
 
 
 def test_eval_of_an_export_by_a_recipe_that_says_nothing(thinkvl, asking_run, questions, tmp_path):
@@ -61,12 +61,12 @@ def test_eval_of_an_export_by_a_recipe_that_says_nothing(thinkvl, asking_run, qu
     recipe.write_text(dump_recipe(load_recipe(asking_run / "recipe.yaml", ["data.prompt={}"])))
     code, output, _ = thinkvl("eval", asking_run / "export", "--recipe", recipe, "--tasks", 2)
     assert code == 0
-    assert "the recipe has no prompt, so questions are asked as" in output
-    assert all(map(asked, questions))
+    assert "the recipe has no prompt, so that of" in output
+    assert all(map(has_template, questions))
     questions.clear()
     recipe.write_text(dump_recipe(load_recipe(recipe, ["data.prompt.template='{question} Now.'"])))
     assert thinkvl("eval", asking_run / "export", "--recipe", recipe, "--tasks", 2)[0] == 0
-    assert all("Now.<|im_end|>" in text and not asked(text) for text in questions)
+    assert all("Now.<|im_end|>" in text and not has_template(text) for text in questions)
 
 
 def test_the_card_says_how_to_ask(thinkvl, asking_run):
@@ -95,4 +95,4 @@ def test_a_broken_file_is_told(thinkvl, asking_run, content):
     (asking_run / "export" / "prompt.json").write_text(content)
     code, _, error = thinkvl("chat", asking_run / "export", "--question", "7 + 4?")
     assert code == 1
-    assert "prompt.json does not say how to ask" in error
+    assert "prompt.json holds no prompt" in error
