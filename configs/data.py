@@ -60,7 +60,8 @@ class DataConfig:
     # tasks that choose RL's best checkpoint; empty: 5 % of the rows of `train`, and new tasks of its endless sources;
     # no stage trains on them
     validation: tuple[SourceConfig, ...] = ()
-    # tasks that each stage is evaluated on; at least one source
+    # tasks and documents that each stage is evaluated on; at least one source. Where all have documents, a `pretrain`
+    # stage reports their perplexity and generates nothing
     held_out: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums", split="held_out"),)
     max_prompt_tokens: int = 4096  # longer prompts are left out and counted
     prompt: PromptConfig = field(default_factory=PromptConfig)  # template of all questions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from configs.supervised import SupervisedConfig
 from rl.learner.lora import merged_state
 from rl.run.console import PlainConsole
 from rl.run.context import RunContext, load_policy, open_context
+from rl.run.evaluate import EvalResult
 from rl.run.export import known_licence, write_export
 from rl.run.folder import RunFolder, StageRecord
 from rl.run.held_out import evaluate_model
@@ -85,7 +87,7 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
     result, answers = evaluate_model(context, config, model)
     require_verdicts(answers, where=f"{config.name}, held-out tasks")
     figures |= _perplexities(context, config, model)
-    context.metrics.write(f"held_out/{config.name}", 0, result.metrics() | figures)
+    context.metrics.write(f"held_out/{config.name}", 0, (result.metrics() if result.tasks else {}) | figures)
     context.folder.finish(
         StageRecord(
             name=config.name,
@@ -100,13 +102,20 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
             figures=figures,
         )
     )
-    context.console.print(
-        f"{config.name}: held-out greedy {result.greedy_accuracy:.3f}  sampled {result.sampled_accuracy:.3f}  "
-        f"thinking {result.thinking_share:.2f}  tokens {result.mean_tokens:.1f}  ({seconds:.0f} s)",
-    )
+    context.console.print(f"{config.name}: {_outcome(result, figures)}  ({seconds:.0f} s)")
     for line in result.gaps():
         context.console.print(f"  {line}")
     return answers
+
+
+def _outcome(result: EvalResult, figures: Mapping[str, float]) -> str:
+    """A stage's held-out figures in a line: of the tasks, or where it has none, what the stage measured itself."""
+    if not result.tasks:
+        return "  ".join(f"{name} {value:.3g}" for name, value in figures.items()) or "no held-out tasks"
+    return (
+        f"held-out greedy {result.greedy_accuracy:.3f}  sampled {result.sampled_accuracy:.3f}  "
+        f"thinking {result.thinking_share:.2f}  tokens {result.mean_tokens:.1f}"
+    )
 
 
 def _perplexities(context: RunContext, config: StageConfig, model: VisionLanguageModel) -> dict[str, float]:

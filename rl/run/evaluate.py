@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -55,6 +56,19 @@ class EvalResult:
             f"{name} is over {tasks} of {self.tasks} tasks: the others have too few verdicts"
             for name, tasks in short.items()
         ]
+
+
+NO_TASKS = EvalResult(  # of a stage without held-out tasks
+    tasks=0,
+    greedy_accuracy=math.nan,
+    sampled_accuracy=math.nan,
+    thinking_share=math.nan,
+    mean_tokens=math.nan,
+    truncated_share=math.nan,
+    verifier_failures=0,
+    failure_reasons={},
+    by_source={},
+)
 
 
 def evaluation_sampling(training: SamplingConfig | None, evaluation: EvaluationConfig) -> SamplingConfig:

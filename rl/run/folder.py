@@ -24,7 +24,10 @@ _BEFORE_RECIPE = {"lock", ".writable", "recipe.yaml.partial"}  # what a run that
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRecord:
-    """One finished stage, as `summary.json` shows it. Shares are in [0, 1]; tokens are means over greedy answers."""
+    """One finished stage, as `summary.json` shows it. Shares are in [0, 1]; tokens are means over greedy answers.
+
+    They are NaN for a stage without held-out tasks.
+    """
 
     name: str
     kind: str

@@ -121,7 +121,7 @@ def _figures(facts: CardFacts) -> str:
     ]
     lines += [
         f"| {_stage_title(row)} | {row['seconds']:.0f} | {_share(row['greedy_accuracy'])} "
-        f"| {_share(row['sampled_accuracy'])} | {_share(row['thinking_share'])} | {row['mean_tokens']:.1f} |"
+        f"| {_share(row['sampled_accuracy'])} | {_share(row['thinking_share'])} | {_tokens(row['mean_tokens'])} |"
         for row in rows
     ]
     config = facts.config
@@ -159,6 +159,10 @@ def _stage_title(record: Mapping[str, Any]) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _tokens(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1f}"
 
 
 def _use(facts: CardFacts) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -189,16 +190,20 @@ def _print_table(records: Sequence[StageRecord], console: PlainConsole) -> None:
         table.add_row(
             r.name,
             f"{r.seconds:.0f}",
-            f"{r.greedy_accuracy:.3f}",
-            f"{r.sampled_accuracy:.3f}",
-            f"{r.thinking_share:.2f}",
-            f"{r.mean_tokens:.1f}",
+            *_cells(r),
         )
     console.print(table)
     for line in shortening_lines(records):
         console.print(f"  {line}")
     for name, value in records[-1].intervals.items() if records else ():
         console.print(f"  {name}: {value} (95 % interval over {value.tasks} tasks)")
+
+
+def _cells(record: StageRecord) -> list[str]:
+    """The figures of the held-out tasks; a dash for each where the stage has none."""
+    figures = (record.greedy_accuracy, record.sampled_accuracy, record.thinking_share, record.mean_tokens)
+    shown = zip(figures, (3, 3, 2, 1), strict=True)
+    return ["-" if math.isnan(value) else f"{value:.{digits}f}" for value, digits in shown]
 
 
 def _print_places(folder: RunFolder, config: RunConfig, console: PlainConsole) -> None:

@@ -15,7 +15,7 @@ from configs.long2short import LongToShortConfig
 from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.stage import StageConfig
-from configs.supervised import SFTConfig
+from configs.supervised import PretrainConfig, SFTConfig
 from rewards.images import BadImage
 from rewards.scorer import Scorer
 from rewards.types import Task
@@ -43,7 +43,7 @@ class StageInputs:
     data: DataConfig
     renderer: PromptRenderer
     scorer: Scorer
-    held_out: list[Prompt]
+    held_out: list[Prompt]  # empty where all held-out sources have documents: `pretrain` alone allows it
     documents: list[PromptCompletion]  # held out, to measure the perplexity
     validation: list[Prompt]  # they choose RL's best checkpoint: the recipe's own, or a part of the training source
 
@@ -109,10 +109,15 @@ class _Reader:
     ) -> tuple[list[Prompt], list[Prompt]]:
         """The held-out prompts, and those that choose RL's best checkpoint."""
         few = self._config.evaluation.validation_tasks
-        found = self._render("held_out", data, self._config.evaluation.tasks, HELD_OUT_SEED, scorer, renderer)
+        limit = self._config.evaluation.tasks
+        found = self._render("held_out", data, limit, HELD_OUT_SEED, scorer, renderer)
+        if not found and not isinstance(stage, PretrainConfig):
+            raise _without_tasks("held_out")
         if not isinstance(stage, RLConfig):
             return found, []
         validation = self._render("validation", data, few, VALIDATION_SEED, scorer, renderer)
+        if not validation:
+            raise _without_tasks("validation")
         if not data.validation:
             self._console.print(
                 f"{stage.name}: data.validation is empty, so {len(validation)} tasks choose the best checkpoint that "
@@ -141,6 +146,7 @@ class _Reader:
     def _render(
         self, key: str, data: DataConfig, limit: int, seed: int, scorer: Scorer, renderer: PromptRenderer
     ) -> list[Prompt]:
+        """The prompts of the held-out or validation tasks, none where all sources have documents; read once."""
         sources: Sequence[SourceConfig] = getattr(data, key)
         part: TaskPart = "all" if sources else "validation"
         same = _key(key, data)
@@ -150,15 +156,13 @@ class _Reader:
             return known
         examples = self._open(sources or data.train, seed, part).fixed(limit)
         tasks = [example for example in examples if isinstance(example, Task)]
-        if not tasks:
-            raise UserError(f"data.{key}: all sources have documents; list at least one with questions and answers")
         documents = [example for example in examples if isinstance(example, Document)]
         self._documents[same], unread = self._render_documents(documents, renderer.processor, data)
         rendered, skipped = renderer.render_all(tasks)
         for what, reasons in (("tasks", skipped), ("documents", unread)):
             for reason, count in reasons.items():
                 self._console.print(f"{key}: {count} {what} left out ({reason})")
-        if not rendered:
+        if tasks and not rendered:
             raise UserError(f"data.{key}: none of the {len(tasks)} tasks can be rendered: {_reasons(skipped)}")
         self._try_rewards(key, scorer, tasks)
         self._prompts[same] = rendered
@@ -166,6 +170,8 @@ class _Reader:
 
     def _try_rewards(self, key: str, scorer: Scorer, tasks: Sequence[Task]) -> None:
         """Load the verifiers of tasks and score the references of the first ones; tasks are tried once by a scorer."""
+        if not tasks:
+            return
         scorer.check_tasks(tasks)
         tried = (id(scorer), *(task.id for task in tasks))
         if tried not in self._tried:
@@ -211,6 +217,10 @@ class _Reader:
         self._console.print(
             f"{stage.name}: {without} of the first {len(tasks)} tasks have no solution: they train the answer alone"
         )
+
+
+def _without_tasks(key: str) -> UserError:
+    return UserError(f"data.{key}: all sources have documents; list at least one with questions and answers")
 
 
 def _key(part: str, data: DataConfig) -> str:

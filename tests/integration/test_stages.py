@@ -1,10 +1,13 @@
 """Stages are a list: several of a kind, in any order, each with data of its own; a new kind is a class and a line."""
 
 import json
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from configs import keys, stage_kinds
 from configs.load import _adapter, load_recipe
@@ -75,6 +78,30 @@ def test_a_pretraining_stage_takes_documents_and_tasks_and_reports_perplexity(mi
     assert sources == {"loss/digit_captions", "loss/text_sums", "loss/texts", "loss/digit_sums"}
     with pytest.raises(Exception, match="digit_captions has documents, without questions and answers"):
         mini.here("output_dir=runs/other", f"pretrain={{{RL}, steps: 1, data: {{train: [{{use: digit_captions}}]}}}}")
+
+
+CAPTIONS = "data: {train: [{use: digit_captions}], held_out: [{use: digit_captions, split: held_out}]}"
+
+
+def test_a_pretraining_stage_whose_held_out_sources_have_documents_generates_nothing(mini):
+    """The tower is aligned: its figure is the perplexity of the captions, before and after."""
+    aligned = f"kind: pretrain, steps: 2, batch_size: 4, {CAPTIONS}"
+    mini.overrides[0] = f"stages=[{{{aligned}}}, {{{aligned}, name: alignment, freeze: [language_model, lm_head]}}]"
+    printed = mini.here()
+    stages = json.loads((mini.run_folder / "summary.json").read_text())["stages"]
+    assert [sorted(stage["figures"]) for stage in stages] == [["perplexity/digit_captions"]] * 2
+    assert all(math.isnan(stage[name]) for stage in stages for name in ("greedy_accuracy", "mean_tokens"))
+    assert "alignment: perplexity/digit_captions" in printed
+    assert "nan" not in printed
+    [held] = read_metrics(mini.run_folder / "metrics.jsonl", stage="held_out/alignment")
+    assert set(held) == {"stage", "step", "time", "perplexity/digit_captions"}
+    text = {name: (mini.run_folder / name / "model" / "model.safetensors") for name in ("pretrain", "alignment")}
+    before, after = (load_file(path) for path in text.values())
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert not [name for name in moved if name.startswith(("language_model", "lm_head"))]
+    with pytest.raises(Exception, match=r"data.held_out: all sources have documents; list at least one with"):
+        mini.here("output_dir=runs/other", f"stages=[{{kind: sft, steps: 1, {CAPTIONS}}}]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
