@@ -46,7 +46,7 @@ def difference(points: Points, rng: random.Random) -> Question | None:
 def total(points: Points, rng: random.Random) -> Question:
     """Add all values."""
     del rng
-    lines, found = [_reading(points)], points[0][1]
+    lines, found = [reading(points)], points[0][1]
     for _, value in points[1:]:
         step = Step(left=found, operator="+", right=value)
         lines.append(step.text())
@@ -76,7 +76,8 @@ QUESTIONS: Mapping[str, Callable[[Points, random.Random], Question | None]] = {
 }
 
 
-def _reading(points: Points) -> str:
+def reading(points: Points) -> str:
+    """The points as text, one on each line. Example: `1990: 12`."""
     return "\n".join(f"{label}: {value}" for label, value in points)
 
 
@@ -102,7 +103,7 @@ def _extreme(points: Points, pick: Callable[[list[int]], int], word: str) -> Que
         text=f"Which label has the {word} value?",
         answer=label,
         others=tuple(other for other, _ in points if other != label),
-        solution=f"{_reading(points)}\nThe {word} value is {found}, at {label}.",
+        solution=f"{reading(points)}\nThe {word} value is {found}, at {label}.",
         verifier="text",
         difficulty=0.3,
     )

@@ -1,4 +1,4 @@
-"""Charts drawn from real tables, with questions whose answers are exact."""
+"""Charts drawn from real tables, with questions whose answers are exact, or with the values that stand in them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import random
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from configs.prompt import IMAGE_MARK
 from rewards.types import Task
 from rollouts.tasks.chart_drawing import Chart, draw_chart
-from rollouts.tasks.chart_questions import QUESTIONS, Question
+from rollouts.tasks.chart_questions import QUESTIONS, Question, reading
 from rollouts.tasks.chart_tables import TABLES, Series, load_series, table_file
 from rollouts.tasks.dataset import DataSetError
+from rollouts.tasks.documents import Document
 from rollouts.tasks.packages import files_contents
 from rollouts.tasks.rows import LETTERS, list_choices
 from rollouts.tasks.skip_report import SkipReport
@@ -21,15 +23,15 @@ SMALLEST, WIDEST = 112, 448  # pixels a side
 MOST_POINTS = 6
 CHOICES = 4
 
-Form = Literal["question", "choice"]
+Form = Literal["question", "choice", "caption"]
 
 
 class Charts:
     """An endless sequence of charts of 3 to 6 points from real tables; the tables of the splits are different ones.
 
-    `form` asks openly or as multiple choice. `kinds` are the questions: value, highest, lowest, difference, total.
-    `points` are the allowed numbers of points in a chart, `size` its side in pixels. Raises DataSetError for a package
-    that is missing or an option out of range.
+    `form` asks openly or as multiple choice, or makes captions (documents: the chart, its points, its title). `kinds`
+    are the questions: value, highest, lowest, difference, total. `points` are the allowed numbers of points in a chart,
+    `size` its side in pixels. Raises DataSetError for a package that is missing or an option out of range.
     """
 
     name = "charts"
@@ -68,7 +70,7 @@ class Charts:
         """How many indices there are: as good as endless."""
         return 2**31
 
-    def task(self, index: int, seed: int) -> Task:
+    def task(self, index: int, seed: int) -> Task | Document:
         """Make chart `index` of the sequence that `seed` starts; always the same one, wherever it is made."""
         identity = f"{self._key}/{seed}/{index}"
         rng = random.Random(identity)
@@ -79,6 +81,9 @@ class Charts:
             question = QUESTIONS[kind](points, rng)
         chart: Chart = rng.choice(get_args(Chart))
         image = draw_chart(series.title, points, chart, self.size, rng)
+        if self.form == "caption":
+            text = f"{IMAGE_MARK}{reading(points)}\n{series.title}"
+            return Document(id=identity, source=self.name, text=text, images=(image,))
         return self._task(identity, question, image, (series.table, kind), rng)
 
     def _choose_points(self, series: Series, rng: random.Random) -> list[tuple[str, int]]:

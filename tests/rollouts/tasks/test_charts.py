@@ -14,10 +14,13 @@ from PIL import Image
 from source_checks import check_source
 
 from configs.errors import UserError
+from configs.prompt import IMAGE_MARK
+from rewards.types import Task
 from rollouts.tasks import chart_questions
 from rollouts.tasks.chart_drawing import draw_chart
 from rollouts.tasks.chart_tables import TABLES, load_series
 from rollouts.tasks.charts import Charts
+from rollouts.tasks.documents import Document
 
 POINTS = (("1990", 40), ("1991", 45), ("1992", 38))
 
@@ -118,12 +121,23 @@ class TestDrawing:
 
 
 class TestSource:
-    @pytest.mark.parametrize("form", ["question", "choice"])
+    @pytest.mark.parametrize("form", ["question", "choice", "caption"])
     @pytest.mark.parametrize("split", ["train", "held_out"])
     def test_it_keeps_what_every_source_promises(self, packages, form, split):
         tasks = check_source(lambda: Charts(split, form=form, points=[3, 5]))
         held_out = {table.name for table in TABLES if table.split == "held_out"}
-        assert all((task.tags[0] in held_out) == (split == "held_out") for task in tasks)
+        asked = [task for task in tasks if isinstance(task, Task)]
+        assert all((task.tags[0] in held_out) == (split == "held_out") for task in asked)
+
+    def test_a_caption_is_the_chart_and_then_its_points_and_title(self, packages):
+        document = Charts("held_out", form="caption", points=[3]).task(0, 0)
+        assert isinstance(document, Document)
+        *points, title = document.text.removeprefix(IMAGE_MARK).splitlines()
+        assert len(document.images) == 1
+        (series,) = (one for one in load_series("charts", "held_out") if one.title == title)
+        assert [tuple(point.split(": ")) for point in points] == [
+            (label, str(value)) for label, value in series.points if f"{label}: {value}" in points
+        ]
 
     def test_only_the_kinds_asked_for_come(self, packages):
         assert {Charts(kinds=["lowest"]).task(i, 0).tags[1] for i in range(30)} == {"lowest"}
@@ -131,7 +145,7 @@ class TestSource:
     @pytest.mark.parametrize(
         ("options", "named"),
         [
-            ({"form": "both"}, "form = 'both': must be question or choice"),
+            ({"form": "both"}, "form = 'both': must be one of question, choice, caption"),
             ({"kinds": ["median"]}, "kinds = 'median': must be one of value, highest"),
             ({"kinds": []}, "must be some of value"),
             ({"points": [2]}, "points = \\[2\\]: must be a list of numbers from 3 to 6"),
@@ -150,9 +164,9 @@ class TestSource:
 
 
 @needs("bokeh_sampledata", "vega_datasets")
-@pytest.mark.parametrize("form", ["question", "choice"])
+@pytest.mark.parametrize("form", ["question", "choice", "caption"])
 def test_the_real_packages(form):
     for split in ("train", "held_out"):
         tasks = check_source(lambda split=split: Charts(split, form=form), count=200)
         tables = {table.name for table in TABLES if table.split == split}
-        assert {task.tags[0] for task in tasks} == tables
+        assert form == "caption" or {task.tags[0] for task in tasks if isinstance(task, Task)} == tables
