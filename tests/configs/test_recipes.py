@@ -7,7 +7,7 @@ import pytest
 import configs
 from configs.load import dump_recipe, load_recipe
 
-RECIPES = sorted((Path(configs.__file__).parent / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(configs.__file__).parent / "recipes").rglob("*.yaml"))
 
 
 def test_the_quickstart_is_there():

@@ -34,5 +34,5 @@ def test_test_folders_are_no_packages(python_files):
 
 
 def test_recipes_are_packaged(tracked, root):
-    assert 'configs = ["recipes/*.yaml"]' in (root / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'configs = ["recipes/**/*.yaml"]' in (root / "pyproject.toml").read_text(encoding="utf-8")
     assert all(path.suffix == ".yaml" for path in tracked if path.parts[:2] == ("configs", "recipes"))
