@@ -2,8 +2,10 @@
 
 import multiprocessing
 import socket
+import time
 import traceback
 from dataclasses import replace
+from multiprocessing.connection import wait
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from torch.optim import _muon
 from configs.algorithms import LossConfig
 from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
+from rl.checkpoint import random_state, restore_random_state
 from rl.distributed.fsdp import whole, whole_tree
 from rl.distributed.sharded import Sharded
 from rl.learner.learner import Learner
@@ -28,26 +31,54 @@ from rl.types import Sample, StepBatch
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Imported once for all ranks of all tests.
 _CONTEXT.set_forkserver_preload(["rl.distributed.sharded", "kimi_vl.tiny", "torch.distributed.checkpoint"])
+_started = {}  # number of ranks -> `_Ranks` without a job
 
 
 def on_ranks(world, job, *args):
     """The result of `job(mesh, *args)` on each of `world` ranks; fails with the tracebacks of those that fail."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    queue = _CONTEXT.Queue()
-    processes = [_CONTEXT.Process(target=_rank, args=(queue, rank, world, port, job, args)) for rank in range(world)]
-    for process in processes:
-        process.start()
-    try:
-        results = dict(queue.get(timeout=240) for _ in processes)
-    finally:
-        for process in processes:
-            process.join(10)
-            process.kill()
-    failed = [text for ok, text in results.values() if not ok]
+    ranks = _started.pop(world, None) or _Ranks(world)
+    results = ranks.run(job, args)
+    failed = [text for ok, text in results if not ok]
     assert not failed, "\n".join(failed)
-    return [results[rank][1] for rank in range(world)]
+    _started[world] = ranks  # those of a failed job may wait for each other forever, and are not used again
+    return [value for _, value in results]
+
+
+class _Ranks:
+    """Processes that are joined once and stay for the jobs of other tests; they end with the tests."""
+
+    def __init__(self, world):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        pipes = [_CONTEXT.Pipe() for _ in range(world)]
+        self.processes = [
+            _CONTEXT.Process(target=_rank, args=(pipe, rank, world, port), daemon=True)
+            for rank, (_, pipe) in enumerate(pipes)
+        ]
+        for process in self.processes:
+            process.start()
+        self.pipes = [own for own, _ in pipes]
+
+    def run(self, job, args):
+        """(True, result) or (False, traceback) of each rank."""
+        for pipe in self.pipes:
+            pipe.send((job, args))
+        late = time.monotonic() + 240
+        results = {}
+        try:
+            while len(results) < len(self.pipes):
+                ready = wait([p for p in self.pipes if p not in results], timeout=late - time.monotonic())
+                assert ready, "ranks that are stuck"
+                results |= {pipe: pipe.recv() for pipe in ready}
+                if not all(ok for ok, _ in results.values()):
+                    late = min(late, time.monotonic() + 10)
+        except BaseException as error:
+            results |= {pipe: (False, repr(error)) for pipe in self.pipes if pipe not in results}
+        if not all(ok for ok, _ in results.values()):
+            for process in self.processes:
+                process.kill()
+        return [results[pipe] for pipe in self.pipes]
 
 
 def exact_newton_schulz(gradient, coefficients, steps, eps):
@@ -62,16 +93,19 @@ def exact_newton_schulz(gradient, coefficients, steps, eps):
     return found.T if len(gradient) > len(gradient.T) else found
 
 
-def _rank(queue, rank, world, port, job, args):
+def _rank(pipe, rank, world, port):
     torch.set_num_threads(1)
     _muon._zeropower_via_newtonschulz = exact_newton_schulz
-    try:
-        store = f"tcp://127.0.0.1:{port}"
-        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
-        outcome = True, job(init_device_mesh("cpu", (world,)), *args)
-    except Exception:
-        outcome = False, f"rank {rank}: {traceback.format_exc()}"
-    queue.put((rank, outcome))
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    mesh, random = init_device_mesh("cpu", (world,)), random_state()
+    while True:
+        job, args = pipe.recv()
+        restore_random_state(random)
+        try:
+            outcome = True, job(mesh, *args)
+        except Exception:
+            outcome = False, f"rank {rank}: {traceback.format_exc()}"
+        pipe.send(outcome)
 
 
 def exact_model():
