@@ -1,1 +1,1 @@
-"""The command `thinkvl`: arguments, help and errors. Nothing that trains lives here. Start with `main`."""
+"""The command line `thinkvl`: arguments, help and errors; no training code. Start with `main`."""

@@ -1,4 +1,4 @@
-"""`thinkvl audit`: is the data fit for training, and do its verifiers hold? Before a GPU is used."""
+"""`thinkvl audit`: checks data and its verifiers before training, without a GPU."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _STEPS = 200  # of the progress bar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditOptions:
-    """What the command line may say."""
+    """The options of `thinkvl audit`."""
 
     split: str | None = None
     limit: int | None = None  # tasks of each source
@@ -48,7 +48,7 @@ class AuditOptions:
 
 
 def audit_command(data: str, *, overrides: Sequence[str], options: AuditOptions, console: PlainConsole) -> int:
-    """Audit `data`, write `report.html` and `report.json`, print the counts. The exit code: 0 clean, 1 findings.
+    """Audit `data`, write `report.html` and `report.json`, print the counts; return 1 if there are findings, else 0.
 
     Raises UserError, ConfigError, PluginError or DataSetError where nothing can be audited.
     """
@@ -76,7 +76,7 @@ def audit_command(data: str, *, overrides: Sequence[str], options: AuditOptions,
 def _sources(
     data: str, config: RunConfig | None, overrides: Sequence[str], options: AuditOptions
 ) -> Iterator[tuple[str, TaskSource]]:
-    """(role, source) of everything that `data` names. Opening a file checks each of its rows."""
+    """The sources that `data` names, each with its role. Opening a file checks each of its rows."""
     if config is not None:
         if options.split:
             raise UserError(f"--split {options.split}: a recipe names its own splits; leave it out")
@@ -131,13 +131,13 @@ class _Run:
         self._summaries.append(summary)
 
     def _warm_up(self, pool: Sequence[Task]) -> None:
-        """Start the worker process for algebra, if it will be needed: its start is nobody's slow verification."""
+        """Start the worker process for algebra, if it is needed, so that its start-up slows no verification down."""
         if not self._warm and any(base_name(task.verifier) in ("math", "choice") for task in pool):
             self._warm = True
             self._scorer.score([r"\boxed{1+x}"], [Task(id="", source="", question="", answer="x+1")])
 
     def report(self, data: str, *, seconds: float) -> AuditReport:
-        """Everything so far, without what is to be ignored."""
+        """The report on the sources so far, without the ignored findings."""
         ignore = set(self._options.ignore)
         return AuditReport(
             data=data,
@@ -188,7 +188,7 @@ class _Run:
 
 
 def _plain(message: object) -> str:
-    """An error's text without the address of a buffer, so that two reports of the same data are the same."""
+    """An error's text without memory addresses, so that two reports on the same data are equal."""
     return re.sub(r"\s*<_io\.[^>]*>", "", str(message))[:300]
 
 

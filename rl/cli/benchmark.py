@@ -1,4 +1,4 @@
-"""`thinkvl eval MODEL --benchmark NAME`: a model on public benchmarks, with each one's own prompts and answer rules."""
+"""`thinkvl eval MODEL --benchmark NAME`: evaluates a model on public benchmarks, by each one's prompts and rules."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ENDS = 1 << 16  # bytes of each end of a weights file that name it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkOptions:
-    """How the questions are answered."""
+    """The options of a benchmark evaluation."""
 
     limit: int | None = None  # of rows
     frames: int = 32  # of a video
@@ -54,7 +54,7 @@ def benchmark_command(
     """Evaluate the model on each benchmark; write predictions, figures, exports and one table; return the figures.
 
     Without `output` they go to `benchmarks` in the run's folder, and for another model to `benchmarks/MODEL` in the
-    current folder. Raises UserError for what a user can mend.
+    current folder. Raises UserError for a mistake of the user.
     """
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--tasks {options.limit}: must be 1 or more")
@@ -168,7 +168,7 @@ def _server(name: str, sampling: SamplingConfig, options: BenchmarkOptions) -> S
 def _settings(
     name: str, place: ModelPlace | None, tasks: BenchmarkTasks, sampling: SamplingConfig, options: BenchmarkOptions
 ) -> dict[str, Any]:
-    """What predictions depend on; a file that was made with others is not continued."""
+    """The settings that predictions depend on; a file made with other settings is not continued."""
     chosen: Chosen = tasks.chosen
     return {
         "benchmark": chosen.name,
@@ -189,7 +189,7 @@ def _settings(
 
 
 def _weights(folder: Path) -> str | None:
-    """A hash of the sizes and the ends of the weights in a folder: training changes them; None for a hub id."""
+    """A hash of the sizes and both ends of the weight files in a folder, which training changes; None for a hub id."""
     if not folder.is_dir():
         return None
     digest = xxhash.xxh3_128()

@@ -1,4 +1,4 @@
-"""The engine that answers the questions of a benchmark, opened for a model."""
+"""Opens the engine that generates the completions of a benchmark evaluation."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def open_engine(
     seed: int,
     max_prompt_tokens: int,
 ) -> EngineAnswerer:
-    """A key of `ENGINES` or the user's `file.py:Class` with its options, `name=value`. Raises UserError.
+    """Open `engine`, a key of `ENGINES` or a user's `file.py:Class`, with its options (`name=value`).
 
-    Prompts have the model's own system text; their templates are the benchmarks'.
+    Prompts have the model's own system text and the benchmark's template. Raises UserError.
     """
     if engine == "transformers":
         driver, processor = _embedded(place)
@@ -76,7 +76,7 @@ def _dtype() -> str:
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """`name=value`; a whole number or a number is one. Raises UserError."""
+    """Parse `name=value`; a numeric value becomes an int or a float. Raises UserError."""
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise UserError(f"--engine-option {text}: must be NAME=VALUE, such as url=http://127.0.0.1:8000/v1")

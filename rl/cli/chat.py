@@ -1,4 +1,4 @@
-"""`thinkvl chat`: images and a question in; the thinking (dimmed), then the answer, as the tokens come."""
+"""`thinkvl chat`: streams the thinking (dimmed) and then the answer to a question about images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_NEW_TOKENS = 4096  # of one answer, where the user sets no limit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatOptions:
-    """How answers are drawn; temperature 0 is greedy. `max_new_tokens` None: the room the model has, to a limit."""
+    """Sampling options; temperature 0 is greedy, and `max_new_tokens` None is what fits the model, at most 4096."""
 
     temperature: float = 0.0
     max_new_tokens: int | None = None
@@ -40,7 +40,7 @@ class ChatOptions:
 def chat_command(
     name: str, *, images: Sequence[Path], question: str | None, options: ChatOptions, console: PlainConsole
 ) -> None:
-    """Answer `question`, or every line that is typed, about the images. Raises UserError."""
+    """Answer `question` about the images, or without one every line that is typed. Raises UserError."""
     try:
         SamplingConfig(temperature=options.temperature)
     except ValueError as error:
@@ -129,7 +129,7 @@ class Chat:
 
 
 class _Stream(BaseStreamer):
-    """What `generate` hands its tokens to: the prompt first, then one token at a time."""
+    """Receives the tokens of `generate`: first the prompt, then one token at a time."""
 
     def __init__(self, text: TextStream, printer: AnswerPrinter, stop_ids: Sequence[int]) -> None:
         self._text, self._printer, self._stop_ids = text, printer, set(stop_ids)
@@ -137,7 +137,7 @@ class _Stream(BaseStreamer):
         self.count, self.stopped = 0, False
 
     def put(self, value: torch.Tensor) -> None:
-        """Print what `value` adds to the text."""
+        """Print the text of the tokens in `value`; the first call, the prompt, prints nothing."""
         if not self._prompt_seen:
             self._prompt_seen = True
             return
@@ -149,7 +149,7 @@ class _Stream(BaseStreamer):
                 self._printer.feed(self._text.add(token))
 
     def end(self) -> None:
-        """Print what waits for bytes that will not come."""
+        """Print the rest, also where its last character is incomplete."""
         self._printer.feed(self._text.finish())
 
 

@@ -1,4 +1,4 @@
-"""From tokens to what a reader sees: whole characters, thinking apart from the answer, no control characters."""
+"""Turns streamed tokens into text on a console: whole characters, with thinking separate from the answer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _OPEN, _CLOSE = zip(*THINK_MARKS, strict=True)
 
 
 class TextStream:
-    """Token by token to text; a character whose bytes are spread over tokens is held back until it is whole.
+    """Decodes token by token; a character whose bytes are spread over tokens is held back until it is complete.
 
-    The tokenizer is byte-level: where a piece ends in a whole character, the next one can be decoded on its own.
+    The tokenizer is byte-level: after a complete character, the next tokens can be decoded on their own.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
@@ -23,7 +23,7 @@ class TextStream:
         self._held: list[int] = []
 
     def add(self, token_id: int) -> str:
-        """The text that became certain with this token."""
+        """The text that this token completes, perhaps empty."""
         self._held.append(token_id)
         text = self._decode(self._held)
         if text.endswith("�"):
@@ -32,14 +32,14 @@ class TextStream:
         return text
 
     def finish(self) -> str:
-        """What was held back; bytes that never became a character are shown as �."""
+        """The text that was held back; an incomplete character becomes �."""
         text = self._decode(self._held) if self._held else ""
         self._held = []
         return text
 
 
 class ThinkingSplitter:
-    """Cuts streamed text into pieces of thinking and answer; the marks themselves are left out.
+    """Splits streamed text into pieces of thinking and of answer, without the think marks.
 
     Example: `feed("◁thi")` yields nothing, `feed("nk▷ 7+4")` yields `(True, " 7+4")`.
     """
@@ -49,7 +49,7 @@ class ThinkingSplitter:
         self._held = ""
 
     def feed(self, text: str) -> Iterator[tuple[bool, str]]:
-        """Pieces as (is thinking, text), in order; what may be the beginning of a mark waits for more."""
+        """Yield pieces as (is thinking, text); what may begin a think mark is held back until more text comes."""
         self._held += text
         while True:
             marks = _CLOSE if self.thinking else _OPEN
@@ -67,7 +67,7 @@ class ThinkingSplitter:
             yield self.thinking, certain
 
     def finish(self) -> Iterator[tuple[bool, str]]:
-        """What waited for a mark that did not come."""
+        """Yield the text that was held back."""
         if self._held:
             yield self.thinking, self._held
         self._held = ""
@@ -82,7 +82,7 @@ class AnswerPrinter:
         self._last: bool | None = None  # whether the last piece was thinking
 
     def feed(self, text: str) -> None:
-        """Print what is certain."""
+        """Print `text`, except an end that may begin a think mark."""
         for thinking, piece in self._splitter.feed(text):
             self._print(thinking, piece)
 
@@ -104,7 +104,7 @@ class AnswerPrinter:
 
 
 def _unfinished(text: str, marks: Sequence[str]) -> int:
-    """Length of the longest end of `text` that begins one of the marks."""
+    """Length of the longest suffix of `text` that is the beginning of one of the marks."""
     longest = max(len(mark) for mark in marks) - 1
     for length in range(min(longest, len(text)), 0, -1):
         if any(mark.startswith(text[-length:]) for mark in marks):

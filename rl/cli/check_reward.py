@@ -1,4 +1,4 @@
-"""`thinkvl check-reward`: the contract test of a reward function, line by line, for its author."""
+"""`thinkvl check-reward`: tests that a reward function keeps the interface, and prints a line for each check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STYLES = {Result.OK: "green", Result.NOTE: "yellow", Result.FAILED: "bold red"}
 
 
 def check_reward_command(spec: str, config: RewardConfig, *, console: PlainConsole) -> int:
-    """Print the checks as they end; returns 1 where one failed, else 0. Raises PluginError."""
+    """Run the checks and print each result; return 1 if one failed, else 0. Raises PluginError."""
     counts: Counter[Result] = Counter()
     for check in check_reward(spec, config, base=Path.cwd()):
         counts[check.result] += 1

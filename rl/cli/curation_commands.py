@@ -1,4 +1,4 @@
-"""Arguments and help of the commands that make data with a model: `curate`, `build-cot`."""
+"""Arguments and help of the commands that build data sets with a model: `curate`, `build-cot`."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def curate(
 ) -> None:
     """Choose prompts for RL as Kimi k1.5 does: their difficulty is 1 - the pass rate of 10 samples.
 
-    Left out is what the model solves in 8 tries without thinking, multiple choice, true or false, proofs, and questions
-    and images of evaluation sets.
+    Prompts are left out that the model solves in 8 tries without thinking, that are multiple choice, true or false,
+    or proofs, and whose question or image is in an evaluation set.
 
     Example: `thinkvl curate my.yaml --model runs/sft -o data/curated.parquet --max-per-tag 2000`
     """
@@ -132,9 +132,9 @@ def build_cot(
     workers: _Workers = None,
     allow: Allow = None,
 ) -> None:
-    """Make a set of worked solutions for long-CoT SFT: sampled from a model, and kept where the answer verifies.
+    """Build a set of worked solutions for long-CoT SFT: samples of a model whose answer verifies.
 
-    The shortest right samples of a prompt are kept, without those that are cut off or repeat themselves. Levels of
+    The shortest correct samples of a prompt are kept, except truncated and repetitive ones. Levels of
     difficulty are balanced, and patterns of thinking are counted. A stage with `thinking_share` reads the output.
 
     Example: `thinkvl build-cot data/curated.parquet --model runs/teacher -o data/long_cot.parquet`
@@ -192,7 +192,7 @@ def _sampling(
     workers: int | None,
     seed: int,
 ) -> SamplingOptions:
-    """Raises UserError where a server has no model, or a model of ours has options of a server."""
+    """The sampling options. Raises UserError for a server without a model, or a local model with a server's options."""
     from rl.curation.chat_server import ServerOptions
     from rl.curation.model_options import SamplingOptions
 
@@ -210,7 +210,7 @@ def _sampling(
 
 
 def _caps(texts: Sequence[str]) -> dict[str, int]:
-    """`geometry=500` for one tag, `2000` for all others, as an empty tag. Raises UserError."""
+    """Parse caps: `geometry=500` for one tag, `2000` for all others (the key is then ""). Raises UserError."""
     caps: dict[str, int] = {}
     for text in texts:
         tag, equals, number = text.rpartition("=")

@@ -38,9 +38,10 @@ def audit(
 ) -> None:
     """Check data and verifiers before a GPU is used: a page, JSON, and the exit code of a linter.
 
-    Every reference must pass its own verifier, also in harmless rewritings; answers that cheat (empty, hedged, all
-    letters, the reference of another row, the question copied, very long) must earn nothing; duplicates, leaks into
-    held-out tasks, ambiguous options and broken images are listed. Exit code 0: clean; 1: findings; 2: could not run.
+    Every reference must pass its own verifier, also when it is written in another form. Cheating answers (empty,
+    hedged, all letters, the reference of another row, the question copied, very long) must earn nothing. Duplicates,
+    leaks into held-out tasks, ambiguous options and broken images are listed. Exit code 0: clean; 1: findings; 2: could
+    not run.
 
     Examples: `thinkvl audit easy_vqa --limit 1000` and `thinkvl audit my.yaml --ignore duplicate`
     """
@@ -70,7 +71,7 @@ def score(
 ) -> None:
     """Score responses from anywhere: verdicts as JSON lines, accuracy by source, how the verdicts fell.
 
-    A line that cannot be used is told by its number and counted. Exit code 0: every response was judged; 1: some lines
+    A line that cannot be used is reported by number and counted. Exit code 0: every response was judged; 1: some lines
     or references were bad, or a verifier failed; 2: could not run.
 
     Example: `thinkvl score answers.jsonl --rewards format=0.1 --rewards brevity.py:brevity=0.05`

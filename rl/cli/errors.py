@@ -1,4 +1,4 @@
-"""Which exceptions are a user's to mend, and what the command line says about them. All others keep their traceback."""
+"""Messages for exceptions that the user can fix; all others keep their traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def explain(error: BaseException) -> str | None:
-    """The text for a mistake that a user can mend; None for our own mistakes, whose traceback is wanted."""
+    """The message for an error that the user can fix; None for a fault in our code, which keeps its traceback."""
     error = _without_ray(error)
     if isinstance(error, UserError):
         return str(error)
@@ -29,7 +29,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def _without_ray(error: BaseException) -> BaseException:
-    """What an actor raised, without the report that Ray wraps around it."""
+    """The exception that an actor raised, without Ray's wrapper."""
     while _RAY_TASK_ERROR in _names(error):
         inner = vars(error).get("cause")
         if not isinstance(inner, BaseException) or inner is error:

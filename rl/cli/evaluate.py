@@ -1,4 +1,4 @@
-"""`thinkvl eval`: a model on a recipe's held-out tasks, with the engine and the scorer of the run, in this process."""
+"""`thinkvl eval`: evaluates a model on a recipe's held-out tasks, with the run's engine and scorer, in this process."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def evaluate_command(
     budgets: Sequence[int] = (),
     allowed: Sequence[str] = (),
 ) -> EvalResult:
-    """Evaluate the model that `name` means, print the table and write the figures to `output`.
+    """Evaluate the model `name`, print a table, write the figures to `output` and return them.
 
-    With `budgets`, also the greedy accuracy with at most so many tokens of thinking.
-    Without `recipe`, the one of the run; without `output`, `eval.json` in the run's folder, and for a model that
+    `budgets` are limits of thinking tokens; the greedy accuracy under each is measured too.
+    `recipe` defaults to the run's own. `output` defaults to `eval.json` in the run's folder; for a model that
     belongs to no run, nothing is written. `allowed` names plug-ins and judges of a run's own recipe that may be used,
-    and plug-ins that rows may name. Raises UserError or ConfigError for what a user can mend.
+    and plug-ins that rows may name. Raises UserError or ConfigError for a mistake of the user.
     """
     place = find_model(name)
     config = load_recipe(recipe or _recipe_of(place), overrides)
@@ -86,7 +86,7 @@ def evaluate_command(
 
 
 def _with_prompt_of(place: ModelPlace, config: RunConfig, console: PlainConsole) -> RunConfig:
-    """The recipe with the model's own prompt, as its run or export says, where the recipe has none."""
+    """The recipe with the prompt that the model was trained with, from its run or export."""
     prompt = read_prompt(place.path, place.run)
     if prompt == PromptConfig():
         return config
@@ -109,7 +109,7 @@ def _recipe_of(place: ModelPlace) -> Path:
 def _evaluate(
     place: ModelPlace, config: RunConfig, scorer: Scorer, console: PlainConsole, budgets: Sequence[int]
 ) -> tuple[EvalResult, list[BudgetResult], dict[str, dict[str, int]]]:
-    """The figures, those of each budget, and how many rows and tasks were left out for which reason."""
+    """The figures, the figures of each budget, and the counts of rows and tasks left out by reason."""
     mixture = TaskMixture(config.data.held_out, seed=HELD_OUT_SEED, base=Path.cwd())
     for line in mixture.report.lines():
         console.print(line)
@@ -148,7 +148,7 @@ def _evaluate(
 
 
 def _open_engine(place: ModelPlace, config: RunConfig) -> tuple[VisionLanguageProcessor, EngineDriver]:
-    """The model's processor, and the recipe's own engine, or else the embedded one."""
+    """The model's processor and an engine: the recipe's if it is a user's own, else the embedded one."""
     if config.last_rl is None or not is_own_engine(config.last_rl.engine):
         model, processor = open_model(place)
         stop, barred = family_of(model.config).stop_and_barred_ids(place.path, processor)
@@ -169,7 +169,7 @@ def _open_engine(place: ModelPlace, config: RunConfig) -> tuple[VisionLanguagePr
 
 
 def parse_budgets(text: str | None) -> list[int]:
-    """`16,32,64` as numbers. Raises UserError for anything else."""
+    """Parse `16,32,64` into numbers. Raises UserError for anything else."""
     parts = [part.strip() for part in text.split(",")] if text is not None else []
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
         raise UserError(f"--thinking-budget {text}: must be whole numbers of tokens, 1 or more, such as 16,32,64")
@@ -181,7 +181,7 @@ def _dtype(config: RunConfig) -> torch.dtype:
 
 
 def _sampling(config: RunConfig) -> SamplingConfig:
-    """RL's filters and temperature, with the limit of the evaluation: as in the run."""
+    """The sampling of the run's evaluations: RL's temperature and filters with the evaluation's token limit."""
     return evaluation_sampling(config.last_rl.sampling if config.last_rl else None, config.evaluation)
 
 
@@ -190,7 +190,7 @@ def _blocks(prompts: Sequence[Prompt]) -> int:
 
 
 def _in_blocks(engine: EngineDriver, bar: StageProgress) -> Generate:
-    """The engine's `generate`, a block of requests at a time, so that the bar can move."""
+    """The engine's `generate`, called with blocks of requests, so that the bar advances between them."""
 
     def generate(requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
         groups: list[list[Completion]] = []

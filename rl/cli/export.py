@@ -1,4 +1,4 @@
-"""`thinkvl export`: a run's last model as a Hugging Face folder with code and a model card, and to the Hub."""
+"""`thinkvl export`: writes a run's last model as a Hugging Face folder with code and a model card, and uploads it."""
 
 from __future__ import annotations
 

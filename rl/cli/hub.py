@@ -1,4 +1,4 @@
-"""Uploads a folder to the Hugging Face Hub: private unless `public`, safe to repeat, and clear about what is wrong."""
+"""Uploads a folder to the Hugging Face Hub, private unless `public`. A repeated upload sends only what is missing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Hub:
             )
 
     def upload(self, folder: Path, *, message: str, say: Callable[[str], None] = print) -> str:
-        """Create the repository if need be and upload what it lacks, in one commit; return its address.
+        """Create the repository if it does not exist, upload what it lacks in one commit, and return its address.
 
         Weights of an earlier upload that `folder` does not have are deleted in the same commit.
         """
@@ -65,7 +65,7 @@ class Hub:
         return f"{self._api.endpoint}/{self.repo_id}"
 
     def _create(self, say: Callable[[str], None]) -> None:
-        """Create the repository; one that exists keeps its visibility, and what is private must not go public."""
+        """Create the repository. An existing one keeps its visibility; UserError if a private one is public."""
         self._api.create_repo(self.repo_id, private=self.private, exist_ok=True)
         found: Any = self._api.model_info(self.repo_id)
         if self.private and not found.private:
@@ -78,7 +78,7 @@ class Hub:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what the Hub and the network can do to an upload into a UserError; let everything else through."""
+        """Turn errors of the Hub and the network into a UserError; raise all others unchanged."""
         try:
             yield
         except UserError:
@@ -90,7 +90,7 @@ class Hub:
             raise UserError(f"--push {self.repo_id}: {text}") from error
 
     def _explain(self, error: BaseException) -> str | None:
-        """What to do about `error` or about what caused it; None if it is none of the Hub's."""
+        """How to fix `error` or its cause; None if it is not an error of the Hub."""
         if isinstance(error, OfflineModeIsEnabled):
             return "HF_HUB_OFFLINE is set, so nothing is sent; unset it"
         if isinstance(error, HfHubHTTPError):

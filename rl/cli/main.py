@@ -1,4 +1,4 @@
-"""The command `thinkvl`: its commands, and how a mistake ends it. Arguments and help are in `rl.cli.*_commands`."""
+"""The entry point `thinkvl`: the table of commands and the exit codes. Arguments are in `rl.cli.*_commands`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ app.command()(run_commands.submit)
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one clear text and exit code 1; usage is 2, Ctrl-C 130; the rest a traceback."""
+    """Run a command. Exit codes: 1 with one message for a user's error, 2 for wrong usage, 130 for Ctrl-C."""
     # Before torch is imported: threads that wait by spinning take the cores from Ray's workers.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,4 +1,4 @@
-"""From what a user calls a model (a run, a folder, a hub id) to the loaded model and its processor."""
+"""Finds and loads the model that a user names: a run, a folder or a hub id."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPlace:
-    """Where a model lies.
+    """The place of a model.
 
     Example: `ModelPlace(name="runs/a", path="runs/a/rl/model", run=Path("runs/a"), stage="rl")`.
     """
@@ -33,9 +33,9 @@ class ModelPlace:
 
 
 def find_model(name: str) -> ModelPlace:
-    """The model that `name` means: a run's last finished stage, a model's folder, or a hub id; loads nothing.
+    """Find the model `name`: the last finished stage of a run, a model's folder, or a hub id. Nothing is loaded.
 
-    Raises UserError with what was found instead.
+    Raises UserError that says what was found instead.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -67,9 +67,9 @@ def check_base_model(path: str) -> None:
 
 
 def open_model(place: ModelPlace) -> tuple[VisionLanguageModel, VisionLanguageProcessor]:
-    """Load model (in the type that it was saved in, on the CPU) and processor.
+    """Load the model (in the dtype of its checkpoint, on the CPU) and its processor.
 
-    Raises UserError where there is no model, a broken one, or one of another kind.
+    Raises UserError if the model is missing, damaged, or of an unknown family.
     """
     from safetensors import SafetensorError
     from transformers.utils import logging
@@ -92,7 +92,7 @@ def open_model(place: ModelPlace) -> tuple[VisionLanguageModel, VisionLanguagePr
 
 
 def open_processor(place: ModelPlace) -> VisionLanguageProcessor:
-    """Load the processor alone. Raises UserError where there is none, or one of another kind."""
+    """Load the processor alone. Raises UserError if it is missing, damaged, or of an unknown family."""
     from rollouts.model_family import family_at
 
     try:
@@ -129,7 +129,7 @@ def _model_of_run(name: str, run: Path) -> ModelPlace:
 
 
 def _inside(path: Path) -> str:
-    """What a folder without a model holds; the model may be one level down."""
+    """The end of an error about a folder without a model: the models one level down, or else its contents."""
     names = sorted(p.name for p in path.iterdir())
     models = [n for n in names if (path / n / "config.json").is_file() or (path / n / "recipe.yaml").is_file()]
     if models:

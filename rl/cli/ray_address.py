@@ -1,4 +1,4 @@
-"""RAY_ADDRESS, checked before Ray is given it: Ray itself waits for minutes, and cannot be interrupted meanwhile."""
+"""Checks RAY_ADDRESS before Ray connects: Ray itself would wait for minutes and could not be interrupted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_ray_address() -> None:
 
 
 def _seen_by_ray(host: str) -> str:
-    """The address that Ray connects to: for this machine it is the one that other nodes know."""
+    """The address that Ray connects to; for this machine, the one that other nodes use."""
     if host not in _LOCAL:
         return host
     import ray.util  # slow
@@ -49,7 +49,7 @@ def _seen_by_ray(host: str) -> str:
 
 
 def _is_ray(host: str, port: int) -> bool:
-    """Whether a server of gRPC listens there. Raises OSError where nothing does."""
+    """Whether a gRPC server listens there. Raises OSError if nothing does."""
     with socket.create_connection((host, port), timeout=_SECONDS) as connection:
         if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
             return True  # it says nothing in the clear

@@ -1,4 +1,4 @@
-"""`thinkvl replay`: a skipped optimizer step again, on the CPU, and where its gradient comes from."""
+"""`thinkvl replay`: repeats a skipped optimizer step on the CPU and shows where its gradient comes from."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """A skipped update as it came out now, and what it is blamed on."""
+    """The result of a repeated update: its loss and gradient norm, and the tensors that explain them."""
 
     skipped: SkippedUpdate
     loss: float
@@ -49,13 +49,13 @@ class Replayed:
 
     @property
     def same(self) -> bool:
-        """Whether loss and gradient norm are those of the run, bit for bit (nan is nan)."""
+        """Whether loss and gradient norm equal those of the run bit for bit (nan equals nan)."""
         pairs = ((self.loss, self.skipped.loss), (self.norm, self.skipped.norm))
         return all(a == b or (a != a and b != b) for a, b in pairs)
 
 
 def replay_command(name: str, step: int, *, console: PlainConsole) -> list[Replayed]:
-    """Repeat every update that the run `name` skipped in `step`, and say where each went wrong.
+    """Repeat every update that the run `name` skipped in `step`, and print where each went wrong.
 
     Raises UserError where there is no such run or step.
     """
@@ -79,7 +79,7 @@ def replay_command(name: str, step: int, *, console: PlainConsole) -> list[Repla
 
 
 def restored_learner(skipped: SkippedUpdate, run: Path) -> Learner:
-    """The learner as it stood before the step, on the CPU."""
+    """The learner in its state before the step, on the CPU."""
     config = cast(VisionLanguageConfig, AutoConfig.for_model(**skipped.model_config))
     model = family_of(config).new_model(config)
     prepare_training(model, load_recipe(run / "recipe.yaml").model, base=str(run))

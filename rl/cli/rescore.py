@@ -1,4 +1,4 @@
-"""`thinkvl rescore`: other rewards, or newer verifiers, over the rollouts of a run, without generating anything."""
+"""`thinkvl rescore`: scores the rollouts of a run with other rewards or newer verifiers, without generating."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _KEPT = ("step", "group", "sample", "task", "source", "verdict", "reward")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rescored:
-    """One rollout under both rewards; a reward is None where a verifier failed."""
+    """One rollout with its old and its new score; a reward is None if a verifier failed."""
 
     row: dict[str, Any]
     score: Score
 
     @property
     def verdicts(self) -> tuple[str, str]:
-        """(old, new) verdict kind."""
+        """The kinds of the old and the new verdict."""
         return self.row["verdict"], self.score.verdict.kind.value
 
 
@@ -56,8 +56,8 @@ def rescore_command(
 ) -> list[Rescored]:
     """Score every rollout of the run `name` again, print old against new by source and verdict, write `output`.
 
-    `rewards` are terms as `NAME` or `NAME=WEIGHT`; none means those of the run's recipe. Raises UserError or
-    PluginError for what a user can mend.
+    `rewards` are terms as `NAME` or `NAME=WEIGHT`, by default those of the run's recipe. Raises UserError or
+    PluginError for a mistake of the user.
     """
     run = Path(name).expanduser()
     if not (run / "recipe.yaml").is_file():
@@ -79,7 +79,7 @@ def rescore_command(
 
 
 def _last_rollouts(name: str, run: Path, config: RunConfig) -> tuple[RLConfig, Path]:
-    """The last RL stage that has rollouts, and their folder. Raises UserError where no stage has any."""
+    """The last RL stage that has rollouts, and their folder. Raises UserError if no stage has any."""
     folders = {stage.name: run / stage.name / "rollouts" for stage in config.rl_stages}
     for stage in reversed(config.rl_stages):
         if any(folders[stage.name].glob("step-*.parquet")):
@@ -90,7 +90,7 @@ def _last_rollouts(name: str, run: Path, config: RunConfig) -> tuple[RLConfig, P
 
 
 def _rescore(folder: Path, scorer: Scorer, console: PlainConsole) -> Iterator[Rescored]:
-    """A step at a time."""
+    """Score the rollouts, one step of the run at a time."""
     steps = len(list(folder.glob("step-*.parquet")))
     with StageProgress(console, "rescore", total=steps) as bar:
         for _, rows in groupby(read_rollouts(folder), key=lambda row: row["step"]):
@@ -117,7 +117,7 @@ def _flat(result: Rescored) -> dict[str, Any]:
 
 
 def _print(results: Sequence[Rescored], terms: Sequence[RewardConfig], console: PlainConsole) -> None:
-    """A row for each source and pair of verdicts, and what it comes to."""
+    """Print a table with a row for each source and pair of verdicts, and the total."""
     cells: dict[tuple[str, str, str], list[Rescored]] = defaultdict(list)
     for result in results:
         cells[(result.row["source"], *result.verdicts)].append(result)
@@ -138,6 +138,6 @@ def _new(results: Sequence[Rescored]) -> str:
 
 
 def _mean(rewards: Any) -> str:
-    """The mean of those that there are; failed verifications have none."""
+    """The mean reward, without the failed verifications, which have none."""
     known = [reward for reward in rewards if reward is not None]
     return f"{np.mean(known):.3f}" if known else "-"

@@ -1,4 +1,4 @@
-"""Arguments and help of the commands that train, or look into a run: `run`, `submit`, `rescore`, `replay`."""
+"""Arguments and help of the commands that train or inspect a run: `run`, `submit`, `rescore`, `replay`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(
 ) -> None:
     """Train: run the stages of a recipe (SFT, RL) in their order, evaluate after each, export.
 
-    A run that was stopped, by whatever, continues with the same command. The folder `output_dir` of the recipe gets
+    A run that was stopped for any reason continues with the same command. The recipe's folder `output_dir` gets
     the models, `summary.json`, the curves and examples. RAY_ADDRESS=HOST:PORT uses a Ray cluster.
 
     Example: `thinkvl run configs/recipes/quickstart.yaml rl.steps=20 output_dir=runs/short`
@@ -93,7 +93,7 @@ def replay(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")],
     step: Annotated[int, typer.Argument(min=1, help="A step in which an update was skipped.")],
 ) -> None:
-    """Look into a skipped update: repeat it on the CPU, and say which numbers, samples and weights it comes from.
+    """Inspect a skipped update: repeat it on the CPU, and show which numbers, samples and weights it comes from.
 
     A run keeps the last steps whose gradient was not finite or a spike, in `rl/skipped/`. Exit code 0 if loss and
     gradient norm are those of the run, 1 if not.

@@ -1,4 +1,4 @@
-"""`thinkvl score`: verdicts and rewards of any JSONL of responses, with the verifiers and terms of a run."""
+"""`thinkvl score`: scores a JSONL file of responses with the verifiers and reward terms of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FAILED = (VerdictKind.BAD_REFERENCE, VerdictKind.TIMEOUT, VerdictKind.CRASH)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreOptions:
-    """What the command line may say."""
+    """The options of `thinkvl score`."""
 
     verifier: str = "math"
     rewards: Sequence[str] = ()  # `term` or `term=weight`
@@ -43,9 +43,9 @@ class ScoreOptions:
 
 
 def score_command(file: Path, *, options: ScoreOptions, console: PlainConsole) -> int:
-    """Score every response of `file`, write the verdicts, print the figures. The exit code: 0, or 1 if any failed.
+    """Score every response of `file`, write the verdicts, print the figures; return 1 if any failed, else 0.
 
-    Raises UserError, ConfigError or PluginError where nothing can be scored.
+    Raises UserError, ConfigError or PluginError if nothing can be scored.
     """
     columns = _columns(options.columns)
     terms, judge, allowed = _terms(options)
@@ -101,7 +101,7 @@ class ScoreTotals:
 
     @property
     def accuracy(self) -> float:
-        """Correct responses among those with a verdict that is a reward."""
+        """Share of correct responses among those whose verdict is a reward."""
         return accuracy(self.kinds)
 
     def add(self, row: ResponseRow, score: Score) -> None:
@@ -135,7 +135,7 @@ def _columns(given: Sequence[str]) -> dict[str, str]:
 
 
 def _terms(options: ScoreOptions) -> tuple[tuple[RewardConfig, ...], JudgeConfig | None, tuple[str, ...]]:
-    """The recipe's terms, or the verifier, then those of the command line; the judge; the plug-ins rows may name."""
+    """The reward terms of the recipe and the command line, the judge, and the plug-ins that rows may name."""
     terms, judge, allowed = (RewardConfig(),), None, (options.verifier, *options.allowed)
     if options.recipe is not None:
         config = load_recipe(options.recipe)
@@ -147,7 +147,7 @@ def _terms(options: ScoreOptions) -> tuple[tuple[RewardConfig, ...], JudgeConfig
 
 
 def reward_term(text: str) -> RewardConfig:
-    """`verifier`, `rewards.py:brevity`, `repetition(n=6)` or `format=0.2`. Raises UserError for anything else."""
+    """Parse `verifier`, `rewards.py:brevity`, `repetition(n=6)` or `format=0.2`. Raises UserError for anything else."""
     text = text.strip()
     use, equals, weight = text.rpartition("=") if not text.endswith(")") else (text, "", "")
     try:
@@ -157,7 +157,7 @@ def reward_term(text: str) -> RewardConfig:
 
 
 def split_terms(text: str) -> list[str]:
-    """Terms between commas that stand outside of brackets."""
+    """Split at commas outside of brackets."""
     return re.split(r",(?![^(]*\))", text)
 
 
@@ -167,7 +167,7 @@ def _count_lines(file: Path) -> int:
 
 
 def _batches(rows: Iterator[ResponseRow | BadLine], every: int) -> Iterator[tuple[list[ResponseRow | BadLine], int]]:
-    """Rows in batches, and how many steps of the progress bar each is worth."""
+    """Batches of rows, each with the number of steps by which the progress bar advances."""
     batch: list[ResponseRow | BadLine] = []
     shown = line = 0
     for row in rows:

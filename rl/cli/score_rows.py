@@ -1,4 +1,4 @@
-"""Lines of a JSONL of responses, each as what the scorer takes, or the reason why it cannot be used."""
+"""Parses the lines of a JSONL file of responses into tasks and responses, or the reason why a line is unusable."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _responses(cell: Mapping[str, Any]) -> list[str]:
 
 
 def _text(value: Any, field: str) -> str:
-    """A text; a number is written out, a list or an object as JSON (boxes, JSON answers)."""
+    """A value as text: a list or an object (boxes, JSON answers) becomes JSON."""
     if isinstance(value, str):
         text = value
     elif value is None or isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""`thinkvl submit`: a recipe as a job of a Ray cluster, followed until it ends."""
+"""`thinkvl submit`: submits a recipe as a Ray job and follows its log until it ends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _RESULTS = "summary.json, curves.png, examples.html, export/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """How a job is sent; see the options of `thinkvl submit`."""
+    """The options of `thinkvl submit`."""
 
     working_dir: Path | None = None
     pip: tuple[str, ...] = ()
@@ -85,15 +85,15 @@ def submit(recipe: Path, overrides: Sequence[str], address: str, options: JobOpt
 
 
 def entrypoint(bundle: Bundle, overrides: Sequence[str], output: Path) -> str:
-    """The job's shell command. `-P`: the job's folder, with the user's files, stays off the import path."""
+    """The job's shell command. `-P` keeps the job's folder, which has the user's files, off the import path."""
     arguments = [bundle.recipe, *overrides, f"output_dir={output}"]
     return f"cd {shlex.quote(bundle.folder)} && exec python -P -m rl.cli.cluster.entry run {shlex.join(arguments)}"
 
 
 def job_environment(wanted: Sequence[str], here: Mapping[str, str]) -> dict[str, str]:
-    """The job's environment variables: those of `--env`, taken from `here` where no value is given.
+    """The job's environment variables: those of `--env`; a name without a value takes its value from `here`.
 
-    Raises UserError for a name that is not allowed, or that has no value.
+    Raises UserError for a name that is not allowed or has no value.
     """
     environment = {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"}  # the log grows line by line, as wide as a terminal
     for item in wanted:
@@ -131,7 +131,7 @@ def _send(
 
 
 def _shown(bundle: Bundle) -> str:
-    """The user's files, as far as they fit on a line or two."""
+    """The names of the user's files, cut to about two lines."""
     names = sorted(os.path.relpath(name, bundle.folder) for name in bundle.files)
     more = len(names) - _MOST_SHOWN
     return ", ".join(names[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
@@ -148,7 +148,7 @@ def _print_job(job: str, address: str, output: Path, console: PlainConsole) -> N
 
 
 def _follow(cluster: Cluster, job: str, config: RunConfig, output: Path, console: PlainConsole) -> None:
-    """Show the log until the job ends, then where the results are. Raises UserError if it did not succeed."""
+    """Print the log until the job ends, then where the results are. Raises UserError if it did not succeed."""
     tail = ""
 
     def write(text: str) -> None:
@@ -183,7 +183,7 @@ def _elsewhere(output: Path) -> str:
 
 
 def failure_hint(log: str) -> str:
-    """What may help, from the end of a failed job's log."""
+    """Advice for a failed job, from the end of its log."""
     missing = re.findall(r"ModuleNotFoundError: No module named '([\w.]+)'", log)
     if missing and importlib.util.find_spec(missing[-1].partition(".")[0]):
         return f"; the cluster's Python has no {missing[-1]}: install ThinkVL on every node, or add it with --pip"

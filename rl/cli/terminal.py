@@ -1,4 +1,4 @@
-"""What all commands share: the console, the argument `overrides`, and how a command ends."""
+"""Shared by all commands: the console, the argument `overrides`, and the handling of signals and exit codes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ Overrides = Annotated[
 
 @contextmanager
 def stoppable(then: str | None) -> Iterator[None]:
-    """Ctrl-C ends the command with exit code 130, SIGTERM with 143, and both say what has become of the work.
+    """Ctrl-C ends the command with exit code 130, SIGTERM with 143; both print whether the work is kept.
 
-    A second Ctrl-C while the command cleans up changes nothing about that.
+    A second Ctrl-C during the clean-up is ignored.
     """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -52,7 +52,7 @@ def stoppable(then: str | None) -> Iterator[None]:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which takes the same way out as Ctrl-C."""
+    """Raised by SIGTERM; handled like Ctrl-C."""
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
@@ -61,7 +61,7 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def could_not_run() -> Iterator[None]:
-    """A user's mistake ends the command with exit code 2, as linters do: 1 says that there are findings."""
+    """A user's error ends the command with exit code 2, as in linters, where 1 means that there are findings."""
     try:
         yield
     except Exception as error:
@@ -69,15 +69,15 @@ def could_not_run() -> Iterator[None]:
 
 
 def end(text: str, code: int) -> NoReturn:
-    """Print `text` on the standard error and end the process with `code`."""
+    """Print `text` on standard error and end the process with `code`."""
     PlainConsole(stderr=True).print(text)
     sys.exit(code)
 
 
 def end_with(error: Exception, code: int) -> NoReturn:
-    """End the process with `code` and the text of a user's mistake; raise an error of ours again.
+    """End the process with `code` and the message of a user's error; print the traceback of any other.
 
-    The traceback of ours is printed without what a terminal obeys: its message may quote data.
+    The traceback is printed without control sequences, since its message may quote data.
     """
     text = explain(error)
     if text is None:

@@ -1,5 +1,5 @@
-"""Data made with a model: prompts for RL (`thinkvl curate`), and worked solutions for a long-CoT stage (`build-cot`).
+"""Builds data sets with a model: prompts for RL (`thinkvl curate`), worked solutions for SFT (`thinkvl build-cot`).
 
-Start with `curate.py` and `build_cot.py`, the two commands. `sampling.py` draws samples from a model and keeps them;
+Start with `curate.py` and `build_cot.py`, the two commands. `sampling.py` samples from a model and stores the samples;
 `kinds.py`, `duplicates.py`, `balance.py` and `patterns.py` are the rules, pure functions without a model.
 """

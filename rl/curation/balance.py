@@ -1,4 +1,4 @@
-"""Which prompts stay where there are too many of a tag or of a level of difficulty."""
+"""Balances prompts by tag and by level of difficulty."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEVELS = ("0-20 %", "20-40 %", "40-60 %", "60-80 %", "80-100 %")  # of the pass 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """What balancing looks at: a prompt's key, its tags, and its pass rate in [0, 1]."""
+    """A prompt as balancing sees it: its key, its tags, and its pass rate in [0, 1]."""
 
     key: str
     tags: tuple[str, ...]
@@ -20,20 +20,20 @@ class Candidate:
 
     @property
     def level(self) -> int:
-        """The place of its pass rate in LEVELS."""
+        """The index of its pass rate in LEVELS."""
         return level_of(self.pass_rate)
 
 
 def level_of(pass_rate: float) -> int:
-    """The place of a pass rate in LEVELS: a fifth of [0, 1] with its lower end."""
+    """The index in LEVELS of a pass rate: the fifth of [0, 1] that it lies in, lower ends included."""
     return min(len(LEVELS) - 1, int(pass_rate * len(LEVELS) + 1e-9))
 
 
 def cap_tags(candidates: Sequence[Candidate], *, caps: Mapping[str, int], seed: int) -> Collection[str]:
-    """The keys that stay when a tag has at most `caps[tag]` prompts; `caps[""]` is for all tags that are not named.
+    """The keys that are kept if a tag may have at most `caps[tag]` prompts; `caps[""]` is the cap of all other tags.
 
-    Levels of difficulty take turns, so that a tag that is cut keeps easy and hard prompts alike; within a level the
-    seed decides. A prompt of several tags stays if each of them has room.
+    Prompts are taken from the levels of difficulty in turn, so that a capped tag keeps easy and hard ones. Within a
+    level the seed decides. A prompt with several tags is kept if none of them is full.
     """
     kept: set[str] = set()
     counts: Counter[str] = Counter()
@@ -46,9 +46,9 @@ def cap_tags(candidates: Sequence[Candidate], *, caps: Mapping[str, int], seed: 
 
 
 def cap_levels(candidates: Sequence[Candidate], *, share: float, seed: int) -> Collection[str]:
-    """The keys that stay when no level of difficulty has more than `share` of the prompts that stay.
+    """The keys that are kept if no level of difficulty may have more than `share` of the kept prompts.
 
-    Where that cannot be, as there are too few levels, all levels get as many as the smallest has.
+    If there are too few levels for that, all levels are cut to the size of the smallest.
     """
     levels: dict[int, list[str]] = defaultdict(list)
     for candidate in candidates:
@@ -58,7 +58,7 @@ def cap_levels(candidates: Sequence[Candidate], *, share: float, seed: int) -> C
 
 
 def level_cap(sizes: Sequence[int], share: float) -> int:
-    """The largest c of which `c <= share * sum(min(size, c))`; the smallest size where `share` is too small for all."""
+    """The largest c with `c <= share * sum(min(size, c))`; the smallest size if there is no such c."""
     share = max(share, 1 / len(sizes)) if sizes else 1.0
     for most in range(max(sizes, default=0), 0, -1):
         if most <= share * sum(min(size, most) for size in sizes) + 1e-9:
@@ -67,7 +67,7 @@ def level_cap(sizes: Sequence[int], share: float) -> int:
 
 
 def _in_turns(candidates: Sequence[Candidate], seed: int) -> list[Candidate]:
-    """One of each level, then the next of each level, and so on."""
+    """The first candidate of each level, then the second of each, and so on."""
     ranked = sorted(candidates, key=lambda candidate: _rank(seed, candidate.key))
     turns: Counter[int] = Counter()
     order = []

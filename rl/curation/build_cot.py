@@ -1,4 +1,4 @@
-"""`thinkvl build-cot`: a long-CoT set by rejection sampling (Kimi k1.5, arXiv:2501.12599, §2.2 and §2.4.2)."""
+"""`thinkvl build-cot`: builds a long-CoT set by rejection sampling (Kimi k1.5, arXiv:2501.12599, §2.2 and §2.4.2)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NONE_KEPT = "no sample is right and well-formed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CotOptions:
-    """What is read, which model samples, and what is kept."""
+    """The options of `thinkvl build-cot`: data, model, and which samples are kept."""
 
     output: Path
     data: DataOptions
@@ -40,7 +40,7 @@ class CotOptions:
     prompt: PromptConfig = field(default_factory=PromptConfig)  # in place of the recipe's, to request long thinking
 
     def plan(self) -> Plan:
-        """What is done. Raises UserError for values that cannot be."""
+        """The plan of the command. Raises UserError for an invalid option."""
         if not 0 <= self.most_repetition <= 1:
             raise UserError(f"--max-repetition {self.most_repetition}: must be from 0 to 1")
         if not 0 < self.level_share <= 1:
@@ -60,16 +60,16 @@ class CotOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solved:
-    """The solutions of a prompt, and how its samples were judged."""
+    """The kept solutions of a prompt, and its judged samples."""
 
     chains: Sequence[Chain]
     sampled: Sampled  # without texts
 
 
 def build_cot_command(options: CotOptions, console: PlainConsole) -> Path:
-    """Write the worked solutions to `options.output`, and a report beside it; returns the output.
+    """Write the worked solutions to `options.output` and a report beside it; return the path of the output.
 
-    Raises UserError, ConfigError, DataSetError, PluginError or OSError for what a user can mend.
+    Raises UserError, ConfigError, DataSetError, PluginError or OSError for a mistake of the user.
     """
     with open_session(options.plan(), console) as session:
         if session is not None:
@@ -80,7 +80,7 @@ def build_cot_command(options: CotOptions, console: PlainConsole) -> Path:
 
 
 def solve(session: Session, options: CotOptions, samples: Counter[str]) -> dict[str, Solved]:
-    """The solutions of each prompt that has any, by key; `samples` counts all samples by what became of them."""
+    """The solutions of each prompt that has any, by key; `samples` counts all samples by their outcome."""
     found: dict[str, Solved] = {}
     drawing = Drawing(n=options.samples, sampling=session.sampling)
     for sampled in session.draw("candidates", list(session.left), drawing):
@@ -97,7 +97,7 @@ def solve(session: Session, options: CotOptions, samples: Counter[str]) -> dict[
 
 
 def chains_of(sampled: Sampled, options: CotOptions) -> tuple[list[Chain], Counter[str]]:
-    """The chains of a prompt that are kept, and how many samples are not, by reason."""
+    """The kept chains of a prompt, and the number of rejected samples by reason."""
     read = [chain_of(one, most_repetition=options.most_repetition) for one in sampled.samples]
     left_out = Counter(reason for reason in read if isinstance(reason, str))
     chains, others = shortest([chain for chain in read if isinstance(chain, Chain)], options.most)
@@ -105,7 +105,7 @@ def chains_of(sampled: Sampled, options: CotOptions) -> tuple[list[Chain], Count
 
 
 def _balance(session: Session, solved: Mapping[str, Solved], options: CotOptions) -> dict[str, Solved]:
-    """The prompts that stay within the share of a level."""
+    """The prompts that are kept so that no level exceeds its share."""
     pool = [Candidate(key=key, tags=(), pass_rate=own.sampled.pass_rate) for key, own in solved.items()]
     stay = cap_levels(pool, share=options.level_share, seed=options.model.seed)
     for candidate in pool:
@@ -115,7 +115,7 @@ def _balance(session: Session, solved: Mapping[str, Solved], options: CotOptions
 
 
 def _write(session: Session, kept: Mapping[str, Solved], samples: Mapping[str, int], output: Path) -> None:
-    """The set, the report, and what is printed. Raises UserError where nothing is kept."""
+    """Write the set and the report, and print the counts. Raises UserError if no solution is kept."""
     report, console = session.report, session.console
     levels = Counter(own.sampled.level for own in kept.values())
     by_level = {name: levels[number] for number, name in enumerate(LEVELS)}

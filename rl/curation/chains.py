@@ -1,4 +1,4 @@
-"""From a sample to a worked solution: its thinking without marks, or the reason why it is none."""
+"""Turns a sample into a worked solution, or gives the reason why it is rejected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CONTROL = re.compile(r"<\|\w+\|>|</?answer>|" + "|".join(re.escape(mark) for pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """A worked solution: what comes before the answer, and what is said as the answer."""
+    """A worked solution: the thinking and the answer."""
 
     thinking: str
     response: str
@@ -35,9 +35,9 @@ class Chain:
 
 
 def chain_of(sample: Sample, *, most_repetition: float) -> Chain | str:
-    """The chain of a sample whose answer verifies, or the reason why it is left out.
+    """The chain of a sample whose answer verifies, or the reason why it is rejected.
 
-    Thinking is what the think block holds. Where a model writes no block, it is all lines but the last one.
+    The thinking is the content of the think block, or without a block all lines but the last.
     `most_repetition` is the largest share of 4-grams that may repeat an earlier one.
     """
     if sample.verdict not in REWARD_KINDS:
@@ -61,7 +61,7 @@ def chain_of(sample: Sample, *, most_repetition: float) -> Chain | str:
 
 
 def loops(text: str, most_repetition: float) -> bool:
-    """Whether more than a share of the 4-grams of a text repeat an earlier one, or a part of it is a loop."""
+    """Whether more than `most_repetition` of the 4-grams of a text repeat an earlier one, or a part of it is a loop."""
     words = text.split()
     numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
     found = find_loop([numbers[word] for word in words], window=_LOOP_WORDS)
@@ -69,7 +69,7 @@ def loops(text: str, most_repetition: float) -> bool:
 
 
 def shortest(chains: Sequence[Chain], most: int) -> tuple[list[Chain], dict[str, int]]:
-    """The `most` shortest chains of different texts, shortest first, and how many others there are by reason."""
+    """The `most` shortest distinct chains, shortest first, and the number of the others by reason."""
     unique = {chain.thinking: chain for chain in sorted(chains, key=lambda chain: (-chain.tokens, chain.thinking))}
     ordered = sorted(unique.values(), key=lambda chain: (chain.tokens, chain.thinking))
     return ordered[:most], {TWIN: len(chains) - len(unique), LONGER: max(0, len(unique) - most)}

@@ -1,4 +1,4 @@
-"""Samples from a chat server with OpenAI's API: vLLM, SGLang, or a vendor's. Images are sent as data URIs."""
+"""Samples from a chat server with OpenAI's API, such as vLLM or SGLang. Images are sent as data URIs."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class ServerOptions:
     seconds: float = 600.0  # limit of one attempt
 
     def __post_init__(self) -> None:
-        """Raise UserError for an address with a password: every row of the output names the server."""
+        """Raise UserError for an address with a password, because every row of the output names the server."""
         if "@" in self.url.partition("://")[2].partition("/")[0]:
             raise UserError("--server: leave user and password out of the address; --key-env NAME sends a key")
 
 
 class ServerGenerator:
-    """Draws each sample by a request of its own. A server that answers none of a call's requests is an error."""
+    """Draws each sample with its own request. It is an error if every request of a call fails."""
 
     def __init__(self, options: ServerOptions, data: DataConfig) -> None:
         key = os.environ.get(options.key_env) if options.key_env else None
@@ -52,7 +52,7 @@ class ServerGenerator:
         self._options, self._templates = options, PromptTemplates.from_config(data)
 
     def generate(self, tasks: Sequence[Task], seeds: Sequence[int], drawing: Drawing) -> list[list[Draft] | str]:
-        """As `Generator`. Raises UserError where every request of the call fails."""
+        """See `Generator.generate`. Raises UserError if every request of the call fails."""
         errors: list[str] = []
         with ThreadPoolExecutor(self._options.connections) as threads:
             jobs = []

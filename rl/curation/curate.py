@@ -1,4 +1,4 @@
-"""`thinkvl curate`: prompts for RL, as Kimi k1.5 chooses them (arXiv:2501.12599, §2.1)."""
+"""`thinkvl curate`: chooses prompts for RL as Kimi k1.5 does (arXiv:2501.12599, §2.1)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OVER_TAG = "over the cap of a tag"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurateOptions:
-    """What is read, which model samples, and what is kept."""
+    """The options of `thinkvl curate`: data, model, and which prompts are kept."""
 
     output: Path
     data: DataOptions
@@ -42,7 +42,7 @@ class CurateOptions:
     level_share: float = 1.0
 
     def plan(self) -> Plan:
-        """What is done. Raises UserError for values that cannot be."""
+        """The plan of the command. Raises UserError for an invalid option."""
         if unknown := sorted(set(self.keep_kinds) - set(PRONE)):
             raise UserError(f"--keep-kind {', '.join(unknown)}: no such kind; there are {', '.join(PRONE)}")
         low, high = self.pass_rates
@@ -73,9 +73,9 @@ class CurateOptions:
 
 
 def curate_command(options: CurateOptions, console: PlainConsole) -> Path:
-    """Write the prompts that stay to `options.output`, and a report beside it; returns the output.
+    """Write the kept prompts to `options.output` and a report beside it; return the path of the output.
 
-    Raises UserError, ConfigError, DataSetError, PluginError or OSError for what a user can mend.
+    Raises UserError, ConfigError, DataSetError, PluginError or OSError for a mistake of the user.
     """
     with open_session(options.plan(), console) as session:
         if session is not None:
@@ -85,7 +85,7 @@ def curate_command(options: CurateOptions, console: PlainConsole) -> Path:
 
 
 def sample(session: Session, options: CurateOptions) -> dict[str, Sampled]:
-    """The samples of each prompt that stays, by key. What can be guessed goes before the longer samples are drawn."""
+    """The samples of each kept prompt, by key. Guessable prompts are dropped before the long samples are drawn."""
     keys = list(session.left)
     if options.guesses:
         template = options.guess_template
@@ -99,7 +99,7 @@ def sample(session: Session, options: CurateOptions) -> dict[str, Sampled]:
 def _passing(
     session: Session, stage: str, keys: Sequence[str], drawing: Drawing, fault: Callable[[Sampled], str | None]
 ) -> dict[str, Sampled]:
-    """Draw samples; those without a fault, by key."""
+    """Draw samples, and return those of the prompts without a fault, by key."""
     found: dict[str, Sampled] = {}
     for sampled in session.draw(stage, keys, drawing):
         reason = fault(sampled)
@@ -111,19 +111,19 @@ def _passing(
 
 
 def guess_fault(sampled: Sampled) -> str | None:
-    """Whether one of the answers without thinking is right; one that thinks all the same is no guess."""
+    """The fault of a prompt that is guessed: an answer without thinking is correct. Answers that think do not count."""
     return GUESSED if any(one.correct and not one.thinks for one in sampled.samples) else None
 
 
 def rate_fault(sampled: Sampled, low: float, high: float) -> str | None:
-    """Whether there is no pass rate, or one outside of [low, high]."""
+    """The fault of a prompt whose pass rate is unknown or outside of [low, high]."""
     if not sampled.judged:
         return UNJUDGED
     return UNSOLVED if sampled.pass_rate < low else TRIVIAL if sampled.pass_rate > high else None
 
 
 def balance(session: Session, sampled: Mapping[str, Sampled], options: CurateOptions) -> list[str]:
-    """The keys that stay within the caps of tags, and then within the share of a level, in their order."""
+    """The keys that are kept under the caps of tags, and then under the share of a level, in their order."""
     pool = [Candidate(key=key, tags=session.left[key].tags, pass_rate=own.pass_rate) for key, own in sampled.items()]
     seed = options.model.seed
     within = cap_tags(pool, caps=options.caps, seed=seed)
@@ -136,7 +136,7 @@ def balance(session: Session, sampled: Mapping[str, Sampled], options: CurateOpt
 
 
 def _write(session: Session, sampled: Mapping[str, Sampled], kept: Sequence[str], output: Path) -> None:
-    """The set, the report, and what is printed. Raises UserError where no prompt stays."""
+    """Write the set and the report, and print the counts. Raises UserError if no prompt is kept."""
     report, console = session.report, session.console
     levels = Counter(sampled[key].level for key in kept)
     by_level = {name: levels[number] for number, name in enumerate(LEVELS)}

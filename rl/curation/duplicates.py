@@ -1,4 +1,4 @@
-"""Tasks that leak an evaluation set, and tasks that stand twice in a prompt set."""
+"""Finds tasks that leak an evaluation set, and repeated tasks in a prompt set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BROKEN_IMAGE = "image cannot be read"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """Why a task is left out, and the task that it resembles."""
+    """The reason why a task is left out, and the task that it matches."""
 
     reason: str
     like: str
@@ -28,15 +28,16 @@ class Match:
 class EvaluationIndex:
     """The images and questions of evaluation tasks.
 
-    A task with images leaks if one of them looks like one of theirs, or if its question shares 13 words in a row with
-    theirs that are no template's. A task of text alone leaks if its question equals theirs or overlaps with it.
+    A task with images leaks if one of them looks like an evaluation image, or if its question shares 13 words in a row
+    with an evaluation question, templates aside. A task of text alone leaks if its question equals an evaluation
+    question or overlaps with one.
     """
 
     def __init__(self) -> None:
         self._images, self._texts, self._with_images = ImageIndex(), TextIndex(), TextIndex()
 
     def add(self, task: Task) -> None:
-        """Remember an evaluation task."""
+        """Add an evaluation task to the index."""
         for image in task.images:
             with suppress(BadImage):  # nobody can be evaluated on it
                 self._images.add(image_print(image), task.id)
@@ -46,7 +47,7 @@ class EvaluationIndex:
             self._with_images.add(task.question, task.id)
 
     def find(self, task: Task, prints: Sequence[ImagePrint]) -> Match | None:
-        """The evaluation task that `task` leaks; `prints` are those of its images."""
+        """The evaluation task that `task` leaks, or None; `prints` are the prints of its images."""
         for found in prints:
             if like := self._images.find(found):
                 return Match(reason=LEAKED_IMAGE, like=like[0])
@@ -58,14 +59,14 @@ class EvaluationIndex:
 
 
 class SeenTasks:
-    """The tasks of a set so far. A task stands twice if words, reference and the looks of all images are the same."""
+    """The tasks of a set so far. A task repeats another if words, reference and all images are the same."""
 
     def __init__(self) -> None:
         self._images: dict[tuple[Gram, str, int], list[ImageIndex]] = {}  # for each place of an image in a task
         self._texts: dict[tuple[Gram, str], str] = {}  # of tasks without images
 
     def find(self, task: Task, prints: Sequence[ImagePrint]) -> Match | None:
-        """The earlier task that `task` repeats; remembers `task` where there is none."""
+        """The earlier task that `task` repeats; if there is none, add `task` and return None."""
         words, answer = units(task.question), task.answer.strip().casefold()
         if not prints:
             like = self._texts.setdefault((words, answer), task.id)
@@ -81,5 +82,5 @@ class SeenTasks:
 
 
 def prints_of(task: Task) -> list[ImagePrint]:
-    """The print of each image of a task. Raises BadImage."""
+    """The `ImagePrint` of each image of a task. Raises BadImage."""
     return [image_print(image) for image in task.images]

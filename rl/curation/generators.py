@@ -1,4 +1,4 @@
-"""Where samples come from. A generator takes tasks and gives texts; this one uses our engines, in Ray workers."""
+"""Generators turn tasks into sampled texts; `PoolGenerator` uses engines in Ray workers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NO_WORKER = "no worker survives it"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """One sample, not yet judged."""
+    """One sample before it is judged."""
 
     text: str
     tokens: int
@@ -41,7 +41,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """How samples are drawn."""
+    """The sampling parameters of a command."""
 
     n: int  # of each task
     sampling: SamplingConfig
@@ -52,13 +52,13 @@ class Generator(Protocol):
     """Draws samples."""
 
     def generate(self, tasks: Sequence[Task], seeds: Sequence[int], drawing: Drawing) -> list[list[Draft] | str]:
-        """The samples of each task, or the reason why there are none. The seeds decide, one for each task."""
+        """The samples of each task, or the reason why there are none. They depend on `seeds`, one for each task."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPlan:
-    """A model, and how its engine runs."""
+    """A model and the settings of its engine."""
 
     place: ModelPlace
     data: DataConfig
@@ -70,7 +70,7 @@ class ModelPlan:
 
 
 class PoolGenerator:
-    """Samples of a model in Ray workers, which are replaced where they fail."""
+    """Samples from a model in Ray workers; a worker that fails is replaced."""
 
     def __init__(self, plan: ModelPlan, pool: RolloutPool, renderer: PromptRenderer) -> None:
         self._pool, self._renderer = pool, renderer
@@ -78,7 +78,7 @@ class PoolGenerator:
         self._closes_thinking = isinstance(plan.engine, str)  # an engine of the user may not take prefixes
 
     def generate(self, tasks: Sequence[Task], seeds: Sequence[int], drawing: Drawing) -> list[list[Draft] | str]:
-        """As `Generator`. With `direct`, an empty think block is put before the sample."""
+        """See `Generator.generate`. With `direct`, the sample begins with an empty think block."""
         start = self._empty_block() if drawing.direct is not None and self._closes_thinking else None
         sampling = drawing.sampling
         if start is not None:
@@ -108,7 +108,7 @@ class PoolGenerator:
         ]
 
     def _empty_block(self) -> Completion:
-        """A think block that is opened and closed at once, to be continued."""
+        """A completion to continue: an empty think block."""
         ids = self._tokenizer.encode(THINK_OPEN + THINK_CLOSE, add_special_tokens=False)
         zeros = np.zeros(len(ids), np.float32)
         return Completion(
@@ -122,7 +122,7 @@ class PoolGenerator:
 
 @contextmanager
 def open_pool(plan: ModelPlan, say: Callable[[str], None]) -> Iterator[PoolGenerator]:
-    """Start Ray, unless it runs already, and the workers. Raises UserError where model, engine or Ray cannot start."""
+    """Start the workers, and Ray unless it runs. Raises UserError if the model, the engine or Ray cannot start."""
     place = plan.place
     if isinstance(plan.engine, str):
         check_sizes(plan.engine, place.path)
@@ -146,6 +146,6 @@ def open_pool(plan: ModelPlan, say: Callable[[str], None]) -> Iterator[PoolGener
 
 
 def _own_dtype(path: str) -> str:
-    """The type of a checkpoint's weights, as its config says."""
+    """The dtype of a checkpoint's weights according to its config."""
     name = str(getattr(family_at(path).load_config(path), "dtype", None)).removeprefix("torch.")
     return name if name in ("float32", "bfloat16", "float16") else "float32"

@@ -1,4 +1,4 @@
-"""Images that look the same: a difference hash finds candidates, a thumbnail in colour confirms them.
+"""Finds images that look the same: a difference hash finds candidates, and a colour thumbnail confirms them.
 
 Both come from the picture on a white background, so neither depends on format, compression, size or metadata. The
 limits were chosen on 300 images each of `digit_sums` and `easy_vqa`: of 44,850 pairs of different images none matches,
@@ -24,14 +24,14 @@ _FIRST = 256  # images an index has room for at first
 
 @dataclass(frozen=True, slots=True)
 class ImagePrint:
-    """What an image looks like."""
+    """A fingerprint of an image's appearance."""
 
     bits: np.ndarray  # [64] uint8: 512 packed bits, is a cell brighter than its left neighbour, and than its upper one
     colours: np.ndarray  # [THUMBNAIL, THUMBNAIL, 3] uint8
 
 
 def image_print(data: bytes) -> ImagePrint:
-    """The print of an encoded image; of an animated one, that of the first frame. Raises BadImage."""
+    """The print of an encoded image, of its first frame if it is animated. Raises BadImage."""
     image = _on_white(decode_image(data))
     colours = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR))
     grey = np.asarray(image.convert("L").resize((SIDE + 1, SIDE + 1), Image.Resampling.BILINEAR)).astype(np.int16)
@@ -41,7 +41,7 @@ def image_print(data: bytes) -> ImagePrint:
 
 
 class ImageIndex:
-    """Prints of images, each with a name; `find` takes time linear in their number, about 0.1 ms for 10,000."""
+    """An index of named prints; `find` is linear in their number, about 0.1 ms for 10,000."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
@@ -52,7 +52,7 @@ class ImageIndex:
         return len(self._names)
 
     def add(self, found: ImagePrint, name: str) -> None:
-        """Remember a print."""
+        """Add a print."""
         count = len(self._names)
         if count == len(self._bits):
             self._bits = np.concatenate([self._bits, np.zeros_like(self._bits)])

@@ -1,4 +1,4 @@
-"""What the commands read: the tasks of a file or a recipe, the evaluation tasks, and the prompts around questions."""
+"""Opens the input of the commands: the tasks of a file or recipe, the evaluation tasks, and the prompts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENDLESS = 1_000  # tasks of an endless source, where no limit is given
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataOptions:
-    """What to read."""
+    """The options that name the input data."""
 
     data: str  # a recipe, or what `use` of a recipe may be
     overrides: Sequence[str] = ()  # of the recipe
@@ -38,7 +38,7 @@ class DataOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """The data of a command, and the recipe that it comes from: the user's, or else the one of the model's run."""
+    """The data of a command and its recipe: the user's, or else that of the model's run."""
 
     data: DataConfig
     recipe: RunConfig | None  # that DATA names
@@ -46,16 +46,16 @@ class Inputs:
 
     @property
     def rl(self) -> RLConfig | None:
-        """The stage whose limits and engine are used where the command line says nothing."""
+        """The stage whose limits and engine are the defaults of the command."""
         return next((config.last_rl for config in (self.recipe, self.run) if config and config.last_rl), None)
 
     @property
     def dtype(self) -> str | None:
-        """The type of the weights that a recipe names."""
+        """The dtype of the weights in the recipe."""
         return next((config.model.dtype for config in (self.recipe, self.run) if config), None)
 
     def scorer(self, allowed: Sequence[str]) -> Scorer:
-        """Verifiers alone, without reward terms. Rows may name the plug-ins that the user's recipe or he allows."""
+        """A scorer with verifiers only. Rows may name the plug-ins that the user or the user's recipe allows."""
         named = recipe_verifiers(*self.recipe.all_data) if self.recipe else ()
         judge = self.recipe.last_rl.judge if self.recipe and self.recipe.last_rl else None
         return Scorer((), base=Path.cwd(), judge=judge, allowed=(*named, *allowed))
@@ -86,9 +86,9 @@ def open_inputs(options: DataOptions, place: ModelPlace | None) -> Inputs:
 
 
 class TaskSet:
-    """The tasks of some sources, each read when it is needed.
+    """The tasks of some sources, read on access.
 
-    `limit` is for each source; without it, a source gives all its tasks, and an endless one `endless`.
+    `limit` is per source; by default a source gives all its tasks, and an endless source `endless` tasks.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class TaskSet:
         ]
 
     def at(self, place: tuple[int, int]) -> Task:
-        """The task at one of `places`."""
+        """The task at `place`, one of `places`."""
         return self._mixture.at(place)
 
     def __iter__(self) -> Iterator[Task]:
@@ -113,7 +113,7 @@ class TaskSet:
 def evaluation_sets(options: DataOptions, inputs: Inputs) -> list[TaskSet]:
     """The evaluation and validation tasks of the recipe, and everything that `--against` names.
 
-    Of an endless source, as many tasks as the recipe evaluates on.
+    An endless source gives as many tasks as the recipe evaluates on.
     """
     recipes = [inputs.recipe, *(load_recipe(name) for name in options.against if _is_recipe(name))]
     found = []
@@ -130,7 +130,7 @@ def evaluation_sets(options: DataOptions, inputs: Inputs) -> list[TaskSet]:
 
 
 def task_key(task: Task) -> str:
-    """A hash of what makes a completion right or wrong: the prompt, images, reference, verifier."""
+    """A hash of everything that a verdict depends on: prompt, images, reference, verifier."""
     digest = hashlib.sha256()
     parts = (task.question, task.answer, task.verifier, task.system or "", task.template or "", *task.choices)
     for part in (*(part.encode("utf-8", "replace") for part in parts), *task.images):
@@ -148,7 +148,7 @@ def _is_recipe(name: str) -> bool:
 
 
 def _columns(pairs: Sequence[str]) -> dict[str, str]:
-    """`tags=domain` as a mapping. Raises UserError."""
+    """Parse `tags=domain` into a mapping. Raises UserError."""
     for pair in pairs:
         if not all(pair.partition("=")):
             raise UserError(f"--column {pair}: must be OURS=THEIRS, such as tags=domain")

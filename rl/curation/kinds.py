@@ -1,4 +1,4 @@
-"""Kinds of prompts whose answer can be right without being found (Kimi k1.5, arXiv:2501.12599, §2.1)."""
+"""Kinds of prompts that are easily answered by chance or wrong reasoning (Kimi k1.5, arXiv:2501.12599, §2.1)."""
 
 from __future__ import annotations
 

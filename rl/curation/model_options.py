@@ -1,4 +1,4 @@
-"""Which model samples, and how: what the two commands have in common."""
+"""The options of both commands about the model and its sampling."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DIRECT_TOKENS = 64  # of an answer without thinking
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingOptions:
-    """A model of ours or a server, and how it is sampled."""
+    """A local model or a server, and the sampling options."""
 
     model: str | None = None  # a run, a model's folder, or a hub id
     server: ServerOptions | None = None
@@ -37,13 +37,13 @@ class SamplingOptions:
         return self.model or "" if self.server is None else f"{self.server.model} at {self.server.url}"
 
     def place(self) -> ModelPlace | None:
-        """Where the model lies; None for a server. Raises UserError where not exactly one of the two is named."""
+        """The place of the model; None for a server. Raises UserError unless exactly one of the two is named."""
         if (self.model is None) == (self.server is None):
             raise UserError("name either --model RUN_OR_MODEL, or --server URL with --server-model NAME")
         return find_model(self.model) if self.model is not None else None
 
     def sampling(self, inputs: Inputs) -> SamplingConfig:
-        """How samples are drawn. Raises UserError."""
+        """The sampling parameters. Raises UserError for an invalid option."""
         default = inputs.rl.sampling.max_new_tokens if inputs.rl else SamplingConfig().max_new_tokens
         try:
             return SamplingConfig(temperature=self.temperature, max_new_tokens=self.max_new_tokens or default)
@@ -51,7 +51,7 @@ class SamplingOptions:
             raise UserError(str(error)) from error
 
     def identity(self, place: ModelPlace | None) -> dict[str, Any]:
-        """What tells this model from others: for a folder, the contents of its weights."""
+        """What identifies the model: its name and, for a folder, a hash of its weights."""
         if place is None:
             assert self.server is not None
             return {"server": self.server.url, "model": self.server.model}
@@ -69,7 +69,7 @@ class SamplingOptions:
         beside: Path,
         say: Callable[[str], None],
     ) -> Iterator[Generator]:
-        """The generator, started. Raises UserError or EngineError."""
+        """Start the generator. Raises UserError or EngineError."""
         if place is None:
             assert self.server is not None
             yield ServerGenerator(self.server, inputs.data)
@@ -92,5 +92,5 @@ class SamplingOptions:
 
 
 def direct_sampling(sampling: SamplingConfig) -> SamplingConfig:
-    """How answers without thinking are drawn: the same, and short."""
+    """The sampling of answers without thinking: the same with a small token limit."""
     return SamplingConfig(temperature=sampling.temperature, max_new_tokens=min(sampling.max_new_tokens, _DIRECT_TOKENS))

@@ -1,4 +1,4 @@
-"""Patterns of thinking that a long-CoT set should show: planning, evaluation, reflection, exploration (k1.5 §2.2).
+"""Counts patterns of thinking in a long-CoT set: planning, evaluation, reflection, exploration (k1.5 §2.2).
 
 `PATTERNS` is the word list of each, in English and Chinese. A chain is counted by how often their words occur.
 """
@@ -33,7 +33,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
 
 
 def _any_of(words: tuple[str, ...]) -> re.Pattern[str]:
-    """Any of the words or phrases; those of an alphabet only as whole words."""
+    """A pattern for any of the words or phrases; alphabetic ones match whole words only."""
     whole = (rf"(?<!\w){re.escape(w)}" + r"(?!\w)" * w[-1].isalpha() if w.isascii() else re.escape(w) for w in words)
     return re.compile("|".join(whole))
 

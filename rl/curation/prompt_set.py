@@ -1,4 +1,4 @@
-"""A set of tasks as a Parquet file that `data.train` reads back: images inside, and where each row comes from."""
+"""Writes tasks as a Parquet file that `data.train` reads, with their images and the origin of each row."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ WORKED = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What all rows of a set have in common."""
+    """The origin that all rows of a set share."""
 
     model: str
     seed: int
@@ -74,13 +74,13 @@ class Origin:
 
     @classmethod
     def now(cls, model: str, *, seed: int, temperature: float) -> Origin:
-        """With the versions of the packages, and the time."""
+        """An origin with the present time and package versions."""
         versions = {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()}
         date = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(model=model, seed=seed, temperature=temperature, versions=json.dumps(versions), date=date)
 
     def row(self, task: Task, *, row_id: str, samples: int, correct: int) -> dict[str, Any]:
-        """The columns of a task, whose difficulty is 1 - pass rate; its own tags, or else its source as the tag."""
+        """The columns of a task: difficulty is 1 - pass rate, and `tags` are those of `tags_of`."""
         return {
             "id": row_id,
             "images": [{"bytes": image, "path": None} for image in task.images],
@@ -107,12 +107,12 @@ class Origin:
 
 
 def tags_of(task: Task) -> tuple[str, ...]:
-    """A task's tags; where it has none, its source."""
+    """A task's tags, or its source if it has none."""
     return task.tags or (task.source,)
 
 
 def write_set(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, *, settings: Mapping[str, Any]) -> None:
-    """Write rows to `path`, whole or not at all, with the settings in the file's metadata. Raises OSError."""
+    """Write rows to `path` atomically, with the settings in the file's metadata. Raises OSError."""
     kept = schema.with_metadata({_METADATA: json.dumps(settings).encode()})
     with atomic_write(path) as file, pq.ParquetWriter(file, kept, compression="zstd") as writer:
         left = iter(rows)
@@ -121,7 +121,7 @@ def write_set(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, *, 
 
 
 def already_made(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether `path` is a set of these settings. Raises UserError for any other file, so that none is replaced."""
+    """Whether `path` is a set with these settings. Raises UserError for any other file, so that none is overwritten."""
     if path.suffix != ".parquet":
         raise UserError(f"{path}: the output's name must end in .parquet")
     if not path.exists():

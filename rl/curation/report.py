@@ -1,4 +1,4 @@
-"""How many tasks went for which reason: counted as a command works, then a table and a JSON file."""
+"""Counts the tasks that are left out by reason, for a table and a JSON file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROWS, _WIDTH = 20, 48  # of a table
 
 
 class Report:
-    """Counts of what was left out, in the order in which the reasons came up."""
+    """Counts of what was left out, in order of the first occurrence of each reason."""
 
     def __init__(self, read: int) -> None:
         self.read = read
@@ -42,7 +42,7 @@ class Report:
         return ", ".join(f"{reason} ({count})" for reason, count in self._counts.items()) or "there was none"
 
     def as_json(self) -> dict[str, Any]:
-        """What was read, and what was left out with the first examples."""
+        """The report as JSON values: what was read, and what was left out with the first examples."""
         left_out = {
             reason: {"count": count, "examples": self._examples[reason]} for reason, count in self._counts.items()
         }
@@ -50,14 +50,14 @@ class Report:
 
 
 def write_report(output: Path, values: Mapping[str, Any]) -> Path:
-    """Write `NAME.report.json` beside the output; its path."""
+    """Write `NAME.report.json` beside the output and return its path."""
     path = output.with_suffix(".report.json")
     write_json(path, values)
     return path
 
 
 def print_counts(console: PlainConsole, title: str, counts: Mapping[str, int]) -> None:
-    """A table of names and counts, the first of many; nothing where there is none."""
+    """Print a table of names and counts, cut to the first ones; nothing if it is empty."""
     if not counts:
         return
     table = Table(title, Column("count", justify="right"), min_width=_WIDTH)

@@ -1,4 +1,4 @@
-"""Samples that are kept as they come: a block of them is one line, synced to disk, and is never generated again."""
+"""A log of samples: a block of samples is one line, synced to disk, and is never generated again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from configs.json_io import parse_json
 
 
 class SampleLog:
-    """`FILE.samples.jsonl`: a line of settings, then a line for each block by its name.
+    """`FILE.samples.jsonl`: a line of settings, then a line for each named block.
 
     A line that a kill or a full disk cut short is removed when the log is opened again.
     """
@@ -29,7 +29,7 @@ class SampleLog:
         return name in self._places
 
     def append(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """Keep a block. It is on the disk when this returns. Raises OSError, such as for a full disk."""
+        """Append a block and sync it to disk. Raises OSError, such as for a full disk."""
         start = self._file.seek(0, os.SEEK_END)
         line = json.dumps({"block": name, "rows": rows}).encode() + b"\n"
         self._file.write(line)
@@ -44,7 +44,7 @@ class SampleLog:
         return _parsed(self._file.read(length), self.path)["rows"]
 
     def index(self, settings: Mapping[str, Any]) -> None:
-        """Find the blocks that are there; begin the file if it is empty. Raises UserError for other settings."""
+        """Index the existing blocks, or write the settings to an empty file. Raises UserError for other settings."""
         self._file.seek(0)
         end, number = 0, 0
         for number, line in enumerate(self._file):
@@ -68,9 +68,9 @@ class SampleLog:
 
 @contextmanager
 def open_sample_log(path: Path, settings: Mapping[str, Any]) -> Iterator[SampleLog]:
-    """The log in `path`, held for this process. Its folder is made if needed.
+    """Open the log in `path` and lock it for this process. Its folder is created if needed.
 
-    Raises UserError for a log of other settings, a damaged one, or one that another process writes, and OSError where
+    Raises UserError for a log with other settings, a damaged one, or one that another process writes, and OSError if
     it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Samples of tasks, judged and kept, block by block: a killed command goes on with the first block that is missing."""
+"""Samples and judges tasks block by block; a killed command continues with the first missing block."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ class Sampled:
 
     @property
     def pass_rate(self) -> float:
-        """Share of correct samples among those with a verdict, of which there must be one."""
+        """Share of correct samples among those with a verdict; there must be at least one."""
         return self.correct / self.judged
 
     @property
     def level(self) -> int:
-        """The place of the pass rate in LEVELS."""
+        """The index of the pass rate in LEVELS."""
         return level_of(self.pass_rate)
 
 
 class Sampler:
-    """Draws samples of tasks that are given by key and read when they are needed.
+    """Draws samples of tasks, which are given by key and read on demand.
 
-    The samples of a task depend on the seed, its key and the drawing, and in the last bits on the tasks of its block.
+    The samples of a task depend on the seed, its key and the sampling, and to rounding on the tasks in its block.
     """
 
     def __init__(self, generator: Generator, scorer: Scorer, log: SampleLog, *, seed: int, keep_texts: bool) -> None:
@@ -77,7 +77,7 @@ class Sampler:
     def draw(
         self, stage: str, keys: Sequence[str], read: Callable[[str], Task], drawing: Drawing
     ) -> Iterator[list[Sampled]]:
-        """The samples of each block of tasks, in order, from the log where they are there."""
+        """Yield the samples of each block of tasks in order, from the log if it has them."""
         for start in range(0, len(keys), BLOCK):
             block = keys[start : start + BLOCK]
             name = f"{stage}/{digest_of(block)}"

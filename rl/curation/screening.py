@@ -1,4 +1,4 @@
-"""What is left out before anything is sampled: prone kinds, broken images, leaks, repetitions."""
+"""Leaves out tasks before sampling: kinds that are easily guessed, broken images, leaks, repetitions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STEPS = 200  # of the progress bar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A task that is left, without its images."""
+    """A kept task, without its images."""
 
     place: tuple[int, int]  # in the task set
     id: str
@@ -31,14 +31,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Screened:
-    """The tasks that are left, by key, in their order."""
+    """The kept tasks by key, in their order."""
 
     left: dict[str, Entry]
     tasks: TaskSet
     contents: str  # a hash of all tasks that were read
 
     def read(self, key: str) -> Task:
-        """The task of a key."""
+        """Read the task of a key."""
         return self.tasks.at(self.left[key].place)
 
 
@@ -67,7 +67,7 @@ def screen(
     report: Report,
     console: PlainConsole,
 ) -> Screened:
-    """Leave out what should not be trained on, and load the verifier of everything else. Raises PluginError."""
+    """Leave out tasks that should not be trained on, and load the verifiers of the others. Raises PluginError."""
     seen, keys, left = SeenTasks(), [], {}
     every = max(1, len(tasks.places) // _STEPS)
     with StageProgress(console, "screening", total=-(-len(tasks.places) // every)) as bar:
@@ -89,7 +89,7 @@ def screen(
 def _reason(
     task: Task, evaluation: EvaluationIndex, seen: SeenTasks, keep_kinds: Collection[str]
 ) -> tuple[str, str] | None:
-    """Why a task is left out, and which one it is."""
+    """The reason why a task is left out and the task that it matches, or None."""
     kind = kind_of(task)
     if kind in PRONE and kind not in keep_kinds:
         return f"kind: {kind.replace('_', ' ')}", task.id

@@ -1,4 +1,4 @@
-"""One command at work: the tasks that are left after screening, and what samples them. Both commands use it."""
+"""The steps that both commands share: read, screen, sample."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rl.run.progress import StageProgress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a command reads, samples and writes."""
+    """The data, model and output of a command."""
 
     command: str
     output: Path
@@ -40,7 +40,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """The prompts that are left, a sampler, and the report; `settings` are everything that the output depends on."""
+    """The screened tasks, a sampler, and the report; `settings` are everything that the output depends on."""
 
     screened: Screened
     sampler: Sampler
@@ -56,15 +56,15 @@ class Session:
 
     @property
     def left(self) -> Mapping[str, Entry]:
-        """The tasks that are left after screening, by key."""
+        """The screened tasks by key."""
         return self.screened.left
 
     def leave_out(self, reason: str, key: str) -> None:
-        """Count a task that does not stay."""
+        """Count a task that is left out."""
         self.report.leave_out(reason, self.left[key].id)
 
     def draw(self, stage: str, keys: Sequence[str], drawing: Drawing) -> Iterator[Sampled]:
-        """The samples of each task, with a progress bar. A task that cannot be sampled is left out and counted."""
+        """Sample each task, with a progress bar. A task that cannot be sampled is left out and counted."""
         with StageProgress(self.console, stage, total=-(-len(keys) // BLOCK)) as bar:
             for block in self.sampler.draw(stage, keys, self.task, drawing):
                 for sampled in block:
@@ -77,9 +77,9 @@ class Session:
 
 @contextmanager
 def open_session(plan: Plan, console: PlainConsole) -> Iterator[Session | None]:
-    """Read, screen, and start what samples; None where the output is there already, made from the same.
+    """Read and screen the data and start the generator; None if the output exists with the same settings.
 
-    Raises UserError, ConfigError, DataSetError, PluginError or OSError for what a user can mend.
+    Raises UserError, ConfigError, DataSetError, PluginError or OSError for a mistake of the user.
     """
     place = plan.model.place()
     inputs = open_inputs(plan.data, place)
@@ -114,7 +114,7 @@ def open_session(plan: Plan, console: PlainConsole) -> Iterator[Session | None]:
 
 
 def _drawn(plan: Plan, inputs: Inputs, sampling: SamplingConfig, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What the samples depend on, beside the tasks."""
+    """The settings that samples depend on, besides the tasks."""
     return {
         "command": plan.command,
         **identity,

@@ -1,4 +1,4 @@
-"""Questions that say the same: n-grams of normalised words, as language models are decontaminated (GPT-3, appendix C).
+"""Finds questions with the same words: n-grams of normalised words, as in GPT-3's decontamination (appendix C).
 
 A question of 13 words or more overlaps with one that shares 13 words in a row, and a question of 8 to 12 words with
 one that contains it whole. An n-gram of several questions is the wording of a template and proves nothing.
@@ -32,7 +32,7 @@ def units(text: str) -> Gram:
 
 
 class TextIndex:
-    """Questions, each with a name, that other questions are compared with."""
+    """An index of named questions."""
 
     def __init__(self) -> None:
         self._whole: dict[Gram, str] = {}
@@ -40,7 +40,7 @@ class TextIndex:
         self._lengths: set[int] = set()
 
     def add(self, question: str, name: str) -> None:
-        """Remember a question."""
+        """Add a question."""
         words = units(question)
         self._whole.setdefault(words, name)
         for gram in _own_grams(words):
@@ -50,7 +50,7 @@ class TextIndex:
             self._lengths.add(len(gram))
 
     def equal(self, question: str) -> str | None:
-        """The name of the first question of the same words."""
+        """The name of the first question with the same words, or None."""
         return self._whole.get(units(question))
 
     def overlapping(self, question: str) -> str | None:
@@ -65,7 +65,7 @@ class TextIndex:
 
 
 def _own_grams(words: Gram) -> Iterator[Gram]:
-    """What is looked for of a question."""
+    """The n-grams by which a question is found."""
     if len(words) >= SHORTEST:
         yield from dict.fromkeys(_windows(words, min(N, len(words))))
 

@@ -1,1 +1,4 @@
-"""What a run keeps and shows: folder, trackers, evaluation, report, model card, export. Start with `folder`."""
+"""The parts of a run around the training: folder, trackers, evaluation, report, model card, export.
+
+Start with `folder`.
+"""

@@ -1,4 +1,4 @@
-"""Accuracy over several completions a task: pass@k, maj@k, and confidence intervals by the bootstrap over tasks."""
+"""Accuracy over several completions per task: pass@k, maj@k, and bootstrap confidence intervals over tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A mean over tasks, with its confidence interval. NaN where no task has a value."""
+    """A mean over tasks with its confidence interval; NaN if no task has a value."""
 
     value: float
     low: float
@@ -29,7 +29,7 @@ class Estimate:
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """The chance that one of `k` of `n` completions, drawn without replacement, is correct.
+    """The probability that at least one of `k` completions, drawn without replacement from `n`, is correct.
 
     `1 - C(n - c, k) / C(n, k)`, the unbiased estimator of Chen et al. 2021 (arXiv:2107.03374), section 2.1.
     """
@@ -42,8 +42,8 @@ def majority(verdicts: Sequence[Verdict]) -> float:
     """1 if the most frequent answer of a task's completions is correct, else 0 (self-consistency, arXiv:2203.11171).
 
     Answers are what the verifier extracted. All correct completions vote together, as the verifier found them equal to
-    the reference; of wrong ones, those of one extracted text. Completions without an answer do not vote. In a tie
-    between the correct answer and `m` wrong ones, the value is `1 / (m + 1)`, as if it were drawn among them.
+    the reference; wrong completions vote together if their text is equal. Completions without an answer do not vote.
+    In a tie between the correct answer and `m` wrong ones, the value is `1 / (m + 1)`, as if it were drawn among them.
     """
     correct = sum(verdict.kind is VerdictKind.CORRECT for verdict in verdicts)
     wrong: dict[str, int] = defaultdict(int)
@@ -56,7 +56,7 @@ def majority(verdicts: Sequence[Verdict]) -> float:
 
 
 def bootstrap(values: Sequence[float], *, seed: int) -> Estimate:
-    """The mean of one value a task, with the 95 % percentile interval over resampled tasks. NaNs are left out.
+    """The mean of one value per task, with the 95 % percentile interval over resampled tasks. NaNs are left out.
 
     The same values and seed give the same interval. It holds the mean.
     """

@@ -1,4 +1,4 @@
-"""The console of all commands: it prints what data, models and libraries say, and obeys none of it."""
+"""The console of all commands. Text of data, models and libraries is printed without its control sequences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST = 20_000  # characters of one text
 
 
 class PlainConsole(Console):
-    """A console on which texts are printed as they are.
+    """A console that prints text literally.
 
     Markup, emoji codes and highlighting are off, and texts are not wrapped. Every text goes through `printable`, those
     in tables and progress bars too, and is cut after 20,000 characters. Only styles of our own, such as
@@ -31,13 +31,13 @@ class PlainConsole(Console):
         super().print(*objects, **{"soft_wrap": texts, **options})
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A text without passwords, cut to a length: here it is still whole."""
+        """The text without passwords and cut to a length; here it is still in one piece."""
         left_out = len(text) - _LONGEST
         cut = text if left_out <= 0 else f"{text[:_LONGEST]} ... ({left_out:,} more characters)"
         return super().render_str(printable(cut, keep="\n\t"), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What is written in the end: whatever a text came in, a `Text` or a column of a progress bar."""
+        """The segments that are written, whatever the text came in: a `Text` or a column of a progress bar."""
         for segment in super().render(renderable, options):
             text = printable(segment.text, keep="\n")
             yield segment if segment.control or text == segment.text else Segment(text, segment.style)

@@ -1,4 +1,4 @@
-"""Whether a run that resumes still has the data, the code and the model that it began with, by their contents.
+"""Checks that a resumed run has the data, code and model that it began with, by the hashes of their contents.
 
 `inputs.json` in the run's folder keeps a 128-bit hash (XXH3) of
 
@@ -31,7 +31,7 @@ _SAMPLED = 1 << 20  # bytes of each end of a model's file
 def check_files(config: RunConfig, folder: Path, *, base: Path, say: Callable[[str], None]) -> None:
     """Write `inputs.json` if the run begins, or compare it with the files as they are now.
 
-    Files are relative to `base`; one that is missing is left to whoever opens it. Raises UserError where one differs.
+    Files are relative to `base`; a missing file is reported by the code that opens it. Raises UserError if one differs.
     """
     named = dict(_named(config, base))
     now = {name: _contents(path, say) for name, path in named.items()}
@@ -43,7 +43,7 @@ def check_files(config: RunConfig, folder: Path, *, base: Path, say: Callable[[s
 
 
 def check_tasks(folder: Path, contents: Mapping[str, Contents]) -> None:
-    """The same for the tasks of each source, once they were read."""
+    """Check the tasks of each source in the same way, after they were read."""
     _compare(folder / "inputs.json", contents)
 
 
@@ -84,7 +84,7 @@ def _contents(path: Path, say: Callable[[str], None]) -> Contents:
 
 
 def _sampled(path: Path) -> Contents:
-    """Size of a file, and the hash of its two ends: weights are too large to be read whole at every start."""
+    """Size of a file, and the hash of its two ends: weights are too large to read in full at every start."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(_SAMPLED)

@@ -1,4 +1,4 @@
-"""Documents to token ids: texts and images in reading order, cut into parts of a length that fits.
+"""Renders documents as token ids: texts and images in reading order, cut into parts of a limited length.
 
 Shapes: L tokens of a part, P image patches, N images.
 """
@@ -22,7 +22,7 @@ from rollouts.types import Prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Piece:
-    """A text, or one image, as tokens `[L]`. Those of an image are read and not predicted."""
+    """A text or one image as tokens `[L]`. Image tokens are input only; they are not predicted."""
 
     ids: np.ndarray
 
@@ -48,7 +48,7 @@ class DocumentRenderer:
         self._no_grids = np.zeros((0, 2), np.int64)
 
     def render(self, document: Document) -> list[PromptCompletion]:
-        """The parts of a document, whose ids are numbered.
+        """The parts of a document, with numbered ids.
 
         Raises BadImage for an image that cannot be read, and BadPrompt for an image that is longer than a part, and
         for a document without text.
@@ -71,7 +71,7 @@ class DocumentRenderer:
         return [*pieces, _Piece(ids=np.array([self._end]))]
 
     def _text(self, text: str) -> list[_Piece]:
-        """The piece of a text; none for an empty one. Control tokens in it are read as text."""
+        """The piece of a text, if it is not empty. Control tokens in it are encoded as text."""
         if not text:
             return []
         ids = self._processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]

@@ -41,12 +41,12 @@ class EvalResult:
     intervals: dict[str, Estimate] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
-        """Flat names for a sink."""
+        """The figures under flat names, for the trackers."""
         flat = {k: float(v) for k, v in asdict(self).items() if k not in _TABLES}
         return flat | {f"greedy_accuracy/{source}": value for source, value in self.by_source.items()}
 
     def gaps(self) -> list[str]:
-        """Which answers have no verdict and why, and which estimates are therefore over fewer tasks; lines to print."""
+        """Lines that say which completions have no verdict and why, and which estimates are over fewer tasks."""
         reasons = list(self.failure_reasons.items())
         lines = [f"{count} answers without a verdict: {reason}" for reason, count in reasons[:_MOST_REASONS]]
         if more := sum(count for _, count in reasons[_MOST_REASONS:]):
@@ -72,7 +72,7 @@ NO_TASKS = EvalResult(  # of a stage without held-out tasks
 
 
 def evaluation_sampling(training: SamplingConfig | None, evaluation: EvaluationConfig) -> SamplingConfig:
-    """How evaluation draws tokens: every option of training, with evaluation's own limit of tokens.
+    """The sampling of an evaluation: every option of training, with the evaluation's own token limit.
 
     `training` is None for a run without RL, whose evaluation then uses the defaults of `SamplingConfig`.
     """
@@ -88,7 +88,7 @@ def evaluate(
     seed: int,
     on_sampled: Callable[[list[list[ScoredRollout]]], object] | None = None,
 ) -> tuple[EvalResult, list[ScoredRollout]]:
-    """Answer every prompt once greedily and `samples` times under `sampling`; return the figures and greedy answers.
+    """Generate one greedy and `samples` sampled completions per prompt; return the figures and the greedy ones.
 
     `samples` = 0 leaves out the sampled pass (its accuracy is then NaN). `on_sampled` gets the answers of that pass.
     """

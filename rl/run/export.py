@@ -24,7 +24,7 @@ _EXPORTED = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|prompt
 
 
 def known_licence(config: RunConfig) -> str | None:
-    """The licence of the weights that a run started from; None where it is not known here."""
+    """The licence of the weights that a run started from; None if it is unknown."""
     return "apache-2.0" if config.model.path == "tiny" else model_family.known_licence(config.model.path)
 
 
@@ -38,9 +38,9 @@ def write_export(
     licence: str,
     repo_id: str | None = None,
 ) -> None:
-    """Write the whole folder beside `target`, then put it in place: what was there stays until then.
+    """Write the folder beside `target`, then rename it to `target`; an earlier export stays until then.
 
-    It is written in a folder of a new name, so that nothing of anybody else is in the way.
+    The temporary folder has a new name, so that no file of somebody else is overwritten.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -96,13 +96,13 @@ def _check_only_exports(target: Path, new: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stages:
-    """What a card needs of `summary.json`."""
+    """The part of `summary.json` that a model card needs."""
 
     stages: list[StageRecord]
 
 
 def _summary(run: Path) -> dict[str, Any]:
-    """`summary.json`; where the run is not finished yet, the stages that are."""
+    """`summary.json`, or the finished stages if the run has none yet."""
     path = run / "summary.json"
     if path.is_file():
         return read_json(path, dict[str, Any]) | asdict(read_json(path, _Stages))

@@ -1,4 +1,4 @@
-"""A run's folder: what lies where, whose it is, and which stages are done."""
+"""A run's folder: its layout, its lock, its recipe, and the records of finished stages."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RunFolder:
     def open(cls, config: RunConfig) -> RunFolder:
         """Create or re-open the folder that the recipe names.
 
-        Raises UserError if it cannot be written, holds something that is no run, or another recipe's run.
+        Raises UserError if it cannot be written, or holds something else or the run of another recipe.
         """
         folder = cls(_path(config.output_dir))
         recipe = folder.path / "recipe.yaml"
@@ -77,9 +77,9 @@ class RunFolder:
         return folder
 
     def accept_changes(self, config: RunConfig) -> list[str]:
-        """Make `config` the run's recipe, note in `changes.jsonl` what differs, and return that as lines of text.
+        """Make `config` the run's recipe, record the differences in `changes.jsonl`, and return them as lines of text.
 
-        Call it with the folder locked: another process may be running with the recipe as it is.
+        The folder must be locked, because another process may run with the present recipe.
         """
         changed = differences(load_recipe(self.path / "recipe.yaml"), config)
         if not changed:
@@ -125,7 +125,7 @@ class RunFolder:
         return self.path / name
 
     def record(self, name: str) -> StageRecord | None:
-        """The record of a stage that is done, None otherwise."""
+        """The record of a finished stage; None for any other."""
         path = self.stage(name) / "stage.json"
         return replace(read_json(path, StageRecord), name=name) if path.exists() else None
 
@@ -140,7 +140,7 @@ class RunFolder:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as JSON, atomically, so that readers never see half a file."""
+    """Write `value` as JSON, atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 

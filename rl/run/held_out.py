@@ -1,4 +1,4 @@
-"""A stage's held-out tasks, answered by a model with the run's workers."""
+"""Evaluates a model on a stage's held-out tasks with the run's workers."""
 
 from __future__ import annotations
 

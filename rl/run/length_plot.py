@@ -1,4 +1,4 @@
-"""Accuracy against tokens after each stage: what a long-to-short stage gains and costs (k1.5 §2.4)."""
+"""Accuracy against length after each stage: the gains and costs of long2short stages (k1.5 §2.4)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def shortening_lines(records: Sequence[StageRecord]) -> list[str]:
 
 
 def plot_lengths(records: Sequence[StageRecord], path: Path) -> None:
-    """A point for each stage, and an arrow from the entering model to the one that a long-to-short stage left."""
+    """Plot a point for each stage, and for a long2short stage an arrow from its initial to its final model."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -32,7 +32,7 @@ _KINDS = {"pretrain": "pre-training", "sft": "SFT", "rl": "RL"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFacts:
-    """What a card is made of; `summary` is the content of a run's `summary.json`."""
+    """The contents of a model card; `summary` is that of a run's `summary.json`."""
 
     config: RunConfig
     family: ModelFamily
@@ -152,7 +152,7 @@ def _intervals(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _stage_title(record: Mapping[str, Any]) -> str:
-    """What a stage is called. Example: `RL`, or `SFT (long_cot)` where its name says more than its kind."""
+    """The title of a stage. Example: `RL`, or `SFT (long_cot)` if its name says more than its kind."""
     kind, name = record["kind"], record["name"]
     return _KINDS[kind] if name == kind else f"{_KINDS[kind]} ({name})"
 
@@ -234,7 +234,7 @@ def _limits(facts: CardFacts) -> str:
 
 
 def _recipe(config: RunConfig) -> str:
-    """The recipe without what tells about the machine it ran on."""
+    """The recipe without keys that describe the machine."""
     recipe = yaml.safe_load(dump_recipe(config))
     recipe["output_dir"] = f"runs/{config.name}"
     return yaml.safe_dump(_without_places(recipe), sort_keys=False, allow_unicode=True, width=110)
@@ -249,7 +249,7 @@ def _without_places(value: Any) -> Any:
 
 
 def _public(text: str) -> str:
-    """`text`; of an absolute path, only the last part: a card is for everyone to read."""
+    """`text`, but only the last part of an absolute path, since a model card is public."""
     return Path(text).name if text.startswith(("/", "~")) else text
 
 

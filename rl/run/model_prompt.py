@@ -18,7 +18,7 @@ PROMPT_FILE = "prompt.json"
 
 
 def write_prompt(folder: Path, config: RunConfig) -> None:
-    """Write the prompt of the run's model; nothing where a question stands alone."""
+    """Write the prompt of the run's model, unless it is the question alone."""
     prompt = prompt_of_typed_questions(config.data_of(config.stages[-1]))
     if prompt != PromptConfig():
         values = {"system": prompt.system, "template": prompt.template}
@@ -28,7 +28,7 @@ def write_prompt(folder: Path, config: RunConfig) -> None:
 def read_prompt(path: str, run: Path | None) -> PromptConfig:
     """The prompt of the model in `path`, a folder or a hub id; of a model in a run, from the run's recipe.
 
-    Raises UserError for a file that holds something else.
+    Raises UserError for a file without a prompt.
     """
     if run is not None:
         config = load_recipe(run / "recipe.yaml")
@@ -46,7 +46,7 @@ def read_prompt(path: str, run: Path | None) -> PromptConfig:
 
 
 def _file(path: str) -> Path | None:
-    """`prompt.json` of the model, downloaded if it is on the Hub; None where it has none."""
+    """The model's `prompt.json`, downloaded if the model is on the Hub; None if there is none."""
     if Path(path).is_dir():
         file = Path(path) / PROMPT_FILE
         return file if file.is_file() else None

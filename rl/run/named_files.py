@@ -51,7 +51,7 @@ def option_values(config: RunConfig) -> list[str]:
 def imports_beside(file: Path) -> list[Path]:
     """The Python files that `file` imports from its own folder, and those that they import, without running any.
 
-    A file that is no Python imports nothing: whoever runs it says what is wrong with it.
+    A file with a syntax error has none; the error is reported when it is run.
     """
     folder, found, left = file.parent, dict[Path, None](), [file]
     while left:

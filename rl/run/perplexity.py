@@ -1,4 +1,4 @@
-"""How well a model predicts held-out documents."""
+"""The perplexity of held-out documents."""
 
 from __future__ import annotations
 

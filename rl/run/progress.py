@@ -1,4 +1,4 @@
-"""What a person sees while a run works: a progress bar with an ETA, or plain lines where there is no terminal."""
+"""A progress bar with an ETA, or plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which keys of a recipe may change when a run resumes: those that say how it runs, not what it learns."""
+"""The keys of a recipe that may change when a run resumes: those that do not affect the result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAY_CHANGE = (
 def differences(found: RunConfig, wanted: RunConfig) -> dict[str, tuple[object, object]]:
     """The keys whose values differ: (in the run's folder, now). Keys of a stage begin with its name.
 
-    Of a stage that only one of them has, `stages` tells. Example: `{"rl.workers": (2, 4)}`.
+    A stage that only one of them has differs in the key `stages`. Example: `{"rl.workers": (2, 4)}`.
     """
     both = {stage.name for stage in found.stages} & {stage.name for stage in wanted.stages}
     there, now = _flat(found, both), _flat(wanted, both)
@@ -36,7 +36,7 @@ def differences(found: RunConfig, wanted: RunConfig) -> dict[str, tuple[object, 
 def may_change(config: RunConfig, key: str, *, done: Collection[str] = ()) -> bool:
     """Whether a run may resume with another value of this key; an item of a list or mapping counts as the whole.
 
-    The steps of a stage that is `done` may not: the new value would do nothing.
+    The steps of a finished stage (`done`) may not change, since the new value would have no effect.
     """
     name, _, rest = key.partition(".")
     stages = {stage.name: stage for stage in config.stages}

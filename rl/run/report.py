@@ -1,4 +1,4 @@
-"""What a run leaves for people: `summary.json`, curves as a PNG, examples with images as a page, a closing table."""
+"""The report at the end of a run: `summary.json`, curves (PNG), a page of examples with images, a table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PACKAGES = ("thinkvl", "torch", "transformers", "trl", "ray", "peft", "datasets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Summary:
-    """What is read back of `summary.json`."""
+    """The part of `summary.json` that is read back."""
 
     seconds: float
 
@@ -43,7 +43,7 @@ def finish_run(
     seconds: float,
     console: PlainConsole,
 ) -> None:
-    """Write the summary, the curves and the examples, and print where everything is and what to try next.
+    """Write the summary, curves and examples, and print where they are and which commands to try next.
 
     `answers` are the final model's greedy answers to the held-out tasks; `seconds` is this invocation's wall clock.
     """
@@ -67,7 +67,7 @@ def finish_run(
 
 
 def print_end(folder: RunFolder, config: RunConfig, console: PlainConsole) -> None:
-    """Print the figures of a finished run, where everything is, and what to try next."""
+    """Print the figures of a finished run, where its files are, and which commands to try next."""
     _print_table(folder.records(), console)
     success = [line for stage in config.rl_stages for line in _success_lines(folder.stage(stage.name) / "success.json")]
     for line in [*success, *_quarantine_lines(folder)]:
@@ -76,7 +76,7 @@ def print_end(folder: RunFolder, config: RunConfig, console: PlainConsole) -> No
 
 
 def _success_lines(path: Path) -> list[str]:
-    """What RL's tasks came to: how many were never or always solved, and the hardest by name."""
+    """Lines about RL's tasks: how many were never or always solved, and the hardest ones."""
     rates = read_json(path, dict[str, dict[str, float]]) if path.exists() else {}
     if not rates:
         return []
@@ -97,7 +97,7 @@ def _quarantine_lines(folder: RunFolder) -> list[str]:
 
 
 def choose_examples(answers: Sequence[ScoredRollout], count: int) -> list[ScoredRollout]:
-    """About a third wrong answers, the rest right ones, in the order of the tasks; each fills up for the other."""
+    """Choose examples in the order of the tasks: about a third wrong ones if there are enough, the rest correct."""
     wrong = [i for i, a in enumerate(answers) if a.score.verdict.kind != "correct"]
     right = [i for i, a in enumerate(answers) if a.score.verdict.kind == "correct"]
     taken = wrong[: max(count // 3, count - len(right))]

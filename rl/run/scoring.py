@@ -1,4 +1,4 @@
-"""The scorer of a recipe, and what a recipe of somebody else must be allowed to run."""
+"""Opens a recipe's scorer, and checks which code a recipe from a run's folder may run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rewards.verifiers.builtin import is_built_in
 
 
 def scoring_stage(config: RunConfig, stage: StageConfig) -> RLConfig | None:
-    """The stage whose rewards and judge score another's answers: itself, else the run's last RL stage."""
+    """The stage whose rewards and judge score `stage`: itself if it is RL, else the run's last RL stage."""
     return stage if isinstance(stage, RLConfig) else config.last_rl
 
 

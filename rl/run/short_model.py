@@ -1,4 +1,4 @@
-"""The model that a `long2short` stage of the method `average` averages with."""
+"""Finds the short model that a `long2short` stage with the method `average` averages with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rl.run.folder import RunFolder
 def short_model_path(config: RunConfig, stage: LongToShortConfig, folder: RunFolder, *, base: Path) -> Path:
     """The folder of `short_model`: an earlier stage's model, or a model's folder relative to `base`.
 
-    Raises UserError for a name that is neither.
+    Raises UserError for any other name.
     """
     assert stage.short_model is not None, "the schema requires it"
     earlier: list[str] = []
@@ -33,7 +33,7 @@ def short_model_path(config: RunConfig, stage: LongToShortConfig, folder: RunFol
 
 
 def check_short_models(config: RunConfig, folder: RunFolder, *, base: Path) -> None:
-    """Raise UserError where a stage names a short model that will not be there."""
+    """Raise UserError if a stage names a short model that will not exist."""
     for stage in config.stages:
         if isinstance(stage, LongToShortConfig) and stage.method == "average":
             short_model_path(config, stage, folder, base=base)

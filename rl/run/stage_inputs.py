@@ -1,4 +1,4 @@
-"""What each stage of a run is trained and evaluated on, looked at before any training."""
+"""Opens and checks the training and evaluation data of every stage before any training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CHECKED_TASKS = 64  # of the training mixture, whose verifiers are loaded befor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageInputs:
-    """What one stage renders, scores and is evaluated on. Stages with the same data share the objects."""
+    """The renderer, scorer and evaluation prompts of a stage. Stages with the same data share them."""
 
     data: DataConfig
     renderer: PromptRenderer
@@ -55,7 +55,7 @@ def open_inputs(
 
     `stack` closes the scorers.
 
-    Raises DataSetError, PluginError or UserError where a stage's data cannot serve it.
+    Raises DataSetError, PluginError or UserError if a stage cannot use its data.
     """
     reader = _Reader(config, base, console)
     scorers: dict[str, Scorer] = {}
@@ -80,12 +80,12 @@ def open_inputs(
 
 
 def training_part(config: RunConfig) -> TaskPart:
-    """Which part of the training sources every stage of a run draws from: all but what is set apart for validation."""
+    """The part of the training sources that all stages draw from: everything but the validation split."""
     return "all" if all(config.data_of(stage).validation for stage in config.rl_stages) else "train"
 
 
 class _Reader:
-    """Reads the data of the stages; what two stages have in common is read and told once."""
+    """Reads the data of the stages; data that stages share is read and reported once."""
 
     def __init__(self, config: RunConfig, base: Path, console: PlainConsole) -> None:
         self._config, self._base, self._console = config, base, console
@@ -169,7 +169,7 @@ class _Reader:
         return rendered
 
     def _try_rewards(self, key: str, scorer: Scorer, tasks: Sequence[Task]) -> None:
-        """Load the verifiers of tasks and score the references of the first ones; tasks are tried once by a scorer."""
+        """Load the verifiers of the tasks and score the references of the first ones, once for each scorer."""
         if not tasks:
             return
         scorer.check_tasks(tasks)
@@ -180,7 +180,7 @@ class _Reader:
                 self._console.print(line)
 
     def check_training(self, stage: StageConfig, data: DataConfig, scorer: Scorer, renderer: PromptRenderer) -> None:
-        """Raise where the training data cannot serve the stage: no prompt fits, no solution, no such verifier.
+        """Raise if the stage cannot use the training data: no prompt fits, no solution, or an unknown verifier.
 
         The first tasks of the mixture are looked at, to which every source adds whose share is above a hundredth.
         """
@@ -229,5 +229,5 @@ def _key(part: str, data: DataConfig) -> str:
 
 
 def _reasons(skipped: Mapping[str, int]) -> str:
-    """Why tasks were left out. Example: `prompt longer than 8 tokens (64)`."""
+    """The reasons why tasks were left out, with counts. Example: `prompt longer than 8 tokens (64)`."""
     return ", ".join(f"{reason} ({count})" for reason, count in skipped.items()) or "there is none"

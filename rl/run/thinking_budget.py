@@ -1,4 +1,4 @@
-"""Accuracy against thinking budget: answers whose think block is open at N tokens are made to answer."""
+"""Accuracy against thinking budget: a think block that is still open after N tokens is closed, then continued."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def evaluate_budgets(
     close_ids: Sequence[int],
     sampling: SamplingConfig,
 ) -> list[BudgetResult]:
-    """One row a budget, smallest first, from `answers`, the greedy ones without a budget.
+    """Evaluate each budget, smallest first, starting from `answers`, the greedy completions without a budget.
 
-    An answer that thinks less than the budget is the same with it, so only the others are written on, from their first
+    A completion that thinks less than the budget does not change, so only the others are continued, from their first
     `budget` tokens and the close mark.
     """
     greedy = replace(sampling, temperature=0.0)

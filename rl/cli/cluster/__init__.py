@@ -1,1 +1,1 @@
-"""A run on a Ray cluster: what travels there, the client of Ray Jobs, and what starts the run on the other side."""
+"""Runs on a Ray cluster: the files that are sent, the client of Ray Jobs, and the entry point of a job."""

@@ -1,4 +1,4 @@
-"""What travels to the cluster: our packages, the recipe, and the files of this machine that the recipe names.
+"""Packs the files of a job: our packages, the recipe, and the local files that the recipe names.
 
 In the archive our packages lie at the top, which Ray puts on the import path of driver and actors. The user's files lie
 under `job/`, which is on no import path, so that a file `rewards.py` beside a recipe cannot shadow our package.
@@ -28,7 +28,7 @@ _LIMIT_ADVICE = "put large data on a file system that every node sees, and name 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """An archive to be: names in it to the user's files here, our packages, and where in it the job starts."""
+    """The contents of a job's archive: the user's files by their names in it, our packages, and the job's folder."""
 
     files: Mapping[str, Path]
     packages: Mapping[str, bytes]  # read at once: the files may change while they are sent; empty where none are sent
@@ -38,7 +38,7 @@ class Bundle:
     def write(self, path: Path) -> int:
         """Write the zip archive and return its bytes; the same contents give the same bytes, which Ray sends once.
 
-        Raises UserError where it is larger than a cluster takes.
+        Raises UserError if it is larger than the job server accepts.
         """
         size = sum(file.stat().st_size for file in self.files.values())
         if size > MOST_BYTES:
@@ -91,7 +91,7 @@ def make_bundle(recipe: Path, config: RunConfig, *, working_dir: Path | None, wi
 
 
 def read_packages() -> dict[str, bytes]:
-    """Our packages as this process would import them: file names, such as `rl/cli/main.py`, to contents.
+    """The source of our packages as this process imports them: file name, such as `rl/cli/main.py`, to contents.
 
     Raises UserError where a file of a package's name shadows it.
     """
@@ -104,7 +104,7 @@ def read_packages() -> dict[str, bytes]:
 
 
 def fingerprint(packages: Mapping[str, bytes]) -> str:
-    """16 hex digits that are the same for the same source of our packages."""
+    """A hash (16 hex digits) of the source of our packages."""
     digest = hashlib.sha256()
     for name in sorted(packages):
         if name.endswith(".py"):
@@ -148,7 +148,7 @@ def _outside(what: str, root: Path) -> str:
 
 
 def _metadata(number: str) -> bytes:
-    """So that `importlib.metadata.version("thinkvl")` answers on the cluster as it does here."""
+    """Package metadata, so that `importlib.metadata.version("thinkvl")` works on the cluster."""
     return f"Metadata-Version: 2.1\nName: thinkvl\nVersion: {number}\n".encode()
 
 

@@ -1,4 +1,4 @@
-"""Ray Jobs over HTTP: connects within seconds or says why not, submits, and follows a job's log to its end."""
+"""A client of Ray Jobs over HTTP: submits a job and follows its log; a connection fails within seconds."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Cluster:
         return self._ask(lambda: self._client.get_job_info(job))
 
     def follow(self, job: str, *, write: Callable[[str], None], say: Callable[[str], None]) -> JobDetails:
-        """Pass the log of a job to `write`, and why it waits to `say`, until it ends; its final details.
+        """Pass the log of a job to `write`, and the reason of a wait to `say`, until it ends; return its final details.
 
-        A connection that breaks is made again for a minute; the log goes on where it stopped.
+        A broken connection is retried for a minute; the log then continues where it stopped.
         """
         seen, lost_since, told = 0, None, ""
         while True:
@@ -90,7 +90,7 @@ class Cluster:
             time.sleep(_POLL_SECONDS)
 
     def _rest(self, job: str, seen: int, write: Callable[[str], None]) -> int:
-        """The log from character `seen` on, which the stream left out."""
+        """The log from character `seen` on, which the stream did not deliver."""
         rest = self._client.get_job_logs(job)[seen:]
         if rest:
             write(rest)
@@ -118,7 +118,7 @@ class _Interrupted(RuntimeError):
 
 
 async def _tail(client: JobSubmissionClient, job: str, seen: int, write: Callable[[str], None]) -> int:
-    """Pass on the log from character `seen`, as it grows; returns where it ended. Raises _Interrupted."""
+    """Pass on the log from character `seen` as it grows; return the position of its end. Raises _Interrupted."""
     place = 0
     try:
         async for chunk in client.tail_job_logs(job):  # Ray sends it from the beginning each time
@@ -132,7 +132,7 @@ async def _tail(client: JobSubmissionClient, job: str, seen: int, write: Callabl
 
 
 def _checked_address(address: str) -> str:
-    """`http://HOST:PORT` from what a person writes; 8265 where no port is given."""
+    """Normalize a user's address to `http://HOST:PORT`; the default port is 8265. Raises UserError."""
     given = address.strip()
     parts = urlsplit(given if "://" in given else f"http://{given}")
     try:
@@ -150,7 +150,7 @@ def _checked_address(address: str) -> str:
 
 
 def _probe(address: str) -> str:
-    """The cluster's version of Ray, found within seconds; Ray's own client has no time limit."""
+    """The cluster's version of Ray, with a time limit of seconds, which Ray's own client lacks. Raises UserError."""
     wrong_port = "the dashboard's port is wanted: 8265 by default, not 6379 (Ray itself) or 10001 (Ray Client)"
     hint = _proxy_hint(address)
     try:
@@ -184,7 +184,7 @@ def _probe(address: str) -> str:
 
 
 def _proxy_hint(address: str) -> str:
-    """What to set where requests to `address` go through a proxy of the environment; else an empty text."""
+    """Advice where requests to `address` go through a proxy of the environment; else an empty text."""
     proxy = requests.utils.select_proxy(address, requests.utils.get_environ_proxies(address))
     if not proxy:
         return ""

@@ -1,4 +1,4 @@
-"""What a job runs on the cluster: joins it, proves that all nodes have one code, then runs `thinkvl`."""
+"""The entry point of a job: joins the cluster, checks that all nodes have the same code, then runs `thinkvl`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NODE_SECONDS = 120.0  # for a node to unpack the job's files and start a worker
 
 
 def main() -> None:
-    """Check the cluster, then run the command line in `sys.argv`; both end with its exit codes."""
+    """Check the cluster, then run the command line in `sys.argv`."""
     signal.signal(signal.SIGTERM, _stop)  # `ray job stop`
     try:
         ray.init(log_to_driver=False, configure_logging=False)
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def check_nodes() -> str:
-    """One line about the cluster. Raises UserError if a node imports other code than was sent, or than the driver."""
+    """Return one line about the cluster. Raises UserError if a node imports other code than the driver."""
     wanted, place = fingerprint(read_packages()), package_folder("rewards")
     sent = os.environ.get(CODE, wanted)
     if wanted != sent:
@@ -70,7 +70,7 @@ def check_nodes() -> str:
 
 
 def _probe() -> tuple[str, str]:
-    """The code of this worker; a shadowed package is told as its place."""
+    """The hash of this worker's code and its folder; if a package is shadowed, "" and the error."""
     try:
         return fingerprint(read_packages()), str(package_folder("rewards"))
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Which files of this machine a recipe names by relative path, so that they are sent with a job.
+"""Finds the local files that a recipe names by relative path, which are sent with a job.
 
 - Data files, and the images that their rows name. A row sends no file outside its data file's own folder.
 - Folders that `datasets` loads.
@@ -34,7 +34,7 @@ _LONGEST_NAME = 1024  # characters
 
 
 def required_files(config: RunConfig, bases: Sequence[Path]) -> dict[str, Path]:
-    """Data files and code, which a run cannot do without: path as written, relative to one of `bases` -> file here.
+    """The data files and code that a run needs: path as written, relative to one of `bases` -> local file.
 
     Raises UserError where one is missing.
     """
@@ -42,7 +42,7 @@ def required_files(config: RunConfig, bases: Sequence[Path]) -> dict[str, Path]:
 
 
 def named_files(config: RunConfig, bases: Sequence[Path]) -> dict[str, Path]:
-    """All files to send, the required ones and those that are found from them: path as written -> file here."""
+    """All files to send, the required ones and those that they refer to: path as written -> local file."""
     required = required_files(config, bases)
     named, sources, code = dict(required), data_files(config), []
     for written, file in required.items():
@@ -88,7 +88,7 @@ def _file_or_folder(text: str, places: Sequence[tuple[Path, Path]]) -> dict[str,
 
 
 def images_in_rows(data: Path, source: SourceConfig) -> set[str]:
-    """Relative image paths in the rows of a data file; bad rows are for the run to count."""
+    """The relative image paths in the rows of a data file; bad rows are skipped here and counted by the run."""
     images: set[str] = set()
     for row in _json_rows(data) if data.suffix == ".jsonl" else path_rows(data, source):
         names = {name for group in _image_columns(tuple(row), source) for name in group}
@@ -130,9 +130,9 @@ def path_rows(data: Path, source: SourceConfig) -> Iterator[dict[str, Any]]:
 
 
 def is_inside(folder: Path, name: str) -> bool:
-    """Whether a name is that of a file in `folder`, and no hidden one.
+    """Whether `name` is a file inside `folder` and not hidden.
 
-    No row and no code makes us send any other, by `..` or by a link.
+    No other file is sent, even if a row or code names it by `..` or a link.
     """
     try:
         path, root = (folder / name).resolve(), folder.resolve()
@@ -169,5 +169,5 @@ def _find(written: str, bases: Sequence[Path]) -> Path:
 
 
 def _beside(written: str, name: str | Path) -> str:
-    """A file's name from where `written`, a file beside it, is relative to."""
+    """The path of `name`, a file beside `written`, relative to the same folder as `written`."""
     return str(PurePosixPath(written).parent / name)

@@ -1,4 +1,4 @@
-"""What answers the questions of a benchmark: here, any server with OpenAI's chat completions."""
+"""Answers the questions of a benchmark with any server that has OpenAI's chat completions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_FAILURES = 8  # in a row: the server is away
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A response; `tokens` is None where a server does not tell."""
+    """A response; `tokens` is None if the server does not report it."""
 
     text: str
     tokens: int | None
@@ -56,12 +56,12 @@ class Answerer(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Release its resources."""
         ...
 
 
 class ServerAnswerer:
-    """A server's chat completions; images travel as data URIs. `connections` requests are under way at once.
+    """Generates with a server's chat completions; images are sent as data URIs, `connections` requests at a time.
 
     A message's `reasoning_content` is put in front of its text as thinking. A request that fails is a refusal, and
     `_MOST_FAILURES` in a row raise ServerFailed.
@@ -104,7 +104,7 @@ class ServerAnswerer:
             yield item, answer
 
     def close(self) -> None:
-        """Nothing: requests that are under way end with the process."""
+        """Does nothing: open requests end with the process."""
 
     def _put(self, item: Item, arrived: queue.SimpleQueue[tuple[Item, Answer | Refusal | Exception]]) -> None:
         try:
@@ -137,7 +137,7 @@ class ServerAnswerer:
 
 
 def chat_messages(task: Task, prompt: PromptConfig) -> list[dict[str, Any]]:
-    """What `rollouts.tasks.prompts.messages` makes, in OpenAI's form with the images in it."""
+    """The messages of `rollouts.tasks.prompts.messages` in OpenAI's format, with the images in them."""
     images = iter(task.images)
     made = messages(replace(task, system=None, template=None), prompt)
     for message in made:

@@ -1,4 +1,4 @@
-"""An engine of ours that answers the questions of a benchmark."""
+"""Answers the questions of a benchmark with an engine in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLOCK = 32  # prompts whose pixels are in memory at once
 
 
 class EngineAnswerer:
-    """An engine in this process. Question i is drawn with a seed of its own, so a resumed evaluation draws the same."""
+    """Generates with an engine. Each question has its own seed, so that a resumed evaluation gives the same answers."""
 
     def __init__(
         self,

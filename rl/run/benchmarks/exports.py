@@ -1,4 +1,4 @@
-"""Predictions in the files that VLMEvalKit and lmms-eval score.
+"""Exports predictions as files that VLMEvalKit and lmms-eval can score.
 
 VLMEvalKit: `MODEL_DATASET.tsv` with the columns index, question, answer, prediction and those that the data set's
 evaluation reads (open-compass/VLMEvalKit, vlmeval/inference.py, `infer_data_job`, and vlmeval/smp/file.py: its name,
@@ -32,7 +32,7 @@ from rollouts.tasks.rows import LETTERS
 def export(
     folder: Path, chosen: Chosen, predictions: Sequence[Prediction], *, model: str, reference: Path | None = None
 ) -> list[Path]:
-    """Write the files that the benchmark has; return them. `reference` is VLMEvalKit's own TSV. Raises UserError."""
+    """Write the benchmark's files and return their paths. `reference` is VLMEvalKit's own TSV. Raises UserError."""
     written = []
     name = re.sub(r"[^\w.-]", "_", Path(model).name) or "model"
     if chosen.benchmark.vlmevalkit:
@@ -86,7 +86,7 @@ def lmms_samples(predictions: Sequence[Prediction]) -> str:
 
 
 def lmms_log(predictions: Sequence[Prediction], task: str, *, model: str) -> str:
-    """What `--model from_log` answers with: the response of each row's number."""
+    """The input of `--model from_log`: row number -> response."""
     value = {
         "args": {"model": "thinkvl", "model_args": f"pretrained={model}", "limit": None},
         "model_configs": {"task": task},
@@ -96,7 +96,7 @@ def lmms_log(predictions: Sequence[Prediction], task: str, *, model: str) -> str
 
 
 def _said(prediction: Prediction) -> str:
-    """The response without its thinking, which neither kit takes for part of the answer."""
+    """The response without its thinking, which both kits expect to be removed."""
     return split_thinking(prediction.prediction).answer_text.strip()
 
 

@@ -1,6 +1,6 @@
-"""The file of a benchmark's predictions: one JSON line for each question, on the disk before the next one counts.
+"""The file of a benchmark's predictions: one JSON line for each question, each synced to disk.
 
-The first line says what made them. An evaluation that was killed continues where its last whole line ends.
+The first line holds the settings. An evaluation that was killed continues after the last complete line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOST_BYTES = 2**33
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """A question, its response, and the verdict on it. Where `left_out` says why, there is no response."""
+    """A question, its response and the verdict; or the reason in `left_out` why there is no response."""
 
     id: str
     number: int  # of the row in the data
@@ -69,16 +69,16 @@ class PredictionFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; every line is on the disk already."""
+        """Close the file; every line is on disk already."""
         self._file.close()
 
     def add(self, prediction: Prediction) -> None:
-        """Append a prediction and wait until the disk has it."""
+        """Append a prediction and sync it to disk."""
         self._append(asdict(prediction))
         self.found[prediction.id] = prediction
 
     def done(self, task_id: str) -> bool:
-        """Whether there is a response; a question that was left out is tried again."""
+        """Whether there is a response; a question that was left out is retried."""
         return task_id in self.found and not self.found[task_id].left_out
 
     def _append(self, value: Mapping[str, Any]) -> None:
@@ -87,7 +87,7 @@ class PredictionFile:
         os.fsync(self._file.fileno())
 
     def _read(self) -> int:
-        """Read the lines back; return the length of the part that is whole."""
+        """Read the lines back; return the length of the complete lines in bytes."""
         data = read_bytes(self.path, limit=_MOST_BYTES)
         whole = data.rfind(b"\n") + 1
         for number, line in enumerate(data[:whole].splitlines(), 1):

@@ -23,7 +23,7 @@ _JUDGED = frozenset(kind.value for kind in REWARD_KINDS)
 
 
 def figures(benchmark: Benchmark, predictions: Sequence[Prediction], *, seed: int) -> dict[str, Any]:
-    """What `NAME.json` says, without the settings.
+    """The contents of `NAME.json` without the settings.
 
     `accuracy` is the mean score over the responses that have a verdict, NaN where there is none, and
     `accuracy_of_all` counts every other row as wrong.

@@ -1,4 +1,4 @@
-"""One benchmark from its rows to its figures; what is done already is not generated again."""
+"""Runs one benchmark from its rows to its figures; existing predictions are reused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run_benchmark(
     seed: int,
     on_answer: Callable[[int, int], object] = lambda done, correct: None,
 ) -> tuple[dict[str, Any], list[Prediction]]:
-    """Answer what is not answered yet, write `NAME.jsonl` and `NAME.json` in `folder`, return figures and predictions.
+    """Generate the missing responses, write `NAME.jsonl` and `NAME.json` in `folder`; return figures and predictions.
 
     `on_answer` is called with how many rows are done, and how many of them are right. Raises UserError where the
     folder holds predictions that were made with other settings.
@@ -45,7 +45,7 @@ def run_benchmark(
 
 
 def _left(tasks: BenchmarkTasks, file: PredictionFile, wanted: dict[str, None]) -> Iterator[Item]:
-    """The questions without a response, noting every id; rows that are no questions are written down."""
+    """The questions without a response; adds every id to `wanted`, and rows that are no questions to `file`."""
     for item in tasks:
         if isinstance(item, Item):
             wanted[item.task.id] = None

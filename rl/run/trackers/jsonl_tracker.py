@@ -41,7 +41,7 @@ def read_metrics(path: Path, *, stage: str | None = None) -> list[dict[str, floa
     """The lines of a metrics file, of one stage or all.
 
     A resumed run repeats the steps after its last checkpoint: the later line of a (stage, step) wins. A last line
-    that was cut off by a kill is left out, and so is anything that is no line of metrics.
+    that was cut off by a kill is left out, and so is every line that holds no metrics.
     """
     rows: dict[tuple[str, int], dict[str, float]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:

@@ -14,7 +14,7 @@ _PARAMETERS_AT_A_TIME = 100  # the most that a server takes in one call
 class MlflowTracker:
     """A run in the experiment `MLFLOW_EXPERIMENT_NAME`, else `thinkvl`, of the server `MLFLOW_TRACKING_URI`.
 
-    Without a server everything is kept in `mlflow.db` in the run's folder.
+    Without a server, everything goes to `mlflow.db` in the run's folder.
     """
 
     def __init__(self, run: RunInfo) -> None:

@@ -1,4 +1,4 @@
-"""What a tracker is given when a run starts or resumes."""
+"""The facts about a run that trackers receive when it starts or resumes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RunInfo:
         return {key: value for key, value in flatten(self.recipe).items() if value is not None}
 
     def id(self, tracker: str) -> str:
-        """The id of this run at `tracker`. It is kept in the folder, so a resumed run goes on with the same curves."""
+        """The id of this run at `tracker`. It is stored in the folder, so that a resumed run continues its curves."""
         known = self.known_id(tracker)
         if known is None:
             known = uuid.uuid4().hex
@@ -36,7 +36,7 @@ class RunInfo:
         return known
 
     def known_id(self, tracker: str) -> str | None:
-        """The id that was kept for `tracker`, if any. Raises UserError for a file that holds something else."""
+        """The stored id for `tracker`, if any. Raises UserError for a file that holds something else."""
         path = self.folder / f"{tracker}.id"
         try:
             text = read_bytes(path).decode("ascii")
@@ -49,5 +49,5 @@ class RunInfo:
         return text
 
     def keep_id(self, tracker: str, value: str) -> None:
-        """Remember an id that the tracker's server has chosen."""
+        """Store an id that the tracker's server has chosen."""
         write_text(self.folder / f"{tracker}.id", value)

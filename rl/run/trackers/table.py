@@ -1,4 +1,4 @@
-"""The table of trackers, and the object that hands every step's metrics to those of a run."""
+"""The table of trackers, and the object that passes the metrics of every step to the trackers of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tracker(Protocol):
         ...
 
     def close(self) -> None:
-        """Write what is left and release everything."""
+        """Flush the metrics and release all resources."""
         ...
 
 
@@ -61,9 +61,9 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 class Metrics:
-    """Hands each step's metrics to every tracker of the run.
+    """Passes the metrics of each step to every tracker of the run.
 
-    A tracker that fails is closed and left out from then on: a server that is down must not end a run. Only a failure
+    A tracker that fails is closed and no longer used: a server that is down must not end a run. Only a failure
     of `jsonl` is raised, since the run's own report reads that file.
     """
 

@@ -30,5 +30,5 @@ class TrackioTracker:
         self._run.log({f"{stage}/step": step, **{f"{stage}/{name}": value for name, value in metrics.items()}})
 
     def close(self) -> None:
-        """Write what is left and end the run."""
+        """Flush the metrics and end the run."""
         self._run.finish()

@@ -36,5 +36,5 @@ class WandbTracker:
         self._run.log({f"{stage}/step": step, **{f"{stage}/{name}": value for name, value in metrics.items()}})
 
     def close(self) -> None:
-        """Send what is left and end the run."""
+        """Send the remaining metrics and end the run."""
         self._run.finish()
