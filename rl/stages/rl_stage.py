@@ -77,7 +77,7 @@ class RLStage:
 def _schedule(context: RunContext, stage: RLConfig, learner: LearnerProtocol, skipped: SkippedUpdates) -> RLSchedule:
     """The loop with its evaluations and checkpoints."""
     return RLSchedule(
-        _loop(context, stage, learner),
+        build_loop(context, stage, learner),
         folder=context.folder.stage(stage.name),
         pipeline=context.pipeline(stage),
         validation=context.inputs[stage.name].validation,
@@ -88,7 +88,7 @@ def _schedule(context: RunContext, stage: RLConfig, learner: LearnerProtocol, sk
     )
 
 
-def _loop(context: RunContext, stage: RLConfig, learner: LearnerProtocol) -> Loop:
+def build_loop(context: RunContext, stage: RLConfig, learner: LearnerProtocol) -> Loop:
     """The parts of one RL step."""
     seed = request_seed(context.seed(stage), 100)
     threshold = stage.parity_threshold
