@@ -5,8 +5,8 @@
 Two rows, the same workers and threads on both sides. *simulated*: real Ray actors, pool, request dispatcher, scorer,
 log and loop, but an engine that replays recorded long-tailed lengths as latency (a token takes a fixed time, however
 many rows decode) and a learner that sleeps; both hardly need a processor. Sides take turns, round by round. *real*: the
-quickstart's RL stage from `--model` (a quickstart's `long_cot/model`; without it a model with random weights, whose
-accuracy says nothing), with accuracy after equal samples. Ends with one line of JSON.
+RL stage of `plentiful_solutions.yaml` from `--model` (its `long_cot/model`; without it a model with random weights,
+whose accuracy says nothing), with accuracy after equal samples. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from rollouts.workers.actor import EngineSpec
 from rollouts.workers.pool import RolloutPool
 from rollouts.workers.start_ray import start_ray
 
-RECIPE = "configs/recipes/quickstart.yaml"
+RECIPE = "benchmarks/plentiful_solutions.yaml"
 LENGTHS = Path(__file__).with_name("lengths.json")
 SLICE = 8  # tokens between two looks at the queue
 STALENESS = 3
@@ -267,7 +267,7 @@ def simulated(*, steps: int, rounds: int, token_seconds: float) -> Figures:
 
 
 def real(model: Path | None, *, steps: int, folder: Path, quick: bool) -> Figures:
-    """The quickstart's RL stage, synchronous and asynchronous, from one model; accuracy after equal samples."""
+    """The recipe's RL stage, synchronous and asynchronous, from one model; accuracy after equal samples."""
     given = ["instruct=null", "long_cot=null", "export=false", f"rl.steps={steps}", f"rl.eval_every={steps}"]
     given += [f"rl.save_every={steps}", f"model.path={model.resolve() if model else 'tiny'}"]
     if quick:

@@ -1,8 +1,8 @@
-"""Every algorithm of the learner on the quickstart's task, from one warm start.
+"""Every algorithm of the learner on handwritten sums, from one warm start.
 
     python benchmarks/compare_algorithms.py [--seeds 0 1 2] [--steps 24] [--only ppo grpo] [--output FOLDER] [--quick]
 
-The warm start is the quickstart's model after long-CoT SFT, made once. From it each algorithm runs `--steps` RL steps a
+The warm start is the model of `plentiful_solutions.yaml` after long-CoT SFT, made once. From it each algorithm runs `--steps` RL steps a
 seed: the same tasks, sampling and optimizer, each with its own advantages, loss and clip. A step has 64 prompts with 8
 completions each and four updates, so ratios leave 1 and clips count (PPO: see OVERRIDES). Budgets are steps, not
 seconds, so a busy machine makes the same table; processor seconds are counted beside it. Everything is resumable: run
@@ -34,7 +34,7 @@ from rl.run.console import PlainConsole
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.workers.start_ray import start_ray
 
-RECIPE = "configs/recipes/quickstart.yaml"
+RECIPE = "benchmarks/plentiful_solutions.yaml"
 EVALUATION = ["evaluation={tasks: 400, validation_tasks: 200, samples: 4, max_new_tokens: 80}"]
 SETUP = [
     "rl.prompts_per_step=64",
@@ -120,7 +120,7 @@ def stages(folder: Path, overrides: list[str]) -> dict[str, Stage]:
 
 
 def rl_overrides(name: str, seed: int, warm: Path, *, steps: int, quick: bool) -> list[str]:
-    """The quickstart's RL stage alone, from the warm start, by another algorithm."""
+    """The recipe's RL stage alone, from the warm start, by another algorithm."""
     given = ["instruct=null", "long_cot=null", "export=false", f"model.path={warm / 'long_cot' / 'model'}"]
     given += [f"seed={seed}", *EVALUATION, *SETUP, f"rl.loss={{algorithm: {name}}}", *OVERRIDES.get(name, [])]
     given += [f"rl.steps={steps}"]
