@@ -2,12 +2,12 @@
 
     python benchmarks/compare_algorithms.py [--seeds 0 1 2] [--steps 24] [--only ppo grpo] [--output FOLDER] [--quick]
 
-The warm start is the model of `plentiful_solutions.yaml` after long-CoT SFT, made once. From it each algorithm runs `--steps` RL steps a
-seed: the same tasks, sampling and optimizer, each with its own advantages, loss and clip. A step has 64 prompts with 8
-completions each and four updates, so ratios leave 1 and clips count (PPO: see OVERRIDES). Budgets are steps, not
-seconds, so a busy machine makes the same table; processor seconds are counted beside it. Everything is resumable: run
-it again after an interruption. The table (means over seeds) and the curves are renewed after each run, in
-`OUTPUT/algorithms.md` and `OUTPUT/algorithms.png`; the last line is JSON. For PPO it also prints the figures of
+The warm start is the model of `plentiful_solutions.yaml` after long-CoT SFT, made once. From it each algorithm runs
+`--steps` RL steps a seed: the same tasks, sampling and optimizer, each with its own advantages, loss and clip. A step
+has 64 prompts with 8 completions each and four updates, so ratios leave 1 and clips count (PPO: see OVERRIDES). Budgets
+are steps, not seconds, so a busy machine makes the same table; processor seconds are counted beside it. Everything is
+resumable: run it again after an interruption. The table (means over seeds) and the curves are renewed after each run,
+in `OUTPUT/algorithms.md` and `OUTPUT/algorithms.png`; the last line is JSON. For PPO it also prints the figures of
 `critic.py`.
 """
 

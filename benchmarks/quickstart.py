@@ -3,8 +3,9 @@
     python benchmarks/quickstart.py [--seeds 0 1 2] [--output runs/benchmark] [--quick]
 
 For each seed: the quickstart itself; `sft`: long-CoT SFT on the same worked solutions, continued for RL's seconds;
-`shuffled`: RL for as many steps with rewards permuted over each step's rollouts. Everything is resumable: run it again after an interruption.
-Prints a table of means over seeds (of seconds, medians), writes it to `OUTPUT/table.md`, ends with one line of JSON.
+`shuffled`: RL for as many steps with rewards permuted over each step's rollouts. Everything is resumable: run it again
+after an interruption. Prints a table of means over seeds (of seconds, medians), writes it to `OUTPUT/table.md`, ends
+with one line of JSON.
 """
 
 from __future__ import annotations

@@ -44,6 +44,8 @@ verifier_failures (rollouts): Rollouts that left their group: bad reference, tim
   in 100 is a fault to look into
 thinking_share (share): Rollouts with a closed, non-empty think block. Healthy: steady; read completions after a
   sudden change to 0 or 1
+patterns/PATTERN (share): Rollouts with words of `planning`, `evaluation` (checks), `reflection` (corrections) or
+  `exploration`; of at most about 256 rollouts. Healthy: a pattern that helps grows with the accuracy
 tokens_mean (tokens): Mean length of a completion, stop token included. Healthy: grows while thinking pays, then
   levels off
 truncated_share (share): Completions cut off at `rl.sampling.max_new_tokens` or by `rl.partial.max_segments`. Healthy:

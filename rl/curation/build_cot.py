@@ -16,7 +16,7 @@ from rl.curation.generators import Drawing
 from rl.curation.inputs import DataOptions
 from rl.curation.kinds import PRONE
 from rl.curation.model_options import SamplingOptions
-from rl.curation.patterns import PATTERNS, count_patterns
+from rollouts.thinking_patterns import PATTERNS, count_patterns
 from rl.curation.prompt_set import WORKED, write_set
 from rl.curation.report import OVER_LEVEL, UNJUDGED, print_counts, write_report
 from rl.curation.sampling import Sampled

@@ -120,7 +120,7 @@ def plot_curves(
     checks = _one_after_another(folder, [(name, f"validation/{name}") for name in rl_stages])
     figure, axes = plt.subplots(1, 4, figsize=(17, 3.8), layout="constrained")
     steps = [r["step"] for r in rows]
-    panels = (("accuracy", "accuracy in RL"), ("thinking_share", "share that thinks"), ("tokens_mean", "tokens"))
+    panels = (("accuracy", "accuracy in RL"), ("thinking_share", "share of rollouts"), ("tokens_mean", "tokens"))
     for axis, (key, title) in zip(axes, panels, strict=False):
         axis.plot(steps, [r.get(key) for r in rows], color="#9ecae1" if key == "accuracy" else "#3182bd")
         axis.set(title=title, xlabel="RL step")
@@ -128,6 +128,9 @@ def plot_curves(
             axis.set_ylim(0, 1)
     axes[0].plot([r["step"] for r in checks], [r["greedy_accuracy"] for r in checks], "o-", ms=3, color="#e6550d")
     axes[0].legend(["rollouts", "greedy, validation"], frameon=False, loc="lower right")
+    for name, color in (("evaluation", "#31a354"), ("reflection", "#756bb1")):
+        axes[1].plot(steps, [r.get(f"patterns/{name}") for r in rows], color=color)
+    axes[1].legend(["thinks", "checks a step", "corrects itself"], frameon=False)
     places = range(len(records))
     axes[3].bar([p - 0.2 for p in places], [r.greedy_accuracy for r in records], 0.4, label="greedy", color="#e6550d")
     axes[3].bar([p + 0.2 for p in places], [r.sampled_accuracy for r in records], 0.4, label="sampled", color="#9ecae1")

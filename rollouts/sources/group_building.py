@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +11,10 @@ import numpy as np
 from configs.rl import RLConfig
 from rewards.types import VerdictKind
 from rollouts.sources.scoring import thinks
+from rollouts.thinking_patterns import PATTERNS, count_patterns
 from rollouts.types import Group, Prompt, ScoredRollout
+
+_PATTERN_ROLLOUTS = 256  # read for words of thinking: reading them all would hold up a step of thousands
 
 
 def make_groups(prompts: Sequence[Prompt], scored: Sequence[Sequence[ScoredRollout]]) -> list[Group]:
@@ -68,6 +72,7 @@ def group_metrics(groups: Sequence[Group], config: RLConfig) -> dict[str, float]
         "repeat_share": float(np.mean([c.finish_reason == "repeat" for c in completions])),
         "signal_share": float(np.mean([has_signal(g, config) for g in groups])),
     }
+    metrics |= _pattern_shares(rollouts)
     for source in sorted({g.prompt.task.source for g in groups}):
         own = [c for c, r in zip(correct, rollouts, strict=True) if r.rollout.prompt.task.source == source]
         if own:
@@ -76,6 +81,13 @@ def group_metrics(groups: Sequence[Group], config: RLConfig) -> dict[str, float]
     for name in parts:
         metrics[f"reward/{name}"] = float(np.mean([r.score.parts.get(name, 0.0) for r in rollouts]))
     return metrics
+
+
+def _pattern_shares(rollouts: Sequence[ScoredRollout]) -> dict[str, float]:
+    """The share of rollouts that show each pattern of thinking, over at most about 256 of them, evenly chosen."""
+    chosen = rollouts[:: math.ceil(len(rollouts) / _PATTERN_ROLLOUTS)]
+    counted = [count_patterns(r.rollout.text) for r in chosen]
+    return {f"patterns/{name}": float(np.mean([c[name] > 0 for c in counted])) for name in PATTERNS}
 
 
 def has_signal(group: Group, config: RLConfig) -> bool:

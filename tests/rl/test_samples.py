@@ -222,8 +222,18 @@ def test_metrics_by_hand(rng, model):
             "signal_share": 0.5,
             "reward/verifier": 1 / 3,
             "reward/format": 1 / 3,
+            **{f"patterns/{name}": 0.0 for name in ("planning", "evaluation", "reflection", "exploration")},
         }
     )
+
+
+def test_a_pattern_is_the_share_of_rollouts_that_show_it_of_at_most_256(prompt):
+    texts = ["7+4=12. wait, 7+4=11", "7+4=11. check: 11-4=7. check: 4+7=11", "11", "wait, hmm"]
+    few = group_of(prompt, *[make_scored(prompt, 1.0, text=text) for text in texts])
+    metrics = group_metrics([few], GRPO)
+    assert (metrics["patterns/reflection"], metrics["patterns/evaluation"]) == (0.5, 0.25)
+    many = [make_scored(prompt, 1.0, text="wait" if i % 3 == 0 else "no") for i in range(600)]
+    assert group_metrics([group_of(prompt, *many)], GRPO)["patterns/reflection"] == 1.0  # every third is read
 
 
 def test_metrics_of_a_step_in_which_every_verifier_failed(prompt):

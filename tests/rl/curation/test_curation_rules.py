@@ -9,7 +9,7 @@ import pytest
 from rewards.types import Task
 from rl.curation.balance import LEVELS, Candidate, cap_levels, cap_tags, level_cap
 from rl.curation.kinds import kind_of
-from rl.curation.patterns import PATTERNS, count_patterns
+from rollouts.thinking_patterns import PATTERNS, count_patterns
 
 
 @pytest.mark.parametrize(

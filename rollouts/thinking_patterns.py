@@ -1,4 +1,4 @@
-"""Counts patterns of thinking in a long-CoT set: planning, evaluation, reflection, exploration (k1.5 §2.2).
+"""Counts patterns of thinking, in data sets and rollouts: planning, evaluation, reflection, exploration (k1.5 §2.2).
 
 `PATTERNS` is the word list of each, in English and Chinese. A chain is counted by how often their words occur.
 """
