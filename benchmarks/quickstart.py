@@ -4,8 +4,8 @@
 
 For each seed: the quickstart itself; `sft`: long-CoT SFT on the same worked solutions, continued for RL's seconds;
 `shuffled`: RL for as many steps with rewards permuted over each step's rollouts. Everything is resumable: run it again
-after an interruption. Prints a table of means over seeds (of seconds, medians), writes it to `OUTPUT/table.md`, ends
-with one line of JSON.
+after an interruption. Prints a table of means over seeds (of seconds, medians) and writes it to `OUTPUT/table.md`,
+draws `OUTPUT/comparison.png`, ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -93,6 +93,38 @@ def table(results: list[dict[str, Stages]]) -> str:
     return "\n".join(lines)
 
 
+def draw(results: list[dict[str, Stages]], path: Path) -> None:
+    """Bars of the four models that the comparison is about: means, with the range over the seeds."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    models = {
+        "50 worked solutions (SFT)": ("quickstart", "long_cot"),
+        "then RL on answers alone": ("quickstart", "rl"),
+        "then more SFT, as many seconds": ("sft", "long_cot"),
+        "then RL, rewards shuffled": ("shuffled", "rl"),
+    }
+    figure, axis = plt.subplots(figsize=(9, 3.8), layout="constrained")
+    sides = (("greedy_accuracy", "greedy", "#e6550d", -0.2), ("sampled_accuracy", "sampled", "#9ecae1", 0.2))
+    for key, label, color, shift in sides:
+        found = [[r[arm][stage][key] for r in results] for arm, stage in models.values()]
+        means = [statistics.mean(values) for values in found]
+        ranges = [[m - min(v) for m, v in zip(means, found, strict=True)]]
+        ranges += [[max(v) - m for m, v in zip(means, found, strict=True)]]
+        places = [place + shift for place in range(len(models))]
+        axis.bar(places, means, 0.4, yerr=ranges, capsize=3, ecolor="#555555", label=label, color=color)
+        for place, mean_value, high in zip(places, means, ranges[1], strict=True):
+            axis.text(place, mean_value + high + 0.02, f"{mean_value:.2f}", ha="center", fontsize=9)
+    axis.set_xticks(range(len(models)), [name.replace(" (", "\n(").replace(", ", ",\n") for name in models])
+    axis.set(ylim=(0, 1.1), ylabel="accuracy, held-out sums")
+    axis.legend(frameon=False, loc="upper right", ncols=2)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def main() -> None:
     """Run, print the table, write it, and end with one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,6 +139,7 @@ def main() -> None:
     results = [{"quickstart": mains[seed], **controls(seed, output, steps=steps, quick=args.quick)} for seed in seeds]
     text = table(results)
     (output / "table.md").write_text(text + "\n", encoding="utf-8")
+    draw(results, output / "comparison.png")
     print(text)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {version('torch')}")
     ends = {
