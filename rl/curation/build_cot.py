@@ -16,12 +16,12 @@ from rl.curation.generators import Drawing
 from rl.curation.inputs import DataOptions
 from rl.curation.kinds import PRONE
 from rl.curation.model_options import SamplingOptions
-from rollouts.thinking_patterns import PATTERNS, count_patterns
 from rl.curation.prompt_set import WORKED, write_set
 from rl.curation.report import OVER_LEVEL, UNJUDGED, print_counts, write_report
 from rl.curation.sampling import Sampled
 from rl.curation.session import Plan, Session, open_session
 from rl.run.console import PlainConsole
+from rollouts.thinking_patterns import PATTERNS, count_patterns
 
 NONE_KEPT = "no sample is right and well-formed"
 

@@ -19,8 +19,8 @@ from configs.errors import UserError
 from configs.files import atomic_write, open_regular
 from configs.text import one_line
 from rewards.types import Task
-from rollouts.thinking_patterns import PATTERNS
 from rl.curation.sample_log import differences
+from rollouts.thinking_patterns import PATTERNS
 
 _ROWS = 64  # of a row group: they lie in memory together
 _METADATA = b"thinkvl"
