@@ -139,11 +139,11 @@ def make_trainer(model: KimiVLForConditionalGeneration, folder: str, micro: int)
 
 
 def trl_batches(samples: Sequence[Sample], micro: int) -> list[dict[str, Any]]:
-    """The step as TRL's trainer pads and cuts it."""
+    """The step as TRL's trainer pads and cuts it. Both sides take their own log-probs as those of the old policy."""
     longest_prompt = max(len(s.prompt.input_ids) for s in samples)
     longest = max(len(s.token_ids) for s in samples)
     columns: dict[str, list[torch.Tensor]] = {
-        name: [] for name in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "old_per_token_logps")
+        name: [] for name in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
     }
     for sample in samples:
         before, after = longest_prompt - len(sample.prompt.input_ids), longest - len(sample.token_ids)
@@ -153,7 +153,6 @@ def trl_batches(samples: Sequence[Sample], micro: int) -> list[dict[str, Any]]:
         columns["prompt_mask"].append(pad(torch.ones_like(ids), (before, 0)))
         columns["completion_ids"].append(pad(answer, (0, after)))
         columns["completion_mask"].append(pad(torch.ones_like(answer), (0, after)))
-        columns["old_per_token_logps"].append(pad(torch.tensor(sample.old_logprobs), (0, after)))
     batches = []
     for start in range(0, len(samples), micro):
         part = samples[start : start + micro]
