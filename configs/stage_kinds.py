@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.long2short import LongToShortConfig
+from configs.long_context import LongContextConfig
 from configs.rl import RLConfig
 from configs.stage import StageConfig
 from configs.supervised import PretrainConfig, SFTConfig
@@ -22,6 +23,7 @@ class StageKind:
 
 STAGE_KINDS: dict[str, StageKind] = {
     "pretrain": StageKind(PretrainConfig, "rl.stages.supervised_stage:SupervisedStage"),
+    "long_context": StageKind(LongContextConfig, "rl.stages.long_context_stage:LongContextStage"),
     "sft": StageKind(SFTConfig, "rl.stages.supervised_stage:SupervisedStage"),
     "long2short": StageKind(LongToShortConfig, "rl.stages.long2short_stage:LongToShortStage"),
     "rl": StageKind(RLConfig, "rl.stages.rl_stage:RLStage"),

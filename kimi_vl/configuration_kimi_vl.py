@@ -153,6 +153,16 @@ class KimiVLConfig(PreTrainedConfig):
         """Patches down and across that become one token of the text model."""
         return self.vision_config.merge_kernel_size
 
+    @property
+    def rope_base(self) -> float:
+        """Base of the text model's rotary positions."""
+        return float(self.text_config.rope_parameters["rope_theta"])
+
+    @property
+    def context(self) -> int:
+        """The most tokens of a sequence."""
+        return self.text_config.max_position_embeddings
+
     def to_dict(self) -> dict[str, Any]:
         """The hub's keys; `rope_theta` is written beside `rope_parameters` for readers that know only one of them."""
         output = super().to_dict()

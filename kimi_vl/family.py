@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from .configuration_kimi_vl import KimiVLConfig
-from .export import hub_names, save_with_code
+from .export import hub_names, save_checkpoint, save_with_code
 from .loading import load_model, load_processor
 from .modeling_kimi_vl import KimiVLForConditionalGeneration
 from .processing_kimi_vl import KimiVLProcessor
@@ -64,6 +64,18 @@ def stop_and_barred_ids(path: str | Path, processor: KimiVLProcessor) -> tuple[l
     return sorted(stops), [i for i in range(size - NUM_RESERVED, size) if i not in stops]
 
 
+def extend_context(path: str | Path, folder: str | Path, *, rope_base: float, context: int) -> Path:
+    """Write the checkpoint to `folder` with another RoPE base and a longest sequence of `context` tokens.
+
+    The weights stay as they are (Kimi-VL §2.3, long-context activation). The tokenizer's limit follows.
+    """
+    model, processor = load_model(path, dtype="auto"), load_processor(path)
+    text, tokenizer = model.config.text_config, processor.tokenizer
+    text.rope_parameters = {**text.rope_parameters, "rope_theta": rope_base}
+    text.max_position_embeddings = tokenizer.model_max_length = context
+    return save_checkpoint(model, processor, folder)
+
+
 def create_tiny_checkpoint(
     folder: Path, *, corpus: Iterable[str], sizes: Mapping[str, int] | None = None, seed: int = 0
 ) -> Path:
@@ -78,6 +90,7 @@ __all__ = [
     "TAGS",
     "TITLE",
     "create_tiny_checkpoint",
+    "extend_context",
     "hub_names",
     "load_config",
     "load_model",

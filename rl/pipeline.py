@@ -50,13 +50,16 @@ def run(config: RunConfig, *, base: Path, console: PlainConsole) -> Path:
             if folder.record(stage.name) is not None:
                 console.print(f"{stage.name}: already done")
             else:
+                context.workers.serve(model_path)
                 answers = _run_stage(context, stage, model_path)
             model_path = str(folder.stage(stage.name) / "model")
+        context.workers.serve(model_path)
         if config.export:
             console.print("exporting")
+            model = load_policy(context, model_path)
             write_export(
-                load_policy(context, model_path),
-                context.processor,
+                model,
+                context.processor_of(model),
                 folder.path / "export",
                 run=folder.path,
                 config=config,
@@ -77,13 +80,14 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
     began = time.monotonic()
     torch.manual_seed(context.seed(config))  # whatever ran before in this process
     with closing(open_stage(context, config, model_path)) as stage:
+        context.workers.start()  # they load while the stage trains
         resumed = stage.resume() > 0
         model = stage.run()
         figures = stage.figures()
     seconds = time.monotonic() - began
     target = context.folder.stage(config.name) / "model"
     model.save_pretrained(target, state_dict=merged_state(model))
-    context.processor.save_pretrained(target)
+    context.processor_of(model).save_pretrained(target)
     result, answers = evaluate_model(context, config, model)
     require_verdicts(answers, where=f"{config.name}, held-out tasks")
     figures |= _perplexities(context, config, model)

@@ -40,6 +40,16 @@ class VisionLanguageConfig(PreTrainedConfig):
         """Patches down and across that become one image token."""
         raise NotImplementedError
 
+    @property
+    def rope_base(self) -> float:
+        """Base of the text model's rotary positions."""
+        raise NotImplementedError
+
+    @property
+    def context(self) -> int:
+        """The most tokens of a sequence."""
+        raise NotImplementedError
+
 
 class VisionLanguageProcessor(ProcessorMixin):
     """Text and images to `input_ids` `[B, L]`, `pixel_values` `[P, *patch_shape]` and `image_grid_hws` `[N, 2]`."""
@@ -165,6 +175,10 @@ class ModelFamily(Protocol):
         self, model: VisionLanguageModel, processor: VisionLanguageProcessor, folder: str | Path
     ) -> Path:
         """Write a folder that opens with `trust_remote_code=True` where only transformers is installed."""
+        ...
+
+    def extend_context(self, path: str | Path, folder: str | Path, *, rope_base: float, context: int) -> Path:
+        """Write the checkpoint to `folder` with another RoPE base and longest sequence, and the same weights."""
         ...
 
     def create_tiny_checkpoint(

@@ -22,6 +22,7 @@ from rl.checkpoint import replace_folder
 from rl.run.console import PlainConsole
 from rl.run.data_fingerprint import check_files, check_tasks
 from rl.run.folder import RunFolder
+from rl.run.rollout_workers import RolloutWorkers
 from rl.run.short_model import check_short_models
 from rl.run.stage_inputs import StageInputs, open_inputs, training_part
 from rl.run.trackers.run_info import RunInfo
@@ -50,10 +51,15 @@ class RunContext:
     checkpoint: str  # folder or hub name of the initial weights
     barred_ids: tuple[int, ...]  # never sampled
     processor: VisionLanguageProcessor
-    pool: RolloutPool
+    workers: RolloutWorkers
     metrics: Metrics
     inputs: Mapping[str, StageInputs]  # of each stage, by its name
     console: PlainConsole
+
+    @property
+    def pool(self) -> RolloutPool:
+        """The workers that serve the model at hand."""
+        return self.workers.pool
 
     def pipeline(self, stage: StageConfig) -> RolloutPipeline:
         """From a stage's tasks to scored rollouts, with the run's workers."""
@@ -61,6 +67,12 @@ class RunContext:
         return RolloutPipeline(
             renderer=inputs.renderer, generate=self.pool.generate, decode=self.decode, scorer=inputs.scorer
         )
+
+    def processor_of(self, model: VisionLanguageModel) -> VisionLanguageProcessor:
+        """The run's processor, to be saved with `model`: its tokenizer allows as many tokens as the model reads."""
+        tokenizer = self.processor.tokenizer
+        tokenizer.model_max_length = max(tokenizer.model_max_length, model.config.context)
+        return self.processor
 
     def decode(self, token_ids: np.ndarray) -> str:
         """Text of response tokens, special tokens left out."""
@@ -102,7 +114,9 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
         check_sizes(stage.engine, checkpoint)
         family = family_at(checkpoint)
         processor = family.load_processor(checkpoint)
-        inputs, contents = open_inputs(stack, config, processor, base, console)
+        inputs, contents = open_inputs(
+            stack, config, processor, base, console, base_context=family.load_config(checkpoint).context
+        )
         check_tasks(folder.path, contents)
         stop, barred = family.stop_and_barred_ids(checkpoint, processor)
         spec = EngineSpec(
@@ -121,30 +135,33 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
             checkpoint=checkpoint,
             barred_ids=tuple(barred),
             processor=processor,
-            pool=_start_workers(stack, config, spec, folder, console),
+            workers=_open_workers(stack, config, spec, folder, console),
             metrics=metrics,
             inputs=inputs,
             console=console,
         )
 
 
-def _start_workers(
+def _open_workers(
     stack: ExitStack, config: RunConfig, spec: EngineSpec, folder: RunFolder, console: PlainConsole
-) -> RolloutPool:
-    """Start Ray, unless it runs already, and the rollout workers; `stack` closes what was started."""
+) -> RolloutWorkers:
+    """Start Ray, unless it runs already; the rollout workers start when a stage needs them. `stack` ends both."""
     stage = config.last_rl or RLConfig(steps=1, workers=1)
     ranks = max(stage.ranks.count for stage in config.trained_stages)
     if start_ray(stage.workers + ranks - 1, say=console.print):
         stack.callback(ray.shutdown)
-    pool = RolloutPool(
-        spec,
-        workers=stage.workers,
-        deadline=stage.worker_deadline,
-        quarantine=Quarantine(folder.path / "quarantine.json"),
-        folder=folder.path / "failures",
-        say=console.print,
-    )
-    return stack.enter_context(closing(pool))
+
+    def open_pool(spec: EngineSpec) -> RolloutPool:
+        return RolloutPool(
+            spec,
+            workers=stage.workers,
+            deadline=stage.worker_deadline,
+            quarantine=Quarantine(folder.path / "quarantine.json"),
+            folder=folder.path / "failures",
+            say=console.print,
+        )
+
+    return stack.enter_context(closing(RolloutWorkers(spec, open_pool)))
 
 
 def _context(config: RunConfig) -> int:

@@ -27,7 +27,13 @@ _BUILT_IN = {
     "scikit-learn, split into training and held-out handwriting",
     "easy_vqa": "easy-VQA: questions about pictures of one coloured shape",
 }
-_KINDS = {"pretrain": "pre-training", "sft": "SFT", "rl": "RL"}
+_KINDS = {
+    "pretrain": "pre-training",
+    "long_context": "long context",
+    "sft": "SFT",
+    "long2short": "long to short",
+    "rl": "RL",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

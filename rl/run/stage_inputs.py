@@ -23,6 +23,7 @@ from rl.run.console import PlainConsole
 from rl.run.data_fingerprint import Contents
 from rl.run.document_rendering import DocumentRenderer
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
+from rl.run.model_context import stage_contexts, within_context
 from rl.run.scoring import open_scorer, scoring_stage
 from rl.types import PromptCompletion
 from rollouts.model_family import VisionLanguageProcessor
@@ -41,6 +42,7 @@ class StageInputs:
     """The renderer, scorer and evaluation prompts of a stage. Stages with the same data share them."""
 
     data: DataConfig
+    context: int  # the most tokens that the stage's model reads
     renderer: PromptRenderer
     scorer: Scorer
     held_out: list[Prompt]  # empty where all held-out sources have documents: `pretrain` alone allows it
@@ -49,19 +51,27 @@ class StageInputs:
 
 
 def open_inputs(
-    stack: ExitStack, config: RunConfig, processor: VisionLanguageProcessor, base: Path, console: PlainConsole
+    stack: ExitStack,
+    config: RunConfig,
+    processor: VisionLanguageProcessor,
+    base: Path,
+    console: PlainConsole,
+    *,
+    base_context: int,
 ) -> tuple[dict[str, StageInputs], dict[str, Contents]]:
     """The inputs of every stage by its name, checked, and the hash of the tasks of each source.
 
-    `stack` closes the scorers.
+    `stack` closes the scorers. `base_context` is the context of the initial weights, in tokens.
 
     Raises DataSetError, PluginError or UserError if a stage cannot use its data.
     """
     reader = _Reader(config, base, console)
     scorers: dict[str, Scorer] = {}
     found: dict[str, StageInputs] = {}
+    contexts = stage_contexts(config, base_context)
     for stage in config.stages:
-        data, rl = config.data_of(stage), scoring_stage(config, stage)
+        data = within_context(config.data_of(stage), contexts[stage.name])
+        rl = scoring_stage(config, stage)
         key = repr((rl and (rl.rewards, rl.judge), data))
         if key not in scorers:
             scorers[key] = stack.enter_context(open_scorer(rl, data, base=base))
@@ -70,6 +80,7 @@ def open_inputs(
         held, validation = reader.evaluation_prompts(stage, data, scorers[key], renderer)
         found[stage.name] = StageInputs(
             data=data,
+            context=contexts[stage.name],
             renderer=renderer,
             scorer=scorers[key],
             held_out=held,

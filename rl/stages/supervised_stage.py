@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from configs.supervised import SupervisedConfig
@@ -41,8 +42,9 @@ class SupervisedStage:
 
     def _batches(self) -> Iterator[Sequence[Any]]:
         """The examples of each step that is left."""
-        context, config = self._context, self._config
-        renderer = ExampleRenderer(context.inputs[config.name].renderer, config)
+        context, inputs = self._context, self._context.inputs[self._config.name]
+        config = replace(self._config, max_tokens=min(self._config.max_tokens, inputs.context))
+        renderer = ExampleRenderer(inputs.renderer, config)
         yield from ExampleBatches(context.examples(config), renderer, config, seed=context.config.seed).from_step(
             self._done
         )

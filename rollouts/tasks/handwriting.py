@@ -102,6 +102,11 @@ def draw_expression(scans: Sequence[np.ndarray], operators: Sequence[str], warp:
     symbols = [digits[0]]
     for operator, digit in zip(operators, digits[1:], strict=True):
         symbols += [rng.choice(_symbols(operator)), digit]
+    return draw_row(symbols, rng)
+
+
+def draw_row(symbols: Sequence[np.ndarray], rng: random.Random) -> bytes:
+    """Tile symbols [24, 24] from left to right. Returns the PNG bytes of a gray image [28, 28 * symbols]."""
     canvas = np.full((TILE, TILE * len(symbols)), PAPER, np.uint8)
     margin = (TILE - SCAN) // 2
     for at, symbol in enumerate(symbols):

@@ -20,6 +20,7 @@ from rollouts.tasks.digit_sums import DigitSums
 from rollouts.tasks.documents import Example
 from rollouts.tasks.easy_vqa import EasyVQA
 from rollouts.tasks.emoji import EmojiPictures
+from rollouts.tasks.long_documents import LongDocuments
 from rollouts.tasks.skip_report import SkipReport
 from rollouts.tasks.task_file import TaskFile
 from rollouts.tasks.text_math import TextMath
@@ -32,6 +33,7 @@ BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "digit_sums": DigitSums,
     "easy_vqa": EasyVQA,
     "emoji": EmojiPictures,
+    "long_documents": LongDocuments,
     "text_math": TextMath,
     "text_sums": TextSums,
     "wikipedia_leads": WikipediaLeads,

@@ -10,6 +10,7 @@ from configs import (
     algorithms,
     data,
     long2short,
+    long_context,
     model,
     optimizer,
     prompt,
@@ -25,9 +26,9 @@ from configs import (
 from kimi_vl import TinySizes
 
 # A new key has to be worth it: users must be able to know them all.
-MOST = 135
+MOST = 137
 SCHEMA = (
-    *(algorithms, data, long2short, model, optimizer, prompt, ranks, rewards, rl, schema),
+    *(algorithms, data, long2short, long_context, model, optimizer, prompt, ranks, rewards, rl, schema),
     *(stage, stage_kinds, supervised, task_sampler),
 )
 # What they read themselves does not count, but `configs.data` also has functions that others call.

@@ -102,6 +102,8 @@ def test_the_table_declares_what_evaluation_writes():
         written
         | {"explained_variance", "perplexity/SOURCE"}  # with a critic: tests/rl/stages/test_rl_stage.py
         | {"before/greedy_accuracy", "before/mean_tokens"}  # tests/integration/test_long2short.py
+        | {"needles/KIND", "needles/KIND/LENGTH"}  # tests/integration/test_long_context.py
+        | {"before/needles/KIND", "before/needles/KIND/LENGTH"}
     )
 
 

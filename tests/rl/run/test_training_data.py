@@ -9,6 +9,7 @@ from PIL import Image
 
 from configs.data import DataConfig, SourceConfig
 from configs.errors import UserError
+from configs.long_context import LongContextConfig
 from configs.model import ModelConfig
 from configs.rl import RLConfig
 from configs.schema import RunConfig
@@ -121,7 +122,7 @@ def test_without_validation_a_part_of_the_training_rows_is_set_apart_and_the_con
     config = RunConfig(name="t", output_dir=str(tmp_path), model=ModelConfig(path=tiny), data=data, stages=stages)
     console = PlainConsole(record=True, width=200)
     with ExitStack() as stack:
-        inputs, _ = open_inputs(stack, config, processor, tmp_path, console)
+        inputs, _ = open_inputs(stack, config, processor, tmp_path, console, base_context=1024)
     assert training_part(config) == "train", "in the SFT stage, too"
     apart = {prompt.task.id for prompt in inputs["rl"].validation}
     mixture = TaskMixture(data.train, seed=5, base=tmp_path, part=training_part(config))
@@ -136,3 +137,28 @@ def test_with_validation_of_its_own_a_run_trains_on_all_rows(tmp_path):
     data = DataConfig(validation=(SourceConfig(use="digit_sums", options={"scans": [2]}),))
     config = RunConfig(name="t", output_dir=str(tmp_path), data=data, stages=(RLConfig(steps=1),))
     assert training_part(config) == "all"
+
+
+def test_a_long_context_stage_raises_the_longest_prompt_and_never_lowers_it(tmp_path, tiny, monkeypatch):
+    def stages(context):
+        return (
+            SFTConfig(name="short", steps=1, thinking_share=0),
+            LongContextConfig(steps=1, rope_base=1e4, context=context, max_tokens=512),
+            SFTConfig(name="long", steps=1, thinking_share=0),
+        )
+
+    long_rows = rows(tmp_path, question="How many? " * 400)
+    data = DataConfig(
+        train=(SourceConfig(use="digit_sums"), *long_rows), held_out=(*long_rows, SourceConfig(use="digit_sums"))
+    )
+    config = RunConfig(name="t", output_dir=str(tmp_path), model=ModelConfig(path=tiny), data=data, stages=stages(4096))
+    processor = family_at(tiny).load_processor(tiny)
+    with ExitStack() as stack:
+        console = PlainConsole(record=True, width=200)
+        inputs, _ = open_inputs(stack, config, processor, tmp_path, console, base_context=1024)
+    contexts = {name: (own.context, own.renderer.max_prompt_tokens) for name, own in inputs.items()}
+    assert contexts == {"short": (1024, 1024), "long_context": (4096, 4096), "long": (4096, 4096)}
+    assert "held_out: 8 tasks left out (prompt longer than 1024 tokens)" in console.export_text()
+    assert len(inputs["long"].held_out) == len(inputs["short"].held_out) + 8
+    said = refusal(tmp_path, tiny, monkeypatch, data=data, stages=stages(512))
+    assert said == "long_context.context = 512: must be 1024 or more, the context of the model that enters the stage"
