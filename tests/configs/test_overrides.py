@@ -127,7 +127,10 @@ def test_names_of_the_users_own(path):
         ("rll.steps=3", "rll: no such key; did you mean rl?"),
         ("stages.4=null", "stages.4: the recipe has 1 stages, counted from 0"),
         ("stages.1={steps: 4}", "stages.1.kind is missing: give it one of pretrain, long_context, sft, long2short, rl"),
-        ("rl.kind=rlx", 'stages.0.kind = "rlx": must be one of pretrain, long_context, sft, long2short, rl; did you mean rl?'),
+        (
+            "rl.kind=rlx",
+            'stages.0.kind = "rlx": must be one of pretrain, long_context, sft, long2short, rl; did you mean rl?',
+        ),
         ("rl.name=data", "data.name = 'data': must be another name: it is in use for something else"),
         ("rl.name=a/b", "a/b.name = 'a/b': must be letters, digits, `_` and `-`, beginning with a letter"),
         ("rl.stepz=3", "rl.stepz: no such key; did you mean rl.steps?"),
