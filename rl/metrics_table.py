@@ -192,7 +192,7 @@ perplexity/SOURCE (perplexity): Perplexity of the held-out documents of one data
 before/greedy_accuracy (share): The greedy accuracy of the model that entered the stage. Only in `held_out/STAGE` of a
   `long2short` stage. Healthy: near `greedy_accuracy`
 before/mean_tokens (tokens): The mean length of its greedy completions. Only there. Healthy: above `mean_tokens`
-needles/KIND (share): Numbers found in needle documents, over all depths and lengths; KIND is `text` or `image`. Only
+needles/KIND (share): Values found in needle documents, over all depths and lengths; KIND is `text` or `image`. Only
   in `held_out/STAGE` of a `long_context` stage. Healthy: above `before/needles/KIND`
 needles/KIND/LENGTH (share): The same of the documents that are LENGTH tokens long. Healthy: near 1 at every length
 before/needles/KIND (share): The same of the model that entered the stage, with its own RoPE base.

@@ -1,7 +1,7 @@
-"""Needle in a haystack: whether a model finds one number in a long text, by the depth and the length of the text.
+"""Needle in a haystack: whether a model finds one fact in a long text, by its depth and the length of the text.
 
 A needle document is filler of the stage's own data with one fact in it, and ends with the beginning of that fact: the
-model must go on with the number. The fact is a sentence (`The number of Oslo is 482.`) or an image of digits.
+model must go on with its value. The fact is a sentence (`The password of Oslo is falcon.`) or an image of digits.
 
 Source: arXiv:2504.07491 §2.3, which measures this up to 131,072 tokens.
 """
@@ -9,6 +9,7 @@ Source: arXiv:2504.07491 §2.3, which measures this up to 131,072 tokens.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -27,8 +28,8 @@ from rollouts.tasks.filler import plain_sentences, sentences_of
 from rollouts.tasks.long_documents import (
     IMAGE_LINE,
     IMAGE_QUESTION,
-    NAMES,
-    draw_number,
+    PASSWORDS,
+    draw_facts,
     draw_number_image,
     fact_question,
 )
@@ -39,17 +40,18 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # where the fact stands: 0 is the beginning of the text, 1 its end
 LENGTHS = (8, 4, 2, 1)  # parts of the context that a text is long
 REPEATS = 3  # needles of each kind at each depth and length
+_MISLEADING = re.compile("|".join((r"\d", re.escape(IMAGE_MARK), *PASSWORDS)))
 _FEWEST_SENTENCES = 50  # of filler; plain ones are added to fewer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needle:
-    """A document up to its hidden number, and that number."""
+    """A document up to the value that is hidden in it, and that value."""
 
     kind: Kind
     depth: float
-    length: int  # tokens of the prompt and the number, at most
-    number: str
+    length: int  # tokens of the prompt and the value, at most
+    value: str
     prompt: Prompt
 
 
@@ -66,7 +68,7 @@ class Cell:
 def make_needles(processor: VisionLanguageProcessor, filler: Sequence[str], *, context: int, seed: int) -> list[Needle]:
     """The needles of a model with a context of `context` tokens: every kind, depth and length, several times.
 
-    `filler` are sentences without digits. Their numbers and handwriting are those of no training document.
+    `filler` are sentences that hold none of the values. Their pairs and handwriting are those of no training document.
     """
     builder = _Builder(processor, filler)
     return [
@@ -79,10 +81,13 @@ def make_needles(processor: VisionLanguageProcessor, filler: Sequence[str], *, c
 
 
 def filler_sentences(examples: Sequence[Example], *, seed: int) -> list[str]:
-    """The different sentences of documents, without those that hold a digit or an image. A few are made if need be."""
+    """The different sentences of documents, without those that hold an image, or a digit or a password to mistake.
+
+    Where they are few, others are made.
+    """
     texts = [example.text for example in examples if isinstance(example, Document)]
     found = dict.fromkeys(s for text in texts for s in sentences_of(text))
-    usable = [s for s in found if IMAGE_MARK not in s and not any(c.isdigit() for c in s)]
+    usable = [sentence for sentence in found if not _MISLEADING.search(sentence)]
     plain = plain_sentences(random.Random(seed))
     return usable + [next(plain) for _ in range(_FEWEST_SENTENCES - len(usable))]
 
@@ -100,19 +105,19 @@ class _Builder:
         """The needle that `name` stands for, as near below `length` tokens as sentences come."""
         rng = random.Random(name)
         if kind == "image":
-            number, image = draw_number_image("held_out", rng)
+            value, image = draw_number_image("held_out", rng)
             line, question, images = IMAGE_LINE, IMAGE_QUESTION, (image,)
         else:
-            city = rng.choice(NAMES)
-            number, question, images = draw_number(city, "held_out", rng), fact_question(city), ()
-            line = f"{question}{number}."
-        bare = self._prompt(name, f"{line}\n{question}", images, number)
-        places = self._fitting(length - len(bare.input_ids) - self._tokens(number), rng)
+            ((city, value),) = draw_facts("held_out", 1, rng)
+            question, images = fact_question(city), ()
+            line = f"{question} {value}."
+        bare = self._prompt(name, f"{line}\n{question}", images, value)
+        places = self._fitting(length - len(bare.input_ids) - self._tokens(f" {value}"), rng)
         before = _nearest([self._cost[i] for i in places], depth)
         sentences = [self._filler[i] for i in places]
         text = " ".join([*sentences[:before], line, *sentences[before:]])
-        prompt = self._prompt(name, f"{text}\n{question}", images, number)
-        return Needle(kind=kind, depth=depth, length=length, number=number, prompt=prompt)
+        prompt = self._prompt(name, f"{text}\n{question}", images, value)
+        return Needle(kind=kind, depth=depth, length=length, value=value, prompt=prompt)
 
     def _fitting(self, room: int, rng: random.Random) -> list[int]:
         """Random sentences, as places in the filler, of at most `room` tokens in all."""
@@ -124,11 +129,11 @@ class _Builder:
             chosen.append(place)
         raise AssertionError("the filler has no end")
 
-    def _prompt(self, name: str, text: str, images: tuple[bytes, ...], number: str) -> Prompt:
+    def _prompt(self, name: str, text: str, images: tuple[bytes, ...], value: str) -> Prompt:
         """The document as a prompt, without the token that ends a document."""
         document = Document(id=f"needle/{name}", source="needle", text=text, images=images)
         (whole,) = self._renderer.render(document)
-        task = Task(id=document.id, source="needle", question=text, answer=number, images=images)
+        task = Task(id=document.id, source="needle", question=text, answer=value, images=images)
         ids = np.concatenate([whole.prompt.input_ids, whole.token_ids[:-1]])
         return replace(whole.prompt, id=document.id, task=task, input_ids=ids)
 
@@ -151,18 +156,14 @@ def _nearest(costs: Sequence[int], depth: float) -> int:
 def find_needles(
     needles: Sequence[Needle], generate: Generate, decode: Decode, processor: VisionLanguageProcessor
 ) -> list[Cell]:
-    """Let a model go on with every prompt, greedily and as far as its number is long, and count the exact matches."""
+    """Let a model go on with every prompt, greedily and as far as its value is long, and count the exact matches."""
+    sizes = [len(processor.tokenizer(f" {own.value}", add_special_tokens=False)["input_ids"]) for own in needles]
+    requests = [Request(prompt=needle.prompt, n=1, seed=0) for needle in needles]
+    groups = generate(requests, SamplingConfig(temperature=0.0, max_new_tokens=max(sizes)))
     found: dict[tuple[Kind, float, int], list[bool]] = {}
-    by_size: dict[int, list[Needle]] = {}
-    for needle in needles:
-        size = len(processor.tokenizer(needle.number, add_special_tokens=False)["input_ids"])
-        by_size.setdefault(size, []).append(needle)
-    for size, same in by_size.items():
-        requests = [Request(prompt=needle.prompt, n=1, seed=0) for needle in same]
-        groups = generate(requests, SamplingConfig(temperature=0.0, max_new_tokens=size))
-        for needle, group in zip(same, groups, strict=True):
-            right = any(decode(completion.token_ids) == needle.number for completion in group)
-            found.setdefault((needle.kind, needle.depth, needle.length), []).append(right)
+    for needle, size, group in zip(needles, sizes, groups, strict=True):
+        right = any(decode(completion.token_ids[:size]).strip() == needle.value for completion in group)
+        found.setdefault((needle.kind, needle.depth, needle.length), []).append(right)
     return [
         Cell(kind=kind, depth=depth, length=length, accuracy=float(np.mean(right)))
         for (kind, depth, length), right in found.items()

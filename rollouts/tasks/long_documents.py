@@ -1,12 +1,13 @@
-"""Long documents with numbers hidden in them, and the same numbers at the end: training for long contexts.
+"""Long documents with facts hidden in them, and the same facts at the end: training for long contexts.
 
-A document is filler with facts such as `The number of Oslo is 482.` at random places, in some documents also an image
-of two handwritten digits. It ends with the facts once more, in another order: to predict the numbers there, a model
-must find them again over any distance. `rl.run.needle` measures that with the sentences of this module.
+A document is filler with sentences such as `The password of Oslo is falcon.` at random places, in some documents also
+an image of two handwritten digits. It ends with all of that once more, in another order: to predict passwords and
+digits there, a model must find them again over any distance. `rl.run.needle` measures it with the same sentences.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
@@ -20,28 +21,40 @@ from rollouts.tasks.handwriting import draw_row, scans_of
 from rollouts.tasks.skip_report import SkipReport
 from rollouts.tasks.splits import Split, check_option, check_split, in_share
 
-HELD_OUT_SHARE = 0.1  # of the pairs of a name and its number
+HELD_OUT_SHARE = 0.1  # of the pairs of a name and its password
 NAMES = (
     *("Oslo", "Lima", "Cairo", "Delhi", "Paris", "Tokyo", "Quito", "Accra", "Berlin", "Madrid", "Dublin", "Havana"),
     *("Kiev", "Rome", "Bern", "Riga", "Doha", "Baku", "Minsk", "Seoul", "Hanoi", "Tunis", "Dakar", "Lagos"),
 )
+PASSWORDS = (
+    *("anchor", "button", "candle", "dragon", "engine", "falcon", "guitar", "hammer", "island", "jacket", "kettle"),
+    *("lemon", "mirror", "needle", "orange", "pepper", "quartz", "rocket", "saddle", "ticket", "umbrella", "violin"),
+    *("walnut", "yellow", "zebra", "almond", "basket", "copper", "desert", "eagle", "forest", "glacier", "helmet"),
+)
 IMAGE_LINE = f"The image: {IMAGE_MARK}."
-IMAGE_QUESTION = "The number in the image is "
-_TEXT_DIGITS, _IMAGE_DIGITS = 3, 2
+IMAGE_QUESTION = "The number in the image is"
+MOST_FACTS = 20
+_IMAGE_DIGITS = 2
 _SHORTEST = 200  # characters of a document
 
 
 def fact_question(name: str) -> str:
-    """A fact up to its number."""
-    return f"The number of {name} is "
+    """A fact up to its password."""
+    return f"The password of {name} is"
 
 
-def draw_number(name: str, split: Split, rng: random.Random) -> str:
-    """A number for a name. The pairs of `train` and `held_out` are disjoint."""
-    while True:
-        number = "".join(str(rng.randrange(10)) for _ in range(_TEXT_DIGITS))
-        if in_share(f"{name} {number}", HELD_OUT_SHARE) == (split == "held_out"):
-            return number
+def draw_facts(split: Split, count: int, rng: random.Random) -> list[tuple[str, str]]:
+    """`count` names with a password each. The pairs of `train` and `held_out` are disjoint."""
+    passwords = _passwords(split)
+    return [(name, rng.choice(passwords[name])) for name in rng.sample(list(passwords), count)]
+
+
+@functools.cache
+def _passwords(split: Split) -> dict[str, list[str]]:
+    """The passwords that each name may have; a name without any is left out."""
+    held_out = split == "held_out"
+    found = {n: [p for p in PASSWORDS if in_share(f"{n} {p}", HELD_OUT_SHARE) == held_out] for n in NAMES}
+    return {name: passwords for name, passwords in found.items() if passwords}
 
 
 def draw_number_image(split: Split, rng: random.Random) -> tuple[str, bytes]:
@@ -55,7 +68,7 @@ class LongDocuments:
     """An endless sequence of documents whose end repeats what stands somewhere in them.
 
     `length` is the shortest and the longest document in characters, without its image; `facts` the number of facts, 1
-    to 24; `image_share` the share of the documents with an image; `filler` the text around them: `sentences`, made
+    to 20; `image_share` the share of the documents with an image; `filler` the text around them: `sentences`, made
     here, or `wikipedia_leads`, which needs the extra `data`. Raises DataSetError where an option is out of range.
     """
 
@@ -79,8 +92,8 @@ class LongDocuments:
                 f"{self.name}: length = {length!r}: must be the shortest and the longest document in characters, "
                 f"{_SHORTEST} or more"
             )
-        if not isinstance(facts, int) or not 1 <= facts <= len(NAMES):
-            raise DataSetError(f"{self.name}: facts = {facts!r}: must be a whole number from 1 to {len(NAMES)}")
+        if not isinstance(facts, int) or not 1 <= facts <= MOST_FACTS:
+            raise DataSetError(f"{self.name}: facts = {facts!r}: must be a whole number from 1 to {MOST_FACTS}")
         if not isinstance(image_share, int | float) or not 0 <= image_share <= 1:
             raise DataSetError(f"{self.name}: image_share = {image_share!r}: must be a number between 0 and 1")
         self.report = SkipReport()
@@ -100,14 +113,13 @@ class LongDocuments:
         identity = f"{self._key}/{seed}/{index}"
         rng = random.Random(identity)
         length = rng.randint(self._shortest, self._longest)
-        hidden = [
-            f"{fact_question(name)}{draw_number(name, self._split, rng)}." for name in rng.sample(NAMES, self._facts)
-        ]
+        facts = draw_facts(self._split, self._facts, rng)
+        hidden = [f"{fact_question(name)} {password}." for name, password in facts]
         again, images = list(hidden), []
         if rng.random() < self._image_share:
             number, image = draw_number_image(self._split, rng)
             hidden.append(IMAGE_LINE)
-            again.append(f"{IMAGE_QUESTION}{number}.")
+            again.append(f"{IMAGE_QUESTION} {number}.")
             images.append(image)
         rng.shuffle(again)
         left = length - sum(len(line) + 1 for line in (*hidden, *again))

@@ -16,7 +16,7 @@ SENTENCES = [f"The {colour} bird sang near the old house." for colour in ("red",
 
 @pytest.fixture(scope="module")
 def processor(tmp_path_factory):
-    corpus = [*SENTENCES, "The number of Oslo is 482.", "The number in the image is 47."] * 8
+    corpus = [*SENTENCES, "The password of Oslo is falcon.", "The number in the image is 47."] * 8
     return load_processor(create_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), corpus=corpus))
 
 
@@ -30,30 +30,32 @@ def test_a_needle_stands_at_its_depth_in_a_text_of_its_length(processor, needles
     assert {needle.length for needle in needles} == {128, 256, 512, 1024}
     sentence = max(len(processor.tokenizer(f" {s}", add_special_tokens=False)["input_ids"]) for s in SENTENCES)
     for needle in needles:
-        tokens = len(needle.prompt.input_ids) + len(processor.tokenizer(needle.number)["input_ids"])
+        tokens = len(needle.prompt.input_ids) + len(
+            processor.tokenizer(f" {needle.value}", add_special_tokens=False)["input_ids"]
+        )
         assert needle.length - sentence - 2 <= tokens <= needle.length
         text = needle.prompt.task.question
         body, question = text.split("\n")
-        assert not question.strip().endswith(needle.number), "the number is the model's to say"
-        line = IMAGE_LINE if needle.kind == "image" else f"{question}{needle.number}."
+        assert not question.strip().endswith(needle.value), "the value is the model's to say"
+        line = IMAGE_LINE if needle.kind == "image" else f"{question} {needle.value}."
         before, _, after = body.partition(line)
         sizes = [len(processor.tokenizer(part, add_special_tokens=False)["input_ids"]) for part in (before, after)]
         assert abs(sizes[0] - needle.depth * sum(sizes)) <= sentence / 2 + 2
         assert len(needle.prompt.image_grid_hws) == (needle.kind == "image")
-        assert len(needle.number) == (2 if needle.kind == "image" else 3)
+        assert needle.value.isdigit() == (needle.kind == "image")
 
 
-def test_a_prompt_is_the_document_up_to_the_number(processor, needles):
+def test_a_prompt_is_the_document_up_to_the_value(processor, needles):
     decode = processor.tokenizer.decode
     for needle in needles[:3]:
         ids = needle.prompt.input_ids
         assert ids[0] == processor.tokenizer.bos_token_id
         assert decode(ids[1:]) == needle.prompt.task.question
-        assert needle.prompt.task.question.endswith(" is ")
+        assert needle.prompt.task.question.endswith(" is")
     assert len({needle.prompt.id for needle in needles}) == len(needles)
 
 
-def test_found_numbers_are_counted_by_depth_and_length(processor, needles):
+def test_found_values_are_counted_by_depth_and_length(processor, needles):
     """A model that finds what stands in the first half, and no image."""
     asked = []
 
@@ -63,7 +65,7 @@ def test_found_numbers_are_counted_by_depth_and_length(processor, needles):
         for request in requests:
             answer = request.prompt.task.answer
             known = "image" not in request.prompt.id and "/1.0/" not in request.prompt.id
-            said = answer if known else "".join(str(9 - int(digit)) for digit in answer)
+            said = f" {answer if known else 'nothing like it'}. And so on"  # as far as it is asked to
             ids = processor.tokenizer(said, add_special_tokens=False)["input_ids"]
             ids = np.array(ids)
             zeros = np.zeros(len(ids), np.float32)
@@ -81,7 +83,9 @@ def test_found_numbers_are_counted_by_depth_and_length(processor, needles):
         return found
 
     cells = find_needles(needles, generate, processor.tokenizer.decode, processor)
-    assert sorted(asked) == [(0.0, 2), (0.0, 3)], "greedy, and as many tokens as the number has"
+    ((temperature, longest),) = asked
+    assert temperature == 0
+    assert longest == max(len(processor.tokenizer(f" {own.value}")["input_ids"]) for own in needles)
     assert len(cells) == 2 * 5 * 4
     values, depths, lengths = needle_table(cells, "text")
     assert (depths, lengths) == ([0.0, 0.25, 0.5, 0.75, 1.0], [128, 256, 512, 1024])
@@ -92,9 +96,12 @@ def test_found_numbers_are_counted_by_depth_and_length(processor, needles):
     assert figures["needles/image"] == 0
 
 
-def test_filler_is_the_documents_own_sentences_without_digits_and_images():
+def test_filler_is_the_documents_own_sentences_without_what_could_mislead():
     document = Document(
-        id="a", source="s", text="One bird. It has 2 wings! Look: <image>. Is it red?\nYes. One bird.", images=(b"",)
+        id="a",
+        source="s",
+        text="One bird. It has 2 wings! Look: <image>. The password is falcon. Is it red?\nYes. One bird.",
+        images=(b"",),
     )
     found = filler_sentences([document], seed=0)
     assert found[:3] == ["One bird.", "Is it red?", "Yes."]
