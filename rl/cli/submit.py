@@ -38,7 +38,7 @@ SENDABLE = (
 )
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _MOST_SHOWN = 12  # files that are sent
-_RESULTS = "summary.json, curves.png, examples.html, export/"
+_RESULTS = "summary.json, curves.png, stages.html, examples.html, export/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The report at the end of a run: `summary.json`, curves (PNG), a page of examples with images, a table."""
+"""The report at the end of a run: `summary.json`, curves (PNG), pages of the stages and of examples, a table."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from configs.text import printable, shorten
 from rl.run.console import PlainConsole
 from rl.run.folder import RunFolder, StageRecord, write_json
 from rl.run.length_plot import plot_lengths, shortening_lines
+from rl.run.recipe_page import write_recipe_page
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.types import ScoredRollout
 from rollouts.workers.quarantine import Quarantine
@@ -59,6 +60,7 @@ def finish_run(
     plot_curves(folder, records, folder.path / "curves.png", rl_stages=[stage.name for stage in config.rl_stages])
     if shortening_lines(records):
         plot_lengths(records, folder.path / "lengths.png")
+    write_recipe_page([folder], folder.path / "stages.html")
     chosen = choose_examples(answers, _EXAMPLES)
     (folder.path / "examples.html").write_text(examples_page(chosen, title=config.name), encoding="utf-8")
     write_json(folder.path / "summary.json", summary)  # last: it says that the run is finished
@@ -215,7 +217,8 @@ def _print_places(folder: RunFolder, config: RunConfig, console: PlainConsole) -
     lines = [f"done in {seconds:.0f} s", f"  figures   {path / 'summary.json'}", f"  curves    {path / 'curves.png'}"]
     if (path / "lengths.png").exists():
         lines.append(f"  lengths   {path / 'lengths.png'}  (accuracy against tokens)")
-    lines.append(f"  examples  {path / 'examples.html'}  (open it in a browser)")
+    lines.append(f"  stages    {path / 'stages.html'}  (what each stage added; open it in a browser)")
+    lines.append(f"  examples  {path / 'examples.html'}")
     if config.export:
         lines.append(f"  model     {path / 'export'}")
         lines.append("try next:")

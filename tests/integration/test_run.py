@@ -82,7 +82,15 @@ def test_the_export_is_the_trained_model(whole_run):
 
 def test_the_printed_end_says_where_things_are(whole_run):
     _, printed = whole_run
-    for text in ("summary.json", "curves.png", "examples.html", "export", "try next:", "held-out greedy"):
+    for text in (
+        "summary.json",
+        "curves.png",
+        "stages.html",
+        "examples.html",
+        "export",
+        "try next:",
+        "held-out greedy",
+    ):
         assert text in printed
 
 
