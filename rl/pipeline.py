@@ -22,6 +22,7 @@ from rl.run.folder import RunFolder, StageRecord
 from rl.run.held_out import evaluate_model
 from rl.run.perplexity import perplexities
 from rl.run.report import finish_run, print_end
+from rl.run.stage_weights import check_weights, weight_hashes
 from rl.stages.stage import open_stage
 from rollouts.model_family import VisionLanguageModel
 from rollouts.sources.verdict_watch import require_verdicts
@@ -44,6 +45,8 @@ def run(config: RunConfig, *, base: Path, console: PlainConsole) -> Path:
             console.print(f"{record.name}: already done")
         print_end(folder, config, console)
         return folder.path
+    for record in folder.records()[-1:]:  # the model that the run goes on from
+        check_weights(folder, record)
     with folder.lock(), open_context(config, folder, base, console) as context:
         model_path, answers = context.checkpoint, []
         for stage in config.stages:
@@ -104,6 +107,7 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
             resumed=resumed,
             intervals=result.intervals,
             figures=figures,
+            weights=weight_hashes(target),
         )
     )
     context.console.print(f"{config.name}: {_outcome(result, figures)}  ({seconds:.0f} s)")

@@ -39,6 +39,7 @@ class StageRecord:
     resumed: bool = False
     intervals: dict[str, Estimate] = field(default_factory=dict)  # as in `EvalResult`
     figures: dict[str, float] = field(default_factory=dict)  # the stage's own, such as `perplexity/SOURCE`
+    weights: dict[str, str] = field(default_factory=dict)  # the hash of each file of the model that it left
 
 
 class RunFolder:

@@ -17,8 +17,11 @@ from configs.rl import RanksConfig, RLConfig
 from configs.schema import RunConfig
 from configs.stage_kinds import STAGE_KINDS
 from configs.supervised import SFTConfig
+from rl.pipeline import run
+from rl.run.console import PlainConsole
 from rl.run.folder import RunFolder, StageRecord, write_json
 from rl.run.recipe_changes import MAY_CHANGE, differences
+from rl.run.stage_weights import check_weights, weight_hashes
 
 RECORD = StageRecord(
     name="rl",
@@ -239,3 +242,42 @@ def test_json_is_never_half_written(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="killed"):
         write_json(path, {"v": 2})
     assert json.loads(path.read_text()) == {"v": 1}
+
+
+class TestWeightsOfAFinishedStage:
+    @pytest.fixture
+    def stage(self, config):
+        folder = RunFolder.open(config)
+        model = folder.stage("rl") / "model"
+        model.mkdir(parents=True)
+        for name in ("model-00001.safetensors", "model-00002.safetensors"):
+            (model / name).write_bytes(name.encode() * 1000)
+        folder.finish(dataclasses.replace(RECORD, weights=weight_hashes(model)))
+        return folder, model
+
+    def test_what_the_stage_left_passes(self, stage):
+        folder, _ = stage
+        [record] = folder.records()
+        check_weights(folder, record)
+
+    def test_a_flipped_bit_is_found(self, stage):
+        folder, model = stage
+        path = model / "model-00002.safetensors"
+        data = bytearray(path.read_bytes())
+        data[777] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"model-00002\.safetensors has changed since .* or delete .*rl to train"):
+            check_weights(folder, folder.records()[0])
+
+    def test_a_run_looks_before_it_starts_anything(self, stage, config, tmp_path):
+        _, model = stage
+        (model / "model-00001.safetensors").write_bytes(b"other")
+        with pytest.raises(UserError, match=r"model-00001\.safetensors has changed"):
+            run(config, base=tmp_path, console=PlainConsole())
+        assert not (tmp_path / "run" / "base").exists()
+
+    def test_a_missing_file_is_found(self, stage):
+        folder, model = stage
+        (model / "model-00001.safetensors").unlink()
+        with pytest.raises(UserError, match=r"model-00001\.safetensors is missing"):
+            check_weights(folder, folder.records()[0])
