@@ -69,7 +69,7 @@ data:
   train: [{use: digit_sums, options: {scans: [2]}}]
   held_out: [{use: digit_sums, split: held_out, options: {scans: [2]}}]
 stages:
-  - {kind: rl, steps: 1, workers: 2, engine: 'solver.py:Solver', engine_options: {thought: 'First, I add.'},
+  - {kind: rl, steps: 1, workers: 1, engine: 'solver.py:Solver', engine_options: {thought: 'First, I add.'},
      loss: {algorithm: grpo}}
 evaluation: {tasks: 20}
 """

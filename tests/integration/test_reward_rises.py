@@ -55,7 +55,7 @@ def checkpoint(tmp_path_factory):
 def pool(checkpoint, _cluster):
     stop, barred = stop_and_barred_ids(checkpoint, load_processor(checkpoint))
     spec = EngineSpec(model_path=str(checkpoint), dtype="float32", stop_ids=tuple(stop), barred_ids=tuple(barred))
-    pool = RolloutPool(spec, workers=2)
+    pool = RolloutPool(spec, workers=1)
     yield pool
     pool.close()
 

@@ -26,6 +26,7 @@ RL_ALONE = (
     "long_cot=null",
     "export=false",
     "rl.steps=3",
+    "rl.workers=1",
     "rl.prompts_per_step=4",
     "evaluation.tasks=4",
     "rl.loss.algorithm=dr_grpo",

@@ -68,7 +68,7 @@ def test_a_ray_actor():
 
     mine = not ray.is_initialized()  # a test before this one may have left its cluster up
     if mine:
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         actor = Judge.remote()
         assert ray.get([actor.judge.remote(pair) for pair in PAIRS], timeout=120) == EXPECTED
