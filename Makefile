@@ -16,10 +16,15 @@ VLLM_BIN := .vllm-env/bin
 VLLM_INSTALLED := .vllm-env/.installed-$(VLLM)
 INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
+INSTALLED_DATA := .venv/.installed-data
+
+# The third artist's emoji of `make recipe` come from npm; the other data from PyPI.
+NPM ?= npm
+FLUENT := @lobehub/fluent-emoji-3d
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart compare-algorithms benchmarks-quick setup test test-slow test-lean test-chaos test-mutants vllm-env test-vllm lint format clean
+.PHONY: help quickstart recipe compare-algorithms benchmarks-quick setup test test-slow test-lean test-chaos test-mutants vllm-env test-vllm lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +32,9 @@ help:  ## list the targets
 
 quickstart: $(INSTALLED)  ## set up, then train, evaluate and export a tiny thinking Kimi-VL (minutes, CPU)
 	$(BIN)/thinkvl run $(RECIPE) $(ARGS)
+
+recipe: $(INSTALLED_DATA) node_modules/$(FLUENT)/package.json  ## fetch real data, then run every stage of the recipe on it (about half an hour, CPU)
+	$(BIN)/thinkvl run configs/recipes/real_data.yaml $(ARGS)
 
 compare-algorithms: $(INSTALLED)  ## every RL algorithm on the quickstart's task, over seeds (about 45 minutes, resumable)
 	$(BIN)/python benchmarks/compare_algorithms.py $(ARGS)
@@ -71,8 +79,8 @@ format: $(INSTALLED_DEV)  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove .venv, .vllm-env and caches; runs/ stays
-	rm -rf .venv .vllm-env .vllm-env.log .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+clean:  ## remove .venv, .vllm-env, node_modules and caches; runs/ stays
+	rm -rf .venv .vllm-env .vllm-env.log node_modules .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps live in .venv and are written last: a set-up that was cut short runs again, and so does an outdated one.
@@ -83,6 +91,14 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 $(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $(INSTALLED) $@
+
+$(INSTALLED_DATA): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[data]'
+	@touch $(INSTALLED) $@
+
+node_modules/$(FLUENT)/package.json:
+	@command -v $(NPM) >/dev/null || { echo "$(NPM) was not found: it fetches $(FLUENT), pictures that the recipe is evaluated on; on Debian and Ubuntu: apt install npm"; exit 1; }
+	$(NPM) install --no-save --no-package-lock --no-audit --no-fund --silent $(FLUENT)@1.1.0
 
 # uv and not pip: only uv can leave out what a package asks for.
 $(VLLM_INSTALLED): pyproject.toml $(wildcard requirements/vllm-$(VLLM)*.txt)

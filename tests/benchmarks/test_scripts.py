@@ -12,8 +12,8 @@ QUICK = (
     *("gpu", "learner", "end_to_end", "experts", "verifiers", "publish", "engines", "asynchronous", "reward_pool"),
     *("quickstart", "compare_algorithms", "critic"),
 )
-# They ask for a trained model, a fuzzer that is no dependency, hours, or outputs that others have published.
-OTHERS = ("errors", "fuzz_extraction", "fuzz_verifiers", "official_rules")
+# They need a trained model, a fuzzer or data that are no dependency, hours, or outputs that others have published.
+OTHERS = ("errors", "fuzz_extraction", "fuzz_verifiers", "official_rules", "recipe")
 HELP = """
 import contextlib, io, json, runpy, sys
 found = {}

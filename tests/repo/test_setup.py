@@ -82,6 +82,21 @@ def test_quickstart_sets_up_once_and_again_when_versions_change(checkout):
     assert checkout.steps()[3:] == ["install", run]
 
 
+def test_the_recipe_fetches_its_data_once_and_says_what_fetches_it(checkout):
+    checkout.stand_in()
+    code, output = checkout.run("make", "recipe", "NPM=no-such-npm")
+    assert code != 0
+    assert "no-such-npm was not found: it fetches @lobehub/fluent-emoji-3d" in output
+    fluent = checkout.path / "node_modules" / "@lobehub" / "fluent-emoji-3d" / "package.json"
+    fluent.parent.mkdir(parents=True)
+    fluent.touch()
+    run = "thinkvl run configs/recipes/real_data.yaml"
+    assert checkout.run("make", "recipe", "NPM=no-such-npm")[0] == 0
+    assert checkout.run("make", "recipe", "ARGS=seed=1")[0] == 0
+    assert checkout.steps() == ["install", run, f"{run} seed=1"]
+    assert sum("-e .[data]" in line for line in checkout.log()) == 1
+
+
 def test_every_installation_keeps_to_the_pinned_versions(checkout):
     checkout.stand_in()
     for target in ("quickstart", "setup", "test-lean"):
