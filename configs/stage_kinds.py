@@ -11,6 +11,7 @@ from configs.long_context import LongContextConfig
 from configs.rl import RLConfig
 from configs.stage import StageConfig
 from configs.supervised import PretrainConfig, SFTConfig
+from configs.vit import ViTConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class StageKind:
 
 
 STAGE_KINDS: dict[str, StageKind] = {
+    "vit": StageKind(ViTConfig, "rl.stages.vit_stage:ViTStage"),
     "pretrain": StageKind(PretrainConfig, "rl.stages.supervised_stage:SupervisedStage"),
     "long_context": StageKind(LongContextConfig, "rl.stages.long_context_stage:LongContextStage"),
     "sft": StageKind(SFTConfig, "rl.stages.supervised_stage:SupervisedStage"),

@@ -126,10 +126,7 @@ class KimiVLModel(KimiVLPreTrainedModel, Kimi_K25Model):
         return super().get_image_features(pixel_values, grids, **kwargs)
 
     def encode_images(self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor) -> torch.Tensor:
-        """(P, 3, 14, 14) pixels and (N, 2) grids -> (T, H) features in image order, with gradients.
-
-        Encode once and pass the result to `embed` for every sample that shares the images.
-        """
+        """(P, 3, 14, 14) pixels and (N, 2) grids -> (T, H) features in image order; samples may share them."""
         return torch.cat(self.get_image_features(pixel_values, image_grid_hws, return_dict=True).pooler_output)
 
     def embed(self, input_ids: torch.Tensor, image_features: torch.Tensor | None = None) -> torch.Tensor:
@@ -167,9 +164,7 @@ class KimiVLModel(KimiVLPreTrainedModel, Kimi_K25Model):
         features = None
         if pixel_values is not None:
             if image_grid_hws is None or input_ids is None:
-                raise ValueError(
-                    "pixel_values go with image_grid_hws and input_ids; inputs_embeds hold the images already"
-                )
+                raise ValueError("pixel_values need image_grid_hws and input_ids; inputs_embeds hold images already")
             features = self.encode_images(pixel_values, image_grid_hws)
         if input_ids is not None:
             inputs_embeds = self.embed(input_ids, features)
@@ -201,6 +196,11 @@ class KimiVLForConditionalGeneration(KimiVLPreTrainedModel, GenerationMixin):
         return self.model.language_model
 
     @property
+    def vision_tower(self) -> MoonViT:
+        """The vision tower, without the projector."""
+        return self.model.vision_tower
+
+    @property
     def vision_modules(self) -> tuple[nn.Module, ...]:
         """All modules that turn patches into image features."""
         return (self.model.vision_tower, self.model.mm_projector)
@@ -219,6 +219,10 @@ class KimiVLForConditionalGeneration(KimiVLPreTrainedModel, GenerationMixin):
     def encode_images(self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor) -> torch.Tensor:
         """(P, 3, 14, 14) pixels and (N, 2) grids -> (T, H) features; see `KimiVLModel.encode_images`."""
         return self.model.encode_images(pixel_values, image_grid_hws)
+
+    def encode_patches(self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor) -> torch.Tensor:
+        """(P, 3, 14, 14) pixels and (N, 2) grids -> (P, width): the tower's features, neither merged nor projected."""
+        return self.vision_tower(pixel_values.to(self.vision_tower.dtype), grid_thw(image_grid_hws)).last_hidden_state
 
     def embed(self, input_ids: torch.Tensor, image_features: torch.Tensor | None = None) -> torch.Tensor:
         """(B, L) ids and (T, H) features -> (B, L, H) `inputs_embeds`; see `KimiVLModel.embed`."""

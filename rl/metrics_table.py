@@ -197,6 +197,15 @@ needles/KIND (share): Values found in needle documents, over all depths and leng
 needles/KIND/LENGTH (share): The same of the documents that are LENGTH tokens long. Healthy: near 1 at every length
 before/needles/KIND (share): The same of the model that entered the stage, with its own RoPE base.
 before/needles/KIND/LENGTH (share): The same of the documents that are LENGTH tokens long.
+image_to_text_1/SOURCE (share): Held-out images whose own caption is the most similar of all distinct captions of their
+  source. Only in `held_out/STAGE` of a `vit` stage, as the next four. Chance is 1 in the number of captions. Healthy:
+  rises
+image_to_text_5/SOURCE (share): The same among the five most similar. Healthy: rises
+text_to_image_1/SOURCE (share): Distinct captions whose most similar image has this caption. Healthy: rises
+text_to_image_5/SOURCE (share): The same for one of the five most similar. Healthy: rises
+pairs/SOURCE (pairs): Held-out pairs of one source.
+before/RECALL/SOURCE (share): Each of these five before the first step, when the text modules have random weights.
+  Healthy: near chance
 explained_variance (share): As in stage `rl`, of sampled completions to validation tasks, which are never trained on.
   Only in `validation/STAGE`, with `ppo`. Healthy: rises
 sampled_accuracy (share): Correct completions among those sampled under `rl.sampling`. Only in `held_out/STAGE`.
@@ -216,6 +225,20 @@ skipped_updates (share): 1 where the gradient was not finite and the step was no
 tokens (tokens): Tokens of the step that are predicted.
 sequence_tokens (tokens): Tokens of the step that are read, prompts and images included.
 balance_loss (loss): Mean over the layers of the routers' balance loss. Only with `balance_coef`. Healthy: near 1
+""")
+
+VIT = _metrics("""
+loss (nats): The contrastive loss plus `caption_coef` times the caption loss. Healthy: falls
+contrastive_loss (nats): SigLIP's loss, a sum over the step's captions averaged over its images. Healthy: falls
+caption_loss (nats): Mean cross-entropy of the captions' tokens, given the image. Healthy: falls
+batch_recall (share): Images whose most similar caption of the step is their own. Healthy: rises
+scale (factor): The factor of the similarities, SigLIP's `t`. Healthy: between 5 and 100
+bias (logit): What is added to all similarities, SigLIP's `b`. Healthy: negative
+grad_norm (norm): Norm of the gradient before clipping. Healthy: steady
+learning_rate (rate): Learning rate of the first parameter group. Healthy: as scheduled
+skipped_updates (share): 1 where the gradient was not finite and the step was not made. Healthy: 0
+pairs (pairs): Image-text pairs of the step.
+patches (patches): Patches of all its images.
 """)
 
 PREFERENCE = _metrics("""
@@ -246,6 +269,7 @@ TABLES = {
     "metrics of tasks": TASKS,
     "metrics of evaluation": EVALUATION,
     "metrics of supervised stages": SUPERVISED,
+    "metrics of vit stages": VIT,
     "metrics of preference stages": PREFERENCE,
 }
 

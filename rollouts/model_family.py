@@ -5,8 +5,8 @@ A family is a package with a module that has the members of `ModelFamily`, and o
 processor and model have beyond it. They are for readers and the type checker: a family's package imports nothing of
 ours, so its classes do not inherit from them. `tests/rollouts/test_model_family.py` compares both.
 
-Shapes: P image patches, N images, T image tokens, B rows, L tokens of a row, H width of the text model, S packed
-tokens, M mixture-of-experts layers, k experts of a token, E experts of a layer.
+Shapes: P image patches, N images, T image tokens, B rows, L tokens of a row, H width of the text model, W width of the
+vision tower, S packed tokens, M mixture-of-experts layers, k experts of a token, E experts of a layer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from configs.errors import UserError
 
 
 class VisionLanguageConfig(PreTrainedConfig):
-    """Sizes of a model; those of the language model are in `text_config`."""
+    """Sizes of a model; those of the language model are in `text_config`, those of the tower in `vision_config`."""
 
     model_type: str
     text_config: Any
+    vision_config: Any
     image_token_id: int
 
     @property
@@ -87,6 +88,11 @@ class VisionLanguageModel(PreTrainedModel):
         raise NotImplementedError
 
     @property
+    def vision_tower(self) -> nn.Module:
+        """The module that turns patches into patch features; the projector to the text model's width is none of it."""
+        raise NotImplementedError
+
+    @property
     def vision_modules(self) -> tuple[nn.Module, ...]:
         """All modules that turn patches into image features."""
         raise NotImplementedError
@@ -97,6 +103,10 @@ class VisionLanguageModel(PreTrainedModel):
 
     def encode_images(self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor) -> torch.Tensor:
         """`[P, *patch_shape]` patches and `[N, 2]` grids to `[T, H]` features in the images' order."""
+        raise NotImplementedError
+
+    def encode_patches(self, pixel_values: torch.Tensor, image_grid_hws: torch.Tensor) -> torch.Tensor:
+        """`[P, *patch_shape]` patches and `[N, 2]` grids to `[P, W]`, the tower's own features of every patch."""
         raise NotImplementedError
 
     def embed(self, input_ids: torch.Tensor, image_features: torch.Tensor | None = None) -> torch.Tensor:

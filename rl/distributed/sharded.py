@@ -43,7 +43,7 @@ class Sharded:
         """Shard a small module as one unit, computed in its own type."""
         shard_whole(head, self._mesh)
 
-    def build_optimizer(self, model: VisionLanguageModel, config: OptimizerConfig) -> torch.optim.Optimizer:
+    def build_optimizer(self, model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
         """`rl.learner.optimizer.build_optimizer`, with Muon for matrices that are shards."""
         if config.name == "muon":
             return ShardedMuonWithAdamW(model.named_parameters(), config, adapter_experts(model))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from configs.optimizer import OptimizerConfig
 from rl.learner.batch import dummy_sample
@@ -63,9 +64,14 @@ class BaseLearner:
         self._plan = partial(parallel.plan, config=model.config, budget=micro_batch_tokens, dummy=dummy)
         self._head = partial(parallel.token_logprobs, temperature=temperature, barred=barred)
 
+    @property
+    def trained(self) -> nn.Module:
+        """The module with the trained weights, which checkpoints hold: the model."""
+        return self.model
+
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """A fresh optimizer and its schedule."""
-        optimizer = self.parallel.build_optimizer(self.model, self._optimizer_config)
+        optimizer = self.parallel.build_optimizer(self.trained, self._optimizer_config)
         return optimizer, build_schedule(optimizer, self._optimizer_config, total=self._optimizer_steps)
 
     def _forget_moments(self) -> None:
@@ -79,7 +85,7 @@ class BaseLearner:
     def _apply_gradient(self) -> AppliedGradient:
         """Clip the gradient and make the optimizer step, or refuse it; the schedule moves on. Gradients stay."""
         limit, learning_rate = self._guard.limit, float(self.schedule.get_last_lr()[0])
-        norm = clip_gradients(self.model.parameters(), self._optimizer_config.grad_clip)
+        norm = clip_gradients(self.trained.parameters(), self._optimizer_config.grad_clip)
         refused = self._guard.refuse(norm)
         if refused is None:
             self.optimizer.step()
@@ -89,7 +95,7 @@ class BaseLearner:
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to continue exactly."""
         return {
-            "model": self.model.state_dict(),
+            "model": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "version": self.version,
@@ -98,7 +104,7 @@ class BaseLearner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict()`."""
-        self.model.load_state_dict(state["model"])
+        self.trained.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.version = state["version"]

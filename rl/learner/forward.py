@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from rl.learner.batch import ImageSet
@@ -9,19 +11,22 @@ from rl.learner.packed_attention import PackedLayout
 from rl.types import PackedRow
 from rollouts.model_family import Routing, VisionLanguageModel
 
+Encoder = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # patches `[P, *patch_shape]`, grids `[N, 2]`
+
 
 class EncodedImages:
     """The images of a step, encoded once by one model's vision tower for all micro-batches.
 
     Micro-batches read the leaf `features` `[T, H]`; `backward` sends the gradient that they leave there through the
-    tower. With several parts of images no activations are kept: `backward` encodes each part again.
+    tower. With several parts of images no activations are kept: `backward` encodes each part again. `encoder` takes
+    patches and grids; without it, it is `model.encode_images`.
     """
 
-    def __init__(self, model: VisionLanguageModel, images: ImageSet | None) -> None:
-        self._model, self._images = model, images
+    def __init__(self, model: VisionLanguageModel, images: ImageSet | None, *, encoder: Encoder | None = None) -> None:
+        self._model, self._images, self._encoder = model, images, encoder or model.encode_images
         self._learns = torch.is_grad_enabled() and _tower_learns(model)
         with torch.set_grad_enabled(self._learns and images is not None and len(images.parts) == 1):
-            self._encoded = encode(model, images)
+            self._encoded = encode(model, images, self._encoder)
         self.features = self._encoded.detach().requires_grad_() if self._encoded is not None else None
 
     def backward(self) -> None:
@@ -37,22 +42,22 @@ class EncodedImages:
             return
         start = 0
         for part in self._images.parts:
-            again = _encode_part(self._model, self._images, part)
+            again = _encode_part(self._model, self._images, part, self._encoder)
             again.backward(gradient[start : start + len(again)])
             start += len(again)
 
 
-def encode(model: VisionLanguageModel, images: ImageSet | None) -> torch.Tensor | None:
-    """Features `[T, H]` of all images of the step, with their graph; None without images."""
+def encode(model: VisionLanguageModel, images: ImageSet | None, encoder: Encoder | None = None) -> torch.Tensor | None:
+    """Features `[T, H]` of all images of the step, with their graph; None without images. See `EncodedImages`."""
     if images is None:
         return None
-    return torch.cat([_encode_part(model, images, part) for part in images.parts])
+    return torch.cat([_encode_part(model, images, part, encoder or model.encode_images) for part in images.parts])
 
 
-def _encode_part(model: VisionLanguageModel, images: ImageSet, part: slice) -> torch.Tensor:
+def _encode_part(model: VisionLanguageModel, images: ImageSet, part: slice, encoder: Encoder) -> torch.Tensor:
     """Features of a part. An empty part has none, but runs the tower on a grey image."""
     patches, grids = images.part(part)
-    features = model.encode_images(patches.to(model.device, model.dtype), grids.to(model.device))
+    features = encoder(patches.to(model.device, model.dtype), grids.to(model.device))
     return features if part.start < part.stop else features[:0]
 
 

@@ -35,7 +35,7 @@ class Parallel(Protocol):
         """Keep this process's shard of a small module, such as the critic's head, in place."""
         ...
 
-    def build_optimizer(self, model: VisionLanguageModel, config: OptimizerConfig) -> torch.optim.Optimizer:
+    def build_optimizer(self, model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
         """The optimizer of a recipe, over the trainable parameters of a model that went through `shard_model`."""
         ...
 
@@ -100,7 +100,7 @@ class SingleProcess:
     def shard_head(self, head: nn.Module) -> None:
         """Leave the module whole."""
 
-    def build_optimizer(self, model: VisionLanguageModel, config: OptimizerConfig) -> torch.optim.Optimizer:
+    def build_optimizer(self, model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
         """See `rl.learner.optimizer.build_optimizer`."""
         return build_optimizer(model, config)
 

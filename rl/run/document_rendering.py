@@ -28,9 +28,25 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Image(_Piece):
+class RenderedImage(_Piece):
+    """One image: its tokens in a text, its patches, and how many there are down and across."""
+
     pixel_values: np.ndarray  # [P, *patch_shape]
     grid: np.ndarray  # [1, 2]
+
+
+def render_image(processor: VisionLanguageProcessor, data: bytes) -> RenderedImage:
+    """An encoded file (PNG, JPEG, ...) as the processor renders it. Raises BadImage where it cannot be read."""
+    image = decode_image(data)
+    try:
+        encoded = processor(images=[image], text=processor.image_text, return_tensors="np")
+    except ValueError as error:
+        raise BadImage("image does not fit the model", str(error)) from error
+    return RenderedImage(
+        ids=np.asarray(encoded["input_ids"], dtype=np.int64).reshape(-1),
+        pixel_values=np.asarray(encoded["pixel_values"], np.float32),
+        grid=np.asarray(encoded["image_grid_hws"], np.int64),
+    )
 
 
 class DocumentRenderer:
@@ -62,7 +78,7 @@ class DocumentRenderer:
         texts, images = document.text.split(IMAGE_MARK), iter(document.images)
         pieces = [*self._text(texts[0])]
         for text in texts[1:]:
-            image = self._image(next(images))
+            image = render_image(self._processor, next(images))
             if len(image.ids) > self._max_tokens - 2:
                 raise BadPrompt(
                     f"image longer than {self._max_tokens} tokens", f"document {document.id}: {len(image.ids)} tokens"
@@ -77,24 +93,12 @@ class DocumentRenderer:
         ids = self._processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [_Piece(ids=np.array(ids, dtype=np.int64))]
 
-    def _image(self, data: bytes) -> _Image:
-        image = decode_image(data)
-        try:
-            encoded = self._processor(images=[image], text=self._processor.image_text, return_tensors="np")
-        except ValueError as error:
-            raise BadImage("image does not fit the model", str(error)) from error
-        return _Image(
-            ids=np.asarray(encoded["input_ids"], dtype=np.int64).reshape(-1),
-            pixel_values=np.asarray(encoded["pixel_values"], np.float32),
-            grid=np.asarray(encoded["image_grid_hws"], np.int64),
-        )
-
     def _cut(self, pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
         """Parts of at most `max_tokens` tokens, the first token included. An image has room for a token behind it."""
         part: list[_Piece] = []
         left = self._max_tokens - 1
         for piece in pieces:
-            if isinstance(piece, _Image):
+            if isinstance(piece, RenderedImage):
                 if len(piece.ids) + 1 > left:  # with a token of text behind it
                     yield part
                     part, left = [], self._max_tokens - 1
@@ -111,8 +115,8 @@ class DocumentRenderer:
         yield part
 
     def _part(self, document: Document, number: int, part: Sequence[_Piece]) -> PromptCompletion:
-        images = [piece for piece in part if isinstance(piece, _Image)]
-        trainable = np.concatenate([np.full(len(piece.ids), not isinstance(piece, _Image)) for piece in part])
+        images = [piece for piece in part if isinstance(piece, RenderedImage)]
+        trainable = np.concatenate([np.full(len(piece.ids), not isinstance(piece, RenderedImage)) for piece in part])
         name = f"{document.id}/{number}"
         prompt = Prompt(
             id=name,

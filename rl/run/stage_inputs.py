@@ -16,6 +16,7 @@ from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.stage import StageConfig
 from configs.supervised import PretrainConfig, SFTConfig
+from configs.vit import ViTConfig
 from rewards.images import BadImage
 from rewards.scorer import Scorer
 from rewards.types import Task
@@ -29,6 +30,7 @@ from rl.types import PromptCompletion
 from rollouts.model_family import VisionLanguageProcessor
 from rollouts.sources.verdict_watch import try_rewards
 from rollouts.tasks.documents import Document, Example
+from rollouts.tasks.image_text import has_pair, require_pairs
 from rollouts.tasks.mixture import Mixture, TaskMixture, TaskPart
 from rollouts.tasks.prompts import BadPrompt, PromptRenderer
 from rollouts.tasks.task_samplers import build_task_sampler
@@ -45,8 +47,10 @@ class StageInputs:
     context: int  # the most tokens that the stage's model reads
     renderer: PromptRenderer
     scorer: Scorer
-    held_out: list[Prompt]  # empty where all held-out sources have documents: `pretrain` alone allows it
+    # empty for `vit`, which answers nothing, and where all held-out sources have documents, as `pretrain` allows
+    held_out: list[Prompt]
     documents: list[PromptCompletion]  # held out, to measure the perplexity
+    pairs: list[Example]  # of one image and a caption, held out; of `vit` stages alone
     validation: list[Prompt]  # they choose RL's best checkpoint: the recipe's own, or a part of the training source
 
 
@@ -85,6 +89,7 @@ def open_inputs(
             scorer=scorers[key],
             held_out=held,
             documents=reader.documents(data),
+            pairs=reader.pairs(stage, data) if isinstance(stage, ViTConfig) else [],
             validation=validation,
         )
     return found, reader.contents
@@ -122,6 +127,8 @@ class _Reader:
         few = self._config.evaluation.validation_tasks
         limit = self._config.evaluation.tasks
         found = self._render("held_out", data, limit, HELD_OUT_SEED, scorer, renderer)
+        if isinstance(stage, ViTConfig):
+            return [], []
         if not found and not isinstance(stage, PretrainConfig):
             raise _without_tasks("held_out")
         if not isinstance(stage, RLConfig):
@@ -153,6 +160,12 @@ class _Reader:
     def documents(self, data: DataConfig) -> list[PromptCompletion]:
         """The held-out documents, once `evaluation_prompts` has read them."""
         return self._documents[_key("held_out", data)]
+
+    def pairs(self, stage: StageConfig, data: DataConfig) -> list[Example]:
+        """The held-out pairs of one image and a caption. Raises UserError where a held-out source has none."""
+        examples = self._open(data.held_out, HELD_OUT_SEED, "all").fixed(self._config.evaluation.tasks)
+        require_pairs(examples, stage=stage.name, where="data.held_out")
+        return [example for example in examples if has_pair(example)]
 
     def _render(
         self, key: str, data: DataConfig, limit: int, seed: int, scorer: Scorer, renderer: PromptRenderer
@@ -206,6 +219,8 @@ class _Reader:
             what = "tasks" if len(tasks) == len(examples) else "tasks and documents"
             reasons = _reasons({**skipped, **unread})
             raise UserError(f"data.train: none of the first {len(examples)} {what} can be rendered: {reasons}")
+        if isinstance(stage, ViTConfig):
+            require_pairs(examples, stage=stage.name, where="data.train")
         if isinstance(stage, SFTConfig) and tasks:
             self._check_solutions(stage, tasks)
         if isinstance(stage, LongToShortConfig) and stage.method != "average":

@@ -44,12 +44,16 @@ class SupervisedStage:
         """The examples of each step that is left."""
         context, inputs = self._context, self._context.inputs[self._config.name]
         config = replace(self._config, max_tokens=min(self._config.max_tokens, inputs.context))
-        renderer = ExampleRenderer(inputs.renderer, config)
+        renderer = self._example_renderer(config)
         yield from ExampleBatches(context.examples(config), renderer, config, seed=context.config.seed).from_step(
             self._done
         )
         for reason, count in renderer.skipped.items():
             logging.getLogger(__name__).warning("%s: %d examples left out: %s", config.name, count, reason)
+
+    def _example_renderer(self, config: SupervisedConfig) -> ExampleRenderer:
+        """What makes the learner's examples of the mixture's."""
+        return ExampleRenderer(self._context.inputs[config.name].renderer, config)
 
     def resume(self) -> int:
         """Restore the learner and the random state from the newest checkpoint that can be read."""

@@ -178,8 +178,8 @@ def test_a_missing_key_is_placed_at_its_section(recipe, text, expected):
         (RL + "data:\n  train: []\n", "r.yaml:7: data.train = (): must be at least one source"),
         (
             HEAD,
-            "r.yaml:1: stages is missing: give it a list, each item a stage: `kind` (one of pretrain, long_context, "
-            "sft, long2short, rl) and the keys of its kind",
+            "r.yaml:1: stages is missing: give it a list, each item a stage: `kind` (one of vit, pretrain, "
+            "long_context, sft, long2short, rl) and the keys of its kind",
         ),
         (
             "name: a/b\noutput_dir: x\nstages: [{kind: rl, steps: 1}]\n",

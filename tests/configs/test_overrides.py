@@ -126,10 +126,13 @@ def test_names_of_the_users_own(path):
         ("stages.rll.steps=3", "stages.rll.steps: no stage is called 'rll'; the recipe's stages: rl"),
         ("rll.steps=3", "rll: no such key; did you mean rl?"),
         ("stages.4=null", "stages.4: the recipe has 1 stages, counted from 0"),
-        ("stages.1={steps: 4}", "stages.1.kind is missing: give it one of pretrain, long_context, sft, long2short, rl"),
+        (
+            "stages.1={steps: 4}",
+            "stages.1.kind is missing: give it one of vit, pretrain, long_context, sft, long2short, rl",
+        ),
         (
             "rl.kind=rlx",
-            'stages.0.kind = "rlx": must be one of pretrain, long_context, sft, long2short, rl; did you mean rl?',
+            'stages.0.kind = "rlx": must be one of vit, pretrain, long_context, sft, long2short, rl; did you mean rl?',
         ),
         ("rl.name=data", "data.name = 'data': must be another name: it is in use for something else"),
         ("rl.name=a/b", "a/b.name = 'a/b': must be letters, digits, `_` and `-`, beginning with a letter"),

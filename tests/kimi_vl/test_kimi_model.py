@@ -158,7 +158,7 @@ def test_what_does_not_fit_together_is_refused(model, prompt):
         model(input_ids=ids)
     with pytest.raises(ValueError, match="pixel_values holds 31 patches, but image_grid_hws"):
         model(input_ids=ids, pixel_values=pixels[:31], image_grid_hws=grids[:1])
-    with pytest.raises(ValueError, match="pixel_values go with image_grid_hws"):
+    with pytest.raises(ValueError, match="pixel_values need image_grid_hws"):
         model(input_ids=ids, pixel_values=pixels)
     with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
         model()

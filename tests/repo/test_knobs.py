@@ -22,14 +22,15 @@ from configs import (
     stage_kinds,
     supervised,
     task_sampler,
+    vit,
 )
 from kimi_vl import TinySizes
 
 # A new key has to be worth it: users must be able to know them all.
-MOST = 137
+MOST = 140
 SCHEMA = (
     *(algorithms, data, long2short, long_context, model, optimizer, prompt, ranks, rewards, rl, schema),
-    *(stage, stage_kinds, supervised, task_sampler),
+    *(stage, stage_kinds, supervised, task_sampler, vit),
 )
 # What they read themselves does not count, but `configs.data` also has functions that others call.
 UNCOUNTED = [part.__name__ for part in SCHEMA if part is not data]

@@ -17,7 +17,7 @@ def test_lines_of_pages_fit(tracked, root):
         for path in sorted(tracked)
         if path.suffix == ".md" and path.name != "CHANGELOG.md"
         for number, line in enumerate((root / path).read_text(encoding="utf-8").splitlines(), 1)
-        if len(line) > COLUMNS
+        if len(line) > COLUMNS and not line.startswith("#")  # Markdown has no headings of two lines
     ]
     assert not long, "\n".join(long)
 

@@ -104,6 +104,8 @@ def test_the_table_declares_what_evaluation_writes():
         | {"before/greedy_accuracy", "before/mean_tokens"}  # tests/integration/test_long2short.py
         | {"needles/KIND", "needles/KIND/LENGTH"}  # tests/integration/test_long_context.py
         | {"before/needles/KIND", "before/needles/KIND/LENGTH"}
+        | {f"{way}_{k}/SOURCE" for way in ("image_to_text", "text_to_image") for k in (1, 5)}
+        | {"pairs/SOURCE", "before/RECALL/SOURCE"}  # tests/rl/stages/test_vit_stage.py
     )
 
 
