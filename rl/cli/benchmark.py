@@ -97,7 +97,7 @@ def _run_one(
         except ServerFailed as error:
             raise UserError(
                 f"{options.server}: several requests in a row failed: {error}. What is answered is in {folder}; the "
-                "same command goes on"
+                "same command continues"
             ) from error
     for line in tasks.report.lines():
         console.print(line)

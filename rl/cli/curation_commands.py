@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Torch, Ray and transformers are imported inside the commands: help and mistakes in a recipe show at once.
 
-_AGAIN = "the same command goes on"
+_AGAIN = "the same command continues"
 _Data = Annotated[
     str, typer.Argument(metavar="DATA_OR_RECIPE", help="A recipe, a .jsonl or .parquet file, a built-in, a hub name.")
 ]
@@ -28,31 +28,36 @@ _ServerModel = Annotated[str | None, typer.Option(metavar="NAME", help="The mode
 _KeyEnv = Annotated[str | None, typer.Option(metavar="NAME", help="The environment variable with the server's key.")]
 _Against = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME[@SPLIT]", help="A data set, or a recipe, to keep clear of in evaluation; repeatable."),
+    typer.Option(metavar="NAME[@SPLIT]", help="An evaluation data set or recipe that must not leak; repeatable."),
 ]
 _Split = Annotated[str | None, typer.Option(help="Such as train[:10%]; by default train.")]
 _Limit = Annotated[int | None, typer.Option(min=1, help="Tasks of each source; by default all, 1000 where endless.")]
 _Column = Annotated[list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Such as tags=domain; repeatable.")]
-_Seed = Annotated[int, typer.Option(min=0, help="Of the samples, and of what stays within caps.")]
-_Temperature = Annotated[float, typer.Option(min=0.0, help="Of the samples.")]
-_Tokens = Annotated[int | None, typer.Option(min=1, help="Of a sample; by default as in the recipe or the run.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Seed of the samples and of the choice within caps.")]
+_Temperature = Annotated[float, typer.Option(min=0.0, help="Sampling temperature.")]
+_Tokens = Annotated[
+    int | None, typer.Option(min=1, help="Token limit of a sample; by default as in the recipe or the run.")
+]
 _Workers = Annotated[int | None, typer.Option(min=1, help="Ray workers; by default as in the recipe or the run.")]
-_Level = Annotated[float, typer.Option(help="Most prompts of one fifth of the pass rate, as a share.")]
+_Level = Annotated[float, typer.Option(help="Maximum share of prompts in one fifth of the pass rate.")]
 
 _Samples = Annotated[int, typer.Option(min=1, help="Samples of each prompt.")]
-_Guesses = Annotated[int, typer.Option(min=0, help="Answers without thinking, of which none may be right; 0: no test.")]
+_Guesses = Annotated[
+    int, typer.Option(min=0, help="Answers without thinking, none of which may be correct; 0: no test.")
+]
 _GuessTemplate = Annotated[str | None, typer.Option(help="Their prompt: a text that holds {question}.")]
 _KeepKind = Annotated[
     list[str] | None, typer.Option(metavar="KIND", help="Keep multiple_choice, true_false or proof; repeatable.")
 ]
-_MinRate = Annotated[float, typer.Option(help="Prompts that are solved less often are left out.")]
-_MaxRate = Annotated[float, typer.Option(help="Prompts that are solved more often are left out.")]
+_MinRate = Annotated[float, typer.Option(help="Leave out prompts with a lower pass rate.")]
+_MaxRate = Annotated[float, typer.Option(help="Leave out prompts with a higher pass rate.")]
 _PerTag = Annotated[
-    list[str] | None, typer.Option(metavar="[TAG=]N", help="Most prompts of a tag, or of each tag; repeatable.")
+    list[str] | None,
+    typer.Option(metavar="[TAG=]N", help="Maximum number of prompts of a tag, or of each tag; repeatable."),
 ]
 
-_Most = Annotated[int, typer.Option(min=1, help="Most solutions of a prompt; the shortest are kept.")]
-_Repetition = Annotated[float, typer.Option(help="Share of a chain's 4-grams that may repeat an earlier one.")]
+_Most = Annotated[int, typer.Option(min=1, help="Maximum number of solutions per prompt; the shortest are kept.")]
+_Repetition = Annotated[float, typer.Option(help="Maximum share of 4-grams that repeat an earlier one.")]
 _System = Annotated[str | None, typer.Option(help="A system text in place of the recipe's.")]
 _Template = Annotated[str | None, typer.Option(help="A text with {question}, in place of the recipe's template.")]
 

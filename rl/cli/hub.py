@@ -17,7 +17,7 @@ from configs.text import one_line
 _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "hf_xet"}  # packages whose errors are the network's
 # what an earlier upload may have and this one has not; git keeps it
 _STALE = ["model*.safetensors", "model.safetensors.index.json", "prompt.json"]
-_AGAIN = "What is there already is not sent again: run the same command again"
+_AGAIN = "Uploaded files are not sent again: run the same command again"
 _NO_TOKEN = (
     "the hub wants to know who you are, and there is no token. Make one with the right to write at "
     "https://huggingface.co/settings/tokens, then set the environment variable HF_TOKEN, or run: hf auth login"

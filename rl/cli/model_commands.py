@@ -18,35 +18,37 @@ Recipe = Annotated[
 ]
 Budgets = Annotated[
     str | None,
-    typer.Option(metavar="N,N,...", help="Also the accuracy with thinking closed after N tokens, for each N."),
+    typer.Option(metavar="N,N,...", help="Also measure accuracy with the thinking closed after N tokens, for each N."),
 ]
-Tasks = Annotated[int | None, typer.Option(help="At most so many held-out tasks, or rows of a benchmark.")]
-Samples = Annotated[int | None, typer.Option(help="Sampled answers to each task, beside the greedy one.")]
+Tasks = Annotated[int | None, typer.Option(help="Maximum number of held-out tasks, or rows of a benchmark.")]
+Samples = Annotated[int | None, typer.Option(help="Sampled completions per task, besides the greedy one.")]
 Output = Annotated[
     Path | None,
-    typer.Option(help="File for the figures, by default `eval.json` in the run; of benchmarks, the folder."),
+    typer.Option(help="File for the figures, by default `eval.json` in the run; for benchmarks, a folder."),
 ]
 Benchmarks = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME[@SPLIT][=PATH]", help="A public benchmark, from PATH or the hub; repeatable."),
+    typer.Option(metavar="NAME[@SPLIT][=PATH]", help="A public benchmark, read from PATH or the hub; repeatable."),
 ]
 Server = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="Benchmarks: a server with OpenAI's chat completions answers, as MODEL."),
+    typer.Option(metavar="URL", help="Benchmarks: a server with OpenAI's chat API; MODEL is the model's name there."),
 ]
-KeyEnv = Annotated[str | None, typer.Option(metavar="VARIABLE", help="Benchmarks: holds the server's key.")]
-Connections = Annotated[int, typer.Option(min=1, help="Benchmarks: requests to the server at once.")]
+KeyEnv = Annotated[
+    str | None, typer.Option(metavar="VARIABLE", help="Benchmarks: environment variable with the server's key.")
+]
+Connections = Annotated[int, typer.Option(min=1, help="Benchmarks: concurrent requests to the server.")]
 EngineName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Benchmarks: `vllm`, or an engine of yours, `file.py:Class`.")
+    str | None, typer.Option(metavar="NAME", help="Benchmarks: `vllm`, or your own engine, `file.py:Class`.")
 ]
 EngineOptions = Annotated[
-    list[str] | None, typer.Option(metavar="NAME=VALUE", help="Benchmarks: of an engine of yours; repeatable.")
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="Benchmarks: option of your own engine; repeatable.")
 ]
-NewTokens = Annotated[int, typer.Option(min=1, help="Benchmarks: thinking and answer together.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="Benchmarks: 0 takes the likeliest token.")]
-Frames = Annotated[int, typer.Option(min=1, help="Benchmarks: frames of a video, at most.")]
+NewTokens = Annotated[int, typer.Option(min=1, help="Benchmarks: token limit of thinking and answer together.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="Benchmarks: sampling temperature; 0 is greedy.")]
+Frames = Annotated[int, typer.Option(min=1, help="Benchmarks: maximum number of frames of a video.")]
 KitData = Annotated[
-    Path | None, typer.Option(help="Benchmarks: VLMEvalKit's own TSV of it, for the `index` in its export.")
+    Path | None, typer.Option(help="Benchmarks: VLMEvalKit's own TSV of the data set, for the `index` in the export.")
 ]
 
 
@@ -75,7 +77,7 @@ def evaluate(
     """Measure: greedy and sampled accuracy, share of thinking answers and length on held-out tasks; or benchmarks.
 
     The same tasks, engine and verifiers as in the run, in this process. A model that belongs to no run needs a recipe.
-    With `--benchmark`, public benchmarks with their own prompts and answer rules; the same command goes on where an
+    With `--benchmark`, public benchmarks with their own prompts and answer rules; the same command continues where an
     evaluation was stopped.
 
     Examples: `thinkvl eval runs/quickstart --tasks 100` and
@@ -113,7 +115,7 @@ def _held_out(
 def _benchmarks(
     model: str, specs: list[str], output: Path | None, options: dict[str, Any], *, unused: list[str]
 ) -> None:
-    with stoppable("the same command goes on"):
+    with stoppable("the same command continues"):
         from rl.cli.benchmark import BenchmarkOptions, benchmark_command
 
         if unused:
@@ -155,11 +157,11 @@ def export(
     """Publish: write the model as a Hugging Face folder with code and model card; with `--push`, upload it.
 
     The folder opens with transformers alone (`trust_remote_code=True`). An upload needs a token (HF_TOKEN, or
-    `hf auth login`), is private unless `--public` is given, and goes on where it broke off when called again.
+    `hf auth login`), is private unless `--public` is given, and continues where it broke off when repeated.
 
     Example: `thinkvl export runs/quickstart --push my-team/thinking-kimi`
     """
-    with stoppable("the same command goes on"):
+    with stoppable("the same command continues"):
         from rl.cli.export import export_command
 
         export_command(run, output=output, push=push, public=public, licence=licence, console=console)

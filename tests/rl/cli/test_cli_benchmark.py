@@ -125,7 +125,7 @@ def test_ctrl_c_waits_for_no_server(charts, server, tmp_path):
         time.sleep(0.02)
     started.send_signal(signal.SIGINT)
     _, errors = started.communicate(timeout=30)
-    assert (started.returncode, errors) == (130, "stopped; the same command goes on\n")
+    assert (started.returncode, errors) == (130, "stopped; the same command continues\n")
 
 
 def test_a_run_and_its_card(thinkvl, run_folder, charts):
