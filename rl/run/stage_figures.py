@@ -56,6 +56,7 @@ class StageFigures:
     seconds: float
     values: Mapping[str, float]  # metric -> value; the sources' names say which options they have
     entering: Mapping[str, float] = field(default_factory=dict)
+    from_random: bool = False  # random weights entered the stage
 
     @property
     def own(self) -> OwnFigure:
@@ -87,6 +88,8 @@ class StageFigures:
         title, before, after = self.own.title, self.before, self.after
         if after is None:
             return f"{self.name}: {title} was not measured"
+        if before is None and self.from_random:
+            return f"{self.name}: {title} {after:.3f}; random weights entered the stage"
         if before is None:
             return f"{self.name}: {title} {after:.3f}; it was not measured on the model that entered the stage"
         outcome = "better" if self.improved else "NOT better"
@@ -130,6 +133,7 @@ def read_stages(folder: RunFolder) -> list[StageFigures]:
                 seconds=record.seconds,
                 values=after,
                 entering={**previous, **own},
+                from_random=not found and config.model.path == "tiny",
             )
         )
         previous = after

@@ -14,17 +14,22 @@ def recipe():
 
 
 def test_stages_are_in_the_order_of_the_article(recipe):
-    kinds = [stage.kind for stage in recipe.stages]
-    order = ["vit", "pretrain", "long_context", "sft", "rl", "long2short"]
-    assert sorted(kinds, key=order.index) == kinds
-    assert {kind: kinds.count(kind) for kind in kinds if kind != "vit"} == {
-        "pretrain": 4,
-        "long_context": 2,
-        "sft": 2,
-        "rl": 1,
-        "long2short": 1,
+    kinds = {stage.name: stage.kind for stage in recipe.stages}
+    assert kinds == {
+        "text": "pretrain",
+        "vit": "vit",
+        "alignment": "pretrain",
+        "pretrain": "pretrain",
+        "cooldown": "pretrain",
+        "long_1k": "long_context",
+        "long_4k": "long_context",
+        "sft": "sft",
+        "long_cot": "sft",
+        "rl": "rl",
+        "long2short": "long2short",
     }
-    assert set(kinds) <= set(OWN_FIGURES)
+    assert [stage.name for stage in recipe.stages] == list(kinds), "and in this order"
+    assert set(kinds.values()) <= set(OWN_FIGURES)
 
 
 def test_the_held_out_artist_and_splits_are_never_trained_on(recipe):
