@@ -104,6 +104,32 @@ def test_a_pretraining_stage_whose_held_out_sources_have_documents_generates_not
         mini.here("output_dir=runs/other", f"stages=[{{kind: sft, steps: 1, {CAPTIONS}}}]")
 
 
+def test_a_vision_tower_is_trained_alone_and_then_aligned(mini):
+    """The tower changes first; then it, and the projector. The language model stays, and nothing is generated."""
+    first = f"{{kind: vit, steps: 2, batch_size: 4, text_layers: 1, {CAPTIONS}}}"
+    second = f"{{kind: pretrain, name: alignment, steps: 2, freeze: [language_model, lm_head], {CAPTIONS}}}"
+    mini.overrides[0] = f"stages=[{first}, {second}]"
+    mini.here()
+    stages = json.loads((mini.run_folder / "summary.json").read_text())["stages"]
+    assert [stage["kind"] for stage in stages] == ["vit", "pretrain"]
+    figures = stages[0]["figures"]
+    recall = {f"{way}_{k}/digit_captions" for way in ("image_to_text", "text_to_image") for k in (1, 5)}
+    assert figures.keys() == {name for own in (*recall, "pairs/digit_captions") for name in (own, f"before/{own}")} | {
+        "perplexity/digit_captions"
+    }
+    assert figures["pairs/digit_captions"] == 4
+    assert all(math.isnan(stage["greedy_accuracy"]) for stage in stages)
+    folders = (mini.run_folder / "base", *(mini.run_folder / stage["name"] / "model" for stage in stages))
+    weights = [load_file(folder / "model.safetensors") for folder in folders]
+    for before, after, parts in zip(
+        weights[:2], weights[1:], (("vision_tower",), ("vision_tower", "multi_modal_projector")), strict=True
+    ):
+        moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+        assert moved == set(parts)
+    with pytest.raises(Exception, match=r"vit: text_sums in data.train: no example has one image and a caption"):
+        mini.here("output_dir=runs/other", "vit.data.train.1={use: text_sums, options: {form: document}}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyConfig(StageConfig):
     """A kind of stage that only this test knows."""
