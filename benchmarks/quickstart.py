@@ -24,7 +24,8 @@ from rl.run.trackers.jsonl_tracker import read_metrics
 
 RECIPE = "configs/recipes/quickstart.yaml"
 ARMS = {"quickstart": "rl", "sft": "long_cot", "shuffled": "rl"}  # arm -> the stage that it ends with
-FIGURES = ("greedy_accuracy", "sampled_accuracy", "thinking_share", "mean_tokens")
+FIGURES = {"greedy_accuracy": 3, "sampled_accuracy": 3, "thinking_share": 2, "mean_tokens": 1}  # and their decimals
+GAINS = ("greedy_accuracy", "sampled_accuracy")
 QUICK = {
     "reading": ["reading.steps=2"],
     "long_cot": ["long_cot.steps=3"],
@@ -73,9 +74,10 @@ def continued_steps(output: Path, mains: dict[int, Stages]) -> int:
     return max(2, round(steps * rl / sft))
 
 
-def mean(values: list[float]) -> str:
+def mean(values: list[float], digits: int) -> str:
     """Mean and, in brackets, the range."""
-    return f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+    found, low, high = (f"{value:.{digits}f}" for value in (statistics.mean(values), min(values), max(values)))
+    return found if low == high else f"{found} ({low}-{high})"
 
 
 def table(results: list[dict[str, Stages]]) -> str:
@@ -87,7 +89,7 @@ def table(results: list[dict[str, Stages]]) -> str:
     ]
     lines = ["| model | greedy | sampled | thinking | tokens | seconds |", "|---|---|---|---|---|---|"]
     for title, arm, stage in rows:
-        cells = [mean([r[arm][stage][figure] for r in results]) for figure in FIGURES]
+        cells = [mean([r[arm][stage][key] for r in results], digits) for key, digits in FIGURES.items()]
         seconds = statistics.median([r[arm][stage]["seconds"] for r in results])
         lines.append(f"| {title} | {' | '.join(cells)} | {seconds:.0f} |")
     return "\n".join(lines)
@@ -145,13 +147,13 @@ def main() -> None:
     ends = {
         f"{arm}/{figure}": statistics.mean([r[arm][stage][figure] for r in results])
         for arm, stage in ARMS.items()
-        for figure in FIGURES[:2]
+        for figure in GAINS
     }
     gains = {
         f"gain/{figure}": statistics.mean(
             [r["quickstart"]["rl"][figure] - r["quickstart"]["long_cot"][figure] for r in results]
         )
-        for figure in FIGURES[:2]
+        for figure in GAINS
     }
     seconds = statistics.median([r["quickstart"][""]["seconds"] for r in results])
     print(json.dumps({"runs": len(results), **gains, "median_seconds": seconds, **ends}))

@@ -132,13 +132,13 @@ def plot_curves(
     axes[0].legend(["rollouts", "greedy, validation"], frameon=False, loc="lower right")
     for name, color in (("evaluation", "#31a354"), ("reflection", "#756bb1")):
         axes[1].plot(steps, [r.get(f"patterns/{name}") for r in rows], color=color)
-    axes[1].legend(["thinks", "checks a step", "corrects itself"], frameon=False)
+    axes[1].legend(["thinks", "checks a step", "corrects itself"], frameon=False, loc="center right")
     places = range(len(records))
     axes[3].bar([p - 0.2 for p in places], [r.greedy_accuracy for r in records], 0.4, label="greedy", color="#e6550d")
     axes[3].bar([p + 0.2 for p in places], [r.sampled_accuracy for r in records], 0.4, label="sampled", color="#9ecae1")
-    axes[3].set(title="held-out accuracy after each stage", ylim=(0, 1))
+    axes[3].set(title="held-out accuracy after each stage", ylim=(0, 1.2))
     axes[3].set_xticks(list(places), [r.name for r in records])
-    axes[3].legend(frameon=False, loc="upper left")
+    axes[3].legend(frameon=False, loc="upper left", ncols=2)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
