@@ -1,4 +1,4 @@
-"""The learner and the embedded engine at Kimi-VL-A3B's shapes on one GPU, against the bounds of `roofline.py`.
+"""The learner and the embedded engine at Kimi-VL-A3B's shapes on one GPU, against the bounds of `rl/plan/roofline.py`.
 
     python benchmarks/gpu.py [--quick] [--runs 3] [--parts checks rollouts lora full] [--tokens 2048 8192 32768]
 
@@ -30,7 +30,6 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]  # runs from a checkout, 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 import numpy as np  # noqa: E402
-import roofline  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from gpu_checks import check, text_prompt, too_far  # noqa: E402
@@ -45,6 +44,7 @@ from rl.learner.learner import Learner  # noqa: E402
 from rl.learner.learner_config import LearnerConfig  # noqa: E402
 from rl.learner.lora import prepare_training  # noqa: E402
 from rl.learner.parallel import SINGLE_PROCESS, SingleProcess  # noqa: E402
+from rl.plan import roofline  # noqa: E402
 from rl.types import Sample  # noqa: E402
 from rollouts.engines.continuous_batching import BatchLimits  # noqa: E402
 from rollouts.engines.driver import EngineDriver  # noqa: E402

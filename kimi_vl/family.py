@@ -18,6 +18,7 @@ from .modeling_kimi_vl import KimiVLForConditionalGeneration
 from .processing_kimi_vl import KimiVLProcessor
 from .routing_kimi_vl import Routing
 from .tiny import create_tiny_checkpoint as _create_tiny_checkpoint
+from .tiny import tiny_config as _tiny_config
 from .tiny import tiny_sizes
 from .tokenization_kimi_vl import NUM_RESERVED
 
@@ -39,6 +40,17 @@ LORA_PARAMETERS: Mapping[str, tuple[str, ...]] = {"experts": ("experts.gate_up_p
 def load_config(path: str | Path) -> KimiVLConfig:
     """The config of a folder or hub id."""
     return KimiVLConfig.from_pretrained(str(path))
+
+
+def published_config() -> KimiVLConfig:
+    """The config of the published weights that `LICENCES` lists; they have the same sizes."""
+    return KimiVLConfig()
+
+
+def tiny_config(sizes: Mapping[str, int]) -> KimiVLConfig:
+    """The config of `create_tiny_checkpoint`, with the largest vocabulary that a corpus can give."""
+    tiny = tiny_sizes(**sizes)
+    return _tiny_config(tiny, num_tokens=256 + tiny.num_merges)
 
 
 def new_model(config: KimiVLConfig) -> KimiVLForConditionalGeneration:
@@ -97,6 +109,8 @@ __all__ = [
     "load_processor",
     "new_model",
     "new_routing",
+    "published_config",
     "save_with_code",
     "stop_and_barred_ids",
+    "tiny_config",
 ]

@@ -157,6 +157,14 @@ class ModelFamily(Protocol):
         """The config."""
         ...
 
+    def published_config(self) -> VisionLanguageConfig:
+        """The config of the published weights that `LICENCES` lists."""
+        ...
+
+    def tiny_config(self, sizes: Mapping[str, int]) -> VisionLanguageConfig:
+        """The config of `create_tiny_checkpoint`, with the largest vocabulary that a corpus can give."""
+        ...
+
     def load_model(self, path: str | Path, *, dtype: torch.dtype | str = ...) -> VisionLanguageModel:
         """The model, in evaluation mode. Raises ValueError if the checkpoint lacks tensors."""
         ...

@@ -1,4 +1,4 @@
-"""Arguments and help of the commands that train or inspect a run: `run`, `submit`, `rescore`, `replay`."""
+"""Arguments and help of the commands that train, plan or inspect a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from configs.load import load_recipe
 from rl.cli.open_model import check_base_model
 from rl.cli.ray_address import check_ray_address
-from rl.cli.terminal import Allow, Overrides, console, stoppable
+from rl.cli.terminal import Allow, Overrides, console, could_not_run, stoppable
 
 # Torch, Ray and transformers are imported inside the commands: help and mistakes in a recipe show at once.
 
@@ -33,6 +33,33 @@ def run(
         from rl.pipeline import run as run_recipe
 
         run_recipe(config, base=Path.cwd(), console=console)
+
+
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as configs/recipes/quickstart.yaml.")],
+    overrides: Overrides = None,
+    gpu: Annotated[str, typer.Option(help="The cards: `h100`, `h200` or `a100`.")] = "h100",
+    gpus: Annotated[int | None, typer.Option(help="Cards of a node; by default what the recipe needs.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Nodes; by default what the recipe needs.")] = None,
+    answer_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Mean length of an answer, for the time; by default at most 4096.")
+    ] = None,
+    data: Annotated[bool, typer.Option(help="Read the sources that are on this machine.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Plan a recipe in seconds, without a GPU: steps, memory of each card, time, and problems of its data.
+
+    Where something does not fit, the smallest change of the recipe that would is named. Exit code 0: everything fits;
+    1: something does not, or a source has a problem; 2: could not run.
+
+    Example: `thinkvl plan my.yaml --gpu h100 --gpus 8`
+    """
+    with could_not_run(), stoppable(None):
+        from rl.cli.plan import PlanOptions, plan_command
+
+        options = PlanOptions(gpu=gpu, gpus=gpus, nodes=nodes, answer=answer_tokens, data=data, as_json=as_json)
+        code = plan_command(recipe, overrides or (), options, console)
+    raise typer.Exit(code)
 
 
 def submit(

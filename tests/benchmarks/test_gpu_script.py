@@ -6,10 +6,10 @@ import sys
 
 import gpu
 import pytest
-import roofline
 import torch
 
 from kimi_vl import KimiVLConfig
+from rl.plan import roofline
 
 # What a bare GPU machine has not: importing one of these fails, as it does where they are not installed.
 ABSENT = (

@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
-import roofline
 
 from kimi_vl import KimiVLConfig
+from rl.plan import roofline
 
 TOY = SimpleNamespace(
     text_config=SimpleNamespace(

@@ -1,4 +1,4 @@
-"""The least work of a Kimi-VL's learner and rollouts, counted from its config: floating-point operations and bytes.
+"""The least work of a learner and of rollouts, counted from the model's config: floating-point operations and bytes.
 
 Text model alone, weights of two bytes. A multiply-add is two operations; what a kernel does besides (recomputed
 activations, padding, softmax, norms) is not counted, so time against these floors is never flattered.
@@ -54,7 +54,7 @@ class Products:
 
 
 def products(config: Any) -> Products:
-    """Count the matrices of a `KimiVLConfig`'s text model."""
+    """Count the matrices of a config's text model."""
     c = config.text_config
     heads, hidden = c.num_attention_heads, c.hidden_size
     wide = heads * (c.qk_nope_head_dim + c.qk_rope_head_dim)

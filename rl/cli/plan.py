@@ -1,0 +1,161 @@
+"""`thinkvl plan`: steps, memory, time and data of a recipe before any device is used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from configs.load import load_recipe
+from configs.schema import RunConfig
+from rl.plan import hardware
+from rl.plan.changes import smallest_change
+from rl.plan.data_check import DataFinding, check_data
+from rl.plan.hardware import Cluster, gpu_named
+from rl.plan.placement import place
+from rl.plan.plan import Device, Plan, make_plan
+from rl.run.console import PlainConsole
+
+_PER_NODE = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What the command line may say."""
+
+    gpu: str = "h100"
+    gpus: int | None = None  # of each node; None: as many as the recipe needs, up to eight
+    nodes: int | None = None  # None: as many as the recipe needs
+    answer: int | None = None  # mean tokens of an answer
+    data: bool = True
+    as_json: bool = False
+
+
+def plan_command(recipe: Path, overrides: Sequence[str], options: PlanOptions, console: PlainConsole) -> int:
+    """Print the plan. The exit code: 0 where everything fits and no source has a problem, else 1.
+
+    Raises ConfigError or UserError where nothing can be planned.
+    """
+    config = load_recipe(recipe, overrides)
+    cluster = cluster_of(config, options)
+
+    def planned(changed: RunConfig) -> Plan:
+        return make_plan(changed, cluster, answer=options.answer)
+
+    plan = planned(config)
+    change = smallest_change(config, cluster, planned) if plan.problems else None
+    findings = check_data(config, base=Path.cwd()) if options.data else []
+    if options.as_json:
+        print(json.dumps(as_json(plan, change[0] if change else None, findings), indent=1))
+    else:
+        show(plan, change[0] if change else None, findings, console)
+    return int(bool(plan.problems) or any(finding.problem for finding in findings))
+
+
+def cluster_of(config: RunConfig, options: PlanOptions) -> Cluster:
+    """The cards that the options name; those left out follow from the recipe. Raises UserError."""
+    gpu = gpu_named(options.gpu)
+    needed = place(config, Cluster(gpu=gpu, gpus=_PER_NODE, nodes=_PER_NODE)).cards
+    gpus = options.gpus if options.gpus is not None else min(_PER_NODE, needed)
+    nodes = options.nodes if options.nodes is not None else -(-needed // max(1, gpus))
+    return Cluster(gpu=gpu, gpus=gpus, nodes=nodes)
+
+
+def as_json(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFinding]) -> dict[str, Any]:
+    """Everything that is printed, with bytes and seconds as numbers."""
+    cluster = plan.placement.cluster
+    return {
+        "cluster": {"gpu": cluster.gpu.name, "gpus": cluster.gpus, "nodes": cluster.nodes},
+        "parameters": plan.sizes.parameters,
+        "trained": plan.sizes.trained,
+        "stages": [
+            {
+                "name": stage.name,
+                "kind": stage.kind,
+                **asdict(stage.counts),
+                "assumed": asdict(stage.means),
+                "seconds_per_step": asdict(stage.seconds),
+                "hours": stage.hours,
+                "learner": _device(stage.learner),
+            }
+            for stage in plan.stages
+        ],
+        "worker": _device(plan.worker) | {"cached_tokens": plan.cached, "context": plan.context},
+        "host": plan.host,
+        "problems": plan.problems,
+        "smallest_change": list(change) if change else None,
+        "data": [asdict(finding) for finding in findings],
+    }
+
+
+def _device(device: Device) -> dict[str, Any]:
+    return {"bytes": device.parts, "used": device.used, "capacity": device.capacity, "fits": device.fits}
+
+
+def show(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFinding], console: PlainConsole) -> None:
+    """Print the tables, then what does not fit and what would."""
+    cluster, placement = plan.placement.cluster, plan.placement
+    console.print(
+        f"{plan.sizes.parameters / 1e9:.2f} billion parameters on {cluster.nodes} x {cluster.gpus} "
+        f"{cluster.gpu.name}: {placement.workers} rollout workers, {placement.ranks} learner ranks"
+    )
+    console.print(_stages(plan))
+    console.print(_memory(plan))
+    longest = plan.cached // max(1, plan.context)
+    console.print(
+        f"KV cache of a worker: {plan.cached:,} tokens, {longest:,} sequences of the longest {plan.context:,} tokens"
+    )
+    host = ", ".join(f"{name} {size / 1e9:.0f} GB" for name, size in plan.host.items() if size)
+    console.print(f"main memory of a node during a weight sync: {host}")
+    for rate in (hardware.FULL_TRAINING, hardware.LORA_TRAINING, hardware.DECODING, hardware.SYNC):
+        console.print(f"  rate {rate.value:g}: {rate.source}")
+    for problem in plan.problems:
+        console.print(f"does not fit: {problem}")
+    if plan.problems:
+        what = " ".join(change) if change else "none was found; use more or larger cards"
+        console.print(f"the smallest change that fits: {what}")
+    for finding in findings:
+        console.print(f"data: {finding.source}: {finding.text}")
+
+
+def _stages(plan: Plan) -> Table:
+    columns = (
+        "stage",
+        "steps",
+        "sequences",
+        "optimizer steps",
+        "tokens a step",
+        "mean answer",
+        "rollout s",
+        "update s",
+    )
+    table = Table(*columns, "sync s", "hours", title="work and time")
+    for stage in plan.stages:
+        seconds = stage.seconds
+        table.add_row(
+            stage.name,
+            f"{stage.counts.steps:,}",
+            f"{stage.counts.sequences:,}",
+            f"{stage.counts.optimizer_steps:,}",
+            f"{stage.counts.tokens:,.0f}",
+            f"{stage.means.answer:,}",
+            *(f"{value:.0f}" for value in (seconds.rollout, seconds.update, seconds.sync)),
+            f"{stage.hours:.1f}",
+        )
+    return table
+
+
+def _memory(plan: Plan) -> Table:
+    """One column a device, one row a part; gigabytes are powers of ten."""
+    devices = plan.devices
+    table = Table("GB on one card", *(device.name for device in devices), title="memory")
+    for part in dict.fromkeys(name for device in devices for name in device.parts):
+        table.add_row(part, *(f"{d.parts[part] / 1e9:.1f}" if part in d.parts else "" for d in devices))
+    table.add_section()
+    table.add_row("all", *(f"{d.used / 1e9:.1f}" for d in devices))
+    table.add_row("there is", *(f"{d.capacity / 1e9:.1f}" for d in devices))
+    return table

@@ -1,0 +1,142 @@
+"""Bytes on one device: of a learner rank, of a rollout worker; and in a node's main memory during a weight sync."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from configs.optimizer import OptimizerConfig
+from rl.plan import activations
+from rl.plan.sizes import ModelSizes
+
+BYTES = {"float32": 4, "bfloat16": 2}
+_BLOCK = 256  # numbers that share a scale in torchao's 8-bit moments
+_WORKING = 2e9  # bytes of an engine's own buffers: a prefill of 8,192 tokens, logits, CUDA graphs; assumed
+VLLM_SHARE = 0.85  # of a worker's share of its card; `rollouts.engines.vllm` gives the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What passes through a learner at a time."""
+
+    tokens: int  # packed into one row
+    predicted: int  # of them, tokens whose log-prob is computed
+    patches: int = 0  # that pass the vision tower together
+    passes: int = 1  # of the vision tower in a step; above 1 each part is encoded again for its gradient
+    rows: int = 2  # packed rows of a step on this rank: from the second on, gradients exist beside activations
+    features: int = 0  # image tokens of a step, kept with their gradient until its end
+    segments: Sequence[tuple[int, int]] = ()  # (queries, keys) of the row, for the masked attention of CPUs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a stage trains: the parts of its recipe that decide about memory."""
+
+    sizes: ModelSizes
+    dtype: str
+    optimizer: OptimizerConfig
+    ranks: int = 1
+    compute_dtype: str | None = None
+    checkpointing: bool = False
+    flash: bool = True  # the attention of GPUs in half precision
+    reference: str | None = None  # `frozen` or `ema`: a further model
+    critic: bool = False  # with a backbone of its own
+
+
+def moments_bytes(training: Training) -> float:
+    """The optimizer's state of all trained parameters. Adapters are float32, whatever the model is."""
+    sizes, config = training.sizes, training.optimizer
+    width = BYTES[training.dtype]
+    if config.name == "muon":
+        adapters = min(sizes.adapters, sizes.matrices)
+        momentum = (sizes.matrices - adapters) * width + adapters * 4
+        return momentum + 2 * (sizes.trained - sizes.matrices) * width
+    if config.state == "8bit":
+        return 2 * sizes.trained * (1 + 4 / _BLOCK)
+    if config.state is not None:
+        return 2 * sizes.trained * BYTES[config.state]
+    return 2 * ((sizes.trained - sizes.adapters) * width + sizes.adapters * 4)
+
+
+def learner_bytes(training: Training, load: Workload) -> dict[str, float]:
+    """Bytes of one rank at the peak of an update, by what they are for."""
+    sizes, width = training.sizes, BYTES[training.dtype]
+    compute = BYTES[training.compute_dtype or training.dtype]
+    own = sizes.trained - sizes.adapters
+    gradients = (own * width + sizes.adapters * 4) / training.ranks
+    found = {
+        "weights": (sizes.parameters * width + sizes.adapters * 4) / training.ranks,
+        "gradients": gradients,
+        "moments": moments_bytes(training) / training.ranks,
+    }
+    if training.ranks > 1:
+        reduced = sizes.largest_unit * (width + 4) if own else 0
+        found["gathered units"] = 2 * sizes.largest_unit * compute + reduced
+    if training.reference is not None:
+        mean = 4 * own if training.reference == "ema" and width < 4 else 0
+        found["reference"] = (own * width + mean) / training.ranks
+    if training.critic:
+        found["critic"] = own * width / training.ranks * 2 + moments_bytes(training) / training.ranks
+    return found | _at_the_peak(training, load, compute, gradients)
+
+
+def _at_the_peak(training: Training, load: Workload, compute: int, gradients: float) -> dict[str, float]:
+    """Activations, image tokens and logits where their sum with the gradients is largest."""
+    sizes, config = training.sizes, training.sizes.config
+    text, vision = config.text_config, config.vision_config
+    flash = training.flash or activations.takes_fused_kernel(text)
+    scores = 0.0 if flash else activations.score_bytes(text, load.segments)
+    row = activations.text_bytes(
+        text, load.tokens, compute, flash=flash, checkpointing=training.checkpointing, scores=scores
+    )
+    layer = activations.layer_peak(text, load.tokens, compute, flash=flash, scores=scores)
+    tower = 0.0
+    if load.patches and sizes.trains_vision:
+        tower = activations.vision_bytes(vision, load.patches, compute, checkpointing=training.checkpointing)
+    elif load.patches:
+        tower = load.patches * activations.block_bytes(vision, compute)
+    head = activations.head_bytes(text, load.predicted, compute, trains=sizes.trains_text and not sizes.adapters)
+    features = 2.0 * load.features * text.hidden_size * compute
+    kept = row + (tower if load.passes == 1 else 0.0)  # several parts are encoded again after the last row
+    # The head's backward pass is over when that of the last layer begins.
+    working = max(layer, head)
+    held = max(kept + working, tower)
+    if load.rows == 1:  # gradients appear as activations go
+        held = max(held - gradients, layer, tower)
+    logits = min(head, held) if head > layer else 0.0
+    return {"activations": held - logits, "image tokens": features, "logits": logits}
+
+
+def kv_bytes(sizes: ModelSizes, tokens: float, dtype: str) -> float:
+    """The cache of so many tokens: for each layer a latent and a rotary key, whatever the number of heads."""
+    return tokens * sizes.kv_numbers * BYTES[dtype]
+
+
+def engine_bytes(sizes: ModelSizes, dtype: str, *, cached: float) -> dict[str, float]:
+    """Bytes of a rollout worker with `cached` tokens in its cache."""
+    return {
+        "weights": float(sizes.parameters * BYTES[dtype]),
+        "KV cache": kv_bytes(sizes, cached, dtype),
+        "working memory": min(_WORKING, 8.0 * sizes.parameters),
+    }
+
+
+def kv_tokens(sizes: ModelSizes, dtype: str, memory: float) -> int:
+    """The tokens for which `memory` leaves room beside weights and working memory."""
+    fixed = sum(engine_bytes(sizes, dtype, cached=0).values())
+    return max(0, int((memory - fixed) / kv_bytes(sizes, 1, dtype)))
+
+
+def sync_bytes(sizes: ModelSizes, *, vllm_workers: int) -> dict[str, float]:
+    """A node's main memory during a weight sync, which travels in float32.
+
+    The first rank copies all weights; the object store holds the version that is served, the copy of the first rank
+    and the version that is sent; each vLLM worker of the node writes a file in shared memory.
+    """
+    whole = 4.0 * sizes.parameters
+    return {"copy of the first rank": whole, "object store": 3 * whole, "vLLM's files": vllm_workers * whole}
+
+
+def total(parts: Mapping[str, float]) -> float:
+    """All bytes of a device."""
+    return sum(parts.values())

@@ -1,0 +1,172 @@
+"""The plan of a recipe on a cluster: what each stage does, what each device holds, how long it takes, what fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from configs.data import DataConfig
+from configs.long2short import LongToShortConfig
+from configs.rl import RLConfig
+from configs.schema import RunConfig
+from configs.supervised import SupervisedConfig
+from rl.plan import memory, timing
+from rl.plan.hardware import RESERVED, Cluster
+from rl.plan.placement import Placement, place, rollout_stage
+from rl.plan.sizes import ModelSizes, config_of, measure_sizes
+from rl.plan.workloads import Means, StageCounts, count_stage, training_of, usual_means, workload_of
+from rollouts.engines.continuous_batching import BatchLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Memory of one card, or of one process on it, in one phase."""
+
+    name: str  # `long_cot: learner`, `rollout worker`
+    parts: dict[str, float]  # bytes by what they are for
+    capacity: float
+
+    @property
+    def used(self) -> float:
+        """All bytes."""
+        return memory.total(self.parts)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device holds it."""
+        return self.used <= self.capacity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlan:
+    """One stage that a learner trains."""
+
+    name: str
+    kind: str
+    counts: StageCounts
+    means: Means
+    learner: Device
+    seconds: timing.StepTime
+
+    @property
+    def hours(self) -> float:
+        """The whole stage, without its evaluations."""
+        return self.counts.steps * self.seconds.total / 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A recipe on a cluster."""
+
+    placement: Placement
+    sizes: ModelSizes
+    stages: list[StagePlan]
+    worker: Device
+    cached: int  # tokens that one worker's cache holds
+    context: int  # tokens of the longest prompt and answer
+    host: dict[str, float]  # main memory of a node with workers during a weight sync
+
+    @property
+    def devices(self) -> list[Device]:
+        """Every device that was counted."""
+        return [*(stage.learner for stage in self.stages), self.worker]
+
+    @property
+    def problems(self) -> list[str]:
+        """What does not fit, in words."""
+        found = []
+        if self.placement.missing:
+            found.append(
+                f"{self.placement.workers} workers and {self.placement.ranks} ranks need {self.placement.cards} cards, "
+                f"and there are {self.placement.cluster.total}"
+            )
+        return found + [
+            f"{device.name}: {device.used / 1e9:.1f} GB of {device.capacity / 1e9:.1f} GB"
+            for device in self.devices
+            if not device.fits
+        ]
+
+
+def make_plan(config: RunConfig, cluster: Cluster, *, answer: int | None = None) -> Plan:
+    """Plan `config` on `cluster`; `answer` is the mean length of an answer, in tokens.
+
+    Raises UserError where the sizes of the model are not known.
+    """
+    model = config_of(config.model)
+    placement = place(config, cluster)
+    stages: list[StagePlan] = []
+    context = longest_context(config)
+    engine = measure_sizes(model, config.model)
+    worker, cached = _worker(config, engine, placement, context)
+    beside = placement.workers_beside * _worker_limit(config, placement, worker)
+    for stage in config.stages:
+        if isinstance(stage, LongToShortConfig) and stage.method == "average":
+            continue  # no learner
+        if isinstance(stage, RLConfig | SupervisedConfig):
+            frozen = stage.freeze if isinstance(stage, SupervisedConfig) else None
+            sizes = measure_sizes(model, config.model, frozen)
+            room = cluster.gpu.memory - RESERVED - (beside if stage.ranks.count == 1 else 0.0)
+            stages.append(_stage(config, stage, config.data_of(stage), sizes, cluster, room, answer, cached))
+    vllm = placement.workers_on_node if rollout_stage(config).engine == "vllm" else 0
+    return Plan(
+        placement=placement,
+        sizes=engine,
+        stages=stages,
+        worker=worker,
+        cached=cached,
+        context=context,
+        host=memory.sync_bytes(engine, vllm_workers=vllm),
+    )
+
+
+def longest_context(config: RunConfig) -> int:
+    """The most tokens of a prompt and its answer, as `rl.run.context` sets the engines up."""
+    prompts = [data.max_prompt_tokens for data in config.all_data]
+    answers = [config.evaluation.max_new_tokens, *(rl.sampling.max_new_tokens for rl in config.rl_stages)]
+    return max(prompts) + max(answers)
+
+
+def _stage(
+    config: RunConfig,
+    stage: RLConfig | SupervisedConfig,
+    data: DataConfig,
+    sizes: ModelSizes,
+    cluster: Cluster,
+    room: float,
+    answer: int | None,
+    cached: int,
+) -> StagePlan:
+    means = usual_means(stage, data, answer)
+    counts = count_stage(stage, means)
+    load = workload_of(stage, data, sizes, means)
+    parts = memory.learner_bytes(training_of(config, stage, sizes), load)
+    rollout = sync = 0.0
+    if isinstance(stage, RLConfig):
+        width = memory.BYTES[config.model.dtype]
+        rollout = timing.rollout_seconds(sizes, stage, means, cluster.gpu, cached=cached, width=width)
+        sync = timing.sync_seconds(sizes)
+    update = timing.update_seconds(sizes, stage, counts, cluster.gpu)
+    return StagePlan(
+        name=stage.name,
+        kind=stage.kind,
+        counts=counts,
+        means=means,
+        learner=Device(name=f"{stage.name}: learner", parts=parts, capacity=room),
+        seconds=timing.StepTime(rollout=rollout, update=update, sync=sync),
+    )
+
+
+def _worker(config: RunConfig, sizes: ModelSizes, placement: Placement, context: int) -> tuple[Device, int]:
+    """A rollout worker, and the tokens that its cache holds. It must hold one longest sequence."""
+    card, dtype = placement.cluster.gpu.memory, config.model.dtype
+    capacity = card * placement.worker_share * memory.VLLM_SHARE
+    most = memory.kv_tokens(sizes, dtype, capacity)
+    cached = most if rollout_stage(config).engine == "vllm" else min(most, BatchLimits().tokens)
+    parts = memory.engine_bytes(sizes, dtype, cached=max(cached, context))
+    return Device(name="rollout worker", parts=parts, capacity=capacity), cached
+
+
+def _worker_limit(config: RunConfig, placement: Placement, worker: Device) -> float:
+    """Bytes that a worker takes from the learner's card: vLLM takes its whole share at its start."""
+    if rollout_stage(config).engine == "vllm":
+        return placement.cluster.gpu.memory * placement.worker_share * memory.VLLM_SHARE
+    return worker.used

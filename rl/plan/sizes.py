@@ -1,0 +1,130 @@
+"""Numbers of a model, counted on the meta device: no weights are read, and none are made.
+
+Shapes: H width of the text model, w width of the vision tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.errors import UserError
+from configs.model import ModelConfig
+from rl.learner.lora import prepare_training
+from rl.learner.optimizer import is_matrix
+from rollouts.model_family import FAMILIES, TINY_FAMILY, VisionLanguageConfig, VisionLanguageModel, family_at, family_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSizes:
+    """Parameters of a model as a stage trains it. Adapters are counted apart: engines get them merged."""
+
+    config: VisionLanguageConfig
+    parameters: int  # of the model, without adapters
+    vision: int  # of them, in tower and projector
+    adapters: int  # parameters of LoRA, in float32
+    trained: int  # parameters that get a gradient, adapters among them
+    matrices: int  # of those, the ones that Muon orthogonalises
+    largest_unit: int  # parameters of the largest part that FSDP makes whole at a time
+    largest_tensor: int  # numbers of the largest tensor, which a weight sync makes whole
+    units: tuple[int, ...]  # trained parameters of each part, in the order of the forward pass
+    trains_vision: bool
+    trains_text: bool
+
+    @property
+    def kv_numbers(self) -> int:
+        """Cached numbers of a token in all layers: latent attention keeps one latent and one rotary key a layer."""
+        text = self.config.text_config
+        return text.num_hidden_layers * (text.kv_lora_rank + text.qk_rope_head_dim)
+
+
+def measure_sizes(
+    config: VisionLanguageConfig, model: ModelConfig, freeze: tuple[str, ...] | None = None
+) -> ModelSizes:
+    """Build the model on the meta device as the learner does, and count. `freeze` replaces the recipe's own."""
+    frozen = model.freeze if freeze is None else freeze
+    return _measure(_Key(config), repr((model, frozen)), lambda: _built(config, model, frozen))
+
+
+def config_of(model: ModelConfig) -> VisionLanguageConfig:
+    """The config of `model.path`: of the tiny model, of a folder, or of published weights, which need no network.
+
+    Raises UserError where the path is neither a folder nor the name of published weights.
+    """
+    if model.path == "tiny":
+        return FAMILIES[TINY_FAMILY].tiny_config(asdict(model.tiny))
+    if Path(model.path).expanduser().exists():
+        return family_at(model.path).load_config(model.path)
+    known = {name: family for name, family in _published().items() if name == model.path}
+    if not known:
+        raise UserError(
+            f"model.path = {model.path!r}: its sizes are not known here; must be tiny, a folder, or one of "
+            f"{', '.join(_published())}. Download the model, or only its config.json, and give the folder"
+        )
+    return known[model.path].published_config()
+
+
+def _published() -> dict[str, Any]:
+    return {name: family for family in FAMILIES.values() for name in family.LICENCES}
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A config as a key of the cache: configs cannot be hashed."""
+
+    config: VisionLanguageConfig
+
+    def __hash__(self) -> int:
+        return hash(self.config.to_json_string())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.config.to_json_string() == other.config.to_json_string()
+
+
+_CACHE: dict[tuple[_Key, str], ModelSizes] = {}
+
+
+def _measure(config: _Key, rest: str, build: Callable[[], ModelSizes]) -> ModelSizes:
+    if (config, rest) not in _CACHE:
+        _CACHE[config, rest] = build()
+    return _CACHE[config, rest]
+
+
+def _built(config: VisionLanguageConfig, settings: ModelConfig, freeze: tuple[str, ...]) -> ModelSizes:
+    with torch.device("meta"):
+        model = family_of(config).new_model(config)
+    own = {id(p) for p in model.parameters()}
+    plain = ModelConfig(path=settings.path, dtype=settings.dtype, lora=settings.lora, freeze=freeze, tiny=settings.tiny)
+    prepare_training(model, plain, base=settings.path)
+    vision = {id(p) for module in model.vision_modules for p in module.parameters()}
+    parameters = [p for p in model.parameters() if id(p) in own]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    extra = sum(b.numel() for n, b in model.named_buffers() if n in model.state_dict())
+    return ModelSizes(
+        config=config,
+        parameters=sum(p.numel() for p in parameters) + extra,
+        vision=sum(p.numel() for p in parameters if id(p) in vision),
+        adapters=sum(p.numel() for p in model.parameters() if id(p) not in own),
+        trained=sum(p.numel() for _, p in trained),
+        matrices=sum(p.numel() for name, p in trained if is_matrix(name, p)),
+        largest_unit=max(sum(p.numel() for p in unit.parameters()) for unit in _disjoint(model)),
+        largest_tensor=max(p.numel() for p in parameters),
+        units=tuple(sum(p.numel() for p in unit.parameters() if p.requires_grad) for unit in _disjoint(model)),
+        trains_vision=any(id(p) in vision for _, p in trained),
+        trains_text=any(id(p) not in vision for _, p in trained),
+    )
+
+
+def _disjoint(model: VisionLanguageModel) -> list[torch.nn.Module]:
+    """The parts that FSDP gathers, without those that only hold others, such as the whole tower."""
+    units = model.shard_units()
+    holds_others = {id(unit) for unit in units for other in units if other is not unit and _inside(other, unit)}
+    return [unit for unit in units if id(unit) not in holds_others]
+
+
+def _inside(inner: torch.nn.Module, outer: torch.nn.Module) -> bool:
+    return any(module is inner for module in outer.modules())

@@ -1,0 +1,186 @@
+"""Counts computed by hand for Kimi-VL-A3B, what fits and what does not, and that every recipe can be planned."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import configs
+from configs.errors import UserError
+from configs.load import load_recipe
+from configs.model import LoraConfig, ModelConfig
+from configs.optimizer import OptimizerConfig
+from rl.cli.plan import PlanOptions, as_json, cluster_of
+from rl.plan import memory
+from rl.plan.changes import smallest_change
+from rl.plan.data_check import check_data
+from rl.plan.hardware import GPUS, Cluster, gpu_named
+from rl.plan.placement import place
+from rl.plan.plan import make_plan
+from rl.plan.sizes import config_of, measure_sizes
+
+RECIPES = Path(configs.__file__).parent / "recipes"
+A3B = ModelConfig(path="moonshotai/Kimi-VL-A3B-Instruct", dtype="bfloat16")
+PARAMETERS = 16_407_656_048  # what the hub's own code prints
+
+
+@pytest.fixture(scope="module")
+def sizes():
+    return measure_sizes(config_of(A3B), A3B)
+
+
+def test_parameters_of_kimi_vl_by_hand(sizes):
+    assert sizes.parameters == PARAMETERS
+    assert sizes.trained == PARAMETERS - 26 * 64  # the routers' biases are buffers
+    assert sizes.vision == 416_866_032 + 30_679_808
+    assert sizes.largest_tensor == 64 * 2816 * 2048  # gate and up of all experts of a layer
+
+
+def test_a_cached_token_of_latent_attention_by_hand(sizes):
+    assert memory.kv_bytes(sizes, 1, "bfloat16") == 27 * (512 + 64) * 2 == 31_104
+    assert memory.kv_bytes(sizes, 131_072, "bfloat16") == pytest.approx(4.08e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "bytes_each"),
+    [
+        (OptimizerConfig(), 2 * 2),
+        (OptimizerConfig(state="bfloat16"), 2 * 2),
+        (OptimizerConfig(state="float32"), 2 * 4),
+        (OptimizerConfig(state="8bit"), 2 * (1 + 4 / 256)),
+    ],
+)
+def test_moments_of_adamw(sizes, optimizer, bytes_each):
+    training = memory.Training(sizes=sizes, dtype="bfloat16", optimizer=optimizer)
+    assert memory.moments_bytes(training) == bytes_each * sizes.trained
+
+
+def test_muon_keeps_one_momentum_of_its_matrices(sizes):
+    training = memory.Training(sizes=sizes, dtype="bfloat16", optimizer=OptimizerConfig(name="muon"))
+    assert memory.moments_bytes(training) == 2 * sizes.matrices + 4 * (sizes.trained - sizes.matrices)
+
+
+def test_shards_are_equal_parts_and_whole_units_are_not(sizes):
+    load = memory.Workload(tokens=1024, predicted=1024)
+    alone, eight = (
+        memory.learner_bytes(
+            memory.Training(sizes=sizes, dtype="bfloat16", optimizer=OptimizerConfig(), ranks=ranks), load
+        )
+        for ranks in (1, 8)
+    )
+    for part in ("weights", "gradients", "moments"):
+        assert alone[part] == 8 * eight[part]
+    assert eight["gathered units"] == 2 * 2 * 584_847_872 + 584_847_872 * (2 + 4)
+    assert "gathered units" not in alone
+
+
+def test_adapters_are_the_only_trained_parameters_and_float32():
+    lora = ModelConfig(path=A3B.path, dtype="bfloat16", lora=LoraConfig(rank=8, targets=("attention",)))
+    found = measure_sizes(config_of(lora), lora)
+    layer = 8 * ((2048 + 3072) + (2048 + 576) + (512 + 4096) + (2048 + 2048))  # q, kv_a, kv_b and o
+    assert found.adapters == found.trained == 27 * layer
+    training = memory.Training(sizes=found, dtype="bfloat16", optimizer=OptimizerConfig())
+    assert memory.moments_bytes(training) == 8 * found.adapters
+    parts = memory.learner_bytes(training, memory.Workload(tokens=1024, predicted=1024))
+    assert parts["gradients"] == 4 * found.adapters
+
+
+def test_a_weight_sync_travels_in_float32(sizes):
+    parts = memory.sync_bytes(sizes, vllm_workers=4)
+    assert parts == {
+        "copy of the first rank": 4 * PARAMETERS,
+        "object store": 12 * PARAMETERS,
+        "vLLM's files": 16 * PARAMETERS,
+    }
+
+
+@pytest.mark.parametrize(
+    ("cards", "workers", "ranks", "share", "beside"),
+    [(1, 1, 1, 0.5, 1), (2, 1, 1, 1.0, 0), (2, 2, 1, 2 / 3, 1), (8, 4, 4, 1.0, 0)],
+)
+def test_workers_and_learner_share_cards_as_a_run_does(cards, workers, ranks, share, beside):
+    config = load_recipe(RECIPES / "quickstart.yaml", [f"rl.workers={workers}", f"rl.ranks.count={ranks}"])
+    found = place(config, Cluster(gpu=GPUS["h100"], gpus=cards))
+    assert (found.worker_share, found.workers_beside, found.missing) == (share, beside, 0)
+
+
+def test_cards_that_are_missing_are_a_problem():
+    config = load_recipe(RECIPES / "kimi_vl_a3b" / "8xh100.yaml")
+    plan = make_plan(config, Cluster(gpu=GPUS["h100"], gpus=6))
+    assert plan.problems == ["4 workers and 4 ranks need 8 cards, and there are 6"]
+
+
+CARDS = {
+    "h200_lora": ("h200", 1, 1),
+    "8xh100": ("h100", 8, 1),
+    "4x8xh100": ("h100", 8, 4),
+    "pretraining": ("h100", 8, 8),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_recipes_of_the_published_size_fit(name):
+    gpu, gpus, nodes = CARDS[name]
+    config = load_recipe(RECIPES / "kimi_vl_a3b" / f"{name}.yaml")
+    plan = make_plan(config, Cluster(gpu=GPUS[gpu], gpus=gpus, nodes=nodes))
+    assert plan.problems == []
+    assert plan.cached > plan.context
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_planned(path):
+    config = load_recipe(path)
+    plan = make_plan(config, cluster_of(config, PlanOptions(gpu="h200")))
+    assert [stage.name for stage in plan.stages] == [stage.name for stage in config.trained_stages]
+    printed = json.loads(json.dumps(as_json(plan, None, [])))
+    assert printed["stages"][-1]["steps"] == config.stages[-1].steps
+
+
+def test_prompts_times_samples_are_sequences():
+    config = load_recipe(RECIPES / "kimi_vl_a3b" / "8xh100.yaml")
+    stage = make_plan(config, Cluster(gpu=GPUS["h100"], gpus=8), answer=1000).stages[-1]
+    assert (stage.counts.prompts, stage.counts.sequences) == (300 * 64, 300 * 64 * 8)
+    assert stage.counts.optimizer_steps == 300 * 4
+    assert stage.counts.tokens == 64 * (1200 + 8 * 1000)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first"),
+    [
+        (["model.gradient_checkpointing=false"], "model.gradient_checkpointing=true"),
+        (["rl.micro_batch_tokens=262144"], "rl.micro_batch_tokens=20480"),
+    ],
+)
+def test_the_smallest_change_is_named_and_fits(overrides, first):
+    path, cluster = RECIPES / "kimi_vl_a3b" / "8xh100.yaml", Cluster(gpu=GPUS["h100"], gpus=8)
+    config = load_recipe(path, overrides)
+    assert make_plan(config, cluster).problems
+    found = smallest_change(config, cluster, lambda changed: make_plan(changed, cluster))
+    assert found is not None
+    assert first in found[0]
+    assert not make_plan(load_recipe(path, [*overrides, *found[0]]), cluster).problems
+
+
+def test_unknown_cards_and_models_say_what_there_is():
+    with pytest.raises(UserError, match=r"--gpu b300: unknown; did you mean h200 or h100"):
+        gpu_named("b300")
+    with pytest.raises(UserError, match=r"--gpus 0: must be 1 or more"):
+        Cluster(gpu=GPUS["h100"], gpus=0)
+    with pytest.raises(UserError, match=r"'some/model': its sizes are not known here; must be tiny, a folder, or one"):
+        config_of(ModelConfig(path="some/model"))
+
+
+def test_data_that_is_here_is_read_and_data_of_the_hub_is_named(tmp_path):
+    row = {"question": "1 + 1?", "answer": "2"}
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for _ in range(2)) + "\n{}\n", encoding="utf-8")
+    config = load_recipe(
+        RECIPES / "quickstart.yaml",
+        ["data.train=[{use: rows.jsonl}, {use: some/set}, {use: gone.jsonl}]", "stages=[{kind: rl, steps: 1}]"],
+    )
+    found = [(f.source, f.problem, f.text) for f in check_data(config, base=tmp_path)]
+    assert ("some/set", False, "on the Hub: not read") in found
+    texts = " / ".join(text for _, problem, text in found if problem)
+    assert "2 x duplicate" not in texts
+    assert "1 x duplicate" in texts
+    assert "gone.jsonl: no such file" in texts
+    assert "question is" in texts
