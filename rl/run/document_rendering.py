@@ -90,7 +90,8 @@ class DocumentRenderer:
         """The piece of a text, if it is not empty. Control tokens in it are encoded as text."""
         if not text:
             return []
-        ids = self._processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        tokenizer = self._processor.tokenizer  # not verbose: it warns of texts that are cut afterwards
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
         return [_Piece(ids=np.array(ids, dtype=np.int64))]
 
     def _cut(self, pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:

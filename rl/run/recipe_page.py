@@ -10,7 +10,7 @@ from pathlib import Path
 
 from configs.text import printable
 from rl.run.folder import RunFolder
-from rl.run.recipe_plots import plot_accuracies, plot_perplexities, plot_retrieval
+from rl.run.recipe_plots import plot_accuracies, plot_answers, plot_perplexities, plot_retrieval
 from rl.run.stage_figures import StageFigures, read_stages
 
 Run = Sequence[StageFigures]
@@ -121,6 +121,7 @@ def _drawn_here(runs: Sequence[Run], folder: Path) -> list[tuple[str, str]]:
     drawn = []
     for title, plot in (
         ("Accuracy of greedy answers by source", plot_accuracies),
+        ("Accuracy and thinking on held-out questions", plot_answers),
         ("Perplexity of held-out documents", plot_perplexities),
         ("Retrieval", plot_retrieval),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,15 @@ def plot_accuracies(runs: Sequence[Run], path: Path) -> bool:
     if not names:
         return False
     values = np.array([[_mean(runs, at, name) for at in stages] for name in names])
-    plt = _pyplot()
     size = (3.4 + 0.95 * len(stages), 1.2 + 0.42 * len(names))
-    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    figure, axis = _pyplot().subplots(figsize=size, layout="constrained")
     axis.imshow(values, vmin=0, vmax=1, cmap="YlGnBu", aspect="auto")
     axis.set_xticks(range(len(stages)), [runs[0][at].name for at in stages], rotation=30, ha="right")
     axis.set_yticks(range(len(names)), [name.removeprefix(head) for name in names])
     for (row, column), value in np.ndenumerate(values):
         color = "white" if value > 0.6 else "black"
         axis.text(column, row, "" if np.isnan(value) else f"{value:.2f}", ha="center", va="center", color=color)
-    return _save(plt, figure, path)
+    return _save(figure, path)
 
 
 def plot_perplexities(runs: Sequence[Run], path: Path) -> bool:
@@ -40,16 +39,32 @@ def plot_perplexities(runs: Sequence[Run], path: Path) -> bool:
     names = _names(runs, head)
     if not names:
         return False
-    plt = _pyplot()
-    figure, axis = plt.subplots(figsize=(3 + 0.9 * len(runs[0]), 4), layout="constrained")
-    for name in names:
-        values = [_mean(runs, at, name) for at in range(len(runs[0]))]
-        axis.plot(range(len(values)), values, "o-", ms=4, label=name.removeprefix(head))
+    figure, axis = _lines(runs, {name: name.removeprefix(head) for name in names})
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
+    return _save(figure, path)
+
+
+def plot_answers(runs: Sequence[Run], path: Path) -> bool:
+    """Accuracy and the share that thinks over the stages. False where no stage was asked questions."""
+    shown = {"greedy_accuracy": "greedy accuracy", "sampled_accuracy": "sampled accuracy", "thinking_share": "thinks"}
+    if not any(name in stage.values for stage in runs[0] for name in shown):
+        return False
+    figure, axis = _lines(runs, shown)
+    axis.set_ylim(0, 1)
+    return _save(figure, path)
+
+
+def _lines(runs: Sequence[Run], shown: Mapping[str, str]) -> tuple[Any, Any]:
+    """A line over the stages for each metric in `shown`, which has its title."""
+    figure, axis = _pyplot().subplots(figsize=(5.5 + 0.6 * len(runs[0]), 4), layout="constrained")
+    for name, title in shown.items():
+        axis.plot([_mean(runs, at, name) for at in range(len(runs[0]))], "o-", ms=4, label=title)
     axis.set_xticks(range(len(runs[0])), [stage.name for stage in runs[0]], rotation=30, ha="right")
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     axis.spines[["top", "right"]].set_visible(False)
-    return _save(plt, figure, path)
+    return figure, axis
 
 
 def plot_retrieval(runs: Sequence[Run], path: Path) -> bool:
@@ -63,8 +78,7 @@ def plot_retrieval(runs: Sequence[Run], path: Path) -> bool:
                 bars.append((f"{source}, {way.removesuffix('_1').replace('_', ' ')}", before, _mean(runs, at, name)))
     if not bars:
         return False
-    plt = _pyplot()
-    figure, axis = plt.subplots(figsize=(8, 1 + 0.5 * len(bars)), layout="constrained")
+    figure, axis = _pyplot().subplots(figsize=(8, 1 + 0.5 * len(bars)), layout="constrained")
     places = range(len(bars))
     axis.barh([place - 0.2 for place in places], [bar[1] for bar in bars], 0.4, label="entering", color="#9ecae1")
     axis.barh([place + 0.2 for place in places], [bar[2] for bar in bars], 0.4, label="leaving", color="#3182bd")
@@ -73,7 +87,7 @@ def plot_retrieval(runs: Sequence[Run], path: Path) -> bool:
     axis.set(xlabel="recall at 1")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    return _save(plt, figure, path)
+    return _save(figure, path)
 
 
 def _names(runs: Sequence[Run], head: str) -> list[str]:
@@ -95,7 +109,7 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(plt: Any, figure: Any, path: Path) -> bool:
+def _save(figure: Any, path: Path) -> bool:
     figure.savefig(path, dpi=100, format="png")
-    plt.close(figure)
+    _pyplot().close(figure)
     return True

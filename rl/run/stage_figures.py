@@ -161,8 +161,9 @@ def source_titles(sources: Sequence[SourceConfig]) -> dict[str, str]:
 
 
 def _texts(value: object) -> list[str]:
-    """The words of an option: itself, or those of a list."""
-    return [word for word in (value if isinstance(value, list | tuple) else [value]) if isinstance(word, str)]
+    """The words of an option: itself, or a list of up to two; longer lists would hide what tells sources apart."""
+    words = [word for word in (value if isinstance(value, list | tuple) else [value]) if isinstance(word, str)]
+    return words if len(words) <= 2 else []
 
 
 def _known(pairs: Iterable[tuple[str, object]]) -> dict[str, float]:

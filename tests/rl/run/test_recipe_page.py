@@ -1,6 +1,7 @@
 """The page of a recipe: each stage's own figure beside that of the model that entered it, on made-up runs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from configs.schema import RunConfig
 from configs.supervised import PretrainConfig, SFTConfig
 from rl.run.folder import RunFolder, StageRecord
 from rl.run.recipe_page import all_rows, markdown, own_rows, shortcomings, spread, write_recipe_page
+from rl.run.recipe_plots import plot_retrieval
 from rl.run.stage_figures import OWN_FIGURES, StageFigures, read_stages, source_titles
 
 GOOD = {
@@ -124,7 +126,7 @@ def test_the_page_is_self_contained_and_has_means_over_runs(tmp_path, good):
     assert "0.35 (0.15 to 0.55)" in page
     assert "1 of 2" in page
     assert "NOT better (run 2)" in page
-    assert page.count("data:image/png;base64,") == 2, "accuracy and perplexity"
+    assert page.count("data:image/png;base64,") == 3, "accuracy by source, accuracy, perplexity"
     assert "src='http" not in page
     assert list(tmp_path.glob("*.partial")) == []
 
@@ -134,13 +136,15 @@ def test_pictures_of_the_run_are_in_the_page(tmp_path, good):
     (good.stage("sft") / "needles.png").write_bytes(b"png")
     write_recipe_page([good], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
 
 
 def test_sources_are_called_by_what_they_show():
     sources = [
         SourceConfig(use="charts", options={"points": [3]}),
-        SourceConfig(use="charts", split="held_out", options={"form": "choice", "points": [3]}),
+        SourceConfig(
+            use="charts", split="held_out", options={"form": "choice", "points": [3], "kinds": ["a", "b", "c"]}
+        ),
         SourceConfig(use="rows.jsonl"),
         SourceConfig(use="charts", split="held_out", options={"form": "choice", "points": [4]}),
     ]
@@ -162,3 +166,11 @@ def test_every_kind_of_stage_has_a_figure():
     from configs.stage_kinds import STAGE_KINDS
 
     assert set(STAGE_KINDS) <= set(OWN_FIGURES)
+
+
+def test_retrieval_is_drawn_before_and_after(tmp_path):
+    stage = StageFigures(name="vit", kind="vit", seconds=1.0, values={"image_to_text_1/emoji": 0.5})
+    assert plot_retrieval([[stage]], tmp_path / "retrieval.png")
+    assert not plot_retrieval([[replace(stage, values={})]], tmp_path / "none.png")
+    assert (tmp_path / "retrieval.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "none.png").exists()
