@@ -14,7 +14,9 @@ from cli_helpers import write_run
 from hub_stand_in import HubStandIn
 
 from configs.load import load_recipe
+from configs.stage_kinds import STAGE_KINDS
 from kimi_vl import load_model
+from rl.run import model_card as card_page
 from rl.run.model_card import CardFacts, model_card
 from rollouts.model_family import FAMILIES
 
@@ -191,6 +193,10 @@ class TestPush:
         assert "hf auth login" in text
         assert thinkvl("export", run_folder, "--push", "sums")[0] == 1
         assert not (run_folder / "export").exists()
+
+
+def test_every_kind_of_stage_has_a_title_in_the_card():
+    assert card_page._KINDS.keys() == STAGE_KINDS.keys()
 
 
 def test_the_snippet_of_the_card_runs_as_it_stands(thinkvl, run_folder, picture, tmp_path):
