@@ -61,7 +61,7 @@ class DataConfig:
     # no stage trains on them
     validation: tuple[SourceConfig, ...] = ()
     # tasks and documents that each stage is evaluated on; at least one source. Where all have documents, a `pretrain`
-    # stage reports their perplexity and generates nothing
+    # or `long_context` stage reports their perplexity and answers no tasks
     held_out: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums", split="held_out"),)
     max_prompt_tokens: int = 4096  # longer prompts are left out and counted
     prompt: PromptConfig = field(default_factory=PromptConfig)  # template of all questions

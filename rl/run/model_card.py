@@ -28,6 +28,7 @@ _BUILT_IN = {
     "easy_vqa": "easy-VQA: questions about pictures of one coloured shape",
 }
 _KINDS = {
+    "vit": "vision tower",
     "pretrain": "pre-training",
     "long_context": "long context",
     "sft": "SFT",

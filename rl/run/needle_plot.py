@@ -27,7 +27,8 @@ def plot_needles(maps: Mapping[str, Sequence[Cell]], path: Path) -> None:
             axis.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths])
             axis.set_yticks(range(len(depths)), [f"{depth:.0%}" for depth in depths])
             for (at, across), value in np.ndenumerate(values):
-                axis.text(across, at, f"{value:.2f}", ha="center", va="center", fontsize=8)
+                colour = "black" if 0.15 < value < 0.85 else "white"
+                axis.text(across, at, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(image, ax=axes, label="accuracy", shrink=0.6)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -12,6 +12,7 @@ from pathlib import Path
 from configs.data import DataConfig, SourceConfig
 from configs.errors import UserError
 from configs.long2short import LongToShortConfig
+from configs.long_context import LongContextConfig
 from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.stage import StageConfig
@@ -129,7 +130,7 @@ class _Reader:
         found = self._render("held_out", data, limit, HELD_OUT_SEED, scorer, renderer)
         if isinstance(stage, ViTConfig):
             return [], []
-        if not found and not isinstance(stage, PretrainConfig):
+        if not found and not isinstance(stage, PretrainConfig | LongContextConfig):
             raise _without_tasks("held_out")
         if not isinstance(stage, RLConfig):
             return found, []
