@@ -9,6 +9,7 @@ from configs.long2short import LongToShortConfig
 from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.supervised import SupervisedConfig
+from configs.vit import ViTConfig
 from rl.plan import memory, timing
 from rl.plan.hardware import RESERVED, Cluster
 from rl.plan.placement import Placement, place, rollout_stage
@@ -103,7 +104,7 @@ def make_plan(config: RunConfig, cluster: Cluster, *, answer: int | None = None)
             continue  # no learner
         if isinstance(stage, RLConfig | SupervisedConfig):
             frozen = stage.freeze if isinstance(stage, SupervisedConfig) else None
-            sizes = measure_sizes(model, config.model, frozen)
+            sizes = measure_sizes(model, config.model, frozen, vision_alone=isinstance(stage, ViTConfig))
             room = cluster.gpu.memory - RESERVED - (beside if stage.ranks.count == 1 else 0.0)
             stages.append(_stage(config, stage, config.data_of(stage), sizes, cluster, room, answer, cached))
     vllm = placement.workers_on_node if rollout_stage(config).engine == "vllm" else 0

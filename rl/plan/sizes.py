@@ -43,11 +43,20 @@ class ModelSizes:
 
 
 def measure_sizes(
-    config: VisionLanguageConfig, model: ModelConfig, freeze: tuple[str, ...] | None = None
+    config: VisionLanguageConfig,
+    model: ModelConfig,
+    freeze: tuple[str, ...] | None = None,
+    *,
+    vision_alone: bool = False,
 ) -> ModelSizes:
-    """Build the model on the meta device as the learner does, and count. `freeze` replaces the recipe's own."""
+    """Build the model on the meta device as the learner does, and count. `freeze` replaces the recipe's own.
+
+    `vision_alone`: the language model is not trained, whatever the recipe freezes.
+    """
     frozen = model.freeze if freeze is None else freeze
-    return _measure(_Key(config), repr((model, frozen)), lambda: _built(config, model, frozen))
+    return _measure(
+        _Key(config), repr((model, frozen, vision_alone)), lambda: _built(config, model, frozen, vision_alone)
+    )
 
 
 def config_of(model: ModelConfig) -> VisionLanguageConfig:
@@ -94,13 +103,17 @@ def _measure(config: _Key, rest: str, build: Callable[[], ModelSizes]) -> ModelS
     return _CACHE[config, rest]
 
 
-def _built(config: VisionLanguageConfig, settings: ModelConfig, freeze: tuple[str, ...]) -> ModelSizes:
+def _built(
+    config: VisionLanguageConfig, settings: ModelConfig, freeze: tuple[str, ...], vision_alone: bool
+) -> ModelSizes:
     with torch.device("meta"):
         model = family_of(config).new_model(config)
     own = {id(p) for p in model.parameters()}
     plain = ModelConfig(path=settings.path, dtype=settings.dtype, lora=settings.lora, freeze=freeze, tiny=settings.tiny)
     prepare_training(model, plain, base=settings.path)
     vision = {id(p) for module in model.vision_modules for p in module.parameters()}
+    for parameter in model.parameters() if vision_alone else ():
+        parameter.requires_grad_(id(parameter) in vision and parameter.requires_grad)
     parameters = [p for p in model.parameters() if id(p) in own]
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     extra = sum(b.numel() for n, b in model.named_buffers() if n in model.state_dict())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from configs.rl import RLConfig
 from configs.supervised import SupervisedConfig
+from configs.vit import ViTConfig
 from rl.plan import roofline
 from rl.plan.hardware import DECODING, FULL_TRAINING, LORA_TRAINING, SYNC, Gpu
 from rl.plan.sizes import ModelSizes
@@ -38,6 +39,9 @@ def experts_met(config: object, rows: float) -> float:
 def update_seconds(sizes: ModelSizes, stage: RLConfig | SupervisedConfig, counts: StageCounts, gpu: Gpu) -> float:
     """The forward and backward passes of a step; log-probs before the update are a third of them more."""
     p = roofline.products(sizes.config)
+    if isinstance(stage, ViTConfig):  # 1,024 image tokens of a pair are 4,096 patches, whatever its caption
+        down, across = sizes.config.merge_shape
+        return 6.0 * sizes.vision * stage.batch_size * 1024 * down * across / (gpu.flops * FULL_TRAINING.value)
     flops = (4.0 if sizes.adapters else 6.0) * (p.active + p.head) * counts.tokens
     passes = 1.0
     if isinstance(stage, RLConfig):

@@ -9,6 +9,7 @@ from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.stage import StageConfig
 from configs.supervised import SupervisedConfig
+from configs.vit import ViTConfig
 from rl.plan.memory import Training, Workload
 from rl.plan.sizes import ModelSizes
 
@@ -97,6 +98,8 @@ def longest_sequence(stage: RLConfig | SupervisedConfig, data: DataConfig) -> in
 def workload_of(stage: RLConfig | SupervisedConfig, data: DataConfig, sizes: ModelSizes, means: Means) -> Workload:
     """The largest micro-batch of a rank, and the images that pass its tower."""
     tokens = max(stage.micro_batch_tokens, longest_sequence(stage, data))
+    if isinstance(stage, ViTConfig):  # captions, which the language model does not read
+        tokens = 0
     if isinstance(stage, RLConfig):
         prompts = -(-stage.prompts_per_step // (stage.minibatches * stage.ranks.count))
         in_step = prompts * (means.prompt + stage.samples_per_prompt * means.answer)
@@ -112,7 +115,7 @@ def workload_of(stage: RLConfig | SupervisedConfig, data: DataConfig, sizes: Mod
         predicted=tokens,
         patches=together,
         passes=max(1, -(-patches // max(1, together))),
-        rows=2 if in_step > tokens else 1,
+        rows=2 if in_step > tokens > 0 else 1,
         features=prompts * image_tokens,
         segments=[(longest_sequence(stage, data), longest_sequence(stage, data))],
     )
