@@ -60,7 +60,7 @@ class Completion:
     sampler_logprobs: np.ndarray  # [T] float32, under top-p, top-k and min-p as well: what was really drawn from
     finish_reason: FinishReason
     segments: tuple[Segment, ...]
-    # [T, M, k] uint8 or uint16, where it was asked for: in each of the M mixture-of-experts layers, the k experts of
+    # [T, M, k] uint8 or uint16, if recorded: in each of the M mixture-of-experts layers, the k experts of
     # the input that predicted token t (the prompt's last token for t = 0); the dtype's maximum where not recorded.
     routed_experts: np.ndarray | None = None
 

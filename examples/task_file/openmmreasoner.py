@@ -35,9 +35,9 @@ def rl(
 ) -> Iterator[dict[str, Any]]:
     """Questions with an answer that a rule checks, at most `count`."""
     for row in islice(_rows(folder, files, split), count):
-        asked = [message["content"] for message in row["prompt"] if message["role"] == "user"]
+        questions = [message["content"] for message in row["prompt"] if message["role"] == "user"]
         images = [image["bytes"] if isinstance(image, Mapping) else image for image in row.get("images") or ()]
-        yield {"question": asked[-1], "answer": row["reward_model"]["ground_truth"], "images": images or None}
+        yield {"question": questions[-1], "answer": row["reward_model"]["ground_truth"], "images": images or None}
 
 
 def _rows(folder: str, files: str, split: str) -> Iterator[Any]:

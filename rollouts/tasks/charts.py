@@ -91,10 +91,10 @@ class Charts:
         count = rng.choice(self._points)
         return [series.points[at] for at in sorted(rng.sample(range(len(series.points)), count))]
 
-    def _task(self, identity: str, asked: Question, image: bytes, tags: tuple[str, ...], rng: random.Random) -> Task:
-        text, answer, solution, choices = asked.text, asked.answer, asked.solution, ()
+    def _task(self, identity: str, question: Question, image: bytes, tags: tuple[str, ...], rng: random.Random) -> Task:
+        text, answer, solution, choices = question.text, question.answer, question.solution, ()
         if self.form == "choice":
-            wrong = rng.sample(asked.others, min(CHOICES - 1, len(asked.others)))
+            wrong = rng.sample(question.others, min(CHOICES - 1, len(question.others)))
             options = [answer, *wrong]
             rng.shuffle(options)
             choices = tuple(options)
@@ -107,9 +107,9 @@ class Charts:
             question=text,
             answer=answer,
             images=(image,),
-            verifier="choice" if choices else asked.verifier,
+            verifier="choice" if choices else question.verifier,
             choices=choices,
-            difficulty=asked.difficulty,
+            difficulty=question.difficulty,
             solution=solution,
             tags=tags,
         )

@@ -114,13 +114,13 @@ def _solution(row: _Row, facts: dict[str, str], choices: tuple[str, ...]) -> str
     kind = "color" if word[0] in COLORS else "shape"
     if kind not in facts:
         return None
-    asked, fact = (
+    named, fact = (
         word[0] if kind == "color" else f"a {word[0]}",
         facts[kind] if kind == "color" else f"a {facts[kind]}",
     )
-    shown = fact if fact == asked else f"{fact}, not {asked}"
+    shown = fact if fact == named else f"{fact}, not {named}"
     there = "not there" if _NEGATION.search(row.question) else "there"
-    return f"The shape is {shown}. The question asks if {asked} is {there}, so {row.answer}.{option}"
+    return f"The shape is {shown}. The question asks if {named} is {there}, so {row.answer}.{option}"
 
 
 def _facts(rows: list[_Row]) -> dict[int, dict[str, str]]:

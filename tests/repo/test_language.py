@@ -5,7 +5,7 @@ import re
 COLUMNS = 120
 # Words that this project once had for a term of the field, such as `inbox` for the request queue.
 PRIVATE = (
-    *("anew", "companions", "crew", "imitated", "inbox", "learnt", "nursery", "pulse", "shelf", "shelves"),
+    *("anew", "asked", "companions", "crew", "imitated", "inbox", "learnt", "nursery", "pulse", "shelf", "shelves"),
     *("tally", "taught", "whole_answer"),
 )
 WORD = re.compile(rf"\b({'|'.join(PRIVATE)})\b", re.IGNORECASE)

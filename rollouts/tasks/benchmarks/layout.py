@@ -34,7 +34,7 @@ class Question:
     """A row as its adapter reads it: the official prompt, and the verifier with the official tolerance."""
 
     id: str
-    prompt: str  # what the model is asked, `<image>` where an image stands
+    prompt: str  # the text of the prompt, with `<image>` at the place of each image
     question: str  # the question alone, for exports
     answer: str
     images: Sequence[Any] = ()  # cells: bytes, paths, data URIs, `{"bytes": ..., "path": ...}`
@@ -69,7 +69,7 @@ class Benchmark:
 
 
 def to_item(question: Question, name: str, place: Place) -> Item:
-    """The checked task of a question. Raises BadRow where the row cannot be asked or judged."""
+    """The checked task of a question. Raises BadRow if the row gives no prompt or no reference."""
     prompt = _required("question", question.prompt)
     images = tuple(read_image(cell, place.folder) for cell in question.images)
     if (marks := prompt.count(IMAGE_MARK)) and marks != len(images):

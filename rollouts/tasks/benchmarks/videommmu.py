@@ -38,9 +38,9 @@ def read(row: Row, place: Place) -> Question:
         option.removeprefix(f"{letter}.").strip()
         for letter, option in zip(LETTERS, options_of(row.get("options")), strict=False)
     )
-    asked = f"{question}\n{lettered(options)}" if options else question
+    text = f"{question}\n{lettered(options)}" if options else question
     adapts = place.subset == "Adaptation"
-    prompt = f"{_PRE}{_CHOICE if options else _OPEN}{asked}" if adapts else asked + _POST
+    prompt = f"{_PRE}{_CHOICE if options else _OPEN}{text}" if adapts else text + _POST
     frames = sample_frames(_video(row_id, place.folder), place.frames)
     return Question(
         id=f"{place.subset}/{row_id}",
