@@ -3,6 +3,8 @@
 PYTHON ?= python3
 RECIPE ?= configs/recipes/quickstart.yaml
 ARGS ?=
+# Processes of `make test`; 0 runs the tests one after the other in one process.
+JOBS ?= 2
 
 # Which vLLM `make vllm-env` installs: gpu or cpu.
 VLLM ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
@@ -28,7 +30,7 @@ FLUENT := @lobehub/fluent-emoji-3d
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Settings: PYTHON=python3.12 (to set up with), RECIPE=FILE and ARGS='rl.steps=20' (make quickstart), ARGS='-k name' (make test)"
+	@echo "Settings: PYTHON=python3.12 (to set up with), RECIPE=FILE and ARGS='rl.steps=20' (make quickstart), ARGS='-k name' JOBS=2 (make test)"
 
 quickstart: $(INSTALLED)  ## set up, then train, evaluate and export a tiny thinking Kimi-VL (minutes, CPU)
 	$(BIN)/thinkvl run $(RECIPE) $(ARGS)
@@ -45,7 +47,7 @@ benchmarks-quick: $(INSTALLED_DEV)  ## every benchmark at its smallest, to see t
 setup: $(INSTALLED_DEV)  ## install everything that working on the code needs
 
 test: $(INSTALLED_DEV)  ## set up, then run the tests
-	$(BIN)/python -m pytest -m "not slow and not chaos" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not chaos" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(INSTALLED_DEV)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -113,6 +113,14 @@ def test_the_setup_of_the_tests_serves_the_quickstart_too(checkout):
     assert checkout.steps().count("install") == 1
 
 
+@pytest.mark.parametrize(("jobs", "processes"), [((), "2"), (("JOBS=0",), "0")])
+def test_the_tests_run_in_several_processes(checkout, jobs, processes):
+    checkout.stand_in()
+    assert checkout.run("make", "test", *jobs)[0] == 0
+    [line] = [line for line in checkout.steps() if "pytest" in line]
+    assert f" -n {processes} --dist loadfile " in line
+
+
 def test_an_old_python_is_told_what_to_do(checkout):
     checkout.stand_in(too_old=1)
     code, output = checkout.run("make", "test")
