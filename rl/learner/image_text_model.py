@@ -77,9 +77,9 @@ class AttentionPooling(nn.Module):
 class ImageTextModel(nn.Module):
     """`tower`, a pooling head, a text encoder, a caption decoder that reads the patches, and the contrastive scale.
 
-    `width` is the tower's. The scale starts at 10, as in SigLIP §3.2; so does the bias at minus the logarithm of
-    `batch_size`, which is SigLIP's -10 at its batch of 32k: then the many negatives of a step do not outweigh its
-    positives. `first_token` begins every caption for the decoder, and `max_tokens` is the longest caption.
+    `width` is the tower's. The scale starts at 10, as in SigLIP §3.2. The bias starts at minus the logarithm of
+    `batch_size`, where the many negatives of a step do not outweigh its positives; SigLIP's -10 is that of a batch of
+    32k. `first_token` begins every caption for the decoder, and `max_tokens` is the longest caption.
     """
 
     def __init__(
