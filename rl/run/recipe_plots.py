@@ -40,7 +40,7 @@ def plot_perplexities(runs: Sequence[Run], path: Path) -> bool:
     if not names:
         return False
     figure, axis = _lines(runs, {name: name.removeprefix(head) for name in names})
-    axis.set_yscale("log")
+    axis.set_yscale("log", subs=(2, 5))  # marks at 1, 2, 5, 10, ...
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("{x:g}")
     return _save(figure, path)

@@ -137,7 +137,8 @@ def plot_curves(
     axes[3].bar([p - 0.2 for p in places], [r.greedy_accuracy for r in records], 0.4, label="greedy", color="#e6550d")
     axes[3].bar([p + 0.2 for p in places], [r.sampled_accuracy for r in records], 0.4, label="sampled", color="#9ecae1")
     axes[3].set(title="held-out accuracy after each stage", ylim=(0, 1.2))
-    axes[3].set_xticks(list(places), [r.name for r in records])
+    slant = {"rotation": 30, "ha": "right"} if len(records) > 4 else {}  # so that many names do not overlap
+    axes[3].set_xticks(list(places), [r.name for r in records], **slant)
     axes[3].legend(frameon=False, loc="upper left", ncols=2)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)

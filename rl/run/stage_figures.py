@@ -94,7 +94,7 @@ class StageFigures:
             return f"{self.name}: {title} {after:.3f}; it was not measured on the model that entered the stage"
         outcome = "better" if self.improved else "NOT better"
         if self.kind == "long2short":
-            outcome += f", with {self._accuracy_lost():+.3f} greedy accuracy lost"
+            outcome += f"; greedy accuracy {-self._accuracy_lost():+.3f}, where -{MOST_ACCURACY_LOST} may be lost"
         return f"{self.name}: {title} {before:.3f} -> {after:.3f}, {outcome}"
 
     @property

@@ -87,7 +87,7 @@ def test_a_stage_that_got_worse_is_named_in_words(tmp_path):
 def test_shorter_completions_that_cost_accuracy_are_no_improvement(tmp_path):
     run = read_stages(make_run(tmp_path / "short", changed(short={"greedy_accuracy": 0.5})))
     assert run[-1].improved is False
-    assert "with +0.100 greedy accuracy lost" in run[-1].sentence()
+    assert "NOT better; greedy accuracy -0.100, where -0.02 may be lost" in run[-1].sentence()
 
 
 def test_what_a_stage_measured_itself_on_the_entering_model_goes_before_the_stage_before(tmp_path):
