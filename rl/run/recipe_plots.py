@@ -47,7 +47,7 @@ def plot_perplexities(runs: Sequence[Run], path: Path) -> bool:
 
 
 def plot_answers(runs: Sequence[Run], path: Path) -> bool:
-    """Accuracy and the share that thinks over the stages. False where no stage was asked questions."""
+    """Accuracy and the share that thinks over the stages. False if no stage has held-out questions."""
     shown = {"greedy_accuracy": "greedy accuracy", "sampled_accuracy": "sampled accuracy", "thinking_share": "thinks"}
     if not any(name in stage.values for stage in runs[0] for name in shown):
         return False
