@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from configs.load import load_recipe
@@ -100,11 +101,15 @@ def show(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFindin
     """Print the tables, then what does not fit and what would."""
     cluster, placement = plan.placement.cluster, plan.placement
     console.print(
-        f"{plan.sizes.parameters / 1e9:.2f} billion parameters on {cluster.nodes} x {cluster.gpus} "
+        f"{plan.sizes.parameters:,} parameters on {cluster.nodes} x {cluster.gpus} "
         f"{cluster.gpu.name}: {placement.workers} rollout workers, {placement.ranks} learner ranks"
     )
     console.print(_stages(plan))
     console.print(_memory(plan))
+    worker = ", ".join(f"{part} {_gigabytes(size)}" for part, size in plan.worker.parts.items())
+    console.print(
+        f"a rollout worker: {worker}: {_gigabytes(plan.worker.used)} of {_gigabytes(plan.worker.capacity)} GB"
+    )
     longest = plan.cached // max(1, plan.context)
     console.print(
         f"KV cache of a worker: {plan.cached:,} tokens, {longest:,} sequences of the longest {plan.context:,} tokens"
@@ -123,17 +128,9 @@ def show(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFindin
 
 
 def _stages(plan: Plan) -> Table:
-    columns = (
-        "stage",
-        "steps",
-        "sequences",
-        "optimizer steps",
-        "tokens a step",
-        "mean answer",
-        "rollout s",
-        "update s",
-    )
-    table = Table(*columns, "sync s", "hours", title="work and time")
+    """One row a stage; seconds are those of a step."""
+    columns = ("stage", "steps", "sequences", "updates", "tokens", "answer", "rollout", "update", "sync", "hours")
+    table = _table(columns, title="work, tokens and seconds of a step, hours of a stage")
     for stage in plan.stages:
         seconds = stage.seconds
         table.add_row(
@@ -150,12 +147,23 @@ def _stages(plan: Plan) -> Table:
 
 
 def _memory(plan: Plan) -> Table:
-    """One column a device, one row a part; gigabytes are powers of ten."""
-    devices = plan.devices
-    table = Table("GB on one card", *(device.name for device in devices), title="memory")
-    for part in dict.fromkeys(name for device in devices for name in device.parts):
-        table.add_row(part, *(f"{d.parts[part] / 1e9:.1f}" if part in d.parts else "" for d in devices))
-    table.add_section()
-    table.add_row("all", *(f"{d.used / 1e9:.1f}" for d in devices))
-    table.add_row("there is", *(f"{d.capacity / 1e9:.1f}" for d in devices))
+    """One row a stage, one column a part of its learner's card; gigabytes are powers of ten."""
+    learners = [(stage.name, stage.learner) for stage in plan.stages]
+    parts = list(dict.fromkeys(part for _, device in learners for part in device.parts))
+    table = _table(("stage", *parts, "all", "of"), title="memory of a learner's card at its peak, GB")
+    for name, device in learners:
+        cells = (_gigabytes(device.parts[part]) if part in device.parts else "" for part in parts)
+        table.add_row(name, *cells, _gigabytes(device.used), _gigabytes(device.capacity))
     return table
+
+
+def _table(columns: Sequence[str], *, title: str) -> Table:
+    """A table that fits 80 columns: lines under the head alone, numbers to the right."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    return table
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f}" if size >= 1e9 else f"{size / 1e9:.2f}"

@@ -71,7 +71,7 @@ def learner_bytes(training: Training, load: Workload) -> dict[str, float]:
     }
     if training.ranks > 1:
         reduced = sizes.largest_unit * (width + 4) if own else 0
-        found["gathered units"] = 2 * sizes.largest_unit * compute + reduced
+        found["units"] = 2 * sizes.largest_unit * compute + reduced
     if training.reference is not None:
         mean = 4 * own if training.reference == "ema" and width < 4 else 0
         found["reference"] = (own * width + mean) / training.ranks
@@ -104,7 +104,7 @@ def _at_the_peak(training: Training, load: Workload, compute: int, gradients: fl
     if load.rows == 1:  # gradients appear as activations go
         held = max(held - gradients, layer, tower)
     logits = min(head, held) if head > layer else 0.0
-    return {"activations": held - logits, "image tokens": features, "logits": logits}
+    return {"activations": held - logits, "images": features, "logits": logits}
 
 
 def kv_bytes(sizes: ModelSizes, tokens: float, dtype: str) -> float:
