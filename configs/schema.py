@@ -48,7 +48,7 @@ class RunConfig:
     name: str  # what the run is called; without `/`
     output_dir: str  # the run's folder; a folder that holds another run is refused
     seed: int = 0  # of weights, tasks and sampling; from 0 to 2^63 - 1
-    threads: int | None = None  # CPU threads of the learner; null leaves it to PyTorch
+    threads: int | None = None  # CPU threads of the learner: so many micro-batches at a time; null: one at a time
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     # what the run does, in this order; each stage starts from the model of the one before. At least one

@@ -37,8 +37,6 @@ def run(config: RunConfig, *, base: Path, console: PlainConsole) -> Path:
     began = time.monotonic()
     transformers_logging.disable_progress_bar()  # one bar a stage is ours
     torch.manual_seed(config.seed)
-    if config.threads:
-        torch.set_num_threads(config.threads)
     folder = RunFolder.open(config)
     if (folder.path / "summary.json").exists():
         for record in folder.records():
@@ -82,6 +80,8 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
     """Train one stage, save its model, evaluate it on held-out tasks, record it; return the greedy answers."""
     began = time.monotonic()
     torch.manual_seed(context.seed(config))  # whatever ran before in this process
+    if context.config.threads:
+        torch.set_num_threads(context.config.threads)
     with closing(open_stage(context, config, model_path)) as stage:
         context.workers.start()  # they load while the stage trains
         resumed = stage.resume() > 0

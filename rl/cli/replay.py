@@ -25,6 +25,7 @@ from rl.learner.diagnosis import (
 )
 from rl.learner.learner import Learner
 from rl.learner.lora import prepare_training
+from rl.learner.parallel import SingleProcess
 from rl.learner.skipped_updates import SkippedUpdate, SkippedUpdates
 from rl.run.console import PlainConsole
 from rl.run.progress import StageProgress
@@ -84,7 +85,8 @@ def restored_learner(skipped: SkippedUpdate, run: Path) -> Learner:
     model = family_of(config).new_model(config)
     prepare_training(model, load_recipe(run / "recipe.yaml").model, base=str(run))
     model.load_state_dict(skipped.weights, assign=True)  # each tensor in the type that it had
-    learner = Learner(model, skipped.config, barred_ids=skipped.barred_ids)
+    parallel = SingleProcess(threads=skipped.micro_batch_threads)
+    learner = Learner(model, skipped.config, barred_ids=skipped.barred_ids, parallel=parallel)
     if learner.critic is not None and skipped.critic is not None:
         learner.critic.load_state_dict(skipped.critic)
     return learner

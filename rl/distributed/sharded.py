@@ -13,9 +13,10 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from configs.optimizer import OptimizerConfig
 from rl.distributed.fsdp import gather_merged, shard, shard_whole, sharded_logprobs, whole_tree
-from rl.distributed.shard_batch import shard_batch, share_of_images
+from rl.distributed.image_shares import share_of_images
 from rl.distributed.sharded_checkpoint import cut_state, read_shards, write_shards
 from rl.distributed.sharded_muon import ShardedMuonWithAdamW
+from rl.learner.balanced_shares import balanced_shares
 from rl.learner.batch import ImageSet, Packable
 from rl.learner.lora import adapter_experts
 from rl.learner.optimizer import build_optimizer
@@ -35,6 +36,11 @@ class Sharded:
         self._mesh, self._compute_dtype = mesh, compute_dtype
         self._rank = mesh.get_local_rank()
 
+    @property
+    def threads(self) -> int:
+        """One: the collectives of two micro-batches must not mix."""
+        return 1
+
     def shard_model(self, model: VisionLanguageModel) -> None:
         """Shard a model in place and move it to the mesh's device."""
         shard(model, self._mesh, compute_dtype=self._compute_dtype)
@@ -53,7 +59,7 @@ class Sharded:
         self, samples: Sequence[Packable], config: VisionLanguageConfig, *, budget: int, dummy: DummySample
     ) -> tuple[Sequence[Sequence[Packable | DummySample]], ImageSet | None]:
         """This rank's micro-batches, as many as any rank has; and its images, in as many parts as any rank's."""
-        shares = shard_batch(samples, ranks=self._mesh.size(), budget=budget)
+        shares = balanced_shares(samples, ranks=self._mesh.size(), budget=budget)
         own = shares[self._rank]
         missing = max(map(len, shares)) - len(own)
         return [*own, *[[dummy]] * missing], share_of_images(shares, self._rank, config, budget=budget)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from configs.optimizer import OptimizerConfig
-from rl.learner.batch import dummy_sample
+from rl.learner.batch import ImageSet, Packable, dummy_sample
 from rl.learner.lora import adapter_state, save_adapters, to_arrays
+from rl.learner.micro_batch_threads import add_gradients
 from rl.learner.optimizer import advance, build_schedule, clip_gradients, set_learning_rate
 from rl.learner.packed_attention import use_packed_attention
 from rl.learner.parallel import Parallel
 from rl.learner.skipped_updates import SpikeGuard
+from rl.types import DummySample
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.model_family import VisionLanguageModel
+
+Part = TypeVar("Part")
+Statistics = TypeVar("Statistics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +66,33 @@ class BaseLearner:
         barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         # A barred token has log-prob -inf, and even 0 times its gradient is not finite.
         dummy = dummy_sample(int((~barred).nonzero()[0]), model.config)
-        self._plan = partial(parallel.plan, config=model.config, budget=micro_batch_tokens, dummy=dummy)
+        self._budget, self._dummy = micro_batch_tokens, dummy
         self._head = partial(parallel.token_logprobs, temperature=temperature, barred=barred)
 
     @property
     def trained(self) -> nn.Module:
         """The module with the trained weights, which checkpoints hold: the model."""
         return self.model
+
+    def _plan(self, samples: Sequence[Packable]) -> tuple[Sequence[Sequence[Packable | DummySample]], ImageSet | None]:
+        """This process's micro-batches of a step, and its images."""
+        return self.parallel.plan(samples, self.model.config, budget=self._budget, dummy=self._dummy)
+
+    def _add_gradients(
+        self,
+        parts: Sequence[Part],
+        loss_of: Callable[[Part, Statistics], torch.Tensor],
+        new_statistics: Callable[[], Statistics],
+        others: Iterable[torch.Tensor | None],
+    ) -> list[Statistics]:
+        """Add the gradients of micro-batches to those of what is trained and of `others`; see `add_gradients`."""
+        return add_gradients(
+            parts,
+            loss_of,
+            new_statistics=new_statistics,
+            leaves=[*self.trained.parameters(), *others],
+            threads=self.parallel.threads,
+        )
 
     def _new_optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """A fresh optimizer and its schedule."""

@@ -130,6 +130,11 @@ class Critic:
         """Encode the images of an optimizer step with the critic's own backbone, if it has one."""
         self._images = EncodedImages(self.backbone, images) if self.backbone is not None else None
 
+    def leaves(self) -> list[torch.Tensor | None]:
+        """What the gradients of a step belong to."""
+        own = self.backbone.parameters() if self.backbone is not None else ()
+        return [*self.head.parameters(), *own, self._images.features if self._images else None]
+
     def step_values(self, row: PackedRow, old_logprobs: torch.Tensor, policy_hidden: torch.Tensor) -> torch.Tensor:
         """`values` with the images of `begin_step`."""
         return self.values(row, old_logprobs, policy_hidden, self._images.features if self._images else None)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from rl.learner.learner import Learner
+from rl.learner.parallel import SINGLE_PROCESS
 from rl.types import Sample, StepBatch
 
 _OURS = Path(__file__).parents[2]
@@ -80,7 +81,7 @@ def first_not_finite(learner: Learner, batch: StepBatch) -> list[str]:
     """
     found: list[str] = []
     learner.optimizer.zero_grad()
-    with _watched(learner.model, found), warnings.catch_warnings(record=True) as caught:
+    with _watched(learner.model, found), _one_thread(learner), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             with torch.autograd.detect_anomaly():
@@ -92,6 +93,16 @@ def first_not_finite(learner: Learner, batch: StepBatch) -> list[str]:
             found.append(f"backward: {name[1]} made nan{_made_in([str(w.message) for w in caught])}")
     learner.optimizer.zero_grad()
     return found
+
+
+@contextmanager
+def _one_thread(learner: Learner) -> Iterator[None]:
+    """Run micro-batches one after the other: of several threads, none is the first."""
+    before, learner.parallel = learner.parallel, SINGLE_PROCESS
+    try:
+        yield
+    finally:
+        learner.parallel = before
 
 
 @contextmanager

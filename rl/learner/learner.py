@@ -155,24 +155,27 @@ class Learner(BaseLearner):
             encoded = EncodedImages(self.model, images)
         if self.critic is not None:
             self.critic.begin_step(images)
-        statistics = StepStatistics()
-        for part in parts:
-            if trained := [sample for sample in part if isinstance(sample, Sample)]:
-                self._add_gradient(trained, images, encoded, batch, statistics)
-            else:
-                self._add_zero_gradient(part, images, encoded)
-        encoded.backward()
-        return StepStatistics.total(self.parallel.exchange(statistics)).metrics(tokens=batch.tokens)
 
-    def _add_gradient(
+        def loss_of(part: Sequence[SampledCompletion], statistics: StepStatistics) -> torch.Tensor:
+            if trained := [sample for sample in part if isinstance(sample, Sample)]:
+                return self._loss(trained, images, encoded, batch, statistics)
+            return self._no_loss(part, images, encoded)
+
+        leaves = [encoded.features, *(self.critic.leaves() if self.critic is not None else ())]
+        own = self._add_gradients(parts, loss_of, StepStatistics, leaves)
+        encoded.backward()
+        total = StepStatistics.total(self.parallel.exchange(StepStatistics.total(own)))
+        return total.metrics(tokens=batch.tokens)
+
+    def _loss(
         self,
         part: Sequence[Sample],
         images: ImageSet | None,
         encoded: EncodedImages,
         batch: StepBatch,
         statistics: StepStatistics,
-    ) -> None:
-        """The forward and backward passes of one micro-batch; its statistics are added to `statistics`."""
+    ) -> torch.Tensor:
+        """The loss of one micro-batch; its statistics are added to `statistics`."""
         micro, coef = make_micro_batch(part, images), self.config.loss.balance_coef
         routing = routing_of(family_of(self.model.config), micro, self.model.device, keep_scores=coef > 0)
         with torch.set_grad_enabled(not self._policy_waits):
@@ -186,14 +189,14 @@ class Learner(BaseLearner):
         total = output
         if self.critic is not None:
             total = self.critic.add_loss(output, micro, hidden, step_tokens=batch.tokens)
-        total.loss.backward()
         statistics.routers.add(routing, micro.predictors, self.model.config.text_config.n_routed_experts)
         statistics.add(micro, logprobs.detach(), entropy.detach(), replace(total, loss=output.loss))
+        return total.loss
 
-    def _add_zero_gradient(
+    def _no_loss(
         self, part: Sequence[SampledCompletion], images: ImageSet | None, encoded: EncodedImages
-    ) -> None:
-        """The forward and backward passes of `_add_gradient` on dummy samples: every gradient that they add is 0."""
+    ) -> torch.Tensor:
+        """What `_loss` computes, on dummy samples: every gradient of it is 0."""
         row = pack(part, images)
         routing = routing_of(family_of(self.model.config), row, self.model.device)
         with torch.set_grad_enabled(not self._policy_waits):
@@ -201,7 +204,7 @@ class Learner(BaseLearner):
             loss = self._head(self.model, hidden, row.targets)[0].sum()
         if self.critic is not None:
             loss = loss + self.critic.step_values(row, old_logprobs(part), hidden).sum()
-        (0.0 * loss).backward()
+        return 0.0 * loss
 
     def _skipped(self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]) -> SkippedUpdate:
         """Everything that the refused optimizer step depends on."""
@@ -216,6 +219,7 @@ class Learner(BaseLearner):
             critic=self.parallel.gather(self.critic.state_dict()) if self.critic is not None else None,
             random=random,
             threads=torch.get_num_threads(),
+            micro_batch_threads=self.parallel.threads,
             **figures,
         )
 

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from configs.optimizer import OptimizerConfig
-from rl.learner.batch import ImageSet, Packable, collect_images, split_by_tokens
+from rl.learner.batch import ImageSet, Packable, collect_images
 from rl.learner.logprobs import token_logprobs
 from rl.learner.lora import merged_weights
+from rl.learner.micro_batch_threads import split_for_threads
 from rl.learner.optimizer import build_optimizer
 from rl.types import DummySample
 from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel
@@ -26,6 +27,11 @@ T = TypeVar("T")
 
 class Parallel(Protocol):
     """What a learner leaves to the object that spreads its work. All processes must call each method together."""
+
+    @property
+    def threads(self) -> int:
+        """How many micro-batches of this process run at a time, each in a thread of its own."""
+        ...
 
     def shard_model(self, model: VisionLanguageModel) -> None:
         """Keep this process's shard of a model, in place. Optimizers are built afterwards."""
@@ -45,7 +51,8 @@ class Parallel(Protocol):
         """The micro-batches of `samples` that this process runs, and their images.
 
         A micro-batch has at most `budget` packed tokens, but at least one sample. `[dummy]` is a micro-batch that only
-        keeps this process in step with the others. `config` is the model's.
+        keeps this process in step with the others. `config` is the model's. The micro-batches that run at a time
+        share the budget.
         """
         ...
 
@@ -92,7 +99,18 @@ class Parallel(Protocol):
 
 
 class SingleProcess:
-    """One process holds the whole models and runs every micro-batch."""
+    """One process holds the whole models and runs every micro-batch, up to `threads` at a time.
+
+    Where they are several, PyTorch's own threads should be one: see `rl.learner.micro_batch_threads`.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
+
+    @property
+    def threads(self) -> int:
+        """The threads that it was given."""
+        return self._threads
 
     def shard_model(self, model: VisionLanguageModel) -> None:
         """Leave the model whole."""
@@ -108,7 +126,8 @@ class SingleProcess:
         self, samples: Sequence[Packable], config: VisionLanguageConfig, *, budget: int, dummy: DummySample
     ) -> tuple[Sequence[Sequence[Packable | DummySample]], ImageSet | None]:
         """All micro-batches and all images."""
-        return split_by_tokens(samples, budget=budget), collect_images(samples, config, budget=budget)
+        parts = split_for_threads(samples, budget=budget, threads=self._threads)
+        return parts, collect_images(samples, config, budget=budget)
 
     def token_logprobs(
         self,

@@ -95,7 +95,8 @@ class SkippedUpdate:
     weights: dict[str, torch.Tensor]  # before the step, which did not change them
     critic: dict[str, Any] | None
     random: dict[str, Any]  # of every generator, before the step
-    threads: int
+    threads: int  # PyTorch's
+    micro_batch_threads: int
 
 
 OnSkip = Callable[[SkippedUpdate], None]

@@ -103,8 +103,9 @@ class SupervisedLearner(BaseLearner):
     def _accumulate(self, examples: Sequence[PromptCompletion], tokens: int) -> _Sums:
         """Add the gradient of the mean over `tokens` tokens to the gradients. Returns the sums of all processes."""
         parts, images = self._plan(examples)
-        encoded, sums = EncodedImages(self.model, images), _Sums()
-        for part in parts:
+        encoded = EncodedImages(self.model, images)
+
+        def loss_of(part: Sequence[PromptCompletion], sums: _Sums) -> torch.Tensor:
             logprobs, row, routing = self._forward(part, images, encoded.features)
             loss = -logprobs.sum() / tokens
             if isinstance(part[0], DummySample):  # it only keeps step with the other processes
@@ -116,9 +117,11 @@ class SupervisedLearner(BaseLearner):
                 own = 0.0 if isinstance(part[0], DummySample) else 1.0
                 loss = loss + own * balance.loss
                 sums.balance += own * float(balance.metrics["balance_loss"])
-            loss.backward()
+            return loss
+
+        own = self._add_gradients(parts, loss_of, _Sums, [encoded.features])
         encoded.backward()
-        return self._total(sums)
+        return _total(self.parallel.exchange(_total(own)))
 
     def _forward(
         self, part: Sequence[PromptCompletion], images: ImageSet | None, features: torch.Tensor | None
@@ -129,8 +132,9 @@ class SupervisedLearner(BaseLearner):
         hidden = response_hidden(self.model, row, features, routing=routing)
         return self._head(self.model, hidden, row.targets)[0], row, routing
 
-    def _total(self, sums: _Sums) -> _Sums:
-        total = _Sums()
-        for part in self.parallel.exchange(sums):
-            total.merge(part)
-        return total
+
+def _total(every: Sequence[_Sums]) -> _Sums:
+    total = _Sums()
+    for part in every:
+        total.merge(part)
+    return total

@@ -14,6 +14,7 @@ from rl.distributed.learner_group import LearnerGroup, RankSpec
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
+from rl.learner.parallel import SINGLE_PROCESS, SingleProcess
 from rl.learner.protocol import LearnerProtocol, SupervisedProtocol
 from rl.learner.skipped_updates import SkippedUpdates
 from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
@@ -38,7 +39,8 @@ def open_rl_learner(context: RunContext, stage: RLConfig, model_path: str, skipp
     if _needs_ranks(context, stage):
         return LearnerGroup(_spec(context, stage, model_path, config, skipped))
     model = open_model(context, stage, model_path)
-    return Learner(model, config, barred_ids=context.barred_ids, on_skip=skipped.keep)
+    parallel = _one_process(context, model)
+    return Learner(model, config, barred_ids=context.barred_ids, on_skip=skipped.keep, parallel=parallel)
 
 
 def open_supervised_learner(context: RunContext, stage: SupervisedConfig, model_path: str) -> SupervisedProtocol:
@@ -52,7 +54,17 @@ def open_supervised_learner(context: RunContext, stage: SupervisedConfig, model_
     )
     if _needs_ranks(context, stage):
         return LearnerGroup(_spec(context, stage, model_path, config, None))
-    return SupervisedLearner(open_model(context, stage, model_path), config)
+    model = open_model(context, stage, model_path)
+    return SupervisedLearner(model, config, parallel=_one_process(context, model))
+
+
+def _one_process(context: RunContext, model: VisionLanguageModel) -> SingleProcess:
+    """On a CPU the recipe's threads run micro-batches side by side, and PyTorch's own keep to one."""
+    threads = context.config.threads or 1
+    if threads == 1 or model.device.type != "cpu":
+        return SINGLE_PROCESS
+    torch.set_num_threads(1)
+    return SingleProcess(threads)
 
 
 def _needs_ranks(context: RunContext, stage: RLConfig | SupervisedConfig) -> bool:

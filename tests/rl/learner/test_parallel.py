@@ -100,12 +100,12 @@ def test_a_dummy_sample_has_a_gradient_of_zero_for_all_that_the_samples_move(los
     seen, _ = update(SINGLE_PROCESS, loss)
     learner = learner_with(SINGLE_PROCESS, loss, scale=1e6)
     _, images = learner._plan(make_samples(np.random.default_rng(0), learner.model))
-    dummy = learner._plan.keywords["dummy"]
+    dummy = learner._dummy
     if learner.critic is not None:
         learner.critic.begin_step(images)
     with torch.set_grad_enabled(not learner._policy_waits):
         encoded = EncodedImages(learner.model, images)
-    learner._add_zero_gradient([dummy], images, encoded)
+    learner._no_loss([dummy], images, encoded).backward()
     encoded.backward()
     found = {n: p.grad for n, p in learner.model.named_parameters() if p.grad is not None}
     if learner.critic is not None:
@@ -127,7 +127,7 @@ def test_outputs_of_dummy_samples_are_left_out():
 
 def test_a_dummy_sample_is_no_sample_to_train_on():
     learner = learner_with(SINGLE_PROCESS, LOSSES["grpo"])
-    dummy = learner._plan.keywords["dummy"]
+    dummy = learner._dummy
     assert isinstance(dummy, SampledCompletion)
     assert not hasattr(dummy, "advantage")
     assert dummy.token_ids[0] not in barred_ids(learner.model), "its log-prob would be -inf"

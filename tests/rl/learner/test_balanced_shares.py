@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rl_helpers import new_id
 
 from rewards.types import Task
-from rl.distributed.shard_batch import shard_batch
+from rl.learner.balanced_shares import balanced_shares
 from rl.types import Sample
 from rollouts.types import Prompt
 
@@ -45,7 +45,7 @@ GROUPS = st.lists(st.tuples(st.integers(1, 60), st.lists(st.integers(1, 90), min
 @given(groups=GROUPS, ranks=st.integers(1, 5), budget=st.integers(1, 400))
 def test_every_sample_once_and_evenly(groups, ranks, budget):
     samples = [sample for g in groups for sample in group(*g)]
-    shares = shard_batch(samples, ranks=ranks, budget=budget)
+    shares = balanced_shares(samples, ranks=ranks, budget=budget)
     assert len(shares) == ranks
     given = Counter(id(s) for share in shares for part in share for s in part)
     assert given == Counter(id(s) for s in samples)
@@ -57,12 +57,12 @@ def test_every_sample_once_and_evenly(groups, ranks, budget):
         # Given out longest first, a rank's load passes the fair share by less than one piece; cutting repeats prompts.
         repeated = sum(map(packed, every)) - packed(samples)
         assert max(map(packed, every)) <= fair + repeated + max(fair + 1, longest) + longest
-    assert shares == shard_batch(samples, ranks=ranks, budget=budget)
+    assert shares == balanced_shares(samples, ranks=ranks, budget=budget)
 
 
 def test_groups_stay_whole_where_they_fit():
     samples = [s for _ in range(8) for s in group(10, [6, 6, 6])]
-    shares = shard_batch(samples, ranks=4, budget=1000)
+    shares = balanced_shares(samples, ranks=4, budget=1000)
     assert [packed([s for part in share for s in part]) for share in shares] == [50] * 4
     owners = {id(s.prompt): rank for rank, share in enumerate(shares) for part in share for s in part}
     assert all(owners[id(s.prompt)] == r for r, share in enumerate(shares) for part in share for s in part)
@@ -71,9 +71,9 @@ def test_groups_stay_whole_where_they_fit():
 @pytest.mark.parametrize(("ranks", "most"), [(2, 36), (4, 20)])
 def test_a_lone_group_is_cut_so_that_no_rank_waits(ranks, most):
     """4 tokens of prompt and eight responses of 9: 4 + 8 x 8 packed tokens."""
-    shares = shard_batch(group(4, [9] * 8), ranks=ranks, budget=1000)
+    shares = balanced_shares(group(4, [9] * 8), ranks=ranks, budget=1000)
     assert [packed([s for part in share for s in part]) for share in shares] == [most] * ranks
 
 
 def test_no_samples_make_empty_shares():
-    assert shard_batch([], ranks=3, budget=10) == [[], [], []]
+    assert balanced_shares([], ranks=3, budget=10) == [[], [], []]
