@@ -82,6 +82,9 @@ def test_a_token_of_kimi_vl_by_hand():
     experts = 6 * (2 * 2048 + 4 * 1408) * 2 + 2048 * 4 + 4 * 64 + 200 + 4 * 2816 * 2
     assert activations.layer_bytes(text, 1, 2, flash=True) == norms + attention + experts
     assert activations.layer_bytes(text, 0, 2, flash=True) == norms + attention + 4 * 11264 * 2
+    whole = activations.text_bytes(text, 1, 2, flash=True, checkpointing=False)
+    kept = activations.text_bytes(text, 1, 2, flash=True, checkpointing=True)
+    assert (round(whole / 1e6, 1), round(kept / 1e6, 2)) == (5.7, 0.11)  # as docs/scaling.md says
 
 
 def test_checkpointing_keeps_one_input_a_layer():

@@ -184,3 +184,22 @@ def test_data_that_is_here_is_read_and_data_of_the_hub_is_named(tmp_path):
     assert "1 x duplicate" in texts
     assert "gone.jsonl: no such file" in texts
     assert "question is" in texts
+
+
+@pytest.mark.parametrize(
+    ("row", "dtype", "optimizer"),
+    [
+        ("`dtype: bfloat16`, AdamW:", "bfloat16", OptimizerConfig()),
+        ("`dtype: bfloat16`, Muon:", "bfloat16", OptimizerConfig(name="muon")),
+        ("`dtype: float32`, with or without", "float32", OptimizerConfig()),
+    ],
+)
+def test_the_table_of_the_docs_is_what_is_counted(sizes, row, dtype, optimizer):
+    page = (Path(__file__).parents[3] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    [line] = [line for line in page.splitlines() if line.startswith(f"| {row}")]
+    counted = []
+    for ranks in (1, 2, 4, 8, 16):
+        training = memory.Training(sizes=sizes, dtype=dtype, optimizer=optimizer, ranks=ranks)
+        parts = memory.learner_bytes(training, memory.Workload(tokens=1, predicted=1))
+        counted.append(f"{(parts['weights'] + parts['gradients'] + parts['moments']) / 1e9:.0f}")
+    assert [cell.strip() for cell in line.split("|")[3:8]] == counted
