@@ -5,10 +5,11 @@
 Both sides start from the quickstart's model before RL and train on the same tasks with images in the same order:
 sampling, batch, reward, GRPO loss, optimizer and learning rates are those of the recipe's RL stage. A step is whole:
 rollouts, rewards, update, and on our side weight sync and log. Each side is a process of its own and the sides take
-turns, step by step; nothing else runs meanwhile. TRL first tries its sizes of micro-batches and numbers of threads and
-keeps the fastest. After TRL's first step our learner computes the gradient of the same rollouts: the two must agree.
-Held-out tasks are sampled from both sides' weights by one engine, outside of the time that is counted. Ends when both
-are better than the warm model by `--gain`, or with the last step. Prints a table and one line of JSON.
+turns, step by step; nothing else runs meanwhile. Our learner takes part with each number of threads; TRL first tries
+its sizes of micro-batches and numbers of threads and keeps the fastest. After TRL's first step our learner computes the
+gradient of the same rollouts: the two must agree. Held-out tasks are sampled from all sides' weights by one engine,
+outside of the time that is counted. Ends when all are better than the warm model by `--gain`, or with the last step.
+Prints a table and one line of JSON.
 """
 
 from __future__ import annotations
@@ -213,11 +214,13 @@ class Race:
 
     def figures(self) -> dict[str, Any]:
         """For the line of JSON."""
-        pairs = zip(self.rows["trl"], self.rows["thinkvl"], strict=False)
+        best = min((name for name in self.rows if name != "trl"), key=self.median)
+        pairs = zip(self.rows["trl"], self.rows[best], strict=False)
         reached = {name: self.seconds(name) for name in self.rows}
-        trl, own = reached["trl"], reached["thinkvl"]
-        phases = [key for key in self.rows["thinkvl"][0] if key.startswith("seconds/")]
+        trl, own = reached["trl"], reached[best]
+        phases = [key for key in self.rows[best][0] if key.startswith("seconds/")]
         return {
+            "best": best,
             "step_ratio": statistics.median(theirs["seconds"] / ours["seconds"] for theirs, ours in pairs),
             "accuracy_ratio": trl / own if trl and own else None,
             "gradient_gap": self.gap,
@@ -226,7 +229,7 @@ class Race:
             "seconds_to_target": reached,
             "median_seconds": {name: self.median(name) for name in self.rows},
             "median_cpu_seconds": {name: self.median(name, "cpu_seconds") for name in self.rows},
-            "our_phases": {key: self.median("thinkvl", key) for key in phases},
+            "our_phases": {key: self.median(best, key) for key in phases},
             "curves": self.curves,
         }
 
@@ -293,6 +296,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=2, help="steps between two evaluations")
     parser.add_argument("--tasks", type=int, default=400, help="held-out tasks, of 4 completions each")
     parser.add_argument("--micro", type=int, nargs="+", default=[64, 128, 256], help="completions that TRL tries")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of our learner; each is a side")
     parser.add_argument("--minutes", type=float, default=9, help="no step begins later than this")
     parser.add_argument("--quick", action="store_true", help="two steps of a random model: does it run?")
     args = parser.parse_args()
@@ -302,17 +306,19 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         job = make_job(args.model, Path(folder), quick=args.quick)
-        ours = Side(serve_ours, job)
-        drawn = ours.call("tasks")[: max(args.steps, 1 + len(THREADS))]
+        sides: dict[str, tuple[Side, int]] = {}
+        for own in args.threads:
+            config = replace(job.config, threads=own, output_dir=f"{folder}/threads-{own}")
+            sides[f"thinkvl/{own}"] = (Side(serve_ours, replace(job, config=config)), own)
+        drawn = sides[f"thinkvl/{args.threads[0]}"][0].call("tasks")[: max(args.steps, 1 + len(THREADS))]
         micro, threads = best_of_trl(job, drawn, args.micro)
-        sides = {"thinkvl": (ours, 0), "trl": (Side(serve_trl, job, drawn, micro), threads)}
+        sides["trl"] = (Side(serve_trl, job, drawn, micro), threads)
         judge = Examination(job, args.tasks, 4)
         found = race(sides, judge, args, until=began + 60 * args.minutes)
         for side, _ in sides.values():
             side.close()
-    stage = job.stage
     settings = {
-        "thinkvl": f"ThinkVL, {stage.workers} rollout workers, learner on {job.config.threads or 1} thread",
+        **{f"thinkvl/{own}": f"ThinkVL, learner on {own} thread{'s' * (own > 1)}" for own in args.threads},
         "trl": f"TRL {version('trl')}, {threads} threads, micro-batches of {micro} (its best)",
     }
     print(found.table(settings))

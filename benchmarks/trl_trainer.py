@@ -201,7 +201,7 @@ def _dataset(job: Job, tasks: Sequence[Task], processor: Any) -> Dataset:
         system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
         rows.append(
             {
-                "prompt": [*system, {"role": "user", "content": prompt.ask(task.question)}],
+                "prompt": [*system, {"role": "user", "content": prompt.apply(task.question)}],
                 "images": [Image.open(BytesIO(data)) for data in task.images],
                 "number": number,
             }
