@@ -37,7 +37,9 @@ def test_the_learner_gets_the_recipes_numbers(monkeypatch, tmp_path):
     monkeypatch.setattr(open_learner, "prepare_training", lambda *_, **__: None)
     monkeypatch.setattr(open_learner, "Learner", lambda model, config, **_: config)
     context = SimpleNamespace(
-        config=SimpleNamespace(model=None, seed=4), folder=SimpleNamespace(stage=lambda name: tmp_path), barred_ids=()
+        config=SimpleNamespace(model=None, seed=4, threads=None),
+        folder=SimpleNamespace(stage=lambda name: tmp_path),
+        barred_ids=(),
     )
     assert open_learner.open_rl_learner(context, stage, "tiny", SimpleNamespace(keep=None)) == LearnerConfig(
         loss=stage.loss,
