@@ -1,6 +1,6 @@
 """RL end to end beside TRL's GRPOTrainer: seconds a step, and seconds to a held-out accuracy.
 
-    python benchmarks/end_to_end.py [--model FOLDER] [--gain 0.2] [--quick]
+    python benchmarks/end_to_end.py [--model FOLDER] [--gain 0.5] [--quick]
 
 Both sides start from the quickstart's model before RL and train on the same tasks with images in the same order:
 sampling, batch, reward, GRPO loss, optimizer and learning rates are those of the recipe's RL stage. A step is whole:
@@ -291,7 +291,7 @@ def main() -> None:
     """Race, print the table, end with one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="the warm model; by default the quickstart's before RL")
-    parser.add_argument("--gain", type=float, default=0.2, help="of held-out accuracy over the warm model")
+    parser.add_argument("--gain", type=float, default=0.5, help="of held-out accuracy over the warm model")
     parser.add_argument("--steps", type=int, default=40, help="most steps of each side")
     parser.add_argument("--every", type=int, default=2, help="steps between two evaluations")
     parser.add_argument("--tasks", type=int, default=400, help="held-out tasks, of 4 completions each")
