@@ -101,6 +101,13 @@ class RunConfig:
             found += [self.data_of(stage)] if self.data_of(stage) not in found else []
         return found
 
+    @property
+    def longest_sequence(self) -> int:
+        """The most tokens that a prompt and its answer can have in this run."""
+        prompts = [data.max_prompt_tokens for data in self.all_data]
+        answers = [self.evaluation.max_new_tokens, *(rl.sampling.max_new_tokens for rl in self.rl_stages)]
+        return max(prompts) + max(answers)
+
     def _check_names(self) -> None:
         """Every stage has a name of its own, which is neither a key of the recipe nor a folder of the run."""
         taken = _FOLDERS | {key.name for key in fields(self)}

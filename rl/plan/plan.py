@@ -95,7 +95,7 @@ def make_plan(config: RunConfig, cluster: Cluster, *, answer: int | None = None)
     model = config_of(config.model)
     placement = place(config, cluster)
     stages: list[StagePlan] = []
-    context = longest_context(config)
+    context = config.longest_sequence
     engine = measure_sizes(model, config.model)
     worker, cached = _worker(config, engine, placement, context)
     beside = placement.workers_beside * _worker_limit(config, placement, worker)
@@ -117,13 +117,6 @@ def make_plan(config: RunConfig, cluster: Cluster, *, answer: int | None = None)
         context=context,
         host=memory.sync_bytes(engine, vllm_workers=vllm),
     )
-
-
-def longest_context(config: RunConfig) -> int:
-    """The most tokens of a prompt and its answer, as `rl.run.context` sets the engines up."""
-    prompts = [data.max_prompt_tokens for data in config.all_data]
-    answers = [config.evaluation.max_new_tokens, *(rl.sampling.max_new_tokens for rl in config.rl_stages)]
-    return max(prompts) + max(answers)
 
 
 def _stage(

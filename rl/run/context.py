@@ -126,7 +126,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
             barred_ids=tuple(barred),
             record_experts=any(rl.router_replay for rl in config.rl_stages),
             engine=engine,
-            context=_context(config),
+            context=config.longest_sequence,
         )
         yield RunContext(
             config=config,
@@ -162,13 +162,6 @@ def _open_workers(
         )
 
     return stack.enter_context(closing(RolloutWorkers(spec, open_pool)))
-
-
-def _context(config: RunConfig) -> int:
-    """The most tokens that a prompt and its answer can have in this run."""
-    prompts = [data.max_prompt_tokens for data in config.all_data]
-    answers = [config.evaluation.max_new_tokens, *(rl.sampling.max_new_tokens for rl in config.rl_stages)]
-    return max(prompts) + max(answers)
 
 
 def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: PlainConsole) -> str:
