@@ -71,8 +71,7 @@ def _of_model(text: str, **keys: object) -> Change:
     return Change(overrides=(text,), apply=lambda config: replace(config, model=replace(config.model, **keys)))
 
 
-def _of_stages(config: RunConfig, overrides: tuple[str, ...], edit: Callable[[StageConfig], StageConfig]) -> Change:
-    del config
+def _of_stages(overrides: tuple[str, ...], edit: Callable[[StageConfig], StageConfig]) -> Change:
     return Change(overrides=overrides, apply=lambda c: replace(c, stages=tuple(edit(stage) for stage in c.stages)))
 
 
@@ -87,7 +86,7 @@ def _smaller_micro_batches(config: RunConfig) -> Iterator[Change]:
         return stage
 
     if larger:
-        yield _of_stages(config, tuple(f"{name}.micro_batch_tokens={least[name]}" for name in larger), edit)
+        yield _of_stages(tuple(f"{name}.micro_batch_tokens={least[name]}" for name in larger), edit)
 
 
 def _more_ranks(config: RunConfig, cluster: Cluster) -> Iterator[Change]:
@@ -107,7 +106,7 @@ def _more_ranks(config: RunConfig, cluster: Cluster) -> Iterator[Change]:
                 return replace(stage, ranks=replace(stage.ranks, count=ranks))
             return stage
 
-        yield _of_stages(config, tuple(texts), edit)
+        yield _of_stages(tuple(texts), edit)
 
 
 def _lower_moments(config: RunConfig) -> Iterator[Change]:
@@ -121,7 +120,7 @@ def _lower_moments(config: RunConfig) -> Iterator[Change]:
             return stage
 
         if names:
-            yield _of_stages(config, tuple(f"{name}.optimizer.state={state}" for name in names), edit)
+            yield _of_stages(tuple(f"{name}.optimizer.state={state}" for name in names), edit)
 
 
 def _shorter(config: RunConfig) -> Iterator[Change]:
@@ -146,4 +145,4 @@ def _shorter(config: RunConfig) -> Iterator[Change]:
         else:
             texts.append(f"{stage.name}.max_tokens={stage.max_tokens // 2}")
         texts.append(f"{stage.name}.micro_batch_tokens={stage.micro_batch_tokens // 2}")
-    yield _of_stages(config, tuple(texts), edit)
+    yield _of_stages(tuple(texts), edit)

@@ -5,7 +5,6 @@ Shapes: H width of the text model, w width of the vision tower.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,9 +53,10 @@ def measure_sizes(
     `vision_alone`: the language model is not trained, whatever the recipe freezes.
     """
     frozen = model.freeze if freeze is None else freeze
-    return _measure(
-        _Key(config), repr((model, frozen, vision_alone)), lambda: _built(config, model, frozen, vision_alone)
-    )
+    key = (config.to_json_string(), repr((model, frozen, vision_alone)))
+    if key not in _CACHE:
+        _CACHE[key] = _built(config, model, frozen, vision_alone)
+    return _CACHE[key]
 
 
 def config_of(model: ModelConfig) -> VisionLanguageConfig:
@@ -81,26 +81,7 @@ def _published() -> dict[str, Any]:
     return {name: family for family in FAMILIES.values() for name in family.LICENCES}
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """A config as a key of the cache: configs cannot be hashed."""
-
-    config: VisionLanguageConfig
-
-    def __hash__(self) -> int:
-        return hash(self.config.to_json_string())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.config.to_json_string() == other.config.to_json_string()
-
-
-_CACHE: dict[tuple[_Key, str], ModelSizes] = {}
-
-
-def _measure(config: _Key, rest: str, build: Callable[[], ModelSizes]) -> ModelSizes:
-    if (config, rest) not in _CACHE:
-        _CACHE[config, rest] = build()
-    return _CACHE[config, rest]
+_CACHE: dict[tuple[str, str], ModelSizes] = {}  # configs cannot be hashed, so by their JSON
 
 
 def _built(
