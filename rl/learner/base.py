@@ -117,6 +117,28 @@ class BaseLearner:
         advance(self.schedule)
         return AppliedGradient(norm=norm, limit=limit, refused=refused, learning_rate=learning_rate)
 
+    def _begin_update(self, seed: int) -> None:
+        """Seed what an update draws, by the run's seed and the version.
+
+        Stochastic rounding draws from generators that no checkpoint holds: a GPU's, and those of other ranks.
+        """
+        torch.manual_seed(int(np.random.default_rng([seed, self.version]).integers(2**62)))
+
+    def _end_update(self) -> dict[str, float]:
+        """Make the one optimizer step of an update, or refuse it, and forget the gradients. Returns its metrics.
+
+        Raises UserError after several gradients in a row that are not finite.
+        """
+        applied = self._apply_gradient()
+        self._guard.stop_after_many("optimizer")
+        self.optimizer.zero_grad()
+        self.version += 1
+        return {
+            "grad_norm": applied.norm,
+            "learning_rate": applied.learning_rate,
+            "skipped_updates": float(applied.refused is not None),
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to continue exactly."""
         return {

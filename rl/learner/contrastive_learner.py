@@ -74,19 +74,14 @@ class ContrastiveLearner(BaseLearner):
         Without an example the step is not made, but the learning rate moves on. Raises UserError after several
         gradients in a row that are not finite.
         """
-        torch.manual_seed(int(np.random.default_rng([self.config.seed, self.version]).integers(2**62)))
+        self._begin_update(self.config.seed)
         self.trained.train()
         metrics = self._accumulate(examples) if examples else {}
-        applied = self._apply_gradient()
-        self._guard.stop_after_many("optimizer")
-        self.optimizer.zero_grad()
-        self.version += 1
+        applied = self._end_update()
         return metrics | {
             "scale": float(self.trained.log_scale.detach().exp()),
             "bias": float(self.trained.bias.detach()),
-            "grad_norm": applied.norm,
-            "learning_rate": applied.learning_rate,
-            "skipped_updates": float(applied.refused is not None),
+            **applied,
             "pairs": float(len(examples)),
             "patches": float(sum(int(example.prompt.image_grid_hws.prod(-1).sum()) for example in examples)),
         }

@@ -79,20 +79,13 @@ class SupervisedLearner(BaseLearner):
         Without a trainable token the step is not made, but the learning rate moves on. Raises UserError after several
         gradients in a row that are not finite.
         """
-        # Stochastic rounding draws from generators that no checkpoint holds: a GPU's, and those of other ranks.
-        torch.manual_seed(int(np.random.default_rng([self.config.seed, self.version]).integers(2**62)))
+        self._begin_update(self.config.seed)
         trained = [example for example in examples if example.trainable_tokens]
         tokens = sum(example.trainable_tokens for example in trained)
         sums = self._accumulate(trained, tokens) if trained else _Sums()
-        applied = self._apply_gradient()
-        self._guard.stop_after_many("optimizer")
-        self.optimizer.zero_grad()
-        self.version += 1
         metrics = {
             "loss": -sum(sums.logprobs.values()) / max(1, tokens),
-            "grad_norm": applied.norm,
-            "learning_rate": applied.learning_rate,
-            "skipped_updates": float(applied.refused is not None),
+            **self._end_update(),
             "tokens": float(tokens),
             "sequence_tokens": float(sum(map(len, trained))),
         }

@@ -89,7 +89,7 @@ class PreferenceLearner(BaseLearner):
 
         Raises UserError after several gradients in a row that are not finite.
         """
-        torch.manual_seed(int(np.random.default_rng([self.config.seed, self.version]).integers(2**62)))
+        self._begin_update(self.config.seed)
         self.model.train()
         sums: dict[str, float] = defaultdict(float)
         for part in _parts(pairs, self.config.micro_batch_tokens):
@@ -103,15 +103,9 @@ class PreferenceLearner(BaseLearner):
                 sums[name] += share * own[theirs][-1]
             own.clear()
             loss.backward()
-        applied = self._apply_gradient()
-        self._guard.stop_after_many("optimizer")
-        self.optimizer.zero_grad()
-        self.version += 1
         return {
             **sums,
-            "grad_norm": applied.norm,
-            "learning_rate": applied.learning_rate,
-            "skipped_updates": float(applied.refused is not None),
+            **self._end_update(),
             "tokens": float(sum(len(pair.chosen) + len(pair.rejected) for pair in pairs)),
         }
 
