@@ -42,6 +42,8 @@ def rl(
 
 def _rows(folder: str, files: str, split: str) -> Iterator[Any]:
     """The rows of a split in the files' order, one after the other."""
+    if next(Path(folder).glob(files), None) is None:
+        raise FileNotFoundError(f"{folder} has no {files}; download it first, as {Path(__file__).name} says at its top")
     data = load_dataset("parquet", data_files=str(Path(folder).resolve() / files), split="train", streaming=True)
     return (row for number, row in enumerate(data) if (number % HELD_OUT == 0) == (split == "held_out"))
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from configs.data import SourceConfig
+from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.source import build_source
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "task_file"
@@ -70,3 +71,9 @@ def test_questions_for_rl_come_from_verls_columns(tmp_path):
     tasks = source("rl", tmp_path)
     task = tasks.task(0, 0)
     assert (len(tasks), task.answer, len(task.images), "How many dots?" in task.question) == (1, "3", 1, True)
+
+
+@pytest.mark.parametrize("function", ["sft", "rl"])
+def test_data_that_was_not_downloaded_is_said_to_be(function, tmp_path):
+    with pytest.raises(DataSetError, match=r"nothing has no \*\*/\*\.parquet; download it first"):
+        source(function, tmp_path / "nothing")
