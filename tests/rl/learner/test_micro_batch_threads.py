@@ -9,9 +9,11 @@ import torch
 from rl_helpers import build_model, make_learner, make_samples
 
 from configs.algorithms import LossConfig
+from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
 from rl.learner import micro_batch_threads
 from rl.learner.balanced_shares import packed_tokens
+from rl.learner.lora import prepare_training
 from rl.learner.micro_batch_threads import add_gradients, split_for_threads
 from rl.learner.parallel import SingleProcess
 from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
@@ -74,6 +76,29 @@ def test_threads_give_the_gradient_of_one_and_the_same_bits_each_time(name):
             assert found[key].stride() == gradient.stride()
         assert own == again
         assert own == pytest.approx(metrics, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gradient_checkpointing": True},
+        {"lora": LoraConfig(rank=2), "gradient_checkpointing": True},
+        {"freeze": ("language_model", "lm_head")},
+    ],
+    ids=["checkpointing", "adapters", "frozen text"],
+)
+def test_models_that_keep_or_train_less_give_the_same_gradient_in_threads(settings):
+    model = build_model()
+    prepare_training(model, ModelConfig(path="a folder", **settings), base="a folder")
+    learner = make_learner(model, loss=LOSSES["grpo"])
+    batch = StepBatch(samples=tuple(made_samples(model)), first=True)
+    expected, _ = gradients(learner, batch)
+    learner.parallel = SingleProcess(threads=2)
+    (found, _), (same, _) = gradients(learner, batch), gradients(learner, batch)
+    assert found.keys() == expected.keys() != set()
+    for key, gradient in expected.items():
+        assert float((found[key] - gradient).norm()) <= 1e-4 * max(1e-3, float(gradient.norm())), key
+        assert torch.equal(found[key], same[key])
 
 
 def test_supervised_steps_in_threads_repeat_to_the_bit_and_lose_nothing():
