@@ -24,7 +24,7 @@ from configs.schema import RunConfig
 from configs.stage_kinds import STAGE_KINDS
 from configs.stage_paths import by_name, in_document, in_schema, shown, suggestions
 from configs.text import nearest_names, shorten
-from configs.yaml_io import Document, KeyPath
+from configs.yaml_io import KeyPath, YamlDocument
 
 MAX_RECIPE_BYTES = 2**20
 MOST_PROBLEMS = 100  # hints at the nearest key take time
@@ -91,13 +91,13 @@ def _near_files(path: Path) -> str:
     )
 
 
-def _not_a_recipe(document: Document) -> Problem:
+def _not_a_recipe(document: YamlDocument) -> Problem:
     needed = "a recipe is a mapping of keys that starts with `name:` and `output_dir:`"
     what = "the file is empty" if document.data is None else f"holds {_shown(document.data)}"
     return Problem("", document.place(()), f"{what}; {needed}")
 
 
-def _validate(document: Document) -> RunConfig | None:
+def _validate(document: YamlDocument) -> RunConfig | None:
     """The config, or `None` with what is wrong added to the document's problems."""
     _complete_data(document.data)
     try:
@@ -116,7 +116,7 @@ def _complete_data(recipe: dict[str, Any]) -> None:
             stage["data"] = whole | stage["data"]
 
 
-def _problem(document: Document, details: ErrorDetails) -> Problem:
+def _problem(document: YamlDocument, details: ErrorDetails) -> Problem:
     path: KeyPath = details["loc"]
     kind = details["type"]
     if kind == "value_error":
@@ -133,7 +133,7 @@ def _problem(document: Document, details: ErrorDetails) -> Problem:
     return Problem(key, place, f"{key} = {_shown(value)}: must be {allowed}{_choice(path, value)}")
 
 
-def _broken_rule(document: Document, section: KeyPath, message: str) -> Problem:
+def _broken_rule(document: YamlDocument, section: KeyPath, message: str) -> Problem:
     """A rule of the schema's `__post_init__`, whose message starts with the keys that it is about."""
     names = message.partition(" = ")[0].split(", ")
     path = (*section, *names[0].split("."))
@@ -143,7 +143,7 @@ def _broken_rule(document: Document, section: KeyPath, message: str) -> Problem:
     return Problem(shown(path, document.data), document.place(in_document(path)), prefix + message)
 
 
-def _advice(document: Document, path: KeyPath) -> str:
+def _advice(document: YamlDocument, path: KeyPath) -> str:
     if "." in str(path[-1]):
         return "in a file, sections are nested: write each part on its own line, indented under the one before"
     if len(path) == 1 and path[0] in STAGE_KINDS:

@@ -10,10 +10,10 @@ from typing import Any
 from configs import keys, yaml_io
 from configs.errors import Problem
 from configs.stage_paths import by_name, in_document, in_schema, shown
-from configs.yaml_io import COMMAND_LINE, Document, KeyPath, dotted
+from configs.yaml_io import COMMAND_LINE, KeyPath, YamlDocument, dotted
 
 
-def apply_override(document: Document, override: str) -> None:
+def apply_override(document: YamlDocument, override: str) -> None:
     """Set one key of the document; sections on the way are made, and what is wrong is added to its problems."""
     name, equals, text = override.partition("=")
     parts = name.strip().split(".")
@@ -45,7 +45,7 @@ def apply_override(document: Document, override: str) -> None:
         _refuse(document, key, f"{key}: {error.args[0]}")
 
 
-def _set(document: Document, path: KeyPath, value: Document) -> None:
+def _set(document: YamlDocument, path: KeyPath, value: YamlDocument) -> None:
     """Put the value at the path; raises LookupError where the path cannot be followed."""
     holder: Any = document.data
     for end in range(1, len(path)):
@@ -62,7 +62,7 @@ def _set(document: Document, path: KeyPath, value: Document) -> None:
     document.where.update(value.where)
 
 
-def _leave_out(document: Document, path: KeyPath) -> None:
+def _leave_out(document: YamlDocument, path: KeyPath) -> None:
     """Take a stage out of the list; those after it move up, with the lines that they came from."""
     stages, place = document.data["stages"], int(path[1])
     if not 0 <= place < len(stages):
@@ -115,5 +115,5 @@ def _fresh(path: KeyPath, data: Any) -> Any:
     return [dataclasses.asdict(item) if is_section else item for item in key.default]
 
 
-def _refuse(document: Document, key: str, message: str) -> None:
+def _refuse(document: YamlDocument, key: str, message: str) -> None:
     document.problems.append(Problem(key, COMMAND_LINE, message))

@@ -64,7 +64,7 @@ for _class in (_Loader, _Dumper):
 
 
 @dataclass(slots=True)
-class Document:
+class YamlDocument:
     """A recipe as read: plain dicts, lists and scalars, where each key stands, and what is wrong so far."""
 
     source: str  # the file's name as the user wrote it, or `command line`
@@ -95,9 +95,9 @@ def flatten(data: Any, above: KeyPath = ()) -> dict[str, Any]:
     return flat or {dotted(above): data}
 
 
-def parse(text: str, source: str, at: KeyPath = ()) -> Document:
+def parse(text: str, source: str, at: KeyPath = ()) -> YamlDocument:
     """Read one YAML value that stands at the key `at`; mistakes are collected in `problems`."""
-    document = Document(source)
+    document = YamlDocument(source)
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -135,7 +135,7 @@ def _named(path: KeyPath) -> str:
     return f"{dotted(path)}: " if path else ""
 
 
-def _build(document: Document, node: yaml.Node, path: KeyPath, above: tuple[yaml.Node, ...]) -> Any:
+def _build(document: YamlDocument, node: yaml.Node, path: KeyPath, above: tuple[yaml.Node, ...]) -> Any:
     """The value of a node; `above` are the nodes it lies in, so that an alias to one of them is noticed."""
     document.values += 1
     if document.values > MAX_VALUES:
@@ -157,7 +157,9 @@ def _build(document: Document, node: yaml.Node, path: KeyPath, above: tuple[yaml
     return _scalar(document, node, path)
 
 
-def _mapping(document: Document, node: yaml.MappingNode, path: KeyPath, above: tuple[yaml.Node, ...]) -> dict[str, Any]:
+def _mapping(
+    document: YamlDocument, node: yaml.MappingNode, path: KeyPath, above: tuple[yaml.Node, ...]
+) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode) or key_node.value == "<<":
@@ -174,7 +176,7 @@ def _mapping(document: Document, node: yaml.MappingNode, path: KeyPath, above: t
     return result
 
 
-def _scalar(document: Document, node: yaml.Node, path: KeyPath) -> Any:
+def _scalar(document: YamlDocument, node: yaml.Node, path: KeyPath) -> Any:
     text, tag = node.value, node.tag.removeprefix(_TAG)
     try:
         if tag == "str":
@@ -200,5 +202,5 @@ def _scalar(document: Document, node: yaml.Node, path: KeyPath) -> Any:
     return text
 
 
-def _refuse(document: Document, node: yaml.Node, path: KeyPath, message: str) -> None:
+def _refuse(document: YamlDocument, node: yaml.Node, path: KeyPath, message: str) -> None:
     document.problems.append(Problem(dotted(path), _place(document.source, node.start_mark.line + 1), message))

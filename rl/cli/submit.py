@@ -22,7 +22,7 @@ from rl.run.console import PlainConsole
 
 if TYPE_CHECKING:  # Ray takes a second to import: a mistake in the recipe shows before
     from rl.cli.cluster.bundle import Bundle
-    from rl.cli.cluster.client import Cluster
+    from rl.cli.cluster.client import JobClient
 
 SENDABLE = (
     "HF_",
@@ -62,13 +62,13 @@ def submit(recipe: Path, overrides: Sequence[str], address: str, options: JobOpt
     environment = job_environment(options.env, os.environ)
     output = Path(config.output_dir).expanduser().absolute()
     from rl.cli.cluster.bundle import fingerprint, make_bundle
-    from rl.cli.cluster.client import Cluster
+    from rl.cli.cluster.client import JobClient
 
     with_packages = not any(re.match(r"thinkvl\b", requirement) for requirement in options.pip)
     bundle = make_bundle(recipe, config, working_dir=options.working_dir, with_packages=with_packages)
     if bundle.packages:
         environment["THINKVL_CODE"] = fingerprint(bundle.packages)
-    cluster = Cluster(address)
+    cluster = JobClient(address)
     job = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', config.name)}-{secrets.token_hex(4)}"
     console.print(f"cluster {cluster.address} answers (Ray {cluster.ray_version})")
     try:
@@ -110,7 +110,7 @@ def job_environment(wanted: Sequence[str], here: Mapping[str, str]) -> dict[str,
 
 
 def _send(
-    cluster: Cluster,
+    cluster: JobClient,
     job: str,
     bundle: Bundle,
     command: str,
@@ -147,7 +147,7 @@ def _print_job(job: str, address: str, output: Path, console: PlainConsole) -> N
     console.print("\n".join(lines))
 
 
-def _follow(cluster: Cluster, job: str, config: RunConfig, output: Path, console: PlainConsole) -> None:
+def _follow(cluster: JobClient, job: str, config: RunConfig, output: Path, console: PlainConsole) -> None:
     """Print the log until the job ends, then where the results are. Raises UserError if it did not succeed."""
     tail = ""
 

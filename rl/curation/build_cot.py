@@ -19,7 +19,7 @@ from rl.curation.model_options import SamplingOptions
 from rl.curation.prompt_set import WORKED, write_set
 from rl.curation.report import OVER_LEVEL, UNJUDGED, print_counts, write_report
 from rl.curation.sampling import Sampled
-from rl.curation.session import Plan, Session, open_session
+from rl.curation.session import CurationPlan, Session, open_session
 from rl.run.console import PlainConsole
 from rollouts.thinking_patterns import PATTERNS, count_patterns
 
@@ -39,13 +39,13 @@ class CotOptions:
     level_share: float = 0.4  # most prompts of one level of difficulty
     prompt: PromptConfig = field(default_factory=PromptConfig)  # in place of the recipe's, to request long thinking
 
-    def plan(self) -> Plan:
+    def plan(self) -> CurationPlan:
         """The plan of the command. Raises UserError for an invalid option."""
         if not 0 <= self.most_repetition <= 1:
             raise UserError(f"--max-repetition {self.most_repetition}: must be from 0 to 1")
         if not 0 < self.level_share <= 1:
             raise UserError(f"--level-share {self.level_share}: must be above 0, and at most 1")
-        return Plan(
+        return CurationPlan(
             command="build-cot",
             output=self.output,
             data=self.data,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rewards.extraction import THINK_MARKS, split_thinking
 from rewards.shaping import repetition_penalties
 from rewards.types import REWARD_KINDS
-from rl.curation.sampling import Sample
+from rl.curation.sampling import ScoredCompletion
 from rollouts.engines.repetition import find_loop
 
 UNJUDGED = "the verifier failed"
@@ -34,7 +34,7 @@ class Chain:
     tokens: int  # of the whole sample
 
 
-def chain_of(sample: Sample, *, most_repetition: float) -> Chain | str:
+def chain_of(sample: ScoredCompletion, *, most_repetition: float) -> Chain | str:
     """The chain of a sample whose answer verifies, or the reason why it is rejected.
 
     The thinking is the content of the think block, or without a block all lines but the last.

@@ -17,7 +17,7 @@ from rl.curation.model_options import SamplingOptions, direct_sampling
 from rl.curation.prompt_set import PROMPTS, write_set
 from rl.curation.report import OVER_LEVEL, UNJUDGED, print_counts, write_report
 from rl.curation.sampling import Sampled
-from rl.curation.session import Plan, Session, open_session
+from rl.curation.session import CurationPlan, Session, open_session
 from rl.run.console import PlainConsole
 
 GUESSED = "answer guessed without thinking"
@@ -41,7 +41,7 @@ class CurateOptions:
     caps: Mapping[str, int] = field(default_factory=dict)  # most prompts of a tag; "" is any other tag
     level_share: float = 1.0
 
-    def plan(self) -> Plan:
+    def plan(self) -> CurationPlan:
         """The plan of the command. Raises UserError for an invalid option."""
         if unknown := sorted(set(self.keep_kinds) - set(PRONE)):
             raise UserError(f"--keep-kind {', '.join(unknown)}: no such kind; there are {', '.join(PRONE)}")
@@ -54,7 +54,7 @@ class CurateOptions:
             PromptConfig(template=self.guess_template)
         except ValueError as error:
             raise UserError(f"--guess-template: {error}") from error
-        return Plan(
+        return CurationPlan(
             command="curate",
             output=self.output,
             data=self.data,

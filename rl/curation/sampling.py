@@ -20,7 +20,7 @@ BLOCK = 32  # tasks that are generated together and kept together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class ScoredCompletion:
     """One judged sample."""
 
     verdict: VerdictKind
@@ -41,7 +41,7 @@ class Sampled:
 
     key: str
     reason: str | None
-    samples: tuple[Sample, ...]
+    samples: tuple[ScoredCompletion, ...]
 
     @property
     def judged(self) -> int:
@@ -116,7 +116,7 @@ def _drafts(group: list[Draft] | str) -> list[Draft]:
 
 def _sampled(row: dict[str, Any]) -> Sampled:
     samples = (
-        Sample(
+        ScoredCompletion(
             verdict=VerdictKind(sample["verdict"]),
             tokens=sample["tokens"],
             finish_reason=sample["finish"],

@@ -21,7 +21,7 @@ _STEPS = 200  # of the progress bar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ScreenedTask:
     """A kept task, without its images."""
 
     place: tuple[int, int]  # in the task set
@@ -33,7 +33,7 @@ class Entry:
 class Screened:
     """The kept tasks by key, in their order."""
 
-    left: dict[str, Entry]
+    left: dict[str, ScreenedTask]
     tasks: TaskSet
     contents: str  # a hash of all tasks that were read
 
@@ -78,7 +78,7 @@ def screen(
             reason = _reason(task, evaluation, seen, keep_kinds)
             if reason is None:
                 scorer.check_tasks([task])
-                left[key] = Entry(place=place, id=task.id, tags=tags_of(task))
+                left[key] = ScreenedTask(place=place, id=task.id, tags=tags_of(task))
             else:
                 report.leave_out(*reason)
             if number % every == 0 or number == len(tasks.places):

@@ -18,13 +18,13 @@ from rl.curation.prompt_set import Origin, already_made
 from rl.curation.report import Report
 from rl.curation.sample_log import open_sample_log
 from rl.curation.sampling import BLOCK, Sampled, Sampler
-from rl.curation.screening import Entry, Screened, index_evaluation, screen
+from rl.curation.screening import Screened, ScreenedTask, index_evaluation, screen
 from rl.run.console import PlainConsole
 from rl.run.progress import StageProgress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class CurationPlan:
     """The data, model and output of a command."""
 
     command: str
@@ -55,7 +55,7 @@ class Session:
         return self.screened.read(key)
 
     @property
-    def left(self) -> Mapping[str, Entry]:
+    def left(self) -> Mapping[str, ScreenedTask]:
         """The screened tasks by key."""
         return self.screened.left
 
@@ -76,7 +76,7 @@ class Session:
 
 
 @contextmanager
-def open_session(plan: Plan, console: PlainConsole) -> Iterator[Session | None]:
+def open_session(plan: CurationPlan, console: PlainConsole) -> Iterator[Session | None]:
     """Read and screen the data and start the generator; None if the output exists with the same settings.
 
     Raises UserError, ConfigError, DataSetError, PluginError or OSError for a mistake of the user.
@@ -113,7 +113,7 @@ def open_session(plan: Plan, console: PlainConsole) -> Iterator[Session | None]:
             )
 
 
-def _drawn(plan: Plan, inputs: Inputs, sampling: SamplingConfig, identity: Mapping[str, Any]) -> dict[str, Any]:
+def _drawn(plan: CurationPlan, inputs: Inputs, sampling: SamplingConfig, identity: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that samples depend on, besides the tasks."""
     return {
         "command": plan.command,

@@ -12,7 +12,7 @@ Points = Sequence[tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class ChartQuestion:
     """A question, its answer, wrong answers that come to mind, and the steps to the right one."""
 
     text: str
@@ -23,14 +23,14 @@ class Question:
     difficulty: float
 
 
-def value_of(points: Points, rng: random.Random) -> Question:
+def value_of(points: Points, rng: random.Random) -> ChartQuestion:
     """Read one value."""
     label, value = rng.choice(points)
     others = [other for _, other in points] + [value + 1, value + 10, max(0, value - 1)]
     return _number(f"What is the value at {label}?", value, others, f"{label}: {value}", 0.1)
 
 
-def difference(points: Points, rng: random.Random) -> Question | None:
+def difference(points: Points, rng: random.Random) -> ChartQuestion | None:
     """Subtract one value from another; None where they are equal."""
     (first, high), (second, low) = rng.sample(list(points), 2)
     if low > high:
@@ -43,7 +43,7 @@ def difference(points: Points, rng: random.Random) -> Question | None:
     return _number(f"By how much is {first} higher than {second}?", found, others, solution, 0.5)
 
 
-def total(points: Points, rng: random.Random) -> Question:
+def total(points: Points, rng: random.Random) -> ChartQuestion:
     """Add all values."""
     del rng
     lines, found = [reading(points)], points[0][1]
@@ -55,19 +55,19 @@ def total(points: Points, rng: random.Random) -> Question:
     return _number("What is the sum of all values?", found, others, "\n".join(lines), 0.7)
 
 
-def highest(points: Points, rng: random.Random) -> Question | None:
+def highest(points: Points, rng: random.Random) -> ChartQuestion | None:
     """Find the largest value; None where two are."""
     del rng
     return _extreme(points, max, "highest")
 
 
-def lowest(points: Points, rng: random.Random) -> Question | None:
+def lowest(points: Points, rng: random.Random) -> ChartQuestion | None:
     """Find the smallest value; None where two are."""
     del rng
     return _extreme(points, min, "lowest")
 
 
-QUESTIONS: Mapping[str, Callable[[Points, random.Random], Question | None]] = {
+QUESTIONS: Mapping[str, Callable[[Points, random.Random], ChartQuestion | None]] = {
     "value": value_of,
     "highest": highest,
     "lowest": lowest,
@@ -81,9 +81,9 @@ def reading(points: Points) -> str:
     return "\n".join(f"{label}: {value}" for label, value in points)
 
 
-def _number(text: str, answer: int, others: Sequence[int], solution: str, difficulty: float) -> Question:
+def _number(text: str, answer: int, others: Sequence[int], solution: str, difficulty: float) -> ChartQuestion:
     wrong = dict.fromkeys(str(other) for other in others if other != answer)
-    return Question(
+    return ChartQuestion(
         text=text,
         answer=str(answer),
         others=tuple(wrong),
@@ -93,13 +93,13 @@ def _number(text: str, answer: int, others: Sequence[int], solution: str, diffic
     )
 
 
-def _extreme(points: Points, pick: Callable[[list[int]], int], word: str) -> Question | None:
+def _extreme(points: Points, pick: Callable[[list[int]], int], word: str) -> ChartQuestion | None:
     values = [value for _, value in points]
     found = pick(values)
     if values.count(found) > 1:
         return None
     label = points[values.index(found)][0]
-    return Question(
+    return ChartQuestion(
         text=f"Which label has the {word} value?",
         answer=label,
         others=tuple(other for other, _ in points if other != label),

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from configs.prompt import IMAGE_MARK
 from rewards.types import Task
 from rollouts.tasks.chart_drawing import Chart, draw_chart
-from rollouts.tasks.chart_questions import QUESTIONS, Question, reading
+from rollouts.tasks.chart_questions import QUESTIONS, ChartQuestion, reading
 from rollouts.tasks.chart_tables import TABLES, Series, load_series, table_file
 from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.documents import Document
@@ -91,7 +91,9 @@ class Charts:
         count = rng.choice(self._points)
         return [series.points[at] for at in sorted(rng.sample(range(len(series.points)), count))]
 
-    def _task(self, identity: str, question: Question, image: bytes, tags: tuple[str, ...], rng: random.Random) -> Task:
+    def _task(
+        self, identity: str, question: ChartQuestion, image: bytes, tags: tuple[str, ...], rng: random.Random
+    ) -> Task:
         text, answer, solution, choices = question.text, question.answer, question.solution, ()
         if self.form == "choice":
             wrong = rng.sample(question.others, min(CHOICES - 1, len(question.others)))

@@ -1,6 +1,8 @@
 """Pages fit in 120 columns, and code and pages use the terms of the field."""
 
+import ast
 import re
+from collections import defaultdict
 
 COLUMNS = 120
 # Words that this project once had for a term of the field, such as `inbox` for the request queue.
@@ -31,3 +33,13 @@ def test_private_words_are_gone(modules, tracked, root):
         for match in WORD.finditer(line)
     ]
     assert not found, "\n".join(found)
+
+
+def test_no_two_classes_share_a_name(modules):
+    """A protocol and the class of the model that fits it are one thing: `kimi_vl` imports nothing of ours."""
+    places = defaultdict(list)
+    for name, module in modules.items():
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef) and "Protocol" not in [ast.unparse(base) for base in node.bases]:
+                places[node.name].append(name)
+    assert not {name: found for name, found in places.items() if len(found) > 1}

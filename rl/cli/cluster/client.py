@@ -32,7 +32,7 @@ _LOST = (requests.RequestException, aiohttp.ClientError, ConnectionError, Timeou
 T = TypeVar("T")
 
 
-class Cluster:
+class JobClient:
     """The job server of a cluster. Every method raises UserError where the cluster does not answer or refuses."""
 
     def __init__(self, address: str) -> None:

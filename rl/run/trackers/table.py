@@ -31,19 +31,19 @@ class Tracker(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class TrackerKind:
     """A tracker's class, and the package that it needs beyond ThinkVL's own dependencies."""
 
     make: Callable[[RunInfo], Tracker]
     extra: str | None = None  # the import name of the package, which is also the name of our extra
 
 
-TRACKERS: Mapping[str, Entry] = {
-    "jsonl": Entry(make=JsonlTracker),
-    "tensorboard": Entry(make=TensorBoardTracker),
-    "wandb": Entry(make=WandbTracker, extra="wandb"),
-    "trackio": Entry(make=TrackioTracker, extra="trackio"),
-    "mlflow": Entry(make=MlflowTracker, extra="mlflow"),
+TRACKERS: Mapping[str, TrackerKind] = {
+    "jsonl": TrackerKind(make=JsonlTracker),
+    "tensorboard": TrackerKind(make=TensorBoardTracker),
+    "wandb": TrackerKind(make=WandbTracker, extra="wandb"),
+    "trackio": TrackerKind(make=TrackioTracker, extra="trackio"),
+    "mlflow": TrackerKind(make=MlflowTracker, extra="mlflow"),
 }
 
 

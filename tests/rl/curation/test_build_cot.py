@@ -29,7 +29,7 @@ from rl.curation.chains import (
 from rl.curation.chat_server import ServerOptions
 from rl.curation.inputs import DataOptions
 from rl.curation.model_options import SamplingOptions
-from rl.curation.sampling import Sample
+from rl.curation.sampling import ScoredCompletion
 from rl.run.console import PlainConsole
 from rollouts.tasks.mixture import TaskMixture
 from rollouts.tasks.prompts import target_text
@@ -38,7 +38,7 @@ LOOP = "so I add three and four and then I look at the picture again, " * 12
 
 
 def sample(text, verdict=VerdictKind.CORRECT, finish="stop", tokens=9):
-    return Sample(verdict=verdict, tokens=tokens, finish_reason=finish, thinks=True, text=text)
+    return ScoredCompletion(verdict=verdict, tokens=tokens, finish_reason=finish, thinks=True, text=text)
 
 
 class TestChains:

@@ -15,7 +15,7 @@ from ray.job_submission import JobStatus
 
 from configs.errors import UserError
 from rl.cli.cluster import client
-from rl.cli.cluster.client import Cluster
+from rl.cli.cluster.client import JobClient
 from rl.cli.submit import entrypoint, failure_hint, job_environment
 
 
@@ -44,7 +44,7 @@ def server(status, text):
 @pytest.mark.parametrize("address", ["ray://head:10001", "http://", "http://head:port", "ftp://head:8265", ""])
 def test_what_is_no_address(address):
     with pytest.raises(UserError, match="must be the address of the cluster's dashboard, such as http://HEAD:8265"):
-        Cluster(address)
+        JobClient(address)
 
 
 @pytest.mark.parametrize(
@@ -65,19 +65,19 @@ def test_a_server_that_never_answers(monkeypatch):
     monkeypatch.setattr(client, "CONNECT_SECONDS", 0.5)
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UserError, match="there is no answer"):
-        Cluster(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        JobClient(f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert time.monotonic() - began < 5
 
 
 def test_a_server_that_is_not_ray():
     for status, text in ((200, "<html>hello"), (404, "{}"), (200, "[]"), (200, '{"ray_version": "soon"}')):
         with server(status, text) as address, pytest.raises(UserError, match=rf"not a Ray dashboard \(HTTP {status}\)"):
-            Cluster(address)
+            JobClient(address)
 
 
 def test_an_old_cluster():
     with server(200, json.dumps({"ray_version": "2.9.3"})) as address, pytest.raises(UserError) as caught:
-        Cluster(address)
+        JobClient(address)
     assert f"the cluster runs Ray 2.9.3, and ThinkVL needs >=2.60 (here is {ray.__version__})" in str(caught.value)
     assert f"pip install 'ray[default]=={ray.__version__}'" in str(caught.value)
 
@@ -86,7 +86,7 @@ def test_the_environment_does_not_replace_the_address(monkeypatch):
     """Ray's client would prefer RAY_ADDRESS to the address that it is given."""
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
     with server(200, json.dumps({"ray_version": ray.__version__})) as address:
-        assert Cluster(address).ray_version == ray.__version__
+        assert JobClient(address).ray_version == ray.__version__
     assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:1"
 
 
@@ -119,7 +119,7 @@ def followed(monkeypatch):
     monkeypatch.setattr(client, "_POLL_SECONDS", 0)
 
     def follow(jobs):
-        cluster = object.__new__(Cluster)
+        cluster = object.__new__(JobClient)
         cluster.address, cluster._client = "http://head:8265", jobs
         shown, said = [], []
         cluster.follow("job", write=shown.append, say=said.append)
@@ -180,13 +180,13 @@ def test_a_proxy_that_cannot_reach_the_cluster_is_named(monkeypatch, lower):
         proxy = f"127.0.0.1:{closed.getsockname()[1]}"
         monkeypatch.setenv("http_proxy" if lower else "HTTP_PROXY", f"http://me:secret@{proxy}")
         with pytest.raises(UserError, match=f"through the proxy {proxy}.*set NO_PROXY=localhost") as error:
-            Cluster("http://localhost:8265")
+            JobClient("http://localhost:8265")
         assert "secret" not in str(error.value)
     with server(502, "bad gateway") as gateway:
         monkeypatch.setenv("http_proxy", gateway)
         with pytest.raises(UserError, match=r"HTTP 502.*set NO_PROXY=127\.0\.0\.1"):
-            Cluster("http://127.0.0.1:8265")
+            JobClient("http://127.0.0.1:8265")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         with pytest.raises(UserError) as error:
-            Cluster(gateway)
+            JobClient(gateway)
         assert "NO_PROXY" not in str(error.value)
