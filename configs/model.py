@@ -51,7 +51,7 @@ class ModelConfig:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
     path: str = "tiny"  # `tiny` makes a small Kimi-VL with random weights on the spot; else a folder or a hub name
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights, in the learner and the engines
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights that are trained
     lora: LoraConfig | None = None  # train LoRA adapters, in every stage; null trains the weights themselves
     # compute activations again in the backward pass: less memory, about a third more time
     gradient_checkpointing: bool = False

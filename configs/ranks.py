@@ -12,20 +12,14 @@ from configs.rules import check as _check
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RanksConfig:
-    """On how many processes the learner runs; the result does not depend on it."""
+    """On how many processes the learner runs, and in which type; the number changes no result."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
     # processes of the learner, each with a part of the weights and of the step; on GPUs each takes a whole one
     count: int = 1
-    # of the forward and backward passes, over float32 weights; null: `model.dtype`; null where `count` is 1
+    # of the forward and backward passes, over float32 weights; null: `model.dtype`
     compute_dtype: Literal["bfloat16"] | None = None
 
     def __post_init__(self) -> None:
         _check(self.count > 0, "count", self.count, "1 or more")
-        _check(
-            self.compute_dtype is None or self.count > 1,
-            "compute_dtype",
-            self.compute_dtype,
-            "left out where count is 1: one rank computes in model.dtype",
-        )

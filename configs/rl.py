@@ -113,6 +113,8 @@ class RLConfig(StageConfig):
     # engine of your own](engines.md#an-engine-of-your-own), `file.py:Class`
     engine: str = "transformers"
     engine_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of an engine of your own
+    # type of the weights that the workers generate with; null: `ranks.compute_dtype` where given, else `model.dtype`
+    engine_dtype: Literal["float32", "bfloat16"] | None = None
     workers: int = 2  # rollout actors
     # seconds without progress after which a worker hangs and is [replaced](reliability.md)
     worker_deadline: float = 120.0

@@ -102,6 +102,14 @@ class RunConfig:
         return found
 
     @property
+    def engine_dtype(self) -> str:
+        """The type of the weights that the workers generate with."""
+        return self.model.dtype if self.last_rl is None else self._engine_dtype_of(self.last_rl)
+
+    def _engine_dtype_of(self, stage: RLConfig) -> str:
+        return stage.engine_dtype or stage.ranks.compute_dtype or self.model.dtype
+
+    @property
     def longest_sequence(self) -> int:
         """The most tokens that a prompt and its answer can have in this run."""
         prompts = [data.max_prompt_tokens for data in self.all_data]
@@ -141,3 +149,6 @@ class RunConfig:
             first = getattr(self.rl_stages[0], key)
             allowed = f"{first}, as in stage {self.rl_stages[0].name}: the stages of a run share the workers"
             _check(getattr(stage, key) == first, f"{stage.name}.{key}", getattr(stage, key), allowed)
+        own, shared = self._engine_dtype_of(stage), self.engine_dtype
+        allowed = f"{shared}, as in stage {self.rl_stages[-1].name}: the stages of a run share the workers"
+        _check(own == shared, f"{stage.name}.engine_dtype", own, allowed)

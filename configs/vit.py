@@ -27,4 +27,6 @@ class ViTConfig(SupervisedConfig):
         _check(self.text_layers > 0, "text_layers", self.text_layers, "1 or more")
         one = "1: a vit stage trains in one process, since each pair is held against all others of its step"
         _check(self.ranks.count == 1, "ranks.count", self.ranks.count, one)
+        own = "left out: a vit stage computes in model.dtype"
+        _check(self.ranks.compute_dtype is None, "ranks.compute_dtype", self.ranks.compute_dtype, own)
         _check(self.balance_coef == 0, "balance_coef", self.balance_coef, "0: the tower has no routers")

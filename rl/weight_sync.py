@@ -58,6 +58,7 @@ class WeightSync:
     threshold: float
     say: Callable[[str], None]
     typical: bool = False
+    engine_dtype: str | None = None  # of the weights that are sent; None: the learner's own
 
     def publish(self) -> dict[str, float]:
         """Send the weights under the learner's version. Returns the gap; see docs/metrics.md."""
@@ -74,7 +75,7 @@ class WeightSync:
         return {"parity_gap": gap}
 
     def _send(self) -> None:
-        self.pool.publish(self.learner.weights(), version=self.learner.version)
+        self.pool.publish(self.learner.weights(self.engine_dtype), version=self.learner.version)
 
     def gap(self) -> float:
         """Distance of a token's log-prob between the worst worker and the learner; infinite for a stale worker."""
@@ -95,7 +96,7 @@ class WeightSync:
         return max(float(of_tokens(np.concatenate(gaps[at : at + each]))) for at in range(0, len(gaps), each))
 
     def _verdict(self, gap: float) -> str:
-        own = checksums(self.learner.weights())
+        own = checksums(self.learner.weights(self.engine_dtype))
         named = []
         for slot, served in enumerate(self.pool.worker_group.weight_checksums()):
             names = differing(own, served)

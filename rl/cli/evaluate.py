@@ -159,7 +159,7 @@ def _open_engine(place: ModelPlace, config: RunConfig) -> tuple[VisionLanguagePr
     stop, barred = family_at(place.path).stop_and_barred_ids(place.path, processor)
     spec = EngineSpec(
         model_path=place.path,
-        dtype=config.model.dtype,
+        dtype=config.engine_dtype,
         stop_ids=tuple(stop),
         barred_ids=tuple(barred),
         threads=torch.get_num_threads(),
@@ -177,7 +177,7 @@ def parse_budgets(text: str | None) -> list[int]:
 
 
 def _dtype(config: RunConfig) -> torch.dtype:
-    return getattr(torch, config.model.dtype)
+    return getattr(torch, config.engine_dtype)
 
 
 def _sampling(config: RunConfig) -> SamplingConfig:

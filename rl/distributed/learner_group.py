@@ -129,9 +129,9 @@ class LearnerGroup:
         """See `update` of the learner."""
         return self._call("update", list(samples))
 
-    def weights(self) -> dict[str, np.ndarray]:
+    def weights(self, dtype: str | None = None) -> dict[str, np.ndarray]:
         """See `Learner.weights`."""
-        return self._call("weights")
+        return self._call("weights", dtype)
 
     def save(self, folder: Path) -> None:
         """See `Learner.save`."""

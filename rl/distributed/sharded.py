@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from configs.optimizer import OptimizerConfig
 from rl.distributed.fsdp import gather_merged, shard, shard_whole, sharded_logprobs, whole_tree
@@ -24,6 +24,18 @@ from rl.types import DummySample
 from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel
 
 T = TypeVar("T")
+
+
+def mesh_of_one(device: torch.device) -> DeviceMesh:
+    """A mesh of this process alone, which needs no other process and no port."""
+    if not dist.is_initialized():
+        store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=store, rank=0, world_size=1
+        )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return init_device_mesh(device.type, (1,))
 
 
 class Sharded:

@@ -14,7 +14,8 @@ from torch import nn
 
 from configs.optimizer import OptimizerConfig
 from rl.learner.batch import ImageSet, Packable, dummy_sample
-from rl.learner.lora import adapter_state, save_adapters, to_arrays
+from rl.learner.engine_weights import to_arrays, to_engine_dtype
+from rl.learner.lora import adapter_state, save_adapters
 from rl.learner.micro_batch_threads import add_gradients
 from rl.learner.optimizer import advance, build_schedule, clip_gradients, set_learning_rate
 from rl.learner.packed_attention import use_packed_attention
@@ -165,9 +166,12 @@ class BaseLearner:
         """Restore `write_checkpoint()`: its `state`, or the shards in `folder` where that is None."""
         self.load_state_dict(self.parallel.read_checkpoint(folder, state, self.optimizer))
 
-    def weights(self) -> dict[str, np.ndarray]:
-        """A copy of the model's weights by state-dict name, adapters merged, for engines. First process only."""
-        return to_arrays(self.parallel.merged_weights(self.model))
+    def weights(self, dtype: str | None = None) -> dict[str, np.ndarray]:
+        """A copy of the model's weights by state-dict name, adapters merged, for engines that serve them in `dtype`.
+
+        None is their own type. First process only.
+        """
+        return to_arrays(to_engine_dtype(self.parallel.merged_weights(self.model), self.model, dtype))
 
     def save(self, folder: Path) -> None:
         """Write the model, adapters merged, as a model folder."""

@@ -7,11 +7,10 @@ engines, checkpoints of stages and exports get merged weights under the model's 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from peft import LoraConfig as PeftConfig
 from peft import get_peft_model_state_dict, inject_adapter_in_model
@@ -156,13 +155,3 @@ def add_delta(weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
 def _plain(name: str) -> str:
     """The name that a module or parameter had before adapters were put around it."""
     return name.replace(".base_layer", "")
-
-
-def numpy_weights(model: nn.Module) -> dict[str, np.ndarray]:
-    """A copy of a model's merged weights as arrays, see `to_arrays`."""
-    return to_arrays(merged_weights(model))
-
-
-def to_arrays(weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, np.ndarray]:
-    """Named tensors copied to arrays. numpy has no bfloat16, which goes as float32: that is exact."""
-    return {name: (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy().copy() for name, t in weights}

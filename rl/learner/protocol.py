@@ -20,8 +20,11 @@ class ModelProtocol(Protocol):
         """Number of updates so far: the version of the weights."""
         ...
 
-    def weights(self) -> dict[str, np.ndarray]:
-        """A copy of the policy's weights by state-dict name, adapters merged, for engines."""
+    def weights(self, dtype: str | None = None) -> dict[str, np.ndarray]:
+        """A copy of the policy's weights by state-dict name, adapters merged, for engines that serve them in `dtype`.
+
+        None is the policy's own type.
+        """
         ...
 
     def save(self, folder: Path) -> None:

@@ -121,7 +121,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
         stop, barred = family.stop_and_barred_ids(checkpoint, processor)
         spec = EngineSpec(
             model_path=checkpoint,
-            dtype=config.model.dtype,
+            dtype=config.engine_dtype,
             stop_ids=tuple(stop),
             barred_ids=tuple(barred),
             record_experts=any(rl.router_replay for rl in config.rl_stages),

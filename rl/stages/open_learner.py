@@ -11,10 +11,11 @@ from configs.model import ModelConfig
 from configs.rl import RLConfig
 from configs.supervised import SupervisedConfig
 from rl.distributed.learner_group import LearnerGroup, RankSpec
+from rl.distributed.sharded import Sharded, mesh_of_one
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
-from rl.learner.parallel import SINGLE_PROCESS, SingleProcess
+from rl.learner.parallel import SINGLE_PROCESS, Parallel, SingleProcess
 from rl.learner.protocol import LearnerProtocol, SupervisedProtocol
 from rl.learner.skipped_updates import SkippedUpdates
 from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
@@ -39,7 +40,7 @@ def open_rl_learner(context: RunContext, stage: RLConfig, model_path: str, skipp
     if _needs_ranks(context, stage):
         return LearnerGroup(_spec(context, stage, model_path, config, skipped))
     model = open_model(context, stage, model_path)
-    parallel = _one_process(context, model)
+    parallel = _one_process(context, stage, model)
     return Learner(model, config, barred_ids=context.barred_ids, on_skip=skipped.keep, parallel=parallel)
 
 
@@ -55,11 +56,17 @@ def open_supervised_learner(context: RunContext, stage: SupervisedConfig, model_
     if _needs_ranks(context, stage):
         return LearnerGroup(_spec(context, stage, model_path, config, None))
     model = open_model(context, stage, model_path)
-    return SupervisedLearner(model, config, parallel=_one_process(context, model))
+    return SupervisedLearner(model, config, parallel=_one_process(context, stage, model))
 
 
-def _one_process(context: RunContext, model: VisionLanguageModel) -> SingleProcess:
-    """On a CPU the recipe's threads run micro-batches side by side, and PyTorch's own keep to one."""
+def _one_process(context: RunContext, stage: RLConfig | SupervisedConfig, model: VisionLanguageModel) -> Parallel:
+    """On a CPU the recipe's threads run micro-batches side by side, and PyTorch's own keep to one.
+
+    Where the passes have a type of their own, this process is the one rank of a mesh: it computes what each of
+    several ranks does.
+    """
+    if stage.ranks.compute_dtype is not None:
+        return Sharded(mesh_of_one(model.device), compute_dtype=getattr(torch, stage.ranks.compute_dtype))
     threads = context.config.threads or 1
     if threads == 1 or model.device.type != "cpu":
         return SINGLE_PROCESS
@@ -68,9 +75,9 @@ def _one_process(context: RunContext, model: VisionLanguageModel) -> SingleProce
 
 
 def _needs_ranks(context: RunContext, stage: RLConfig | SupervisedConfig) -> bool:
-    """Whether the recipe asks for several ranks, or several left a checkpoint, which one alone cannot read."""
+    """Whether the recipe asks for several ranks, or ranks left a checkpoint, which one without a mesh cannot read."""
     shards = (context.folder.stage(stage.name) / "checkpoints").glob("step-*.shards")
-    return stage.ranks.count > 1 or any(shards)
+    return stage.ranks.count > 1 or (stage.ranks.compute_dtype is None and any(shards))
 
 
 def _spec(

@@ -92,7 +92,8 @@ def build_loop(context: RunContext, stage: RLConfig, learner: LearnerProtocol) -
     """The parts of one RL step."""
     seed = request_seed(context.seed(stage), 100)
     threshold = stage.parity_threshold
-    dtype = stage.ranks.compute_dtype or context.config.model.dtype
+    types = {stage.ranks.compute_dtype or context.config.model.dtype, context.config.engine_dtype}
+    coarsest = "bfloat16" if "bfloat16" in types else "float32"
     return Loop(
         config=stage,
         task_sampler=build_task_sampler(
@@ -107,9 +108,10 @@ def build_loop(context: RunContext, stage: RLConfig, learner: LearnerProtocol) -
             learner=learner,
             prompts=parity_prompts(context.inputs[stage.name].renderer),
             sampling=stage.sampling,
-            threshold=USUAL_THRESHOLD[dtype] if threshold is None else threshold,
+            threshold=USUAL_THRESHOLD[coarsest] if threshold is None else threshold,
             say=context.console.print,
-            typical=dtype == "bfloat16",
+            typical=coarsest == "bfloat16",
+            engine_dtype=context.config.engine_dtype,
         ),
         seed=seed,
     )

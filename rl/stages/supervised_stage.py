@@ -18,6 +18,7 @@ from rl.checkpoint import (
 )
 from rl.learner.base import BaseLearner
 from rl.learner.optimizer import rounding_note
+from rl.learner.parallel import SingleProcess
 from rl.run.context import RunContext, load_policy
 from rl.run.progress import StageProgress
 from rl.stages.example_batches import ExampleBatches, ExampleRenderer
@@ -79,7 +80,7 @@ class SupervisedStage:
                     self._save(step)
                 bar.advance({"loss": values["loss"]})
         self._learner.save_adapters(self._folder / "adapter")
-        if isinstance(self._learner, BaseLearner):
+        if isinstance(self._learner, BaseLearner) and isinstance(self._learner.parallel, SingleProcess):
             return self._learner.model.eval()
         self._learner.save(self._folder / "trained")
         return load_policy(context, str(self._folder / "trained"))

@@ -203,6 +203,32 @@ def test_rules_between_the_model_and_the_ranks(ranks, state, expected):
     assert str(caught.value) == expected
 
 
+@pytest.mark.parametrize(
+    ("stage", "model", "expected"),
+    [
+        ({}, "float32", "float32"),
+        ({}, "bfloat16", "bfloat16"),
+        ({"ranks": RanksConfig(compute_dtype="bfloat16")}, "float32", "bfloat16"),
+        ({"ranks": RanksConfig(compute_dtype="bfloat16"), "engine_dtype": "float32"}, "float32", "float32"),
+        ({"engine_dtype": "bfloat16"}, "float32", "bfloat16"),
+    ],
+)
+def test_the_type_that_engines_serve(stage, model, expected):
+    config = RunConfig(name="q", output_dir="x", stages=(RLConfig(steps=1, **stage),), model=ModelConfig(dtype=model))
+    assert config.engine_dtype == expected
+
+
+def test_stages_share_the_type_that_engines_serve():
+    """Also where it follows from what a stage computes in."""
+    first = RLConfig(name="first", steps=1, ranks=RanksConfig(compute_dtype="bfloat16"))
+    with pytest.raises(ValueError, match="must be") as caught:
+        RunConfig(name="q", output_dir="x", stages=(first, RLConfig(name="last", steps=1)))
+    assert str(caught.value) == (
+        "first.engine_dtype = 'bfloat16': must be float32, as in stage last: the stages of a run share the workers"
+    )
+    RunConfig(name="q", output_dir="x", stages=(first, RLConfig(name="last", steps=1, engine_dtype="bfloat16")))
+
+
 def test_what_is_meant_passes():
     assert OptimizerConfig(name="muon", schedule="cosine", final_fraction=0.1)
     assert LossConfig(algorithm="grpo", clip_high=0.28, advantage="group_mean", reset_optimizer=True)

@@ -7,6 +7,8 @@ import time
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 from test_resume import SAME
 
 from configs.errors import UserError
@@ -75,6 +77,31 @@ def test_a_supervised_stage_on_two_ranks_is_that_of_one_process(whole_run, make_
     for row, expected in zip(rows, wanted, strict=True):
         for name in ("loss", "grad_norm", "learning_rate", "tokens", "sequence_tokens"):
             assert row[name] == pytest.approx(expected[name], rel=1e-2), (row["step"], name)
+
+
+@pytest.mark.slow  # two invocations
+def test_one_process_in_bfloat16_over_float32_weights(whole_run, make_mini, monkeypatch):
+    """Supervised and RL, stopped and continued: engines in bfloat16 are in parity, and the weights stay float32."""
+    half = ("instruct.ranks.compute_dtype=bfloat16", "long_cot=null", "rl.ranks.compute_dtype=bfloat16", "rl.steps=4")
+    mini = make_mini(*half, "export=false")
+
+    def save_and_stop(*args, **kwargs):
+        save_checkpoint(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rl.stages.rl_schedule.save_checkpoint", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            mini.here()
+    assert "resuming rl after step 2" in mini.here()
+    own, exact = (read_metrics(m.run_folder / "metrics.jsonl", stage="instruct") for m in (mini, whole_run[0]))
+    assert own[0]["loss"] == pytest.approx(exact[0]["loss"], rel=0.02)
+    assert own[0]["loss"] != exact[0]["loss"]
+    rows = read_metrics(mini.run_folder / "metrics.jsonl", stage="rl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert all(1e-6 < row["parity_gap"] < 0.1 for row in rows)
+    (saved,) = (mini.run_folder / "rl" / "best").glob("*.safetensors")
+    assert {tensor.dtype for tensor in load_file(saved).values()} == {torch.float32}
 
 
 @pytest.mark.chaos

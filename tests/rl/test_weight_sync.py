@@ -113,6 +113,41 @@ def test_a_few_flipped_experts_are_no_fault_in_bfloat16(made, monkeypatch, typic
         assert pool.sent == 1
 
 
+@pytest.fixture
+def half(made):
+    """(sync, pool) of a learner in float32 and an engine in bfloat16, whose routers keep their bias in float32."""
+    sync, pool, _ = made
+    served = pool.engine.engine.model
+    biases = {n: b.clone() for n, b in served.named_buffers() if n.endswith("e_score_correction_bias")}
+    torch.nn.Module.to(served, dtype=torch.bfloat16)
+    for name, bias in biases.items():
+        served.get_submodule(name.rpartition(".")[0]).e_score_correction_bias = bias
+    with torch.no_grad():
+        for name in biases:
+            sync.learner.model.get_buffer(name).add_(1 / 3)  # has no exact value in bfloat16
+    return replace(sync, typical=True, threshold=0.1, engine_dtype="bfloat16"), pool
+
+
+def test_an_engine_in_bfloat16_serves_what_a_learner_in_float32_sent(half):
+    sync, pool = half
+    assert 1e-6 < sync.publish()["parity_gap"] < 0.1
+    sent = sync.learner.weights("bfloat16")
+    assert not differing(checksums(sent), checksums(pool.engine.engine.model.state_dict()))
+    own, (bias,) = sync.learner.weights(), [n for n in sent if n.endswith("1.mlp.gate.e_score_correction_bias")]
+    assert np.array_equal(own[bias], sent[bias])
+    rounded = torch.from_numpy(own["lm_head.weight"]).to(torch.bfloat16).float().numpy()
+    assert np.array_equal(sent["lm_head.weight"], rounded)
+    assert not np.array_equal(sent["lm_head.weight"], own["lm_head.weight"])
+
+
+def test_the_error_of_an_engine_in_bfloat16_names_what_differs_and_nothing_else(half):
+    """Checksums are of the rounded weights, so those that arrived are not named."""
+    sync, pool = half
+    pool.fault, pool.times = unsent, 2
+    with pytest.raises(ParityError, match=r"worker 0 holds other values of lm_head\.weight$"):
+        sync.publish()
+
+
 def test_wrong_weights_show_in_the_usual_token(made):
     sync, pool, _ = made
     pool.fault, pool.times = unsent, 2

@@ -13,9 +13,9 @@ from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
+from rl.learner.engine_weights import numpy_weights
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
-from rl.learner.lora import numpy_weights
 from rl.types import PromptCompletion
 from rl.weight_sync import ParityError, WeightSync
 from rollouts.engines.engine_spec import EngineSpec
