@@ -32,6 +32,8 @@ class SourceConfig:
     # our field to the file's column, such as `{images: picture}`; not for the built-ins
     columns: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)  # of a built-in or a task file, such as `{scans: [3]}`
+    # whether its tasks keep their worked solutions; false: a supervised stage trains their bare answers
+    solutions: bool = True
     prompt: PromptConfig | None = None  # template of its questions; before `prompt_by_verifier` and `data.prompt`
 
     def __post_init__(self) -> None:

@@ -55,6 +55,7 @@ class Mixture(Generic[E]):
         self._weights = [config.weight for config in configs]
         self._targets = _Targets(configs, total)
         self._prompts = [config.prompt for config in configs]
+        self._bare = [not config.solutions for config in configs]
         self._counted, self._counts = 0, [0] * len(configs)
 
     def draw(self, step: int, n: int) -> list[E]:
@@ -114,6 +115,8 @@ class Mixture(Generic[E]):
         example = source.task(row, self._seed)
         if (prompt := self._prompts[i]) is not None and isinstance(example, Task):
             example = dataclasses.replace(example, system=prompt.system, template=prompt.template)
+        if self._bare[i] and isinstance(example, Task):
+            example = dataclasses.replace(example, solution=None)
         if name != example.source:  # sources of one name would share their ids as well as their metrics
             example = dataclasses.replace(example, source=name, id=f"{name}/{example.id}")
         return cast(E, example)

@@ -116,6 +116,16 @@ class TestEpochs:
         assert set(Counter(task.id for task in mix(tmp_path, source(3)).draw(0, 9)).values()) == {3}
 
 
+class TestSolutions:
+    def test_a_source_without_solutions_trains_bare_answers_beside_one_with_them(self, tmp_path):
+        bare = SourceConfig(use="digit_sums", solutions=False, options={"scans": [3]})
+        worked = SourceConfig(use="digit_sums", options={"scans": [2]})
+        tasks = mix(tmp_path, bare, worked).draw(0, 20)
+        assert {task.source: task.solution is None for task in tasks} == {"digit_sums": True, "digit_sums-2": False}
+        with_solutions = mix(tmp_path, SourceConfig(use="digit_sums", options={"scans": [3]}), worked).draw(0, 20)
+        assert [task.answer for task in tasks] == [task.answer for task in with_solutions]
+
+
 class TestResume:
     def test_a_step_can_be_drawn_again_in_any_order_and_by_a_new_mixture(self, tmp_path):
         configs = (source(weight=2), source(31), SourceConfig(use="digit_sums"), SourceConfig(use="easy_vqa"))
