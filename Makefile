@@ -26,7 +26,7 @@ FLUENT := @lobehub/fluent-emoji-3d
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart recipe compare-algorithms benchmarks-quick setup test test-slow test-lean test-chaos test-mutants vllm-env test-vllm lint format clean
+.PHONY: help quickstart recipe compare-algorithms benchmarks-quick setup test test-slow test-lean test-chaos test-browser test-mutants vllm-env test-vllm lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ benchmarks-quick: $(INSTALLED_DEV)  ## every benchmark at its smallest, to see t
 setup: $(INSTALLED_DEV)  ## install everything that working on the code needs
 
 test: $(INSTALLED_DEV)  ## set up, then run the tests
-	$(BIN)/python -m pytest -m "not slow and not chaos" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not chaos and not browser" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(INSTALLED_DEV)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -58,6 +58,11 @@ test-lean: $(INSTALLED_DEV)  ## install torchao into .venv, then run the tests o
 
 test-chaos: $(INSTALLED_DEV)  ## kill runs, workers and ranks, and compare what they end in (about 20 minutes)
 	$(BIN)/python -m pytest -m chaos $(ARGS)
+
+# The browser itself is a system package: `apt install chromium`, or the path of another in THINKVL_CHROMIUM.
+test-browser: $(INSTALLED_DEV)  ## install playwright into .venv, then look at the pages in a headless Chromium; skipped without one
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest -m browser -rs $(ARGS)
 
 test-mutants: $(INSTALLED_DEV)  ## plant faults in copies of the code, one at a time; tests must notice 95 % (about 10 minutes)
 	$(BIN)/python tests/mutants/run_mutants.py $(ARGS)

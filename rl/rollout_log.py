@@ -99,9 +99,8 @@ class RolloutLog:
 
     def forget_after(self, step: int) -> None:
         """Delete the files of later steps: a run that goes on after `step` writes them again."""
-        for path in self.folder.glob("step-*.parquet"):
-            number = path.stem.removeprefix("step-")
-            if number.isdecimal() and int(number) > step:
+        for number, path in rollout_files(self.folder).items():
+            if number > step:
                 path.unlink()
 
     def path(self, step: int) -> Path:
@@ -121,23 +120,34 @@ class RolloutLog:
 _REQUIRED = ("step", "group", "sample", "task", "source", "question", "answer", "verifier", "text", "images", "choices")
 
 
+def rollout_files(folder: Path) -> dict[int, Path]:
+    """The file of each step, by step and in order; empty where there are none."""
+    numbers = {path.stem.removeprefix("step-"): path for path in folder.glob("step-*.parquet")}
+    return dict(sorted((int(number), path) for number, path in numbers.items() if number.isdecimal()))
+
+
+def read_step(path: Path) -> list[dict[str, Any]]:
+    """The rows of one step as dictionaries. Raises UserError for a file that holds anything else."""
+    try:
+        with open_regular(path) as file:
+            rows = pq.read_table(file, schema=SCHEMA).to_pylist()
+        if any(row[name] is None for row in rows for name in _REQUIRED):
+            raise ValueError(f"one of {', '.join(_REQUIRED)} is missing in a row")
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: is damaged or no file of rollouts ({one_line(error)}); delete it") from error
+    return rows
+
+
 def read_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of every step in order, as dictionaries.
 
     Raises FileNotFoundError where there are none, and UserError for a file that holds anything else.
     """
-    paths = sorted(folder.glob("step-*.parquet"))
+    paths = rollout_files(folder).values()
     if not paths:
         raise FileNotFoundError(f"{folder}: holds no rollouts (step-*.parquet)")
     for path in paths:
-        try:
-            with open_regular(path) as file:
-                rows = pq.read_table(file, schema=SCHEMA).to_pylist()
-            if any(row[name] is None for row in rows for name in _REQUIRED):
-                raise ValueError(f"one of {', '.join(_REQUIRED)} is missing in a row")
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path}: is damaged or no file of rollouts ({one_line(error)}); delete it") from error
-        yield from rows
+        yield from read_step(path)
 
 
 def task_of(row: dict[str, Any], folder: Path) -> Task:

@@ -47,6 +47,7 @@ def thinkvl(
 app.command()(run_commands.run)
 app.command()(run_commands.plan)
 app.command(name="eval")(model_commands.evaluate)
+app.command()(run_commands.book)
 app.command()(run_commands.rescore)
 app.command()(run_commands.replay)
 app.command()(model_commands.export)

@@ -116,6 +116,34 @@ def rescore(
         rescore_command(run, rewards=rewards or (), output=output, console=console, allowed=allow or ())
 
 
+def book(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")],
+    step: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="A step to show; repeatable. By default as many as fit."),
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="A stage; by default the last that has rollouts.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only the rollouts of this task, of every step.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The most rollouts that the book holds.")] = 10_000,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file; by default book-STAGE.html in the run's folder.")
+    ] = None,
+) -> None:
+    """Show rollouts as one HTML file: image, question, samples side by side, coloured tokens, reasons of verdicts.
+
+    The file opens in any browser, on a phone too, without a server or the network. A run that is still going can be
+    looked at as well.
+
+    Example: `thinkvl book runs/quickstart --step 60`
+    """
+    with stoppable("nothing was written"):
+        from rl.cli.book import book_command
+        from rl.pages.book import BookOptions
+
+        options = BookOptions(steps=tuple(step or ()), task=task, limit=limit)
+        book_command(run, stage=stage, output=output, options=options, console=console)
+
+
 def replay(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")],
     step: Annotated[int, typer.Argument(min=1, help="A step in which an update was skipped.")],

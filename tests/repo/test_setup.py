@@ -161,8 +161,9 @@ def test_ci_passes_where_everything_passes(checkout):
         "ruff check",
         "ruff format --check",
         "pyright",
-        "not slow and not chaos",
+        "not slow and not chaos and not browser",
         "-m chaos",
+        "-m browser",
         "low_bit_adamw",
     ):
         assert check in ran

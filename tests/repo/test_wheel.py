@@ -28,7 +28,8 @@ def test_type_checkers_see_the_annotations_of_every_package(in_wheel):
     assert {f"{package}/py.typed" for package in PACKAGES} <= in_wheel
 
 
-def test_it_holds_every_module_and_recipe_and_nothing_else(in_wheel, tracked):
-    wanted = {str(path) for path in tracked if path.parts[0] in PACKAGES and path.suffix in (".py", ".yaml", ".typed")}
+def test_it_holds_every_module_recipe_and_asset_and_nothing_else(in_wheel, tracked):
+    suffixes = (".py", ".yaml", ".typed", ".css", ".js", ".jinja")
+    wanted = {str(path) for path in tracked if path.parts[0] in PACKAGES and path.suffix in suffixes}
     own = {name for name in in_wheel if ".dist-info/" not in name}
     assert own == wanted
