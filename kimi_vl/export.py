@@ -6,6 +6,7 @@ and Pillow are installed.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,12 +56,38 @@ def save_checkpoint(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer: Any = processor.tokenizer
-    model.generation_config = _generation_config(model, tokenizer)
+    model.generation_config = _generation_config(model, processor.tokenizer)
     model.save_pretrained(str(folder), **kwargs)
+    _save_processor(processor, folder)
+    return folder
+
+
+def save_linked(model: KimiVLForConditionalGeneration, processor: KimiVLProcessor, folder: Path, weights: Path) -> Path:
+    """`save_checkpoint` with the weight files of the checkpoint in the folder `weights`, which take no more disk space.
+
+    They are hard links, or copies on another file system. `model` may be on the meta device. Returns `folder`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.save_pretrained(folder)
+    _generation_config(model, processor.tokenizer).save_pretrained(folder)
+    _save_processor(processor, folder)
+    for file in sorted(weights.glob("*.safetensors*")):
+        _link(file.resolve(), folder / file.name)
+    return folder
+
+
+def _save_processor(processor: KimiVLProcessor, folder: Path) -> None:
+    tokenizer: Any = processor.tokenizer
     processor.save_pretrained(folder)
     write_ranks(folder / "tiktoken.model", backend_ranks(tokenizer.backend_tokenizer))
-    return folder
+
+
+def _link(file: Path, link: Path) -> None:
+    link.unlink(missing_ok=True)
+    try:
+        os.link(file, link)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(file, link)
 
 
 def hub_state_dict(model: KimiVLForConditionalGeneration) -> dict[str, torch.Tensor]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import GenerationConfig
 
 from .configuration_kimi_vl import KimiVLConfig
-from .export import hub_names, save_checkpoint, save_with_code
+from .export import hub_names, save_linked, save_with_code
 from .loading import load_model, load_processor
 from .modeling_kimi_vl import KimiVLForConditionalGeneration
 from .processing_kimi_vl import KimiVLProcessor
@@ -79,13 +80,17 @@ def stop_and_barred_ids(path: str | Path, processor: KimiVLProcessor) -> tuple[l
 def extend_context(path: str | Path, folder: str | Path, *, rope_base: float, context: int) -> Path:
     """Write the checkpoint to `folder` with another RoPE base and a longest sequence of `context` tokens.
 
-    The weights stay as they are (Kimi-VL §2.3, long-context activation). The tokenizer's limit follows.
+    The weights stay as they are (Kimi-VL §2.3, long-context activation) and are not read: their files are linked. The
+    tokenizer's limit follows.
     """
-    model, processor = load_model(path, dtype="auto"), load_processor(path)
-    text, tokenizer = model.config.text_config, processor.tokenizer
+    config, processor = load_config(path), load_processor(path)
+    text, tokenizer = config.text_config, processor.tokenizer
     text.rope_parameters = {**text.rope_parameters, "rope_theta": rope_base}
     text.max_position_embeddings = tokenizer.model_max_length = context
-    return save_checkpoint(model, processor, folder)
+    with torch.device("meta"):
+        model = new_model(config)
+    local = Path(path) if Path(path).is_dir() else Path(snapshot_download(str(path), allow_patterns="*.safetensors*"))
+    return save_linked(model, processor, Path(folder), local)
 
 
 def create_tiny_checkpoint(
