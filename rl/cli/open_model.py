@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import UserError
-from configs.text import nearest_names, one_line
+from configs.text import nearest_names
 from rl.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from rollouts.model_family import VisionLanguageModel, VisionLanguageProcessor
 
-# what transformers raises for a damaged file
-_BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -71,47 +69,20 @@ def open_model(place: ModelPlace) -> tuple[VisionLanguageModel, VisionLanguagePr
 
     Raises UserError if the model is missing, damaged, or of an unknown family.
     """
-    from safetensors import SafetensorError
     from transformers.utils import logging
 
-    from rollouts.model_family import family_at
+    from rl.run.loading import load_model
 
     logging.disable_progress_bar()
     processor = open_processor(place)
-    try:
-        return family_at(place.path).load_model(place.path, dtype="auto"), processor
-    except UserError:
-        raise
-    except _BROKEN as error:
-        raise UserError(_cannot_open(place, error)) from error
-    except (SafetensorError, RuntimeError) as error:  # a cut file; tensors of another shape
-        raise UserError(
-            f"{place.name}: the weights in {place.path} are damaged or cut short ({one_line(error)}); "
-            "export or download them again"
-        ) from error
+    return load_model(place.path, name=place.name, dtype="auto"), processor
 
 
 def open_processor(place: ModelPlace) -> VisionLanguageProcessor:
     """Load the processor alone. Raises UserError if it is missing, damaged, or of an unknown family."""
-    from rollouts.model_family import family_at
+    from rl.run.loading import load_processor
 
-    try:
-        return family_at(place.path).load_processor(place.path)
-    except UserError:
-        raise
-    except Exception as error:
-        if not isinstance(error, _BROKEN) and type(error) is not Exception:  # tokenizers' own: no narrower type
-            raise
-        raise UserError(_cannot_open(place, error)) from error
-
-
-def _cannot_open(place: ModelPlace, error: Exception) -> str:
-    if Path(place.path).is_dir():
-        return f"{place.name}: the model in {place.path} cannot be opened: {one_line(error)}"
-    return (
-        f"{place.name}: no such folder, and the hub does not give a model of that name: {one_line(error)}; check the "
-        "spelling and the network. A private model needs a token: set HF_TOKEN or run `hf auth login`"
-    )
+    return load_processor(place.path, name=place.name)
 
 
 def _model_of_run(name: str, run: Path) -> ModelPlace:

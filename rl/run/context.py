@@ -20,8 +20,9 @@ from configs.stage import StageConfig
 from configs.supervised import SupervisedConfig
 from rl.checkpoint import replace_folder
 from rl.run.console import PlainConsole
-from rl.run.data_fingerprint import check_files, check_tasks
+from rl.run.data_fingerprint import check_commit, check_files, check_tasks
 from rl.run.folder import RunFolder
+from rl.run.loading import load_model, load_processor
 from rl.run.rollout_workers import RolloutWorkers
 from rl.run.short_model import check_short_models
 from rl.run.stage_inputs import StageInputs, open_inputs, training_part
@@ -113,7 +114,8 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
         checkpoint = _base_model(config, folder, base, console)
         check_sizes(stage.engine, checkpoint)
         family = family_at(checkpoint)
-        processor = family.load_processor(checkpoint)
+        processor = load_processor(checkpoint, name=f"model.path = {config.model.path}")
+        check_commit(folder.path, checkpoint)
         inputs, contents = open_inputs(
             stack, config, processor, base, console, base_context=family.load_config(checkpoint).context
         )
@@ -199,7 +201,8 @@ def load_policy(context: RunContext, path: str, *, train: bool = False) -> Visio
 
     Of several GPUs it is the last, since Ray gives its workers the first ones.
     """
-    model = family_at(path).load_model(path, dtype=getattr(torch, context.config.model.dtype))
+    name = f"model.path = {context.config.model.path}" if path == context.checkpoint else str(context.folder.path)
+    model = load_model(path, name=name, dtype=getattr(torch, context.config.model.dtype))
     if train and torch.cuda.is_available():
         torch.nn.Module.to(model, f"cuda:{torch.cuda.device_count() - 1}")
     return model

@@ -4,7 +4,7 @@
 
 - every data file and Python file that the recipe names, and what these import from their own folders;
 - the tasks of every source, images included, so that an image file or a data set of the Hub cannot change either;
-- the files of a model's folder: their size, first and last bytes.
+- the files of a model's folder: their size, first and last bytes; of a model on the Hub the commit.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import xxhash
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from configs.errors import UserError
 from configs.files import write_text
@@ -22,7 +23,7 @@ from configs.schema import RunConfig
 from rl.run.named_files import code_files, data_files, imports_beside, module_files
 from rollouts.tasks.contents import contents_hash
 
-Contents = Mapping[str, int | str]  # the hash, and how many bytes or tasks it is of
+Contents = Mapping[str, int | str]  # the hash, and how many bytes or tasks it is of; or a commit of the Hub
 
 _LARGE = 1 << 30  # bytes; reading so many takes seconds
 _SAMPLED = 1 << 20  # bytes of each end of a model's file
@@ -45,6 +46,13 @@ def check_files(config: RunConfig, folder: Path, *, base: Path, say: Callable[[s
 def check_tasks(folder: Path, contents: Mapping[str, Contents]) -> None:
     """Check the tasks of each source in the same way, after they were read."""
     _compare(folder / "inputs.json", contents)
+
+
+def check_commit(folder: Path, model: str) -> None:
+    """Check in the same way that a model on the Hub, once downloaded, is of the commit that the run began with."""
+    if not Path(model).is_dir():
+        commit = extract_commit_hash(cached_file(model, "config.json"), None)
+        _compare(folder / "inputs.json", {f"{model} on the Hub": {"commit": commit}} if commit else {})
 
 
 def _compare(record: Path, now: Mapping[str, Contents]) -> None:
@@ -93,5 +101,7 @@ def _sampled(path: Path) -> Contents:
 
 
 def _shown(contents: Contents) -> str:
+    if "commit" in contents:
+        return f"commit {str(contents['commit'])[:12]}"
     what = next(f"{contents[unit]} {unit}" for unit in ("bytes", "tasks") if unit in contents)
     return f"{what} ({str(contents['xxh3_128'])[:12]})"

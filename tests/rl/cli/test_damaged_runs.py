@@ -96,6 +96,17 @@ def test_a_damaged_model_is_an_error(whole_run, thinkvl, how):
         shutil.copy(whole_run.parent / "kept", path)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "preprocessor_config.json"])
+def test_a_run_from_a_damaged_model_is_an_error_that_names_it(whole_run, thinkvl, name):
+    model = whole_run / "rl" / "model"
+    damage(model / name, "cut")
+    code, output, errors = thinkvl("run", whole_run / "recipe.yaml", f"model.path={model}", "output_dir=runs/other")
+    assert code == 1
+    assert "Traceback" not in output + errors
+    assert errors.startswith("error: ")
+    assert str(model) in errors
+
+
 @pytest.mark.parametrize("how", [*DAMAGES, "folder"])
 def test_damaged_rollouts_are_an_error_that_names_the_file(whole_run, thinkvl, how):
     damage(whole_run / "rl" / "rollouts" / "step-000001.parquet", how)

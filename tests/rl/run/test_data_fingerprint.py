@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,7 @@ from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.supervised import SFTConfig
 from rl.run import data_fingerprint
-from rl.run.data_fingerprint import check_files, check_tasks
+from rl.run.data_fingerprint import check_commit, check_files, check_tasks
 
 DATA = DataConfig(
     train=(SourceConfig(use="rows.jsonl"), SourceConfig(use="tasks.py:tasks"), SourceConfig(use="digit_sums")),
@@ -164,3 +165,21 @@ def test_a_damaged_record_is_an_error_that_names_it(base, text):
     (base / "run" / "inputs.json").write_text(text)
     with pytest.raises(UserError, match=r"inputs\.json"):
         check(base)
+
+
+def test_a_model_of_the_hub_is_of_the_commit_that_the_run_began_with(base, monkeypatch):
+    cached = partial(data_fingerprint.cached_file, cache_dir=base / "hub", local_files_only=True)
+    monkeypatch.setattr(data_fingerprint, "cached_file", cached)
+
+    def check_after_download(commit):
+        model = base / "hub" / "models--org--name"
+        (model / "refs").mkdir(parents=True, exist_ok=True)
+        (model / "refs" / "main").write_text(commit)
+        (model / "snapshots" / commit).mkdir(parents=True, exist_ok=True)
+        (model / "snapshots" / commit / "config.json").write_text("{}")
+        check_commit(base / "run", "org/name")
+
+    for _ in range(2):
+        check_after_download("a" * 40)
+    with pytest.raises(UserError, match=r"org/name on the Hub: commit a{12} then, commit b{12} now"):
+        check_after_download("b" * 40)
