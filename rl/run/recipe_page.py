@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs.load import load_recipe
+from configs.schema import RunConfig
 from configs.text import printable
 from rl.run.folder import RunFolder
 from rl.run.recipe_plots import plot_accuracies, plot_answers, plot_perplexities, plot_retrieval
@@ -28,11 +30,13 @@ def write_recipe_page(folders: Sequence[RunFolder], path: Path) -> None:
     The tables have means and ranges over the runs; the pictures of training are those of the first run.
     """
     runs = [read_stages(folder) for folder in folders]
+    configs = [load_recipe(folder.path / "recipe.yaml") for folder in folders]
+    title = f"{_text(configs[0].name)}: what each stage added"
     pictures = [*_drawn_here(runs, path.parent), *_drawn_by_run(folders[0], runs[0])]
     body = [
-        f"<h1>{_text(folders[0].path.name)}: what each stage added</h1>",
-        f"<p>{len(runs)} run{'s' if len(runs) > 1 else ''}; every stage is measured on held-out tasks. A stage's own "
-        "figure stands beside that of the model that entered it.</p>",
+        f"<h1>{title}</h1>",
+        f"<p>{_which(configs)} Every stage is measured on held-out tasks. A stage's own figure stands beside that of "
+        "the model that entered it; red rows have not improved in every run.</p>",
         _html_table(own_rows(runs), worse=[bool(_not_better(runs, at)) for at in range(len(runs[0]))]),
         *(f"<p>{_text(line)}</p>" for line in shortcomings(runs)),
         "<h2>All figures</h2>",
@@ -42,8 +46,8 @@ def write_recipe_page(folders: Sequence[RunFolder], path: Path) -> None:
             for title, image in pictures
         ),
     ]
-    title = f"<!doctype html><meta charset='utf-8'><title>{_text(folders[0].path.name)}</title>"
-    path.write_text(f"{title}<style>{_STYLE}</style>{''.join(body)}", encoding="utf-8")
+    head = f"<!doctype html><meta charset='utf-8'><title>{title}</title><style>{_STYLE}</style>"
+    path.write_text(f"{head}{''.join(body)}", encoding="utf-8")
 
 
 def own_rows(runs: Sequence[Run]) -> list[list[str]]:
@@ -99,6 +103,14 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Rows as a Markdown table, the first of them its head."""
     lines = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
+def _which(configs: Sequence[RunConfig]) -> str:
+    """How many runs the page is about, with their seeds."""
+    seeds = ", ".join(str(config.seed) for config in configs)
+    if len(configs) == 1:
+        return f"One run, seed {seeds}."
+    return f"{len(configs)} runs, seeds {seeds}: means, and in brackets the range. Curves are those of the first run."
 
 
 def _not_better(runs: Sequence[Run], at: int) -> list[StageFigures]:
