@@ -166,6 +166,7 @@ workers/hangs (workers): Workers that were replaced because they made no progres
 workers/padding (share): Padded positions among all positions that the engines computed, prompts and completions,
   from the start of the command until the last weight sync. Healthy: below 0.2; prompts of unequal length pad most
 workers/quarantined (tasks): Tasks in quarantine since the run began. Healthy: 0
+workers/retired (workers): Workers that were lost, and for which no node has room now. Healthy: 0
 """)
 
 TASKS = _metrics("""

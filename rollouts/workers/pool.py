@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,22 @@ _COLOUR = re.compile(r"\x1b\[\d+m")  # in the tracebacks that Ray passes on
 Groups = list[list[Completion]]  # the completions of each request
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A share that a worker generates."""
+
+    share: int
+    future: ray.ObjectRef[Any]
+    watch: Watch
+
+
 class RolloutPool:
-    """`workers` actors that serve one policy version. Which worker takes a request depends on its position alone.
+    """`workers` actors that serve one policy version. What shares a worker's batch depends on `workers` alone.
 
     A worker that dies, raises, or makes no progress for `deadline` seconds is replaced by a fresh one with the same
-    weights, which gets the same requests and gives the same completions. A task that fails alone goes to `quarantine`,
-    and its requests have no completions from then on. Diagnoses are written to `folder`.
+    weights, which gets the same requests and gives the same completions. Where no node has room for it, another worker
+    gets its requests, after its own and apart from them. A task that fails alone goes to `quarantine`, and its requests
+    have no completions from then on. Diagnoses are written to `folder`.
     """
 
     def __init__(
@@ -63,16 +74,18 @@ class RolloutPool:
         weights that do not fit the model.
         """
         with self.lock:
+            for slot in self.worker_group.bring_back():
+                self._say(f"worker {slot} is back: there is room for it again")
             self.worker_group.publish(weights, version=version)
             self.version = version
 
     def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Groups:
-        """Completions of each request, in order, and none for a task in quarantine; i goes to worker i mod workers."""
+        """Completions of each request, in order, and none for a task in quarantine; i is in share i mod workers."""
         with self.lock:
             return self._generate(requests, sampling)
 
     def _generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Groups:
-        count = len(self.worker_group.actors)
+        count = self.worker_group.count
         shares = {
             slot: [i for i in range(slot, len(requests), count) if requests[i].prompt.task.id not in self.quarantine]
             for slot in range(count)
@@ -89,7 +102,7 @@ class RolloutPool:
         return results
 
     def generate_batch_again(self, slot: int, batch: Sequence[Request], sampling: SamplingConfig) -> Groups:
-        """Completions of a batch whose worker failed and was replaced. The new worker gives them to the same bits.
+        """Completions of a batch whose worker failed and was replaced. The new worker generates them to the same bits.
 
         None for requests whose task makes one worker after the other fail.
         """
@@ -100,7 +113,7 @@ class RolloutPool:
     def generate_on_each(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[Groups]:
         """The completions of all requests from every worker."""
         with self.lock:
-            outcomes = self._run(dict.fromkeys(range(len(self.worker_group.actors)), requests), sampling)
+            outcomes = self._run(dict.fromkeys(self.worker_group.actors, requests), sampling)
         for slot, outcome in outcomes.items():
             if isinstance(outcome, Failure):
                 raise WorkerError(f"worker {slot} failed {TRIES} times on the parity check: {outcome.headline}")
@@ -111,6 +124,7 @@ class RolloutPool:
         counts = {f"workers/{kind}s": float(self.failures[kind]) for kind in ("death", "exception", "hang")}
         return {
             **counts,
+            "workers/retired": float(self.worker_group.retired),
             "workers/quarantined": float(len(self.quarantine)),
             "workers/padding": self.worker_group.padded_share(),
         }
@@ -124,46 +138,55 @@ class RolloutPool:
     def _run(
         self, shares: Mapping[int, Sequence[Request]], sampling: SamplingConfig, *, tries: int = TRIES
     ) -> dict[int, Groups | Failure]:
-        """Each worker's completions of its share; its last failure where `tries` workers in a row failed."""
-        self.worker_group.start(list(shares))
-        left = dict.fromkeys(shares, tries)
+        """The completions of each share; its last failure where `tries` workers in a row failed.
+
+        A share goes to the worker of its number. If that one is retired, it waits for any other to be free.
+        """
+        self.worker_group.start(list(self.worker_group.actors))
+        left, waiting = dict.fromkeys(shares, tries), list(shares)
         outcomes: dict[int, Groups | Failure] = {}
-        jobs = {slot: self._issue(slot, share, sampling) for slot, share in shares.items()}
-        while jobs:
-            ready, _ = ray.wait([future for future, _ in jobs.values()], timeout=POLL_SECONDS)
-            for slot, (future, watch) in list(jobs.items()):
-                outcome = self._look(slot, future, watch, shares[slot], done=future in ready)
+        jobs: dict[int, _Job] = {}  # by the worker's slot
+        while waiting or jobs:
+            for share in list(waiting):
+                if (slot := self._free_worker(share, busy=jobs)) is not None:
+                    jobs[slot] = self._issue(slot, share, shares[share], sampling)
+                    waiting.remove(share)
+            ready, _ = ray.wait([job.future for job in jobs.values()], timeout=POLL_SECONDS)
+            for slot, job in list(jobs.items()):
+                outcome = self._look(slot, job, shares[job.share], done=job.future in ready)
                 if outcome is None:
                     continue
                 del jobs[slot]
                 if isinstance(outcome, Failure):
                     self.replace(slot, outcome)
-                    left[slot] -= 1
-                    if left[slot]:
-                        jobs[slot] = self._issue(slot, shares[slot], sampling)
+                    left[job.share] -= 1
+                    if left[job.share]:
+                        waiting.append(job.share)
                         continue
-                outcomes[slot] = outcome
+                outcomes[job.share] = outcome
         return outcomes
 
-    def _issue(self, slot: int, share: Sequence[Request], sampling: SamplingConfig) -> tuple[ray.ObjectRef[Any], Watch]:
-        actor = self.worker_group.actors[slot]
-        return actor.generate.remote(list(share), sampling), Watch(actor)
+    def _free_worker(self, share: int, *, busy: Container[int]) -> int | None:
+        actors = self.worker_group.actors
+        candidates = [share] if share in actors else sorted(actors)
+        return next((slot for slot in candidates if slot not in busy), None)
 
-    def _look(
-        self, slot: int, future: ray.ObjectRef[Any], watch: Watch, share: Sequence[Request], *, done: bool
-    ) -> Groups | Failure | None:
+    def _issue(self, slot: int, share: int, requests: Sequence[Request], sampling: SamplingConfig) -> _Job:
+        actor = self.worker_group.actors[slot]
+        return _Job(share, actor.generate.remote(list(requests), sampling), Watch(actor))
+
+    def _look(self, slot: int, job: _Job, share: Sequence[Request], *, done: bool) -> Groups | Failure | None:
         """The completions, how the worker failed, or None while it works."""
         if done:
             try:
-                return ray.get(future)
+                return ray.get(job.future)
             except RayError as error:
                 return self.failure_of(slot, error)
-        watch.look()
-        if watch.silent_for < self.deadline:
+        job.watch.look()
+        if job.watch.silent_for < self.deadline:
             return None
-        return Failure(
-            "hang", diagnose(slot, self.worker_group.addresses[slot], self.worker_group.actors[slot], watch, share)
-        )
+        group = self.worker_group
+        return Failure("hang", diagnose(slot, group.addresses[slot], group.actors[slot], job.watch, share))
 
     def failure_of(self, slot: int, error: RayError) -> Failure:
         """What Ray's error says of the worker in `slot`."""
@@ -180,7 +203,7 @@ class RolloutPool:
         Together, so that a run that knows the culprits from the start gives the same completions.
         """
         before = self.failures.total()
-        most = 1 + len(share) * len(self.worker_group.actors) // 16  # tasks that can be at fault
+        most = 1 + len(share) * self.worker_group.count // 16  # tasks that can be at fault
 
         def attempt(part: Sequence[Request]) -> Failure | None:
             outcome = self._run({slot: part}, sampling, tries=2 if len(part) == 1 else 1)[slot]
@@ -211,9 +234,9 @@ class RolloutPool:
         return results
 
     def replace(self, slot: int, failure: Failure) -> None:
-        """A fresh worker with the current weights in place of one that failed."""
-        self._report(slot, failure)
+        """A fresh worker with the current weights in place of one that failed, or none where no node has room."""
         self.worker_group.fresh(slot)
+        self._report(slot, failure)
         self.worker_group.load([slot])
 
     def _report(self, slot: int, failure: Failure) -> None:
@@ -226,6 +249,5 @@ class RolloutPool:
             path.write_text(failure.detail + "\n", encoding="utf-8")
             where = f" (all of it in {path})"
         counts = ", ".join(f"{count} {kind}s" for kind, count in sorted(self.failures.items()))
-        self._say(
-            f"worker {slot}: {failure.kind}: {failure.headline}{where}; a fresh one takes its place (so far: {counts})"
-        )
+        fate = self.worker_group.fate(slot)
+        self._say(f"worker {slot}: {failure.kind}: {failure.headline}{where}; {fate} (so far: {counts})")

@@ -1,10 +1,11 @@
-"""The workers of a pool as processes: started, given weights, proven to hold them, and replaced."""
+"""The workers of a pool as processes: started, given weights, proven to hold them, replaced, and retired."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import textwrap
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from configs.errors import UserError
 from rollouts.engines.engine_spec import EngineSpec
@@ -21,6 +24,7 @@ from rollouts.workers.actor import Address, RolloutActor, WorkerError
 
 START_TRIES = 2
 START_SECONDS = 600.0  # for a worker to load its model, or its weights
+ROOM_SECONDS = 60.0  # for the cluster to notice that a node is lost, and to find room elsewhere
 _RAISED = re.compile(r"^(?=[\w.]+(?:Error|Exception|Exit|Interrupt)\b)", re.MULTILINE)  # where a traceback says what
 
 
@@ -29,35 +33,50 @@ class StaleWorker(UserError):
 
 
 class WorkerGroup:
-    """`workers` actors with an engine each, all with the weights that were published last."""
+    """`count` actors with an engine each, all with the weights that were published last.
+
+    Each worker has a placement group of its own: its room, which nobody else gets while its node lives. A worker whose
+    node is lost is retired if no other node has room for it, and returns once there is room.
+    """
 
     def __init__(self, spec: EngineSpec, *, workers: int, on_death: Callable[[int, str], None]) -> None:
         share = _gpu_share(workers)
         self._spec, self._on_death = replace(spec, gpu_share=share or 1.0), on_death
-        self._options: dict[str, Any] = {"num_cpus": 1, "num_gpus": share, "max_restarts": 0}
+        self._needs = {"CPU": 1.0, **({"GPU": share} if share else {})}
         self._weights: tuple[ray.ObjectRef[Any], int] | None = None
         self._expected: Mapping[str, int] = {}
         self._unchecked: Mapping[str, np.ndarray] | None = None  # published, without checksums so far
         self._padding_stats: Counter[str] = Counter()  # what the workers computed up to the last publish
+        self._full_until = 0.0  # no room was found lately: until then the next worker does not wait for it
+        self.count = workers
         self.addresses: dict[int, Address] = {}  # of the workers that have started
-        self.actors: list[Any] = [self._new_actor() for _ in range(workers)]  # they start side by side
+        self._rooms: dict[int, PlacementGroup] = {slot: placement_group([self._needs]) for slot in range(workers)}
+        self.actors: dict[int, Any] = {slot: self._new_actor(slot) for slot in range(workers)}  # without the retired
+
+    @property
+    def retired(self) -> int:
+        """Workers that were lost and not replaced."""
+        return self.count - len(self.actors)
 
     def publish(self, weights: Mapping[str, np.ndarray], *, version: int) -> None:
         """Write the weights to the object store once, and have every worker load and confirm them."""
         before = self._weights, self._expected
         self._weights, self._unchecked = (ray.put(dict(weights)), version), weights
         try:
-            self.load(range(len(self.actors)))
+            self.load(list(self.actors))
         except BaseException:
             (self._weights, self._expected), self._unchecked = before, None
             raise
 
     def load(self, slots: Sequence[int]) -> None:
-        """Send the published weights to workers, and again to those that do not confirm them. Raises StaleWorker."""
+        """Send the published weights to workers, and again to those that do not confirm them.
+
+        Raises StaleWorker, and WorkerError where no worker is left.
+        """
         self.start(slots)
         if self._weights is None:
             return
-        wrong, reason = list(slots), ""
+        wrong, reason = [slot for slot in slots if slot in self.actors], ""
         for _ in range(2):
             wrong, reason = self._send(wrong)
             if not wrong:
@@ -65,10 +84,10 @@ class WorkerGroup:
         raise StaleWorker(f"published version {self._weights[1]} twice, but {reason}")
 
     def start(self, slots: Sequence[int]) -> None:
-        """Wait until the workers have built their engines. Raises WorkerError where one cannot."""
+        """Wait until the workers have built their engines. Raises WorkerError where one cannot, or none is left."""
         for slot in slots:
             tries = START_TRIES
-            while slot not in self.addresses:
+            while slot in self.actors and slot not in self.addresses:
                 try:
                     self.addresses[slot] = ray.get(self.actors[slot].hello.remote(), timeout=START_SECONDS)
                 except GetTimeoutError as error:
@@ -80,15 +99,43 @@ class WorkerGroup:
                         raise WorkerError(
                             f"worker {slot} cannot start: {why}. If that is memory, lower rl.workers"
                         ) from error
-                    self._on_death(slot, f"while starting: {last_error(error)}")
                     self.fresh(slot)
+                    self._on_death(slot, f"while starting: {last_error(error)}")
+        if not self.actors:
+            raise WorkerError(
+                f"no rollout worker is left of {self.count}: their nodes are lost, and no other has room for one, "
+                f"which takes {self._needed()}; free in the cluster: {free_resources()}. The newest checkpoint is "
+                "intact. Add a node, then the same command continues the run"
+            )
 
-    def fresh(self, slot: int) -> None:
-        """Begin a new worker in place of one, whatever its state; `start` or `load` waits for it."""
-        with contextlib.suppress(RayError):
-            ray.kill(self.actors[slot])
-        self.addresses.pop(slot, None)
-        self.actors[slot] = self._new_actor()
+    def fresh(self, slot: int) -> bool:
+        """Begin a new worker in place of one, whatever its state; `start` or `load` waits for it.
+
+        False where no node has room for it within `ROOM_SECONDS`: the worker is retired.
+        """
+        self._end(slot)
+        self._rooms[slot] = placement_group([self._needs])
+        if not self._rooms[slot].wait(max(1.0, ROOM_SECONDS if time.monotonic() > self._full_until else 0.0)):
+            self._full_until = time.monotonic() + ROOM_SECONDS
+            return False
+        self.actors[slot] = self._new_actor(slot)
+        return True
+
+    def bring_back(self) -> list[int]:
+        """Begin the retired workers for which there is room by now; `start` or `load` waits for them."""
+        back = [slot for slot, room in self._rooms.items() if slot not in self.actors and room.wait(0)]
+        self.actors.update({slot: self._new_actor(slot) for slot in back})
+        return back
+
+    def fate(self, slot: int) -> str:
+        """What has become of a worker that failed, in words."""
+        if slot in self.actors:
+            return "a fresh one takes its place"
+        return (
+            f"no node has room for a fresh one, which takes {self._needed()} (free in the cluster: "
+            f"{free_resources()}), so it is retired: the run goes on with {len(self.actors)} of {self.count} workers, "
+            "and takes it back once there is room"
+        )
 
     def padded_share(self) -> float:
         """Share of the positions computed up to the last publish, prompts and completions, that held no token."""
@@ -96,16 +143,26 @@ class WorkerGroup:
 
     def weight_checksums(self) -> list[dict[str, int]]:
         """The checksum of every tensor that each worker serves now."""
-        return [dict(found) for found in ray.get([actor.weight_checksums.remote() for actor in self.actors])]
+        return [dict(found) for found in ray.get([actor.weight_checksums.remote() for actor in self.actors.values()])]
 
     def close(self) -> None:
-        """End the actors."""
-        for actor in self.actors:
-            ray.kill(actor)
-        self.actors = []
+        """End the actors, and give their room back."""
+        for slot in list(self._rooms):
+            self._end(slot)
 
-    def _new_actor(self) -> Any:
-        return RolloutActor.options(**self._options).remote(self._spec)  # pyright: ignore[reportAttributeAccessIssue]
+    def _end(self, slot: int) -> None:
+        if slot in self.actors:
+            with contextlib.suppress(RayError):
+                ray.kill(self.actors.pop(slot))
+        self.addresses.pop(slot, None)
+        remove_placement_group(self._rooms.pop(slot))
+
+    def _new_actor(self, slot: int) -> Any:
+        room = PlacementGroupSchedulingStrategy(self._rooms[slot], placement_group_bundle_index=0)
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": self._needs.get("GPU", 0.0), "max_restarts": 0}
+        return RolloutActor.options(  # pyright: ignore[reportAttributeAccessIssue]
+            **options, scheduling_strategy=room
+        ).remote(self._spec)
 
     def _send(self, slots: Sequence[int]) -> tuple[list[int], str]:
         """Send the weights. Returns the workers that did not confirm them, and why."""
@@ -118,10 +175,11 @@ class WorkerGroup:
             try:
                 loaded: LoadedWeights = ray.get(future, timeout=START_SECONDS)
             except (RayActorError, GetTimeoutError) as error:
+                kept = self.fresh(slot)
                 self._on_death(slot, exit_of(error) or f"new weights were not loaded within {START_SECONDS:.0f} s")
-                self.fresh(slot)
                 self.start([slot])
-                wrong[slot] = f"worker {slot} died"
+                if kept:
+                    wrong[slot] = f"worker {slot} died"
                 continue
             self._padding_stats.update(loaded.padding_stats)
             names = differing(expected, loaded.checksums)
@@ -139,12 +197,19 @@ class WorkerGroup:
         return self._expected
 
     def _no_room(self, slot: int) -> str:
-        free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
         return (
-            f"worker {slot} has not started within {START_SECONDS:.0f} s. It needs {self._options['num_cpus']} CPU and "
-            f"{self._options['num_gpus']:g} GPU; free in the cluster: {free or 'none'}. Lower rl.workers, add nodes, "
-            "or wait for the other jobs"
+            f"worker {slot} has not started within {START_SECONDS:.0f} s. It needs {self._needed()}; free in the "
+            f"cluster: {free_resources()}. Lower rl.workers, add nodes, or wait for the other jobs"
         )
+
+    def _needed(self) -> str:
+        return f"{self._needs['CPU']:g} CPU and {self._needs.get('GPU', 0.0):g} GPU"
+
+
+def free_resources() -> str:
+    """What the nodes have together that nobody uses. Example: `2 CPU and 1 GPU`."""
+    free = ray.available_resources()
+    return f"{free.get('CPU', 0.0):g} CPU and {free.get('GPU', 0.0):g} GPU"
 
 
 def one_line(error: BaseException) -> str:

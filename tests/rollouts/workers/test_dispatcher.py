@@ -152,7 +152,7 @@ def test_a_hang_and_a_task_that_no_worker_survives(pool, dispatch, orders, promp
 
 
 def heartbeats(pool):
-    return ray.get([actor.heartbeat.remote() for actor in pool.worker_group.actors])
+    return ray.get([actor.heartbeat.remote() for actor in pool.worker_group.actors.values()])
 
 
 def test_weights_come_while_the_workers_write(pool, dispatch, tiny_folder, prompts):
