@@ -20,6 +20,10 @@ class RanksConfig:
     count: int = 1
     # of the forward and backward passes, over float32 weights; null: `model.dtype`
     compute_dtype: Literal["bfloat16"] | None = None
+    # how often a command [goes back to the newest checkpoint](reliability.md#a-rank-of-the-learner) of a stage because
+    # a rank died; 0: the run ends then
+    restarts: int = 3
 
     def __post_init__(self) -> None:
         _check(self.count > 0, "count", self.count, "1 or more")
+        _check(self.restarts >= 0, "restarts", self.restarts, "0 (end the run) or more")

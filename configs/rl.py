@@ -92,6 +92,7 @@ class RLConfig(StageConfig):
             "engine_options",
             "micro_batch_tokens",
             "ranks.count",
+            "ranks.restarts",
             "eval_every",
             "save_every",
             "steps",  # the schedule of the learning rate follows

@@ -15,7 +15,9 @@ from configs.stage import StageConfig
 class SupervisedConfig(StageConfig):
     """What every supervised stage has: the negative log-likelihood of its examples, packed into rows."""
 
-    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({"save_every", "micro_batch_tokens", "ranks.count"})
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
+        {"save_every", "micro_batch_tokens", "ranks.count", "ranks.restarts"}
+    )
 
     steps: int  # optimizer steps
     batch_size: int = 32  # examples in a step

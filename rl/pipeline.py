@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from rl.run.held_out import evaluate_model
 from rl.run.perplexity import perplexities
 from rl.run.report import finish_run, print_end
 from rl.run.stage_weights import check_weights, weight_hashes
-from rl.stages.stage import open_stage
+from rl.stages.stage import train_stage
 from rollouts.model_family import VisionLanguageModel
 from rollouts.sources.verdict_watch import require_verdicts
 from rollouts.types import ScoredRollout
@@ -79,14 +78,10 @@ def run(config: RunConfig, *, base: Path, console: PlainConsole) -> Path:
 def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> list[ScoredRollout]:
     """Train one stage, save its model, evaluate it on held-out tasks, record it; return the greedy answers."""
     began = time.monotonic()
-    torch.manual_seed(context.seed(config))  # whatever ran before in this process
     if context.config.threads:
         torch.set_num_threads(context.config.threads)
-    with closing(open_stage(context, config, model_path)) as stage:
-        context.workers.start()  # they load while the stage trains
-        resumed = stage.resume() > 0
-        model = stage.run()
-        figures = stage.figures()
+    trained = train_stage(context, config, model_path)
+    model, figures = trained.model, trained.figures
     seconds = time.monotonic() - began
     target = context.folder.stage(config.name) / "model"
     model.save_pretrained(target, state_dict=merged_state(model))
@@ -104,7 +99,7 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
             sampled_accuracy=result.sampled_accuracy,
             thinking_share=result.thinking_share,
             mean_tokens=result.mean_tokens,
-            resumed=resumed,
+            resumed=trained.resumed,
             intervals=result.intervals,
             figures=figures,
             weights=weight_hashes(target),

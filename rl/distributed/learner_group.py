@@ -19,7 +19,9 @@ import numpy as np
 import ray
 import torch
 import torch.distributed as dist
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch.distributed.device_mesh import init_device_mesh
 
 from configs.errors import UserError
@@ -37,7 +39,20 @@ from rollouts.model_family import family_at
 from rollouts.types import Group
 
 START_SECONDS = 600.0  # until every rank has its CPU and GPU
+ROOM_SECONDS = 60.0  # until ranks that were ended have given theirs back
 BLAME_SECONDS = 10.0  # wait after the first error: the ranks that lost a dead rank may report before it does
+
+
+class LostRank(UserError):
+    """A rank of the learner died, and the others were ended. The newest checkpoint is intact."""
+
+    def __init__(self, rank: int, count: int) -> None:
+        super().__init__(
+            f"learner rank {rank} of {count} died, and the others cannot go on without it. The newest checkpoint "
+            "is intact: the same command continues the run. If it was memory, lower rl.micro_batch_tokens, set "
+            "model.gradient_checkpointing, or raise rl.ranks.count"
+        )
+        self.rank, self.count = rank, count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,24 +112,25 @@ class RankActor:
 class LearnerGroup:
     """The actors of all ranks, as one learner of `rl.learner.protocol`. Close it at the end.
 
-    If a rank dies, the call raises UserError and ends all ranks. The newest checkpoint stays intact.
+    If a rank dies, the call raises LostRank and ends all ranks. The newest checkpoint stays intact.
     """
 
     def __init__(self, spec: RankSpec) -> None:
         self.version, ranks = 0, spec.ranks.count
-        options = _options(ranks)
-        actor: Any = ray.remote(RankActor)
-        self._actors = [actor.options(**options).remote() for _ in range(ranks)]
-        waiting = [actor.address.remote() for actor in self._actors]
-        _, late = ray.wait(waiting, num_returns=ranks, timeout=START_SECONDS)
-        if late:
+        gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0  # NCCL needs a GPU per rank
+        self._room = placement_group([{"CPU": 1.0, **({"GPU": gpus} if gpus else {})}] * ranks)
+        self._actors: list[Any] = []
+        try:
+            _wait_for_room(self._room, ranks, gpus)
+        except UserError:
             self.close()
-            raise UserError(
-                f"{len(late)} of {ranks} learner ranks found no room within {START_SECONDS:.0f} s; each takes "
-                f"{options['num_cpus']} CPU and {options['num_gpus']:g} GPU. Lower rl.ranks.count or rl.workers, or "
-                "add nodes"
-            )
-        address = ray.get(waiting[0])
+            raise
+        actor: Any = ray.remote(RankActor)
+        for i in range(ranks):
+            bundle = PlacementGroupSchedulingStrategy(self._room, placement_group_bundle_index=i)
+            options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": bundle}
+            self._actors.append(actor.options(**options).remote())
+        [address, *_] = self._wait([actor.address.remote() for actor in self._actors])
         self._wait([actor.join.remote(address, i, ranks, spec) for i, actor in enumerate(self._actors)])
 
     def model_outputs(self, groups: Sequence[Group], min_version: int = 0) -> list[list[ModelOutputs]]:
@@ -152,10 +168,11 @@ class LearnerGroup:
         self._call("read_checkpoint", folder.resolve(), state)
 
     def close(self) -> None:
-        """End the ranks."""
+        """End the ranks, and give their room back."""
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
+        remove_placement_group(self._room)
 
     def _call(self, method: str, *args: Any) -> Any:
         """Call every rank at once and return the first rank's result. Arguments are sent once per node."""
@@ -190,18 +207,24 @@ def _build(spec: RankSpec, mesh: Any) -> BaseLearner:
     return Learner(model, spec.learner, barred_ids=spec.barred_ids, on_skip=on_skip, parallel=parallel)
 
 
-def _options(ranks: int) -> dict[str, Any]:
-    """What Ray reserves for a rank: one CPU, and one GPU if the cluster has any, since NCCL needs a GPU per rank.
+def _wait_for_room(room: PlacementGroup, ranks: int, gpus: float) -> None:
+    """Return once Ray has reserved a CPU and, where there are any, a GPU for each rank.
 
-    Raises UserError if too few GPUs are free.
+    Raises UserError if too few GPUs are free, or after START_SECONDS.
     """
-    gpus, free = (source().get("GPU", 0.0) for source in (ray.cluster_resources, ray.available_resources))
+    if room.wait(ROOM_SECONDS):
+        return
+    total, free = (source().get("GPU", 0.0) for source in (ray.cluster_resources, ray.available_resources))
     if gpus and free < ranks:
         raise UserError(
-            f"rl.ranks.count = {ranks}: each rank takes a GPU of its own, and {free:g} of {gpus:g} are free of rollout "
-            f"workers. Lower rl.ranks.count or rl.workers, so that together they are at most {gpus:g}"
+            f"rl.ranks.count = {ranks}: each rank takes a GPU of its own, and {free:g} of {total:g} are free of "
+            f"rollout workers. Lower rl.ranks.count or rl.workers, so that together they are at most {total:g}"
         )
-    return {"num_cpus": 1, "num_gpus": 1.0 if gpus else 0.0, "max_restarts": 0}
+    if not room.wait(START_SECONDS - ROOM_SECONDS):
+        raise UserError(
+            f"{ranks} learner ranks found no room within {START_SECONDS:.0f} s; each takes 1 CPU and {gpus:g} GPU. "
+            "Lower rl.ranks.count or rl.workers, or add nodes"
+        )
 
 
 def _error(future: Any) -> BaseException | None:
@@ -215,12 +238,8 @@ def _error(future: Any) -> BaseException | None:
 def _blame(errors: dict[int, BaseException], ranks: int) -> BaseException:
     """The error to raise: the death of a rank, else a UserError, else that of the lowest rank."""
     for rank, error in sorted(errors.items()):
-        if isinstance(error, RayActorError):
-            return UserError(
-                f"learner rank {rank} of {ranks} died, and the others cannot go on without it. The newest checkpoint "
-                "is intact: the same command continues the run. If it was memory, lower rl.micro_batch_tokens, set "
-                "model.gradient_checkpointing, or raise rl.ranks.count"
-            )
+        if isinstance(error, RayActorError | OutOfMemoryError):
+            return LostRank(rank, ranks)
     for _, error in sorted(errors.items()):
         if isinstance(error, RayTaskError) and isinstance(error.cause, UserError):
             return UserError(str(error.cause))

@@ -1,12 +1,22 @@
-"""What a stage is: the class behind one item of the recipe's `stages`. `configs.stage_kinds` has the table."""
+"""What a stage is: the class behind one item of the recipe's `stages`. `configs.stage_kinds` has the table.
+
+`train_stage` runs one to its end, also where a rank of its learner dies.
+"""
 
 from __future__ import annotations
 
 import importlib
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+
+from configs.rl import RLConfig
 from configs.stage import StageConfig
 from configs.stage_kinds import STAGE_KINDS
+from configs.supervised import SupervisedConfig
+from rl.distributed.learner_group import LostRank
 from rl.run.context import RunContext
 from rollouts.model_family import VisionLanguageModel
 
@@ -41,3 +51,37 @@ def open_stage(context: RunContext, config: StageConfig, model_path: str) -> Sta
     module, _, name = STAGE_KINDS[config.kind].runs.partition(":")
     make: type[Stage] = getattr(importlib.import_module(module), name)
     return make(context, config, model_path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedStage:
+    """What a stage has come to."""
+
+    model: VisionLanguageModel
+    figures: dict[str, float]
+    resumed: bool  # from a checkpoint
+
+
+def train_stage(context: RunContext, config: StageConfig, model_path: str) -> TrainedStage:
+    """Run a stage from its newest checkpoint to its end.
+
+    If a rank of the learner dies, the stage is closed and opened again: it goes on as the same command would after a
+    kill, with the same result. Raises LostRank when that has happened more than `ranks.restarts` times.
+    """
+    restarts = config.ranks.restarts if isinstance(config, RLConfig | SupervisedConfig) else 0
+    done = 0
+    while True:
+        torch.manual_seed(context.seed(config))  # whatever ran before in this process
+        try:
+            with closing(open_stage(context, config, model_path)) as stage:
+                context.workers.start()  # they load while the stage trains
+                resumed = stage.resume() > 0
+                return TrainedStage(model=stage.run(), figures=stage.figures(), resumed=resumed)
+        except LostRank as error:
+            if done == restarts:
+                raise
+            done += 1
+            context.console.print(
+                f"learner rank {error.rank} of {error.count} died; {config.name} goes back to its newest checkpoint "
+                f"with new ranks (restart {done} of at most {restarts}, {config.name}.ranks.restarts)"
+            )

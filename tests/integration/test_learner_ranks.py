@@ -1,6 +1,7 @@
 """A run whose learner has two ranks: it learns what one process learns, survives a rank's death, and changes ranks."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -9,9 +10,10 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_resume import SAME
+from test_resume import SAME, different
 
 from configs.errors import UserError
+from kimi_vl import load_model
 from rl.checkpoint import save_checkpoint
 from rl.run.trackers.jsonl_tracker import read_metrics
 
@@ -107,7 +109,7 @@ def test_one_process_in_bfloat16_over_float32_weights(whole_run, make_mini, monk
 @pytest.mark.chaos
 def test_two_ranks_learn_what_one_process_learns_and_a_death_loses_nothing(whole_run, make_mini):
     undisturbed, _ = whole_run
-    mini = make_mini("rl.ranks.count=2")
+    mini = make_mini("rl.ranks={count: 2, restarts: 0}")
     mini.begin_before_rl(undisturbed)
     killer = Killer(mini, step=3)
     killer.start()
@@ -129,6 +131,32 @@ def test_two_ranks_learn_what_one_process_learns_and_a_death_loses_nothing(whole
     assert sorted(p.stem for p in checkpoints.glob("*.shards")) == sorted(p.stem for p in checkpoints.glob("*.pt"))
 
     compare(mini, undisturbed)
+
+
+@pytest.mark.chaos
+def test_a_run_that_loses_a_rank_ends_as_an_undisturbed_one(whole_run, make_mini, tmp_path):
+    """Within one command, to the bit: it goes back to step 2 and repeats the rest."""
+    mini = make_mini("rl.ranks.count=2")
+    calm = type(mini)(tmp_path / "calm", mini.overrides)
+    for one in (calm, mini):
+        one.begin_before_rl(whole_run[0])
+    calm.here()
+    killer = Killer(mini, step=3)
+    killer.start()
+    printed = mini.here()
+    killer.over.set()
+    killer.join()
+    assert len(killer.killed) == 1, "it was killed too late"
+    assert re.search(
+        r"learner rank [01] of 2 died; rl goes back to its newest checkpoint with new ranks .*1 of", printed
+    )
+    assert re.search(r"resuming rl after step [24]", printed)
+    assert not left_over()
+    final, expected = (load_model(m.run_folder / "rl" / "model").state_dict() for m in (mini, calm))
+    assert different(final, expected) == []
+    assert mini.rollouts() == calm.rollouts()
+    rows, wanted = (read_metrics(m.run_folder / "metrics.jsonl", stage="rl") for m in (mini, calm))
+    assert [[r[name] for name in SAME] for r in rows] == [[r[name] for name in SAME] for r in wanted]
 
 
 @pytest.mark.slow  # three invocations; test_sharded_checkpoint.py tests the conversions themselves
