@@ -71,6 +71,7 @@ def as_json(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFin
     cluster = plan.placement.cluster
     return {
         "cluster": {"gpu": cluster.gpu.name, "gpus": cluster.gpus, "nodes": cluster.nodes},
+        "map": plan.placement.map,
         "parameters": plan.sizes.parameters,
         "trained": plan.sizes.trained,
         "stages": [
@@ -104,6 +105,8 @@ def show(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFindin
         f"{plan.sizes.parameters:,} parameters on {cluster.nodes} x {cluster.gpus} "
         f"{cluster.gpu.name}: {placement.workers} rollout workers, {placement.ranks} learner ranks"
     )
+    for line in placement.map:
+        console.print(line)
     console.print(_stages(plan))
     console.print(_memory(plan))
     worker = ", ".join(f"{part} {_gigabytes(size)}" for part, size in plan.worker.parts.items())

@@ -20,7 +20,7 @@ import ray
 import torch
 import torch.distributed as dist
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -37,9 +37,10 @@ from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerCo
 from rl.types import ModelOutputs, PromptCompletion
 from rollouts.model_family import family_at
 from rollouts.types import Group
+from rollouts.workers.nodes import reserve
 
 START_SECONDS = 600.0  # until every rank has its CPU and GPU
-ROOM_SECONDS = 60.0  # until ranks that were ended have given theirs back
+ROOM_SECONDS = 30.0  # until ranks that were ended have given theirs back, and until lost nodes are noticed
 BLAME_SECONDS = 10.0  # wait after the first error: the ranks that lost a dead rank may report before it does
 
 
@@ -78,6 +79,10 @@ class RankActor:
         self._listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         return host, self._listener.getsockname()[1]
 
+    def seat(self) -> tuple[str, tuple[int, ...]]:
+        """Ray's id of the node, and this rank's GPU there."""
+        return ray.get_runtime_context().get_node_id(), tuple(int(gpu) for gpu in ray.get_gpu_ids())
+
     def join(self, address: tuple[str, int], rank: int, world: int, spec: RankSpec) -> None:
         """Join the group and build this rank's learner. Ranks load the model in turn: memory holds one whole copy."""
         torch.set_num_threads(spec.threads)
@@ -115,21 +120,16 @@ class LearnerGroup:
     If a rank dies, the call raises LostRank and ends all ranks. The newest checkpoint stays intact.
     """
 
-    def __init__(self, spec: RankSpec) -> None:
+    def __init__(self, spec: RankSpec, nodes: Sequence[str] = ()) -> None:
         self.version, ranks = 0, spec.ranks.count
-        gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0  # NCCL needs a GPU per rank
-        self._room = placement_group([{"CPU": 1.0, **({"GPU": gpus} if gpus else {})}] * ranks)
+        self._room = reserve_ranks(ranks, nodes)
         self._actors: list[Any] = []
-        try:
-            _wait_for_room(self._room, ranks, gpus)
-        except UserError:
-            self.close()
-            raise
         actor: Any = ray.remote(RankActor)
-        for i in range(ranks):
-            bundle = PlacementGroupSchedulingStrategy(self._room, placement_group_bundle_index=i)
-            options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": bundle}
-            self._actors.append(actor.options(**options).remote())
+        for i, bundle in enumerate(self._room.bundle_specs):
+            strategy = PlacementGroupSchedulingStrategy(self._room, placement_group_bundle_index=i)
+            options = {"num_cpus": 1, "num_gpus": bundle.get("GPU", 0.0), "max_restarts": 0}
+            self._actors.append(actor.options(**options, scheduling_strategy=strategy).remote())
+        self._actors = in_order(self._actors, self._wait([actor.seat.remote() for actor in self._actors]))
         [address, *_] = self._wait([actor.address.remote() for actor in self._actors])
         self._wait([actor.join.remote(address, i, ranks, spec) for i, actor in enumerate(self._actors)])
 
@@ -207,24 +207,42 @@ def _build(spec: RankSpec, mesh: Any) -> BaseLearner:
     return Learner(model, spec.learner, barred_ids=spec.barred_ids, on_skip=on_skip, parallel=parallel)
 
 
-def _wait_for_room(room: PlacementGroup, ranks: int, gpus: float) -> None:
-    """Return once Ray has reserved a CPU and, where there are any, a GPU for each rank.
+def reserve_ranks(ranks: int, nodes: Sequence[str] = ()) -> PlacementGroup:
+    """Room for the ranks, once Ray has it: a CPU each and, where there are any, a GPU, since NCCL needs one a rank.
 
+    `nodes` are Ray's ids of the nodes to use; where these are lost or full, the ranks go on as few others as possible.
     Raises UserError if too few GPUs are free, or after START_SECONDS.
     """
+    bundle = {"CPU": 1.0, **({"GPU": 1.0} if ray.cluster_resources().get("GPU") else {})}
+    if nodes:
+        room = reserve([bundle] * ranks, nodes[:ranks])
+        if room.wait(ROOM_SECONDS):
+            return room
+        remove_placement_group(room)
+    room = reserve([bundle] * ranks, [None] * ranks)
     if room.wait(ROOM_SECONDS):
-        return
+        return room
     total, free = (source().get("GPU", 0.0) for source in (ray.cluster_resources, ray.available_resources))
-    if gpus and free < ranks:
+    scarce = "GPU" in bundle and free < ranks
+    if not scarce and room.wait(START_SECONDS - ROOM_SECONDS):
+        return room
+    remove_placement_group(room)
+    if scarce:
         raise UserError(
             f"rl.ranks.count = {ranks}: each rank takes a GPU of its own, and {free:g} of {total:g} are free of "
             f"rollout workers. Lower rl.ranks.count or rl.workers, so that together they are at most {total:g}"
         )
-    if not room.wait(START_SECONDS - ROOM_SECONDS):
-        raise UserError(
-            f"{ranks} learner ranks found no room within {START_SECONDS:.0f} s; each takes 1 CPU and {gpus:g} GPU. "
-            "Lower rl.ranks.count or rl.workers, or add nodes"
-        )
+    raise UserError(
+        f"{ranks} learner ranks found no room within {START_SECONDS:.0f} s; each takes 1 CPU and "
+        f"{bundle.get('GPU', 0.0):g} GPU. Lower rl.ranks.count or rl.workers, or add nodes"
+    )
+
+
+def in_order(actors: Sequence[Any], seats: Sequence[tuple[str, tuple[int, ...]]]) -> list[Any]:
+    """Actors by node, in the order in which nodes first occur, and on a node by GPU: neighbours are neighbour ranks."""
+    nodes = list(dict.fromkeys(node for node, _ in seats))
+    places = sorted(range(len(actors)), key=lambda i: (nodes.index(seats[i][0]), seats[i][1], i))
+    return [actors[i] for i in places]
 
 
 def _error(future: Any) -> BaseException | None:

@@ -1,12 +1,102 @@
-"""Which process is on which card, as a run places them: rollout workers first, then the learner's ranks."""
+"""Which process is on which node: the map that `thinkvl plan` prints and that a run reserves on Ray's nodes.
+
+Learner ranks come first, packed on as few nodes as hold them, in node order with rank 0 first. Rollout workers take the
+cards that are left, in node order. The driver needs no card; where it trains alone, it has one that no worker takes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from configs.errors import UserError
 from configs.rl import RLConfig
 from configs.schema import RunConfig
 from rl.plan.hardware import Cluster
+from rollouts.workers.card_share import worker_share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seats:
+    """The node of each process, by its place in the list of nodes."""
+
+    ranks: tuple[int, ...]  # none for a learner in the driver
+    workers: tuple[int, ...]
+    share: float  # of a card that is a worker's
+
+    def lines(self, names: Sequence[str]) -> list[str]:
+        """What each node has. Example: `node 0: ranks 0-7, workers 0-1`."""
+        found = []
+        for node, name in enumerate(names):
+            parts = [
+                f"{what}{'s' if len(own) > 1 else ''} {_span(own)}"
+                for what, nodes in (("rank", self.ranks), ("worker", self.workers))
+                if (own := [i for i, at in enumerate(nodes) if at == node])
+            ]
+            found.append(f"{name}: {', '.join(parts) or 'nothing'}")
+        return found
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """`0-7`; processes of one kind are numbered in node order."""
+    return f"{numbers[0]}-{numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+
+
+def seat(cards: Sequence[float], *, ranks: int, workers: int, total: float | None = None) -> Seats:
+    """Seat the processes of a run on nodes with so many free cards each; `total` counts those in use by us too.
+
+    Raises UserError where they do not fit: what is needed, what is there, and the smallest change.
+    """
+    found = _fit(cards, ranks, workers, total)
+    if found is None:
+        raise UserError(_too_few(cards, ranks, workers, total))
+    return found
+
+
+def _fit(cards: Sequence[float], ranks: int, workers: int, total: float | None) -> Seats | None:
+    share = worker_share(sum(cards) if total is None else total, workers)
+    free = [int(found) for found in cards]
+    rank_nodes = _take(free, 1.0, ranks if ranks > 1 else 0, packed=True)
+    worker_nodes = _take(free, share, workers, packed=False)
+    if rank_nodes is None or worker_nodes is None:
+        return None
+    return Seats(ranks=rank_nodes, workers=worker_nodes, share=share)
+
+
+def _take(free: list[int], share: float, count: int, *, packed: bool) -> tuple[int, ...] | None:
+    """Nodes for `count` processes that take `share` of a card each, whose cards are then no longer free.
+
+    `packed`: on the first node that holds them all, if there is one. None where they do not fit.
+    """
+    each = int(1 / share + 1e-9) if share else 0  # of them on one card
+    whole = [node for node, cards in enumerate(free) if cards * each >= count]
+    seats: list[int] = []
+    for node in [whole[0]] if packed and whole else range(len(free)):
+        took = min(count - len(seats), free[node] * each)
+        seats += [node] * took
+        free[node] -= -(-took // each) if took else 0
+    return tuple(seats) if len(seats) == count else None
+
+
+def _too_few(cards: Sequence[float], ranks: int, workers: int, total: float | None) -> str:
+    """The error of a run that does not fit."""
+    needed = f"{workers} rollout workers" + (f" and {ranks} learner ranks" if ranks > 1 else "")
+    nodes = ", ".join(f"{found:g}" for found in cards)
+    fewer = (
+        (removed, workers - removed + kept, ranks - kept)  # rather a worker than a rank
+        for removed in range(1, workers + ranks)
+        for kept in range(removed + 1)
+    )
+    for _, less, rest in fewer:
+        if less > 0 and rest > 0 and _fit(cards, rest, less, total) is not None:
+            change = [f"rl.workers={less}"] * (less < workers) + [f"ranks.count={rest} in each stage"] * (rest < ranks)
+            break
+    else:
+        change = ["more GPUs"]
+    return (
+        f"{needed} do not fit: they need a GPU each, and free are {sum(cards):g} on {len(cards)} nodes ({nodes}). The "
+        f"smallest change: {' and '.join(change)}"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,18 +124,31 @@ class Placement:
         """Cards that the run needs and the cluster has not."""
         return max(0, self.cards - self.cluster.total)
 
+    @property
+    def map(self) -> list[str]:
+        """What each node has, as a run reserves it; empty where it does not fit."""
+        if self.missing:
+            return []
+        nodes = range(self.cluster.nodes)
+        seats = seat([self.cluster.gpus for _ in nodes], ranks=self.ranks, workers=self.workers)
+        return seats.lines([f"node {node}" for node in nodes])
+
 
 def place(config: RunConfig, cluster: Cluster) -> Placement:
-    """Follow `rollouts.workers.worker_group` and `rl.distributed.learner_group`.
+    """The processes of a run on a cluster.
 
     A worker has a card of its own if there are more cards than workers, else all workers and the learner share the
     cards equally. Each of several ranks has a card of its own; a single process shares the last card.
     """
-    stage = rollout_stage(config)
-    ranks = max((stage.ranks.count for stage in config.trained_stages), default=1)
-    share = 1.0 if cluster.total > stage.workers else cluster.total / (stage.workers + 1)
-    beside = 0 if share == 1.0 else min(stage.workers, int(1 / share))
-    return Placement(workers=stage.workers, ranks=ranks, worker_share=share, workers_beside=beside, cluster=cluster)
+    workers, ranks = process_counts(config)
+    share = worker_share(cluster.total, workers)
+    beside = 0 if share == 1.0 else min(workers, int(1 / share))
+    return Placement(workers=workers, ranks=ranks, worker_share=share, workers_beside=beside, cluster=cluster)
+
+
+def process_counts(config: RunConfig) -> tuple[int, int]:
+    """Rollout workers of a run, and the most ranks of any of its stages."""
+    return rollout_stage(config).workers, max((stage.ranks.count for stage in config.trained_stages), default=1)
 
 
 def rollout_stage(config: RunConfig) -> RLConfig:

@@ -24,6 +24,7 @@ from rl.run.data_fingerprint import check_commit, check_files, check_tasks
 from rl.run.folder import RunFolder
 from rl.run.loading import load_model, load_processor
 from rl.run.rollout_workers import RolloutWorkers
+from rl.run.seats import run_seats
 from rl.run.short_model import check_short_models
 from rl.run.stage_inputs import StageInputs, open_inputs, training_part
 from rl.run.trackers.run_info import RunInfo
@@ -56,6 +57,7 @@ class RunContext:
     metrics: Metrics
     inputs: Mapping[str, StageInputs]  # of each stage, by its name
     console: PlainConsole
+    rank_nodes: tuple[str, ...] = ()  # Ray's id of the node of each learner rank; empty: Ray chooses
 
     @property
     def pool(self) -> RolloutPool:
@@ -130,6 +132,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
             engine=engine,
             context=config.longest_sequence,
         )
+        workers, rank_nodes = _open_workers(stack, config, spec, folder, console)
         yield RunContext(
             config=config,
             folder=folder,
@@ -137,21 +140,26 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
             checkpoint=checkpoint,
             barred_ids=tuple(barred),
             processor=processor,
-            workers=_open_workers(stack, config, spec, folder, console),
+            workers=workers,
             metrics=metrics,
             inputs=inputs,
             console=console,
+            rank_nodes=rank_nodes,
         )
 
 
 def _open_workers(
     stack: ExitStack, config: RunConfig, spec: EngineSpec, folder: RunFolder, console: PlainConsole
-) -> RolloutWorkers:
-    """Start Ray, unless it runs already; the rollout workers start when a stage needs them. `stack` ends both."""
+) -> tuple[RolloutWorkers, tuple[str, ...]]:
+    """Start Ray, unless it runs already; the rollout workers start when a stage needs them. `stack` ends both.
+
+    Also returns the nodes of the learner's ranks.
+    """
     stage = config.last_rl or RLConfig(steps=1, workers=1)
     ranks = max(stage.ranks.count for stage in config.trained_stages)
     if start_ray(stage.workers + ranks - 1, say=console.print):
         stack.callback(ray.shutdown)
+    seats, rank_nodes = run_seats(config, console.print)
 
     def open_pool(spec: EngineSpec) -> RolloutPool:
         return RolloutPool(
@@ -161,9 +169,10 @@ def _open_workers(
             quarantine=Quarantine(folder.path / "quarantine.json"),
             folder=folder.path / "failures",
             say=console.print,
+            seats=seats,
         )
 
-    return stack.enter_context(closing(RolloutWorkers(spec, open_pool)))
+    return stack.enter_context(closing(RolloutWorkers(spec, open_pool))), rank_nodes
 
 
 def _base_model(config: RunConfig, folder: RunFolder, base: Path, console: PlainConsole) -> str:

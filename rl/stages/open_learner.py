@@ -38,7 +38,7 @@ def open_rl_learner(context: RunContext, stage: RLConfig, model_path: str, skipp
         seed=context.config.seed,
     )
     if _needs_ranks(context, stage):
-        return LearnerGroup(_spec(context, stage, model_path, config, skipped))
+        return LearnerGroup(_spec(context, stage, model_path, config, skipped), context.rank_nodes)
     model = open_model(context, stage, model_path)
     parallel = _one_process(context, stage, model)
     return Learner(model, config, barred_ids=context.barred_ids, on_skip=skipped.keep, parallel=parallel)
@@ -54,7 +54,7 @@ def open_supervised_learner(context: RunContext, stage: SupervisedConfig, model_
         seed=context.config.seed,
     )
     if _needs_ranks(context, stage):
-        return LearnerGroup(_spec(context, stage, model_path, config, None))
+        return LearnerGroup(_spec(context, stage, model_path, config, None), context.rank_nodes)
     model = open_model(context, stage, model_path)
     return SupervisedLearner(model, config, parallel=_one_process(context, stage, model))
 

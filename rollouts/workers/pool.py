@@ -20,7 +20,7 @@ from rollouts.types import Completion, Request
 from rollouts.workers.actor import EngineSpec, WorkerError
 from rollouts.workers.health import Watch, diagnose
 from rollouts.workers.quarantine import Failure, Quarantine, TooManyCulprits, find_culprits
-from rollouts.workers.worker_group import WorkerGroup, exit_of, one_line
+from rollouts.workers.worker_group import WorkerGroup, WorkerSeats, exit_of, one_line
 
 TRIES = 3  # of a whole share of requests, each on a fresh worker, before one of its tasks is suspected
 POLL_SECONDS = 0.5
@@ -56,6 +56,7 @@ class RolloutPool:
         quarantine: Quarantine | None = None,
         folder: Path | None = None,
         say: Callable[[str], None] = lambda line: None,
+        seats: WorkerSeats | None = None,
     ) -> None:
         self.version = 0
         self.quarantine = quarantine if quarantine is not None else Quarantine()
@@ -63,7 +64,10 @@ class RolloutPool:
         self.deadline, self._folder, self._say = deadline, folder, say
         self.lock = threading.Condition(threading.RLock())  # who holds it may use and replace the workers
         self.worker_group = WorkerGroup(
-            spec, workers=workers, on_death=lambda slot, text: self._report(slot, Failure("death", text))
+            spec,
+            workers=workers,
+            on_death=lambda slot, text: self._report(slot, Failure("death", text)),
+            seats=seats,
         )
 
     def publish(self, weights: Mapping[str, np.ndarray], *, version: int) -> None:

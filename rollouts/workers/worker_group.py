@@ -8,19 +8,21 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from configs.errors import UserError
 from rollouts.engines.engine_spec import EngineSpec
 from rollouts.weight_checksums import LoadedWeights, checksums, differing
 from rollouts.workers.actor import Address, RolloutActor, WorkerError
+from rollouts.workers.card_share import worker_share
+from rollouts.workers.nodes import alive_nodes, reserve
 
 START_TRIES = 2
 START_SECONDS = 600.0  # for a worker to load its model, or its weights
@@ -32,6 +34,14 @@ class StaleWorker(UserError):
     """A worker serves another version, or other weights, than those that were sent to it twice."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSeats:
+    """Where the workers of a pool begin."""
+
+    nodes: Sequence[str]  # Ray's id of each worker's node
+    share: float  # of a card that is a worker's
+
+
 class WorkerGroup:
     """`count` actors with an engine each, all with the weights that were published last.
 
@@ -39,8 +49,15 @@ class WorkerGroup:
     node is lost is retired if no other node has room for it, and returns once there is room.
     """
 
-    def __init__(self, spec: EngineSpec, *, workers: int, on_death: Callable[[int, str], None]) -> None:
-        share = _gpu_share(workers)
+    def __init__(
+        self,
+        spec: EngineSpec,
+        *,
+        workers: int,
+        on_death: Callable[[int, str], None],
+        seats: WorkerSeats | None = None,
+    ) -> None:
+        share = _gpu_share(workers) if seats is None else seats.share
         self._spec, self._on_death = replace(spec, gpu_share=share or 1.0), on_death
         self._needs = {"CPU": 1.0, **({"GPU": share} if share else {})}
         self._weights: tuple[ray.ObjectRef[Any], int] | None = None
@@ -50,7 +67,9 @@ class WorkerGroup:
         self._full_until = 0.0  # no room was found lately: until then the next worker does not wait for it
         self.count = workers
         self.addresses: dict[int, Address] = {}  # of the workers that have started
-        self._rooms: dict[int, PlacementGroup] = {slot: placement_group([self._needs]) for slot in range(workers)}
+        alive = {node.id for node in alive_nodes()} if seats is not None else ()
+        nodes = [None] * workers if seats is None else [node if node in alive else None for node in seats.nodes]
+        self._rooms = {slot: reserve([self._needs], [node]) for slot, node in enumerate(nodes)}
         self.actors: dict[int, Any] = {slot: self._new_actor(slot) for slot in range(workers)}  # without the retired
 
     @property
@@ -114,7 +133,7 @@ class WorkerGroup:
         False where no node has room for it within `ROOM_SECONDS`: the worker is retired.
         """
         self._end(slot)
-        self._rooms[slot] = placement_group([self._needs])
+        self._rooms[slot] = reserve([self._needs], [None])
         if not self._rooms[slot].wait(max(1.0, ROOM_SECONDS if time.monotonic() > self._full_until else 0.0)):
             self._full_until = time.monotonic() + ROOM_SECONDS
             return False
@@ -231,6 +250,5 @@ def exit_of(error: BaseException) -> str:
 
 
 def _gpu_share(workers: int) -> float:
-    """GPUs of one worker: one each where there are enough, else an equal part that leaves one part to the learner."""
-    gpus = ray.cluster_resources().get("GPU", 0.0)
-    return 1.0 if gpus > workers else gpus / (workers + 1)
+    """GPUs of one worker, where the caller has not planned them."""
+    return worker_share(ray.cluster_resources().get("GPU", 0.0), workers)
