@@ -36,7 +36,7 @@ def alive_nodes() -> list[Node]:
 def reserve(bundles: Sequence[Mapping[str, float]], nodes: Sequence[str | None]) -> PlacementGroup:
     """Ask Ray for bundles of resources, each on the node with this id; None: where there is room, on few nodes."""
     labels = [{_NODE: node} if node is not None else {} for node in nodes]
-    return placement_group([dict(bundle) for bundle in bundles], bundle_label_selector=labels)
+    return placement_group([dict(bundle) for bundle in bundles], bundle_label_selector=labels if any(labels) else None)
 
 
 def _address(node: Mapping[str, Any]) -> tuple[int, str]:
