@@ -1,5 +1,7 @@
 """The planner's map on real raylets with fake GPUs: two nodes of eight."""
 
+import time
+
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -41,6 +43,9 @@ def rooms(two_nodes):
     yield made
     for room in made:
         ray.util.remove_placement_group(room)
+    deadline = time.monotonic() + 60
+    while sum(node.gpus for node in alive_nodes()) < 16 and time.monotonic() < deadline:
+        time.sleep(0.1)  # Ray removes them in the background
 
 
 def nodes_of(room):
