@@ -41,6 +41,7 @@ from rl.types import ModelOutputs
 from rl.weight_sync import WeightSync
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.protocol import Engine, FinishedGroup
+from rollouts.resource_use import ProcessUse
 from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
 from rollouts.tasks.task_samplers import UniformSampler
@@ -171,6 +172,10 @@ class SleepingLearner:
         self.version += 1
         return {}
 
+    def resource_use(self) -> list[ProcessUse]:
+        """It computes on nothing."""
+        return []
+
     def weights(self) -> dict[str, np.ndarray]:
         """The tensors of the engine's layer."""
         return {"0.weight": np.ones(2, np.float32), "0.bias": np.zeros(2, np.float32)}
@@ -282,7 +287,7 @@ def real(model: Path | None, *, steps: int, folder: Path, quick: bool) -> Figure
         path = folder / name
         run(load_recipe(RECIPE, [f"output_dir={path}", *given, *overrides]), base=Path.cwd(), console=PlainConsole())
         rows = read_metrics(path / "metrics.jsonl", stage="rl")
-        seconds = sum(value for row in rows for key, value in row.items() if key.startswith("seconds/"))
+        seconds = sum(row["seconds/step"] for row in rows)
         [stage] = json.loads((path / "summary.json").read_text(encoding="utf-8"))["stages"]
         found[name] = {
             "milliseconds_per_sample": round(1000 * seconds / sum(row["rollouts"] for row in rows), 2),

@@ -79,7 +79,7 @@ def serve_ours(connection: Any, job: Job) -> None:
     with open_context(config, folder, Path.cwd(), PlainConsole()) as context:
         skipped = SkippedUpdates(folder.stage(stage.name) / "skipped", recipe="")
         with closing(open_rl_learner(context, stage, job.model_path, skipped)) as learner:
-            loop = build_loop(context, stage, learner)
+            loop = build_loop(context, stage, learner, job.model_path)
             loop.sync.publish()
             with closing(loop.source):
                 connection.send("ready")

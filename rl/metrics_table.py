@@ -7,30 +7,11 @@ the accuracy of each data source. The part after `Healthy:` is left out where an
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-_ENTRY = re.compile(r"([\w/]+) \(([^)]+)\): (.*?\.)(?: Healthy: (.*))?")
+from rl.metric_entries import Metric, metrics
+from rl.throughput_table import SPEED, TIME, USE
 
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric. Example: `Metric("accuracy", "share", "Rollouts whose verdict is `correct`.", "rises")`."""
-
-    name: str
-    unit: str
-    meaning: str
-    healthy: str | None
-
-
-def _metrics(text: str) -> tuple[Metric, ...]:
-    """Read `name (unit): meaning. Healthy: what is healthy`; a longer entry goes on in indented lines."""
-    entries = text.strip().replace("\n  ", " ").splitlines()
-    matches = [_ENTRY.fullmatch(entry) for entry in entries]
-    assert all(matches), f"no entry of a metric: {entries[matches.index(None)]!r}"
-    return tuple(Metric(*match.groups()) for match in matches if match)
-
-
-ROLLOUTS = _metrics("""
+ROLLOUTS = metrics("""
 rollouts (rollouts): Rollouts in all groups of the step. Healthy: `rl.prompts_per_step` x `rl.samples_per_prompt`,
   minus dropped ones
 reward (reward): Mean reward, length reward included, before `rl.shuffle_rewards`. Healthy: rises
@@ -58,7 +39,7 @@ skipped/REASON (tasks): Tasks of the step that could not be rendered, or are in 
   Healthy: absent
 """)
 
-PARTIAL = _metrics("""
+PARTIAL = metrics("""
 partial/pending (groups): Groups with an unfinished completion after the step. Healthy: below `rl.prompts_per_step`;
   more means that the budget is too small
 partial/forced (completions): Completions cut off in the step after `rl.partial.max_segments` segments. Healthy: near
@@ -69,7 +50,7 @@ partial/old_share (share): Tokens of these completions that earlier steps genera
   Healthy: below 0.5
 """)
 
-TOKENS = _metrics("""
+TOKENS = metrics("""
 discarded/filtered (share): Tokens of groups without signal, and of completions whose verifier failed. Healthy: below
   0.5; else choose tasks by `rl.task_sampler`
 discarded/truncated (share): Tokens of truncated completions that were left out (`rl.mask_truncated`), in groups with
@@ -80,7 +61,7 @@ discarded/stale (share): Tokens of complete groups that were dropped as too old.
   below 0.05: raise `max_staleness`
 """)
 
-ASYNCHRONOUS = _metrics("""
+ASYNCHRONOUS = metrics("""
 staleness_mean (versions): Mean lag of the completions. Healthy: near `rl.asynchronous.max_staleness`; far below it, a
   smaller limit is enough
 staleness_max (versions): Largest lag of a completion. Healthy: at most `rl.asynchronous.max_staleness`
@@ -93,7 +74,7 @@ queue/running (groups): Groups in the workers. Healthy: enough to keep every wor
 queue/waiting (groups): Groups that wait until a worker has room.
 """)
 
-UPDATE = _metrics("""
+UPDATE = metrics("""
 loss (loss): The policy loss, see [papers.md](papers.md), without the value loss of `ppo`. It is 0 on the first
   optimizer step with k1.5. Healthy: small; it need not fall
 grad_norm (norm): Norm of the whole gradient before clipping. It is 0 while the policy waits for its critic. Healthy:
@@ -137,7 +118,7 @@ logprob_gap_max (nats): Largest distance of a token's log-prob from the engine's
   things
 """)
 
-SAMPLES = _metrics("""
+SAMPLES = metrics("""
 masked_share (share): Tokens of the samples that are not trained on: inserted, or too old (`rl.partial.mask_age`).
   Absent if there are none. Healthy: below 0.5
 kl_reference (nats): Mean over tokens of k3 of the policy before the update against the reference model. With one update
@@ -148,16 +129,7 @@ explained_variance (share): `1 - Var(R - V) / Var(R)` over tokens, of the return
   Below 0 the critic does harm: lower `value_learning_rate` or set `pretrain_steps`
 """)
 
-TIME = _metrics("""
-seconds/rollout (s): Drawing tasks, rendering, generating and scoring, refills included. In an asynchronous run:
-  waiting for groups. Healthy: the largest part; in an asynchronous run near 0 if the learner is the bottleneck
-seconds/record (s): Writing the rollouts of the step to Parquet. Healthy: a few per cent of the step
-seconds/update (s): All optimizer steps.
-seconds/publish (s): Weight sync to every worker, and the parity check. Healthy: a few per cent of the step
-version (version): Policy version that the workers serve after the step. Healthy: equals the step
-""")
-
-WORKERS = _metrics("""
+WORKERS = metrics("""
 parity_gap (nats): Largest distance of a token's log-prob between any worker and the learner, on fixed prompts after
   the weight sync; in bfloat16 the median. Healthy: below 1e-4 in float32; above `rl.parity_threshold` it ends the run
 workers/deaths (workers): Workers that were killed or lost. Healthy: 0
@@ -169,7 +141,7 @@ workers/quarantined (tasks): Tasks in quarantine since the run began. Healthy: 0
 workers/retired (workers): Workers that were lost, and for which no node has room now. Healthy: 0
 """)
 
-TASKS = _metrics("""
+TASKS = metrics("""
 task_sampler/tasks_seen (tasks): Tasks used so far. Healthy: grows to the size of the pool
 task_sampler/success (share): Mean success rate of the tasks. Healthy: rises
 task_sampler/unsolved_share (share): Tasks with success rate 0. Healthy: falls
@@ -183,7 +155,7 @@ task_sampler/refill_rounds (rounds): Rounds of refilling in the step. Only with 
   `rl.task_sampler.rounds`; at it, steps lack groups with signal
 """)
 
-EVALUATION = _metrics("""
+EVALUATION = metrics("""
 tasks (tasks): Tasks that were evaluated: all but those in quarantine. Healthy: constant
 greedy_accuracy (share): Correct completions among the greedy ones that have a verdict. Failed verifications are left
   out. Healthy: rises
@@ -217,7 +189,7 @@ truncated_share (share): Greedy completions cut off at `evaluation.max_new_token
 verifier_failures (completions): Greedy and sampled completions whose verification failed. Healthy: 0
 """)
 
-SUPERVISED = _metrics("""
+_SUPERVISED = metrics("""
 loss (nats): Mean negative log-likelihood of the completions' tokens, over the whole step. Healthy: falls
 grad_norm (norm): Norm of the gradient before clipping. Healthy: steady
 learning_rate (rate): Learning rate of the first parameter group. Healthy: as scheduled
@@ -228,7 +200,7 @@ sequence_tokens (tokens): Tokens of the step that are read, prompts and images i
 balance_loss (loss): Mean over the layers of the routers' balance loss. Only with `balance_coef`. Healthy: near 1
 """)
 
-VIT = _metrics("""
+_VIT = metrics("""
 loss (nats): The contrastive loss plus `caption_coef` times the caption loss. Healthy: falls
 contrastive_loss (nats): SigLIP's loss, a sum over the step's captions averaged over its images. Healthy: falls
 caption_loss (nats): Mean cross-entropy of the captions' tokens, given the image. Healthy: falls
@@ -242,7 +214,7 @@ pairs (pairs): Image-text pairs of the step.
 patches (patches): Patches of all its images.
 """)
 
-PREFERENCE = _metrics("""
+_PREFERENCE = metrics("""
 loss (nats): Mean DPO loss over the pairs of the step. It is ln 2 = 0.693 before the first update. Healthy: falls
 preference_accuracy (share): Pairs in which the chosen completion gained more than the rejected one, by the log-ratio
   against the entering model. Healthy: rises above 0.5
@@ -256,7 +228,8 @@ skipped_updates (share): 1 where the gradient was not finite and the step was no
 tokens (tokens): Tokens of the chosen and the rejected completions of the step.
 """)
 
-RL = (*ROLLOUTS, *PARTIAL, *TOKENS, *ASYNCHRONOUS, *UPDATE, *SAMPLES, *TIME, *WORKERS, *TASKS)
+RL = (*ROLLOUTS, *PARTIAL, *TOKENS, *ASYNCHRONOUS, *UPDATE, *SAMPLES, *TIME, *SPEED, *USE, *WORKERS, *TASKS)
+SUPERVISED, VIT, PREFERENCE = ((*own, *SPEED) for own in (_SUPERVISED, _VIT, _PREFERENCE))
 
 TABLES = {
     "metrics of rollouts": ROLLOUTS,
@@ -266,16 +239,18 @@ TABLES = {
     "metrics of the update": UPDATE,
     "metrics of samples": SAMPLES,
     "metrics of time": TIME,
+    "metrics of speed": SPEED,
+    "metrics of use": USE,
     "metrics of workers": WORKERS,
     "metrics of tasks": TASKS,
     "metrics of evaluation": EVALUATION,
-    "metrics of supervised stages": SUPERVISED,
-    "metrics of vit stages": VIT,
-    "metrics of preference stages": PREFERENCE,
+    "metrics of supervised stages": _SUPERVISED,
+    "metrics of vit stages": _VIT,
+    "metrics of preference stages": _PREFERENCE,
 }
 
 
-def undeclared(names: set[str], metrics: tuple[Metric, ...]) -> set[str]:
+def undeclared(names: set[str], table: tuple[Metric, ...]) -> set[str]:
     """The names that no metric of the table declares."""
-    patterns = [re.compile(re.sub(r"[A-Z]{2,}", ".+", metric.name)) for metric in metrics]
+    patterns = [re.compile(re.sub(r"[A-Z]{2,}", ".+", metric.name)) for metric in table]
     return {name for name in names if not any(pattern.fullmatch(name) for pattern in patterns)}

@@ -10,6 +10,7 @@ from rl.learner.protocol import LearnerProtocol
 from rl.rollout_log import RolloutLog
 from rl.samples import build_samples, compute_advantages
 from rl.step_metrics import StepRollouts, Stopwatch, step_metrics
+from rl.throughput import Throughput
 from rl.weight_sync import WeightSync
 from rollouts.sources.group_building import correct_flags, groups_with_signal, make_groups, permute_rewards
 from rollouts.sources.partial import min_trainable_version
@@ -34,6 +35,7 @@ class Loop:
     log: RolloutLog
     sync: WeightSync
     seed: int
+    throughput: Throughput = field(default_factory=Throughput)
     verdicts: VerdictWatch = field(default_factory=VerdictWatch)
 
     def step(self, step: int) -> dict[str, float]:
@@ -43,30 +45,37 @@ class Loop:
         """
         config, learner, watch = self.config, self.learner, Stopwatch()
         with watch.phase("rollout"):
-            rollouts = generate_groups(config, self.task_sampler, self.source, step)
-        completions = [rollout for group in rollouts.scored for rollout in group]
-        self.verdicts.observe(completions, where=f"{config.name}, step {step + 1}", last=step + 1 == config.steps)
-        groups = rollouts.groups
-        if config.shuffle_rewards:
-            groups = permute_rewards(groups, seed=request_seed(self.seed + 1, step))
+            self.pool.begin_step()
+            rollouts = generate_groups(config, self.task_sampler, self.source, step, watch)
+            completions = [rollout for group in rollouts.scored for rollout in group]
+            self.verdicts.observe(completions, where=f"{config.name}, step {step + 1}", last=step + 1 == config.steps)
+            groups = rollouts.groups
+            if config.shuffle_rewards:
+                groups = permute_rewards(groups, seed=request_seed(self.seed + 1, step))
         with watch.phase("update"):
             trained = groups_with_signal(groups, config)
             min_version = min_trainable_version(config.partial, learner.version)
-            outputs = learner.model_outputs(trained, min_version)  # log-probs and values before the update
+            with watch.phase("learner"):
+                outputs = learner.model_outputs(trained, min_version)  # log-probs and values before the update
             advantages = compute_advantages(trained, config, outputs, min_version=min_version)
             samples = build_samples(trained, config, outputs, advantages, min_version=min_version)
         with watch.phase("record"):
             self.log.write(step + 1, (*rollouts.scored, *rollouts.report.stale), groups, samples)
         with watch.phase("update"):
             metrics = step_metrics(rollouts, samples, config)
-            metrics |= learner.update(samples)  # loss, gradient and optimizer step of each minibatch
+            with watch.phase("learner"):
+                metrics |= learner.update(samples)  # loss, gradient and optimizer step of each minibatch
         with watch.phase("publish"):
             metrics |= self.sync.publish()
-        metrics |= self.task_sampler.metrics() | self.pool.metrics()
-        return metrics | watch.seconds | {"version": float(learner.version)}
+        with watch.phase("record"):
+            metrics |= self.task_sampler.metrics() | self.pool.metrics() | {"version": float(learner.version)}
+            metrics |= self.throughput.metrics(rollouts.scored, samples, watch, self.pool, learner)
+        return metrics | watch.metrics()
 
 
-def generate_groups(config: RLConfig, task_sampler: TaskSampler, source: RolloutSource, step: int) -> StepRollouts:
+def generate_groups(
+    config: RLConfig, task_sampler: TaskSampler, source: RolloutSource, step: int, watch: Stopwatch
+) -> StepRollouts:
     """Choose tasks, generate rollouts and score them; repeat while groups lack signal and tasks are left."""
     groups: list[Group] = []
     scored: list[tuple[ScoredRollout, ...]] = []
@@ -74,7 +83,8 @@ def generate_groups(config: RLConfig, task_sampler: TaskSampler, source: Rollout
     for upcoming in source.begin_step(step):  # only `step` itself in a synchronous run
         tasks = task_sampler.draw(upcoming, config.prompts_per_step)
         source.submit(tasks, step=upcoming)
-    finished = source.next_groups(step)
+    with watch.phase("generate"):
+        finished = source.next_groups(step)
     while True:
         scores = [group.scored() for group in finished]
         new = make_groups([group.prompt for group in finished], scores)
@@ -85,7 +95,9 @@ def generate_groups(config: RLConfig, task_sampler: TaskSampler, source: Rollout
         tasks = task_sampler.refill(missing) if missing > 0 else []  # dynamic sampling (DAPO §3.2)
         if not tasks:
             return StepRollouts(groups=tuple(groups), scored=tuple(scored), report=source.report(step))
-        finished = source.wait_for(source.submit(tasks, step=step))
+        submitted = source.submit(tasks, step=step)
+        with watch.phase("generate"):
+            finished = source.wait_for(submitted)
 
 
 def run_steps(loop: Loop, *, start: int, after_step: Callable[[int, dict[str, float]], None]) -> None:

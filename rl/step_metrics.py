@@ -21,6 +21,7 @@ class Stopwatch:
     """Seconds spent in each named phase."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -28,6 +29,17 @@ class Stopwatch:
         began = time.perf_counter()
         yield
         self.seconds[f"seconds/{name}"] = self.seconds.get(f"seconds/{name}", 0.0) + time.perf_counter() - began
+
+    def __getitem__(self, phase: str) -> float:
+        """Seconds of a phase so far; 0 for one that did not begin."""
+        return self.seconds.get(f"seconds/{phase}", 0.0)
+
+    def metrics(self, now: float | None = None) -> dict[str, float]:
+        """Seconds of the phases and of the step, and the shares in which driver and learner waited."""
+        step = (time.perf_counter() if now is None else now) - self.began
+        driver = max(0.0, step - self["generate"] - self["learner"] - self["publish"])
+        idle = {"idle/driver": 1.0 - driver / step, "idle/learner": 1.0 - min(1.0, self["learner"] / step)}
+        return {**self.seconds, "seconds/step": step, "seconds/driver": driver, **idle}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ from rl.learner.skipped_updates import SkippedUpdates
 from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
 from rl.types import ModelOutputs, PromptCompletion
 from rollouts.model_family import family_at
+from rollouts.resource_use import ProcessUse
 from rollouts.types import Group
 from rollouts.workers.nodes import reserve
 
@@ -144,6 +145,10 @@ class LearnerGroup:
     def update(self, samples: Sequence[PromptCompletion], /) -> dict[str, float]:
         """See `update` of the learner."""
         return self._call("update", list(samples))
+
+    def resource_use(self) -> list[ProcessUse]:
+        """See `Learner.resource_use`."""
+        return self._call("resource_use")
 
     def weights(self, dtype: str | None = None) -> dict[str, np.ndarray]:
         """See `Learner.weights`."""

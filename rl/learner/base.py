@@ -24,6 +24,7 @@ from rl.learner.skipped_updates import SpikeGuard
 from rl.types import DummySample
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.model_family import VisionLanguageModel
+from rollouts.resource_use import ProcessUse, process_use
 
 Part = TypeVar("Part")
 Statistics = TypeVar("Statistics")
@@ -165,6 +166,10 @@ class BaseLearner:
     def read_checkpoint(self, folder: Path, state: dict[str, Any] | None) -> None:
         """Restore `write_checkpoint()`: its `state`, or the shards in `folder` where that is None."""
         self.load_state_dict(self.parallel.read_checkpoint(folder, state, self.optimizer))
+
+    def resource_use(self) -> list[ProcessUse]:
+        """Device and peak memory of each process of the learner."""
+        return self.parallel.exchange(process_use(self.model.device))
 
     def weights(self, dtype: str | None = None) -> dict[str, np.ndarray]:
         """A copy of the model's weights by state-dict name, adapters merged, for engines that serve them in `dtype`.

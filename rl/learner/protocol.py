@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rl.types import ModelOutputs, PromptCompletion, Sample
+from rollouts.resource_use import ProcessUse
 from rollouts.types import Group
 
 
@@ -18,6 +19,10 @@ class ModelProtocol(Protocol):
     @property
     def version(self) -> int:
         """Number of updates so far: the version of the weights."""
+        ...
+
+    def resource_use(self) -> list[ProcessUse]:
+        """Device and peak memory of each process of the learner."""
         ...
 
     def weights(self, dtype: str | None = None) -> dict[str, np.ndarray]:

@@ -50,6 +50,14 @@ def gpu_named(name: str) -> Gpu:
     return GPUS[name.lower()]
 
 
+def peak_flops(name: str) -> float | None:
+    """Dense bfloat16 operations a second of a card by its driver's name; None where the table has no such card."""
+    name = name.lower()
+    if "pcie" in name or "nvl" in name:  # slower than the SXM cards of the table
+        return None
+    return next((gpu.flops for key, gpu in GPUS.items() if key in name), None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """Equal nodes of equal cards."""

@@ -89,6 +89,13 @@ class PreferenceTraining(SupervisedStage):
             chosen = in_epochs(self._pairs, step, config.batch_size, seed=self._context.seed(config))
             yield [self._pair(pair) for pair in chosen]
 
+    def _completions(self, batch: Sequence[PreferencePair]) -> Sequence[PromptCompletion]:
+        return [
+            PromptCompletion(id=f"{place}/{side}", prompt=replace(pair.prompt, id=str(place)), token_ids=ids)
+            for place, pair in enumerate(batch)
+            for side, ids in (("chosen", pair.chosen), ("rejected", pair.rejected))
+        ]
+
     def _pair(self, pair: AnswerPair) -> PreferencePair:
         prompt = self._renderer.render(self._tasks[pair.chosen.task])
         return PreferencePair(prompt=prompt, chosen=pair.chosen.token_ids, rejected=pair.rejected.token_ids)

@@ -16,6 +16,7 @@ from rl.run.progress import StageProgress
 from rl.stages.open_learner import open_rl_learner
 from rl.stages.rl_schedule import RLSchedule
 from rl.step import Loop
+from rl.throughput import Throughput, rl_work
 from rl.weight_sync import USUAL_THRESHOLD, WeightSync, parity_prompts
 from rollouts.model_family import VisionLanguageModel
 from rollouts.sources.reward_shaping import length_weight_note
@@ -42,7 +43,7 @@ class RLStage:
         skipped = SkippedUpdates((self._folder / "skipped").resolve(), recipe=recipe)
         self._learner = open_rl_learner(context, config, model_path, skipped)
         try:
-            self._schedule = _schedule(context, config, self._learner, skipped)
+            self._schedule = _schedule(context, config, self._learner, model_path, skipped)
         except BaseException:
             self._learner.close()
             raise
@@ -74,10 +75,12 @@ class RLStage:
         self._learner.close()
 
 
-def _schedule(context: RunContext, stage: RLConfig, learner: LearnerProtocol, skipped: SkippedUpdates) -> RLSchedule:
+def _schedule(
+    context: RunContext, stage: RLConfig, learner: LearnerProtocol, model_path: str, skipped: SkippedUpdates
+) -> RLSchedule:
     """The loop with its evaluations and checkpoints."""
     return RLSchedule(
-        build_loop(context, stage, learner),
+        build_loop(context, stage, learner, model_path),
         folder=context.folder.stage(stage.name),
         pipeline=context.pipeline(stage),
         validation=context.inputs[stage.name].validation,
@@ -88,8 +91,8 @@ def _schedule(context: RunContext, stage: RLConfig, learner: LearnerProtocol, sk
     )
 
 
-def build_loop(context: RunContext, stage: RLConfig, learner: LearnerProtocol) -> Loop:
-    """The parts of one RL step."""
+def build_loop(context: RunContext, stage: RLConfig, learner: LearnerProtocol, model_path: str) -> Loop:
+    """The parts of one RL step, which trains the model in `model_path`."""
     seed = request_seed(context.seed(stage), 100)
     threshold = stage.parity_threshold
     types = {stage.ranks.compute_dtype or context.config.model.dtype, context.config.engine_dtype}
@@ -114,4 +117,5 @@ def build_loop(context: RunContext, stage: RLConfig, learner: LearnerProtocol) -
             engine_dtype=context.config.engine_dtype,
         ),
         seed=seed,
+        throughput=Throughput(work=rl_work(context.config.model, model_path, stage)),
     )

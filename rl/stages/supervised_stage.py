@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,8 @@ from rl.run.context import RunContext, load_policy
 from rl.run.progress import StageProgress
 from rl.stages.example_batches import ExampleBatches, ExampleRenderer
 from rl.stages.open_learner import open_supervised_learner
+from rl.throughput import Throughput, supervised_work
+from rl.types import PromptCompletion
 from rollouts.model_family import VisionLanguageModel
 
 
@@ -35,6 +38,7 @@ class SupervisedStage:
         if (note := rounding_note(context.config.model, config.optimizer, stage=config.name)) is not None:
             context.console.print(note, highlight=False)
         self._learner = self._open_learner(model_path)
+        self._throughput = Throughput(work=supervised_work(context.config.model, model_path, config))
         self._done = 0
 
     def _open_learner(self, model_path: str) -> Any:
@@ -51,6 +55,10 @@ class SupervisedStage:
         )
         for reason, count in renderer.skipped.items():
             logging.getLogger(__name__).warning("%s: %d examples left out: %s", config.name, count, reason)
+
+    def _completions(self, batch: Sequence[Any]) -> Sequence[PromptCompletion]:
+        """What the learner reads in a step; the metrics of speed count it."""
+        return batch
 
     def _example_renderer(self, config: SupervisedConfig) -> ExampleRenderer:
         """What makes the learner's examples of the mixture's."""
@@ -74,7 +82,10 @@ class SupervisedStage:
         context, config = self._context, self._config
         with StageProgress(context.console, config.name, total=config.steps, done=self._done) as bar:
             for step, batch in enumerate(self._batches(), self._done + 1):
+                began = time.perf_counter()
                 values = self._learner.update(batch)
+                seconds = time.perf_counter() - began
+                values |= self._throughput.learner(self._completions(batch), seconds, self._learner.resource_use())
                 context.metrics.write(config.name, step, values)
                 if step == config.steps or step % config.save_every == 0:
                     self._save(step)

@@ -15,6 +15,7 @@ from rollouts.engines.kv_cache import KVCache, plan_step
 from rollouts.engines.sample_state import RunningGroup, RunningSample
 from rollouts.engines.sampling import choose_tokens
 from rollouts.model_family import VisionLanguageModel
+from rollouts.resource_use import CacheMeter
 from rollouts.types import Prompt, Request
 
 _LOGITS = 1 << 24  # numbers in one block of logits
@@ -51,10 +52,12 @@ class RunningBatch:
         record_experts: bool,
         version: Callable[[], int],
         padding_stats: Counter[str],
+        cache_meter: CacheMeter,
     ) -> None:
         self._model, self._sampling, self._limits = model, sampling, limits
         self._stop_ids, self._barred, self._version = stop_ids, barred, version
         self._padding_stats = padding_stats  # places that went through the model, and those of them that held no token
+        self._cache_meter = cache_meter
         self._decoder = LatentDecoder(model.text_model)
         experts = model.config.text_config.n_routed_experts
         self._route_dtype = (np.uint8 if experts < 255 else np.uint16) if record_experts else None
@@ -85,6 +88,7 @@ class RunningBatch:
         """Let samples in, then decode one token of each."""
         self._admit()
         self._grow()
+        self._cache_meter.fill(self._used / self._limits.tokens)
         if self._live:
             self._decode()
         return self._take_finished()
@@ -151,6 +155,7 @@ class RunningBatch:
         embeds, lengths = self._embed_prompts([g.request.prompt for g in batch])
         hidden, latents, experts = self._decoder.prefill(embeds, lengths)
         self._count(embeds.shape[0] * embeds.shape[1], lengths)
+        self._cache_meter.count(computed=int(lengths.sum()))
         for i, group in enumerate(batch):
             group.latents = latents[:, i, : group.length].clone()  # a view would keep the whole batch's padding
             group.hidden, group.experts = hidden[i], experts[i]
@@ -178,6 +183,7 @@ class RunningBatch:
                 group.latents = None
                 self._read_groups.remove(group)
         self._live += samples
+        self._cache_meter.count(needed=sum(sample.group.length for sample in samples))
         fresh = [sample for sample in samples if not sample.length]
         nothing = self._decoder.new_latents(0)
         for sample in fresh:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
@@ -11,6 +12,7 @@ from configs.rl import SamplingConfig
 from rollouts.engines.fair_lock import FairLock
 from rollouts.engines.protocol import Engine, FinishedGroup, ReadableWeights
 from rollouts.request_queue import QueueUpdate, RequestQueue
+from rollouts.resource_use import EngineUse
 from rollouts.types import Completion, Request
 from rollouts.weight_checksums import checksums
 
@@ -30,6 +32,7 @@ class EngineDriver:
         self._expected: set[int] = set()  # indices whose streams wait for them
         self._finished: dict[int, list[Completion]] = {}  # by index, until their stream takes them
         self._aborts = self._steps = 0
+        self._busy = 0.0  # seconds of steps since the last report
         self._loaded: dict[str, int] = {}  # checksums of the last weights, for engines that cannot read theirs back
 
     @property
@@ -65,8 +68,7 @@ class EngineDriver:
                     if aborted:
                         self._collect(self.engine.cancel(running))
                     elif not running.keys() <= self._finished.keys():
-                        self._collect(self.engine.step())
-                        self._steps += 1
+                        self._step()
                     finished = [(i, self._finished.pop(i)) for i in list(self._finished) if i in running]
                     self._expected.difference_update(index for index, _ in finished)
                 for index, completions in finished:
@@ -105,11 +107,22 @@ class EngineDriver:
         """Positions `computed` since the last call, and the `padded` ones among them."""
         return self.engine.take_padding_stats()
 
+    def take_use(self) -> EngineUse:
+        """Seconds that steps took, and what the cache did, since the last call. It does not wait for a running step."""
+        busy, self._busy = self._busy, 0.0
+        return EngineUse(busy=busy, cache=self.engine.take_cache_use())
+
     def close(self) -> None:
         """End the streams and free the engine."""
         self.abort()
         with self._lock.held():
             self.engine.close()
+
+    def _step(self) -> None:
+        began = time.perf_counter()
+        self._collect(self.engine.step())
+        self._busy += time.perf_counter() - began
+        self._steps += 1
 
     def _apply(
         self, update: QueueUpdate, running: dict[int, int], numbers: Iterator[int], sampling: SamplingConfig

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from configs.errors import UserError
 from configs.rl import SamplingConfig
+from rollouts.resource_use import CacheUse
 from rollouts.types import Completion, Request
 
 FinishedGroup = tuple[int, list[Completion]]  # the index under which a request was added, and its `n` completions
@@ -71,6 +72,10 @@ class Engine(ABC):
     def take_padding_stats(self) -> Counter[str]:
         """Positions that the model has `computed` since the last call, and the `padded` ones among them."""
         return Counter()
+
+    def take_cache_use(self) -> CacheUse:
+        """What the cache did since the last call; an engine that does not know reports nothing."""
+        return CacheUse()
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ from rollouts.engines.protocol import Engine, FinishedGroup
 from rollouts.engines.sample_state import RunningGroup
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.model_family import VisionLanguageModel, family_at
+from rollouts.resource_use import CacheMeter, CacheUse
 from rollouts.types import Request
 from rollouts.weight_checksums import checksums
 
@@ -46,6 +47,7 @@ class TransformersEngine(Engine):
         self._limits = limits or BatchLimits()
         self._batches: dict[SamplingConfig, RunningBatch] = {}
         self._padding_stats: Counter[str] = Counter()
+        self._cache_meter = CacheMeter()
         self._layers = LayerCounter([*LatentDecoder(model.text_model).norms, *model.model.vision_tower.layers])
 
     @property
@@ -109,6 +111,10 @@ class TransformersEngine(Engine):
         self._padding_stats.subtract(stats)  # not cleared: a step in another thread may be counting
         return stats
 
+    def take_cache_use(self) -> CacheUse:
+        """What the KV cache did since the last call. It holds each prompt once for all samples of a group."""
+        return self._cache_meter.take()
+
     def _drop_empty(self) -> None:
         self._batches = {sampling: batch for sampling, batch in self._batches.items() if batch.busy}
 
@@ -122,6 +128,7 @@ class TransformersEngine(Engine):
             record_experts=self._record_experts,
             version=lambda: self._version,
             padding_stats=self._padding_stats,
+            cache_meter=self._cache_meter,
         )
 
 

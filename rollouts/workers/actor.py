@@ -20,6 +20,7 @@ from configs.errors import UserError
 from configs.rl import SamplingConfig
 from rollouts.engines.engine_spec import EngineSpec
 from rollouts.request_queue import RequestQueue
+from rollouts.resource_use import EngineUse, ProcessUse, process_use
 from rollouts.types import Completion, Request
 from rollouts.weight_checksums import LoadedWeights
 
@@ -102,6 +103,11 @@ class RolloutActor:
     def heartbeat(self) -> int:
         """A number that grows while the engine works."""
         return self.engine.heartbeat
+
+    @ray.method(concurrency_group="watch")
+    def take_use(self) -> tuple[EngineUse, ProcessUse]:
+        """What the engine did since the last call, and the memory of this process."""
+        return self.engine.take_use(), process_use("cuda" if torch.cuda.is_available() else "cpu")
 
     @ray.method(concurrency_group="watch")
     def stacks(self) -> str:

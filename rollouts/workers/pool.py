@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from configs.rl import SamplingConfig
 from configs.text import shorten
+from rollouts.resource_use import PoolUse
 from rollouts.types import Completion, Request
 from rollouts.workers.actor import EngineSpec, WorkerError
 from rollouts.workers.health import Watch, diagnose
@@ -61,6 +63,7 @@ class RolloutPool:
         self.version = 0
         self.quarantine = quarantine if quarantine is not None else Quarantine()
         self.failures: Counter[str] = Counter()  # by kind, since the pool was made
+        self._began = time.monotonic()  # of the current step
         self.deadline, self._folder, self._say = deadline, folder, say
         self.lock = threading.Condition(threading.RLock())  # who holds it may use and replace the workers
         self.worker_group = WorkerGroup(
@@ -122,6 +125,22 @@ class RolloutPool:
             if isinstance(outcome, Failure):
                 raise WorkerError(f"worker {slot} failed {TRIES} times on the parity check: {outcome.headline}")
         return [found for _, found in sorted(outcomes.items()) if not isinstance(found, Failure)]
+
+    def begin_step(self) -> None:
+        """Forget what the workers did before: `take_use` counts from here."""
+        self.worker_group.take_use()
+        self._began = time.monotonic()
+
+    def take_use(self) -> PoolUse:
+        """What the workers did since `begin_step`."""
+        reports, seconds = self.worker_group.take_use(), time.monotonic() - self._began
+        return PoolUse(
+            seconds=seconds,
+            workers=len(self.worker_group.actors),
+            gpus=self.worker_group.gpus,
+            engines=[engine for engine, _ in reports],
+            processes=[process for _, process in reports],
+        )
 
     def metrics(self) -> dict[str, float]:
         """What went wrong, and what was padded, so far; see docs/metrics.md."""

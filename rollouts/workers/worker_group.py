@@ -19,12 +19,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from configs.errors import UserError
 from rollouts.engines.engine_spec import EngineSpec
+from rollouts.resource_use import EngineUse, ProcessUse
 from rollouts.weight_checksums import LoadedWeights, checksums, differing
 from rollouts.workers.actor import Address, RolloutActor, WorkerError
 from rollouts.workers.card_share import worker_share
 from rollouts.workers.nodes import alive_nodes, reserve
 
 START_TRIES = 2
+USE_SECONDS = 5.0  # for a worker to report its use; one that is stuck is left out
 START_SECONDS = 600.0  # for a worker to load its model, or its weights
 ROOM_SECONDS = 60.0  # for the cluster to notice that a node is lost, and to find room elsewhere
 _RAISED = re.compile(r"^(?=[\w.]+(?:Error|Exception|Exit|Interrupt)\b)", re.MULTILINE)  # where a traceback says what
@@ -159,6 +161,20 @@ class WorkerGroup:
     def padded_share(self) -> float:
         """Share of the positions computed up to the last publish, prompts and completions, that held no token."""
         return self._padding_stats["padded"] / max(1, self._padding_stats["computed"])
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that Ray reserves for all workers together."""
+        return self._options["num_gpus"] * len(self.actors)
+
+    def take_use(self) -> list[tuple[EngineUse, ProcessUse]]:
+        """What each running worker did since the last call; those that do not reply at once are left out."""
+        futures = [self.actors[slot].take_use.remote() for slot in self.addresses]
+        found = []
+        for future in ray.wait(futures, num_returns=len(futures), timeout=USE_SECONDS)[0] if futures else []:
+            with contextlib.suppress(RayError):
+                found.append(ray.get(future))
+        return found
 
     def weight_checksums(self) -> list[dict[str, int]]:
         """The checksum of every tensor that each worker serves now."""

@@ -88,7 +88,17 @@ def end_of(mini):
     rl = mini.run_folder / "rl"
     state = mini.learner()
     rows = read_metrics(mini.run_folder / "metrics.jsonl")
-    clock = ("time", "seconds/", "workers/")  # the last count from the start of the process
+    clock = (
+        "time",
+        "seconds/",
+        "workers/",
+        "idle/",
+        "memory/",
+        "tokens_per_second/",
+        "tflops/",
+        "publish_gb",
+        "cache/",
+    )
     return {
         "files": {
             str(path.relative_to(rl)): path.read_bytes()

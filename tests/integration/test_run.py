@@ -44,6 +44,27 @@ def test_metrics_of_every_step(whole_run):
     assert all("reward/length" in r for r in steps)
 
 
+def test_seconds_add_up_and_everybody_is_idle_for_a_share(whole_run):
+    """A CPU has no known peak, so no MFU. Of four samples of a prompt, three take it from the cache."""
+    mini, _ = whole_run
+    for row in read_metrics(mini.run_folder / "metrics.jsonl", stage="rl"):
+        phases = [row[f"seconds/{name}"] for name in ("rollout", "update", "record", "publish")]
+        assert sum(phases) == pytest.approx(row["seconds/step"], rel=0.02)
+        assert row["seconds/generate"] <= row["seconds/rollout"]
+        assert row["seconds/learner"] <= row["seconds/update"]
+        assert all(0 <= row[f"idle/{role}"] <= 1 for role in ("driver", "learner", "workers"))
+        assert row["idle/workers"] < 1
+        assert row["tokens_per_second/rollouts"] > 0
+        assert row["publish_gb_per_second"] > 0
+        assert 0 < row["cache/full"] < 1
+        assert row["cache/prompt_hits"] == pytest.approx(0.75)
+        assert all(0.1 < row[f"memory/{role}"] < 100 for role in ("driver", "learner", "workers"))
+        assert not [name for name in row if name.startswith(("mfu/", "cuda_memory/"))]
+    for row in read_metrics(mini.run_folder / "metrics.jsonl", stage="instruct"):
+        assert row["tokens_per_second/learner"] > 0
+        assert row["tflops/learner"] > 0
+
+
 def test_every_metric_is_declared(whole_run):
     mini, _ = whole_run
     assert mini.undeclared_metrics() == set()

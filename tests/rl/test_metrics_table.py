@@ -9,16 +9,21 @@ from rl_helpers import build_model, make_learner, make_prompt, make_samples, mak
 
 from configs.algorithms import KLConfig, LossConfig
 from configs.correction import CorrectionConfig
+from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import RLConfig
 from rl import metrics_table
 from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
 from rl.metrics_table import undeclared
+from rl.plan.sizes import measure_sizes
 from rl.run.evaluate import EvalResult
 from rl.samples import make_samples as samples_of
 from rl.samples import sample_metrics
-from rl.step_metrics import StepRollouts, step_metrics
+from rl.step_metrics import StepRollouts, Stopwatch, step_metrics
+from rl.throughput import ModelWork, Throughput, supervised_passes
+from rl.throughput_table import SPEED
 from rl.token_accounting import discarded_metrics
+from rollouts.resource_use import CacheUse, EngineUse, PoolUse, ProcessUse, memory_metrics, process_use
 from rollouts.sources.group_building import group_metrics, make_groups
 from rollouts.sources.source import SourceReport
 from rollouts.sources.staleness import staleness_metrics
@@ -40,6 +45,19 @@ def general(names, *, sources=(), parts=()):
     return found
 
 
+def all_of_a_card(model):
+    """What `rl/throughput.py` writes where learner and workers compute on a known card."""
+    card = ProcessUse(device="NVIDIA H100 80GB HBM3", memory=1, cuda_memory=1)
+    engine = EngineUse(busy=0.5, cache=CacheUse(full=0.5, prompt_tokens=2, computed_tokens=1))
+    use = PoolUse(seconds=1.0, workers=1, gpus=1.0, engines=[engine], processes=[card])
+    sizes = measure_sizes(model.config, ModelConfig(path="tiny"))
+    speed = Throughput(work=ModelWork(sizes=sizes, passes=supervised_passes(sizes)))
+    scored = make_scored(make_prompt(np.random.default_rng(0), model), 1.0)
+    samples = make_samples(np.random.default_rng(0), model)
+    found = speed.learner(samples, 1.0, [card]) | speed.rollouts([[scored]], 1.0, use) | use.metrics()
+    return set(found) | set(memory_metrics("driver", [process_use("cpu")]))
+
+
 RECIPES = [  # between them, all that an algorithm can write
     LossConfig(algorithm="kimi_k15", balance_coef=0.1),
     LossConfig(algorithm="grpo", correction=CorrectionConfig(), sft_coef=0.1),
@@ -58,6 +76,7 @@ def test_the_table_declares_what_the_rl_stage_writes(rng, model):
     loop = (ROOT / "rl" / "step.py").read_text(encoding="utf-8")
     written |= {f"seconds/{name}" for name in re.findall(r'watch\.phase\("(\w+)"\)', loop)}
     assert '"version": ' in loop
+    written |= set(Stopwatch().metrics()) | all_of_a_card(model)
     rollouts = StepRollouts(groups=tuple(groups), scored=((),), report=SourceReport(skipped={"too long": 1}))
     assert {"skipped/too long", "skipped/quarantine"} <= step_metrics(rollouts, [], RLConfig(steps=1)).keys()
     for file in (
@@ -67,7 +86,7 @@ def test_the_table_declares_what_the_rl_stage_writes(rng, model):
         "rl/weight_sync.py",
     ):
         code = (ROOT / file).read_text(encoding="utf-8")
-        written |= set(re.findall(r'"((?:task_sampler|workers)/\w+|parity_gap)":', code))
+        written |= set(re.findall(r'"((?:task_sampler|workers)/\w+|parity_gap|publish_gb_per_second)":', code))
     for file, names in (
         ("rollouts/sources/partial", r'"(partial/\w+)"'),
         ("rl/learner/router_replay", r'"(experts/flipped)"'),
@@ -114,7 +133,8 @@ def test_the_table_declares_what_the_supervised_stages_write():
     optimizer = OptimizerConfig(learning_rate=1e-3)
     config = SupervisedLearnerConfig(optimizer=optimizer, total_steps=2, balance_coef=0.1)
     written = SupervisedLearner(model, config).update(make_samples(np.random.default_rng(0), model))
-    assert declared(metrics_table.SUPERVISED) == sorted(general(written, sources=["made"]))
+    speed = {metric.name for metric in SPEED}
+    assert declared(metrics_table.SUPERVISED) == sorted(general(written, sources=["made"]) | speed)
 
 
 def test_names_of_sources_and_lags_are_declared_and_others_are_not():

@@ -8,7 +8,9 @@ from rl_helpers import make_prompt, make_scored
 from configs.rl import RLConfig
 from rl import step as step_module
 from rl.step import Loop, generate_groups
+from rl.step_metrics import Stopwatch
 from rl.types import ModelOutputs
+from rollouts.resource_use import PoolUse
 
 
 class Source:
@@ -64,7 +66,7 @@ def test_a_refill_leaves_out_the_groups_that_continue(rng, model, unfinished, as
     """Six are wanted, two have signal, one has none; pending groups count as groups with signal."""
     groups = [finished(rng, model, 1.0, 0.0), finished(rng, model, 0.0, 1.0), finished(rng, model, 1.0, 1.0)]
     source, task_sampler = Source(groups, unfinished=unfinished), Refills()
-    rollouts = generate_groups(RLConfig(steps=1, prompts_per_step=6), task_sampler, source, 0)
+    rollouts = generate_groups(RLConfig(steps=1, prompts_per_step=6), task_sampler, source, 0, Stopwatch())
     assert task_sampler.asked == asked
     assert [len(tasks) for tasks in source.submitted] == asked[:1]
     assert len(rollouts.groups) == 3
@@ -79,12 +81,13 @@ def test_the_control_trains_on_shuffled_rewards(rng, model, monkeypatch, shuffle
         version=0,
         model_outputs=lambda groups, version: [[ModelOutputs()] * len(g.rollouts) for g in groups],
         update=lambda samples: {},
+        resource_use=list,
     )
     loop = Loop(
         config=RLConfig(steps=1, prompts_per_step=8, shuffle_rewards=shuffled),
         task_sampler=Refills(),
         source=Source([finished(rng, model, 1.0, 0.0, 0.0, 0.0) for _ in range(8)]),
-        pool=SimpleNamespace(metrics=dict),
+        pool=SimpleNamespace(metrics=dict, begin_step=list, take_use=lambda: PoolUse(seconds=1, workers=1, gpus=0)),
         learner=learner,
         log=SimpleNamespace(write=lambda step, scored, groups, samples: seen.extend(groups) or given.extend(scored)),
         sync=SimpleNamespace(publish=dict),

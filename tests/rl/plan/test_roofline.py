@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+from rl_helpers import build_model
 
 from kimi_vl import KimiVLConfig
 from rl.plan import roofline
+from rl.plan.hardware import peak_flops
 
 TOY = SimpleNamespace(
     text_config=SimpleNamespace(
@@ -72,3 +74,32 @@ def test_a_floor_is_the_longer_of_the_two():
     assert roofline.Work(10, 6).seconds(peak_flops=5, peak_bytes=2) == 3
     assert roofline.Work(20, 6).seconds(peak_flops=5, peak_bytes=2) == 4
     assert roofline.Work(1, 2) + roofline.Work(3, 4) == roofline.Work(4, 6)
+
+
+def test_images_of_the_tiny_model():
+    """Two images of 4 and 8 patches; width 32, one layer with an MLP of 40, text width 32, four patches a token."""
+    config = build_model().config
+    embedding, layer, projector = 3 * 14 * 14 * 32, 4 * 32 * 32 + 2 * 32 * 40, 128 * (128 + 32) / 4
+    mixing = 4 * 32 * (4**2 + 8**2)
+    forward = roofline.image_flops(config, roofline.FORWARD, [4, 8])
+    assert forward == 12 * 2 * (embedding + layer + projector) + mixing
+    trained = roofline.image_flops(config, roofline.TRAINED, [4, 8])
+    assert trained == 12 * (4 * embedding + 6 * (layer + projector)) + 3 * mixing
+    assert roofline.image_flops(config, roofline.NOT_RUN, [4, 8]) == 0
+
+
+def test_a_group_is_what_its_steps_add_up_to():
+    steps = roofline.rollout_work(TOY, groups=1, samples=2, prompt=3, new=5, experts=4)
+    tower = build_model().config
+    config = SimpleNamespace(
+        **vars(TOY), vision_config=tower.vision_config, merge_shape=tower.merge_shape, patch_shape=tower.patch_shape
+    )
+    assert roofline.generation_flops(config, prompt=3, new=[5, 5]) == sum(step.flops for step in steps)
+    one = roofline.generation_flops(config, prompt=3, new=[1])
+    assert one == 2 * 2422 * 3 + 2 * 200 + 2 * 3 * 2 * 10 * 6
+
+
+def test_peaks_of_cards_by_their_drivers_names():
+    assert peak_flops("NVIDIA H100 80GB HBM3") == peak_flops("NVIDIA H200") == 989e12
+    assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
+    assert [peak_flops(name) for name in ("cpu", "NVIDIA H100 PCIe", "NVIDIA GeForce RTX 4090")] == [None] * 3

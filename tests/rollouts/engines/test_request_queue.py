@@ -9,6 +9,7 @@ from engine_helpers import engine_of, requests_for, tokens_of
 from configs.rl import SamplingConfig
 from rollouts.engines.continuous_batching import BatchLimits
 from rollouts.request_queue import RequestQueue
+from rollouts.resource_use import CacheUse, EngineUse
 
 SAMPLED = SamplingConfig(temperature=0.9, max_new_tokens=24)
 
@@ -113,3 +114,13 @@ def test_padding_is_counted(engine, prompts):
     later = len(lengths) * (SAMPLED.max_new_tokens - 1)
     assert padded > 0
     assert engine.take_padding_stats() == {"padded": padded, "computed": sum(lengths) + padded + later}
+
+
+def test_use_is_counted_from_report_to_report(engine, prompts):
+    """Three samples read each prompt once: of three times its tokens, two thirds come from the cache."""
+    engine.generate(requests_for(prompts, n=3), SAMPLED)
+    use, lengths = engine.take_use(), [len(p.input_ids) for p in prompts]
+    assert use.busy > 0
+    assert (use.cache.prompt_tokens, use.cache.computed_tokens) == (3 * sum(lengths), sum(lengths))
+    assert 0 < use.cache.full < 1
+    assert engine.take_use() == EngineUse(busy=0.0, cache=CacheUse())

@@ -11,6 +11,8 @@ from configs.rl import RLConfig, SamplingConfig
 from configs.task_sampler import TaskSamplerConfig
 from rewards.scorer import Scorer
 from rl.step import generate_groups
+from rl.step_metrics import Stopwatch
+from rollouts.resource_use import PoolUse
 from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
 from rollouts.tasks.mixture import TaskMixture
@@ -99,7 +101,14 @@ class Run:
         mixture = TaskMixture([SourceConfig(use="rows.jsonl")], seed=3, base=folder)
         self.task_sampler = build_task_sampler(self.config.decided_task_sampler, mixture, seed=1, steps=9)
         self.pool = SimpleNamespace(
-            version=0, policy=policy, begun={}, quarantine={}, metrics=dict, generate=policy.generate
+            begin_step=lambda: None,
+            take_use=lambda: PoolUse(seconds=1.0, workers=1, gpus=0.0),
+            version=0,
+            policy=policy,
+            begun={},
+            quarantine={},
+            metrics=dict,
+            generate=policy.generate,
         )
         pipeline = RolloutPipeline(
             renderer=Renderer(),
@@ -110,4 +119,4 @@ class Run:
         self.source = WindowedSource(self.config, pipeline, self.pool, seed=7, dispatcher=dispatcher)
 
     def generate(self, step):
-        return generate_groups(self.config, self.task_sampler, self.source, step)
+        return generate_groups(self.config, self.task_sampler, self.source, step, Stopwatch())

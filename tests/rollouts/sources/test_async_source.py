@@ -179,7 +179,7 @@ def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_pat
     complete = len(FakeDispatcher.submitted) - taken
     run.pool.version = 5
     learner = SimpleNamespace(model_outputs=lambda groups, oldest: [[ModelOutputs()] * len(g.rollouts) for g in groups])
-    learner.update, learner.version = lambda samples: {}, 5
+    learner.update, learner.resource_use, learner.version = lambda samples: {}, list, 5
     log = RolloutLog(tmp_path / "log")
     loop = Loop(
         config=run.config,
