@@ -57,7 +57,7 @@ def test_seconds_add_up_and_everybody_is_idle_for_a_share(whole_run):
         assert row["tokens_per_second/rollouts"] > 0
         assert row["publish_gb_per_second"] > 0
         assert 0 < row["cache/full"] < 1
-        assert row["cache/prompt_hits"] == pytest.approx(0.75)
+        assert 0.6 < row["cache/prompt_hits"] < 0.75, "the parity check reads its prompts, too"
         assert all(0.1 < row[f"memory/{role}"] < 100 for role in ("driver", "learner", "workers"))
         assert not [name for name in row if name.startswith(("mfu/", "cuda_memory/"))]
     for row in read_metrics(mini.run_folder / "metrics.jsonl", stage="instruct"):
