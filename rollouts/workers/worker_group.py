@@ -169,7 +169,7 @@ class WorkerGroup:
 
     def take_use(self) -> list[tuple[EngineUse, ProcessUse]]:
         """What each running worker did since the last call; those that do not reply at once are left out."""
-        futures = [self.actors[slot].take_use.remote() for slot in self.addresses]
+        futures = [self.actors[slot].take_use.remote() for slot in self.addresses if slot in self.actors]
         found = []
         for future in ray.wait(futures, num_returns=len(futures), timeout=USE_SECONDS)[0] if futures else []:
             with contextlib.suppress(RayError):
