@@ -18,10 +18,19 @@ from configs.files import write_text
 ASSETS = Path(__file__).parent / "assets"
 
 
+REPORT_STYLES = ("base.css", "report.css")  # of all pages but the book
+REPORT_SCRIPTS = ("theme.js",)
+
+
 def write_page(
     path: Path, template: str, values: Mapping[str, object], *, styles: Sequence[str], scripts: Sequence[str]
 ) -> None:
-    """Write a template of `assets/` with `values` as one file, atomically. Raises OSError.
+    """Write the page that `render_page` returns, atomically. Raises OSError."""
+    write_text(path, render_page(template, values, styles=styles, scripts=scripts))
+
+
+def render_page(template: str, values: Mapping[str, object], *, styles: Sequence[str], scripts: Sequence[str]) -> str:
+    """A template of `assets/` with `values`, as the text of one file.
 
     The page gets the `styles` and `scripts`, files of `assets/`, and a policy that allows these alone, by their hashes.
     A text in `values` is escaped; `packed` data are safe in a script element of type `text/plain`.
@@ -30,7 +39,7 @@ def write_page(
     script = "\n".join(_asset(name) for name in scripts)
     page = _environment().get_template(template)
     fixed = {"style": Markup(style), "script": Markup(script), "policy": policy(style, script)}
-    write_text(path, page.render(**values, **fixed))
+    return page.render(**values, **fixed)
 
 
 def policy(style: str, script: str) -> str:

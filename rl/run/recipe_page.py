@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +10,13 @@ from pathlib import Path
 from configs.load import load_recipe
 from configs.schema import RunConfig
 from configs.text import printable
+from rl.pages.page import REPORT_SCRIPTS, REPORT_STYLES, write_page
 from rl.run.folder import RunFolder
 from rl.run.recipe_plots import plot_accuracies, plot_answers, plot_perplexities, plot_retrieval
 from rl.run.stage_figures import StageFigures, read_stages
 
 Run = Sequence[StageFigures]
 _PICTURES = ("curves.png", "lengths.png")  # that a run has drawn before
-_STYLE = (
-    "body{font:15px/1.5 system-ui;max-width:72rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #ddd;padding:.25rem .6rem;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}tr.worse td{background:#fbe9e7}img{max-width:100%}"
-)
 
 
 def write_recipe_page(folders: Sequence[RunFolder], path: Path) -> None:
@@ -31,23 +26,17 @@ def write_recipe_page(folders: Sequence[RunFolder], path: Path) -> None:
     """
     runs = [read_stages(folder) for folder in folders]
     configs = [load_recipe(folder.path / "recipe.yaml") for folder in folders]
-    title = f"{_text(configs[0].name)}: what each stage added"
     pictures = [*_drawn_here(runs, path.parent), *_drawn_by_run(folders[0], runs[0])]
-    body = [
-        f"<h1>{title}</h1>",
-        f"<p>{_which(configs)} Every stage is measured on held-out tasks. A stage's own figure stands beside that of "
-        "the model that entered it; red rows have not improved in every run.</p>",
-        _html_table(own_rows(runs), worse=[bool(_not_better(runs, at)) for at in range(len(runs[0]))]),
-        *(f"<p>{_text(line)}</p>" for line in shortcomings(runs)),
-        "<h2>All figures</h2>",
-        _html_table(all_rows(runs)),
-        *(
-            f"<h2>{_text(title)}</h2><img alt='{_text(title)}' src='data:image/png;base64,{image}'>"
-            for title, image in pictures
-        ),
-    ]
-    head = f"<!doctype html><meta charset='utf-8'><title>{title}</title><style>{_STYLE}</style>"
-    path.write_text(f"{head}{''.join(body)}", encoding="utf-8")
+    values = {
+        "title": printable(configs[0].name),
+        "which": _which(configs),
+        "own": _harmless(own_rows(runs)),
+        "worse": [bool(_not_better(runs, at)) for at in range(len(runs[0]))],
+        "shortcomings": [printable(line) for line in shortcomings(runs)],
+        "all": _harmless(all_rows(runs)),
+        "pictures": [(printable(title), picture) for title, picture in pictures],
+    }
+    write_page(path, "stages.html.jinja", values, styles=REPORT_STYLES, scripts=REPORT_SCRIPTS)
 
 
 def own_rows(runs: Sequence[Run]) -> list[list[str]]:
@@ -117,15 +106,8 @@ def _not_better(runs: Sequence[Run], at: int) -> list[StageFigures]:
     return [run[at] for run in runs if run[at].improved is False]
 
 
-def _html_table(rows: Sequence[Sequence[str]], *, worse: Sequence[bool] = ()) -> str:
-    """A table; `worse` marks rows below the head."""
-    head, *body = [[_text(cell) for cell in row] for row in rows]
-    marks = [*worse, *[False] * len(body)]
-    lines = [
-        f"<tr{' class=worse' if mark else ''}><td>{'</td><td>'.join(row)}</td></tr>"
-        for row, mark in zip(body, marks, strict=False)
-    ]
-    return f"<table><tr><th>{'</th><th>'.join(head)}</th></tr>{''.join(lines)}</table>"
+def _harmless(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[printable(cell) for cell in row] for row in rows]
 
 
 def _drawn_here(runs: Sequence[Run], folder: Path) -> list[tuple[str, str]]:
@@ -153,7 +135,3 @@ def _drawn_by_run(folder: RunFolder, stages: Run) -> list[tuple[str, str]]:
 
 def _encoded(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
-
-
-def _text(value: str) -> str:
-    return html.escape(printable(value, keep="\n\t"))

@@ -1,9 +1,11 @@
-"""The report at the end of a run: `summary.json`, curves (PNG), pages of the stages and of examples, a table."""
+"""The end of a run: `summary.json`, curves (PNG), pages of the stages and of examples, a table.
+
+The report that is rewritten as the run goes is `rl.pages.report`.
+"""
 
 from __future__ import annotations
 
 import base64
-import html
 import math
 import platform
 from collections.abc import Sequence
@@ -17,6 +19,8 @@ from rich.table import Table
 from configs.json_io import read_json
 from configs.schema import RunConfig
 from configs.text import printable, shorten
+from rl.pages.page import REPORT_SCRIPTS, REPORT_STYLES, render_page
+from rl.pages.report import PACKAGES
 from rl.run.console import PlainConsole
 from rl.run.folder import RunFolder, StageRecord, write_json
 from rl.run.length_plot import plot_lengths, shortening_lines
@@ -26,7 +30,6 @@ from rollouts.types import ScoredRollout
 from rollouts.workers.quarantine import Quarantine
 
 _EXAMPLES = 10
-_PACKAGES = ("thinkvl", "torch", "transformers", "trl", "ray", "peft", "datasets", "sympy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,7 @@ def finish_run(
         "seed": config.seed,
         "seconds": round(seconds, 1),
         "stages": [asdict(r) for r in records],
-        "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "machine": platform.processor() or platform.machine(),
     }
     plot_curves(folder, records, folder.path / "curves.png", rl_stages=[stage.name for stage in config.rl_stages])
@@ -157,30 +160,21 @@ def _one_after_another(folder: RunFolder, stages: Sequence[tuple[str, str]]) -> 
 
 def examples_page(answers: Sequence[ScoredRollout], *, title: str) -> str:
     """A self-contained page: images, question, thinking and answer, and the verdict with the rule that decided."""
-    cards = "\n".join(_card(a) for a in answers)
-    return (
-        f"<!doctype html><meta charset='utf-8'><title>{_text(title)}: held-out examples</title>"
-        "<style>body{font:15px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        "article{border:1px solid #ddd;border-left:6px solid #c33;border-radius:6px;padding:1rem;margin:1rem 0}"
-        "article.correct{border-left-color:#2a7}pre{white-space:pre-wrap;background:#f6f6f6;padding:.6rem}"
-        "img{image-rendering:pixelated;min-height:84px;border:1px solid #eee}</style>"
-        f"<h1>{_text(title)}: held-out examples</h1>{cards}"
-    )
+    values = {"title": printable(title), "cards": [_card(answer) for answer in answers]}
+    return render_page("examples.html.jinja", values, styles=REPORT_STYLES, scripts=REPORT_SCRIPTS)
 
 
-def _card(answer: ScoredRollout) -> str:
+def _card(answer: ScoredRollout) -> dict[str, object]:
     task, verdict = answer.rollout.prompt.task, answer.score.verdict
-    images = "".join(f"<img src='data:image/png;base64,{base64.b64encode(i).decode()}'> " for i in task.images)
-    return (
-        f"<article class='{verdict.kind}'>{images}<p>{_text(task.question)}</p>"
-        f"<pre>{_text(answer.rollout.text)}</pre>"
-        f"<p><b>{verdict.kind}</b>: read {_text(repr(verdict.extracted))}, "
-        f"reference {_text(repr(task.answer))}, rule {_text(verdict.rule)}</p></article>"
-    )
-
-
-def _text(value: str) -> str:
-    return html.escape(printable(value, keep="\n\t"))
+    return {
+        "images": [base64.b64encode(image).decode() for image in task.images],
+        "question": printable(task.question, keep="\n\t"),
+        "text": printable(answer.rollout.text, keep="\n\t"),
+        "kind": verdict.kind.value,
+        "extracted": printable(repr(verdict.extracted)),
+        "reference": printable(repr(task.answer)),
+        "rule": printable(verdict.rule),
+    }
 
 
 def _print_examples(answers: Sequence[ScoredRollout], console: PlainConsole) -> None:
@@ -215,10 +209,11 @@ def _cells(record: StageRecord) -> list[str]:
 def _print_places(folder: RunFolder, config: RunConfig, console: PlainConsole) -> None:
     path = folder.path
     seconds = read_json(path / "summary.json", _Summary).seconds
-    lines = [f"done in {seconds:.0f} s", f"  figures   {path / 'summary.json'}", f"  curves    {path / 'curves.png'}"]
+    lines = [f"done in {seconds:.0f} s", f"  report    {path / 'report.html'}  (open it in a browser)"]
+    lines += [f"  figures   {path / 'summary.json'}", f"  curves    {path / 'curves.png'}"]
     if (path / "lengths.png").exists():
         lines.append(f"  lengths   {path / 'lengths.png'}  (accuracy against tokens)")
-    lines.append(f"  stages    {path / 'stages.html'}  (what each stage added; open it in a browser)")
+    lines.append(f"  stages    {path / 'stages.html'}  (every held-out figure after each stage)")
     lines.append(f"  examples  {path / 'examples.html'}")
     if config.export:
         lines.append(f"  model     {path / 'export'}")
@@ -227,7 +222,7 @@ def _print_places(folder: RunFolder, config: RunConfig, console: PlainConsole) -
         lines.append(f"  thinkvl export {path} --push ORG/NAME")
     for rollouts in (folder.stage(stage.name) / "rollouts" for stage in config.rl_stages):
         if rollouts.exists():
-            lines.append(f"  rollouts  {rollouts}  (other rewards: thinkvl rescore {path} --rewards ...)")
+            lines.append(f"  rollouts  {rollouts}  (look at them: thinkvl book {path})")
     if "tensorboard" in config.trackers:
         lines.append(f"  tensorboard --logdir {path / 'tensorboard'}")
     console.print("\n".join(lines))

@@ -130,7 +130,8 @@ class Mini:
         Overrides of this run may only be of keys that the supervised stages do not read.
         """
         self.run_folder.parent.mkdir()
-        later = ("rl", "export", "summary.json", "curves.png", "stages.html", "examples.html", "tensorboard")
+        pages = ("report.html", "stages.html", "examples.html")
+        later = ("rl", "export", "summary.json", "curves.png", "tensorboard", *pages)
         shutil.copytree(whole.run_folder, self.run_folder, ignore=shutil.ignore_patterns(*later))
         (self.run_folder / "recipe.yaml").write_text(
             dump_recipe(load_recipe(self.folder / "mini.yaml", self.overrides))

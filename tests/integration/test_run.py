@@ -79,6 +79,14 @@ class Images(HTMLParser):
         self.found += tag == "img" and dict(attributes)["src"].startswith("data:image/")
 
 
+def test_the_report_is_of_the_finished_run(whole_run):
+    mini, printed = whole_run
+    report = (mini.run_folder / "report.html").read_text(encoding="utf-8")
+    assert "The run is finished." in report
+    assert "<h3>Reward</h3>" in report
+    assert "tracker report failed" not in printed
+
+
 def test_curves_can_be_looked_at(whole_run):
     mini, _ = whole_run
     with Image.open(mini.run_folder / "curves.png") as curves:
@@ -105,6 +113,7 @@ def test_the_printed_end_says_where_things_are(whole_run):
     _, printed = whole_run
     for text in (
         "summary.json",
+        "report.html",
         "curves.png",
         "stages.html",
         "examples.html",

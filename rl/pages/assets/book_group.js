@@ -142,7 +142,7 @@ class GroupView {
     if (sample.advantage !== null) top.append(make("span", "", `advantage ${number(sample.advantage)}`));
     top.append(make("span", "soft", `${sample.tokens} tokens`));
     if (sample.finish !== "stop") top.append(make("span", "badge wrong", sample.finish === "length" ? "cut off" : sample.finish));
-    const versions = sample.first === sample.last ? `version ${sample.first}` : `versions ${sample.first} to ${sample.last}`;
+    const versions = sample.first === sample.last ? `v${sample.first}` : `v${sample.first} to ${sample.last}`;
     if (sample.first !== null) top.append(make("span", "soft", versions));
     card.append(top, ...this.parts(details, sample), this.pair(sample), this.verifier(details, sample));
     return card;

@@ -12,6 +12,7 @@ from configs.errors import UserError
 from configs.text import nearest_or_allowed
 from rl.run.trackers.jsonl_tracker import JsonlTracker
 from rl.run.trackers.mlflow_tracker import MlflowTracker
+from rl.run.trackers.report_tracker import ReportTracker
 from rl.run.trackers.run_info import RunInfo
 from rl.run.trackers.tensorboard_tracker import TensorBoardTracker
 from rl.run.trackers.trackio_tracker import TrackioTracker
@@ -40,6 +41,7 @@ class TrackerKind:
 
 TRACKERS: Mapping[str, TrackerKind] = {
     "jsonl": TrackerKind(make=JsonlTracker),
+    "report": TrackerKind(make=ReportTracker),
     "tensorboard": TrackerKind(make=TensorBoardTracker),
     "wandb": TrackerKind(make=WandbTracker, extra="wandb"),
     "trackio": TrackerKind(make=TrackioTracker, extra="trackio"),
@@ -72,10 +74,10 @@ class Metrics:
 
     @classmethod
     def open(cls, names: Sequence[str], run: RunInfo, say: Callable[[str], None]) -> Metrics:
-        """Start `jsonl`, always, and the trackers in `names`. Raises UserError as `check_trackers` does."""
+        """Start `jsonl`, `report` and the trackers in `names`. Raises UserError as `check_trackers` does."""
         check_trackers(names)
         trackers: dict[str, Tracker] = {}
-        for name in dict.fromkeys(("jsonl", *names)):
+        for name in dict.fromkeys(("jsonl", "report", *names)):
             try:
                 trackers[name] = TRACKERS[name].make(run)
             except Exception as error:

@@ -173,6 +173,8 @@ def test_a_phone_shows_the_list_or_a_question(thousand, open_page):
     page.wait_for_selector(".sample")
     assert not page.locator("#side").is_visible()
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    for place in ("#help", ".tools button", ".facts-line", ".legend"):
+        assert page.locator(place).first.evaluate("e => e.getBoundingClientRect().right") <= 390
     page.go_back()
     page.wait_for_selector("#side", state="visible")
     page.click("#more")

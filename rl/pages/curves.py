@@ -1,0 +1,126 @@
+"""Which curves a report draws for a stage, and what each looks like in a healthy run."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rl.metrics_table import EVALUATION, PREFERENCE, RL, SUPERVISED, VIT, Metric
+from rl.pages.charts import Line
+
+Row = Mapping[str, Any]
+_LINK = re.compile(r"\[([^]]+)\]\([^)]+\)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A chart of one or more metrics. What is healthy is what the table of metrics says of the first that is there."""
+
+    title: str
+    metrics: tuple[str, ...]  # a name that ends in `/` stands for all that begin with it
+    share: bool = False
+    log: bool = False
+
+
+_DISCARDED = ("discarded/filtered", "discarded/truncated", "discarded/aborted", "discarded/stale")
+_PHASES = ("seconds/rollout", "seconds/update", "seconds/record", "seconds/publish")
+RL_CURVES = (
+    Curve(title="Reward", metrics=("reward",)),
+    Curve(title="Accuracy", metrics=("accuracy",), share=True),
+    Curve(title="Accuracy by source", metrics=("accuracy/",), share=True),
+    Curve(title="Length of a completion (tokens)", metrics=("tokens_mean",)),
+    Curve(title="Thinks; cut off", metrics=("thinking_share", "truncated_share"), share=True),
+    Curve(title="Entropy (nats)", metrics=("entropy",)),
+    Curve(title="KL to the policy that sampled (nats)", metrics=("approx_kl",)),
+    Curve(title="KL to the reference model (nats)", metrics=("kl_reference",)),
+    Curve(title="Clipped tokens", metrics=("clip_fraction",)),
+    Curve(title="Largest gap of log-probs, engine and learner (nats)", metrics=("logprob_gap_max",), log=True),
+    Curve(title="Importance weights", metrics=("correction_mean", "correction_outside")),
+    Curve(title="Staleness (policy versions)", metrics=("staleness_mean", "staleness_max")),
+    Curve(title="Groups with signal", metrics=("signal_share",), share=True),
+    Curve(
+        title="Tokens that are not trained on",
+        metrics=("discarded/filtered", "discarded/truncated", "discarded/stale"),
+        share=True,
+    ),
+    Curve(title="Norm of the gradient", metrics=("grad_norm",), log=True),
+    Curve(
+        title="Seconds of a step, by phase",
+        metrics=("seconds/rollout", "seconds/update", "seconds/record", "seconds/publish"),
+    ),
+    Curve(title="Throughput (tokens a second)", metrics=("throughput/tokens", "tokens_per_second")),
+    Curve(title="Memory (GB)", metrics=("memory/",)),
+)
+LOSS_CURVES = (
+    Curve(title="Loss (nats)", metrics=("loss",), log=True),
+    Curve(title="Loss by source (nats)", metrics=("loss/",), log=True),
+    Curve(title="Norm of the gradient", metrics=("grad_norm",), log=True),
+    Curve(title="Pairs that are told apart", metrics=("preference_accuracy", "batch_recall"), share=True),
+    Curve(title="Tokens of a step", metrics=("sequence_tokens", "tokens")),
+    Curve(title="Throughput (tokens a second)", metrics=("throughput/tokens", "tokens_per_second")),
+    Curve(title="Memory (GB)", metrics=("memory/",)),
+)
+TABLES: Mapping[str, tuple[Metric, ...]] = {"rl": RL, "vit": VIT, "long2short": (*PREFERENCE, *SUPERVISED)}
+
+
+def curves_of(kind: str) -> tuple[Curve, ...]:
+    """The curves of a kind of stage."""
+    return RL_CURVES if kind == "rl" else LOSS_CURVES
+
+
+def lines_of(curve: Curve, rows: Sequence[Row]) -> list[Line]:
+    """The lines of a curve over the rows of a stage's metrics; without any, the run has not measured it."""
+    names = [name for metric in curve.metrics for name in _matching(metric, rows)]
+    xs = [row["step"] for row in rows]
+    lines = [Line(name=name.rpartition("/")[2] or name, xs=xs, ys=values(rows, name)) for name in names]
+    known = [line for line in lines if line.known]
+    return known if len(known) > 1 or not curve.title.endswith("by source") else []
+
+
+def validation_line(rows: Sequence[Row]) -> Line:
+    """Greedy accuracy on the validation tasks, with its 95 % interval (Wilson)."""
+    accuracies = values(rows, "greedy_accuracy")
+    ends = [wilson(share, row.get("tasks") or 0) for share, row in zip(accuracies, rows, strict=True)]
+    return Line(
+        name="greedy, validation",
+        xs=[row["step"] for row in rows],
+        ys=accuracies,
+        low=[low for low, _ in ends],
+        high=[high for _, high in ends],
+        marked=True,
+    )
+
+
+def wilson(share: float, count: float, *, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share of `count` independent trials (Wilson 1927); NaN where nothing is known."""
+    if not count or math.isnan(share):
+        return math.nan, math.nan
+    middle = share + z * z / (2 * count)
+    reach = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return (middle - reach) / (1 + z * z / count), (middle + reach) / (1 + z * z / count)
+
+
+def healthy(kind: str, curve: Curve) -> str:
+    """What a healthy run shows, in a sentence, from the table of metrics; empty where the table has none."""
+    first = curve.metrics[0] + ("x" if curve.metrics[0].endswith("/") else "")
+    for metric in (*TABLES.get(kind, SUPERVISED), *EVALUATION):
+        pattern = re.compile(re.sub(r"[A-Z]{2,}", ".+", metric.name))
+        if metric.healthy and pattern.fullmatch(first):
+            text = _LINK.sub(r"\1", metric.healthy).replace("`", "")
+            return f"Healthy: {text}."
+    return ""
+
+
+def values(rows: Sequence[Row], name: str) -> list[float]:
+    """A metric of each row; NaN where it is missing or was not finite."""
+    return [math.nan if row.get(name) is None else float(row[name]) for row in rows]
+
+
+def _matching(metric: str, rows: Sequence[Row]) -> list[str]:
+    if not metric.endswith("/"):
+        return [metric]
+    found = {name for row in rows for name in row if name.startswith(metric)}
+    return sorted(found)[:6]
