@@ -146,7 +146,7 @@ def measure(path: Path, browser: str, openings: int, seconds: float) -> dict[str
             for _ in range(10):
                 began = time.perf_counter()
                 before = page.locator(".facts-line").last.text_content()
-                page.keyboard.press("k")
+                page.keyboard.press("j")
                 page.wait_for_function(
                     "(old) => document.querySelector('.facts-line:last-child').textContent !== old", arg=before
                 )

@@ -84,7 +84,7 @@ def _state(config: RunConfig, metrics: Mapping[str, Sequence[Any]], *, done: Seq
     for stage in config.stages:
         if stage.name not in done:
             rows = metrics.get(stage.name)
-            at = f"step {rows[-1]['step']} of {stage.steps}" if rows else "before its first step"
+            at = f"step {rows[-1]['step']} of {getattr(stage, 'steps', '?')}" if rows else "before its first step"
             return f"Stage {stage.name}, {at}; {len(done)} of {len(config.stages)} stages are done."
     return "All stages are done; the run is being finished."
 
