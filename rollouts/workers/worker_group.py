@@ -165,7 +165,7 @@ class WorkerGroup:
     @property
     def gpus(self) -> float:
         """GPUs that Ray reserves for all workers together."""
-        return self._options["num_gpus"] * len(self.actors)
+        return self._needs.get("GPU", 0.0) * len(self.actors)
 
     def take_use(self) -> list[tuple[EngineUse, ProcessUse]]:
         """What each running worker did since the last call; those that do not reply at once are left out."""
