@@ -32,6 +32,7 @@ from rl.learner.base import BaseLearner
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
+from rl.learner.parallel import FinishCheckpoint
 from rl.learner.skipped_updates import SkippedUpdates
 from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
 from rl.types import ModelOutputs, PromptCompletion
@@ -109,6 +110,15 @@ class RankActor:
         if problem is not None:
             raise problem
 
+    def begin_checkpoint(self, folder: Path) -> None:
+        """Copy this rank's shards, and begin to write them into `folder`."""
+        self._finish = self.learner.write_checkpoint(folder)
+
+    @ray.method(concurrency_group="files")
+    def finish_checkpoint(self) -> None:
+        """Wait until this rank's shards are written, while other calls go on."""
+        self._finish()
+
     def call(self, method: str, *args: Any) -> Any:
         """Call a method of the learner. The first rank returns (result, version), the others None."""
         result = getattr(self.learner, method)(*args)
@@ -125,7 +135,8 @@ class LearnerGroup:
         self.version, ranks = 0, spec.ranks.count
         self._room = reserve_ranks(ranks, nodes)
         self._actors: list[Any] = []
-        actor: Any = ray.remote(RankActor)
+        remote: Any = ray.remote
+        actor = remote(concurrency_groups={"files": 1})(RankActor)
         for i, bundle in enumerate(self._room.bundle_specs):
             strategy = PlacementGroupSchedulingStrategy(self._room, placement_group_bundle_index=i)
             options = {"num_cpus": 1, "num_gpus": bundle.get("GPU", 0.0), "max_restarts": 0}
@@ -162,11 +173,19 @@ class LearnerGroup:
         """See `Learner.save_adapters`."""
         self._call("save_adapters", folder.resolve())
 
-    def write_checkpoint(self, folder: Path) -> None:
-        """Each rank writes its shards into `folder`. What an interrupted write left there is deleted first."""
+    def write_checkpoint(self, folder: Path) -> FinishCheckpoint:
+        """Each rank copies its shards and begins to write them into `folder`; what was left there is deleted first."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self._call("write_checkpoint", folder.resolve())
+        self._wait([actor.begin_checkpoint.remote(folder.resolve()) for actor in self._actors])
+        written = [actor.finish_checkpoint.remote() for actor in self._actors]
+
+        def finish() -> None:  # in another thread: the ranks are left alone, since they may be in an update
+            ray.wait(written, num_returns=len(written))
+            if errors := {rank: error for rank, future in enumerate(written) if (error := _error(future)) is not None}:
+                raise _blame(errors, len(written))
+
+        return finish
 
     def read_checkpoint(self, folder: Path, state: dict[str, Any] | None) -> None:
         """See `Learner.read_checkpoint`."""

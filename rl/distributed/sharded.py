@@ -20,6 +20,7 @@ from rl.learner.balanced_shares import balanced_shares
 from rl.learner.batch import ImageSet, Packable
 from rl.learner.lora import adapter_experts
 from rl.learner.optimizer import build_optimizer
+from rl.learner.parallel import FinishCheckpoint
 from rl.types import DummySample
 from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel
 
@@ -47,6 +48,7 @@ class Sharded:
     def __init__(self, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = None) -> None:
         self._mesh, self._compute_dtype = mesh, compute_dtype
         self._rank = mesh.get_local_rank()
+        self._files: Any = None  # the group over which checkpoints are written
 
     @property
     def threads(self) -> int:
@@ -104,14 +106,15 @@ class Sharded:
         return gather_merged(model, keep=self._rank == 0)
 
     def on_first(self, write: Callable[[], object]) -> None:
-        """Call `write` on the first rank; the others wait at a barrier."""
+        """Call `write` on the first rank. The others do not wait: a collective would time out on a long write."""
         if self._rank == 0:
             write()
-        dist.barrier(self._mesh.get_group())
 
-    def write_checkpoint(self, folder: Path, state: dict[str, Any]) -> None:
-        """Write this rank's shards of `state` into `folder`."""
-        write_shards(folder, state, mesh=self._mesh)
+    def write_checkpoint(self, folder: Path, state: dict[str, Any]) -> FinishCheckpoint:
+        """See `rl.distributed.sharded_checkpoint.write_shards`."""
+        if self._files is None:  # a group of its own: collectives of a background write must not meet training's
+            self._files = dist.new_group(dist.get_process_group_ranks(self._mesh.get_group()), backend="gloo")
+        return write_shards(folder, state, group=self._files)
 
     def read_checkpoint(
         self, folder: Path, state: dict[str, Any] | None, optimizer: torch.optim.Optimizer

@@ -15,12 +15,14 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.staging import AsyncStager
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, zeros
 
 from configs.errors import UserError
 from rl.checkpoint import note_checksums
 from rl.distributed.sharded_muon import ShardedMuonWithAdamW
+from rl.learner.parallel import FinishCheckpoint, staged_copy
 from rl.safe_load import PlainReader, load_state
 
 _REST = "rest.pt"  # what is no tensor: positions of schedules, counters, an optimizer's settings
@@ -35,22 +37,48 @@ class _Tensor:
     sharded: bool
 
 
-def write_shards(folder: Path, state: Mapping[str, Any], *, mesh: DeviceMesh) -> None:
-    """Write `state` (nested dicts and lists) into `folder`, fsynced. All ranks must call it."""
+class _Stager(AsyncStager):
+    """Copies a state to CPU memory for `async_save`. PyTorch's own stagers cannot copy 8-bit moments."""
+
+    _synchronize_after_execute = False
+
+    def stage(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        return staged_copy(state_dict)
+
+    def synchronize_staging(self) -> None:
+        """Nothing to wait for: `stage` copies at once."""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def write_shards(folder: Path, state: Mapping[str, Any], *, group: dist.ProcessGroup) -> FinishCheckpoint:
+    """Copy `state` (nested dicts and lists) and begin to write it into `folder`, fsynced. All ranks must call it.
+
+    The ranks agree on who writes what over `group`, while training uses others. What is returned waits for this rank's
+    files, in any thread, and for no other rank.
+    """
     tensors, rest = _take_apart(state)
-    state_dict_saver.save(
-        tensors, storage_writer=FileSystemWriter(folder, sync_files=True), process_group=mesh.get_group()
+    written: Any = state_dict_saver.async_save(
+        tensors,
+        storage_writer=FileSystemWriter(folder, sync_files=True),
+        process_group=group,
+        async_stager=_Stager(),
     )
-    rank = mesh.get_local_rank()
-    files = list(folder.glob(f"__{rank}_*"))
-    if rank == 0:
-        with (folder / _REST).open("wb") as file:
-            torch.save(rest, file)
-            file.flush()
-            os.fsync(file.fileno())
-        files += [folder / _REST, folder / ".metadata"]
-    note_checksums(folder, rank, files)
-    dist.barrier(mesh.get_group())
+
+    def finish() -> None:
+        written.result()
+        rank = dist.get_rank(group)
+        files = list(folder.glob(f"__{rank}_*"))
+        if rank == 0:
+            with (folder / _REST).open("wb") as file:
+                torch.save(rest, file)
+                file.flush()
+                os.fsync(file.fileno())
+            files += [folder / _REST, folder / ".metadata"]
+        note_checksums(folder, rank, files)
+
+    return finish
 
 
 def read_shards(folder: Path, *, mesh: DeviceMesh) -> dict[str, Any]:

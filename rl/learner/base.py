@@ -19,8 +19,9 @@ from rl.learner.lora import adapter_state, save_adapters
 from rl.learner.micro_batch_threads import add_gradients
 from rl.learner.optimizer import advance, build_schedule, clip_gradients, set_learning_rate
 from rl.learner.packed_attention import use_packed_attention
-from rl.learner.parallel import Parallel
+from rl.learner.parallel import FinishCheckpoint, Parallel
 from rl.learner.skipped_updates import SpikeGuard
+from rl.learner.trained_state import load_trained_state, trained_state
 from rl.types import DummySample
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.model_family import VisionLanguageModel
@@ -73,7 +74,7 @@ class BaseLearner:
 
     @property
     def trained(self) -> nn.Module:
-        """The module with the trained weights, which checkpoints hold: the model."""
+        """The module with the trained weights: the model."""
         return self.model
 
     def _plan(self, samples: Sequence[Packable]) -> tuple[Sequence[Sequence[Packable | DummySample]], ImageSet | None]:
@@ -142,9 +143,9 @@ class BaseLearner:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `load_state_dict` needs to continue exactly."""
+        """Everything that `load_state_dict` needs to continue exactly, but for what is frozen."""
         return {
-            "model": self.trained.state_dict(),
+            "model": trained_state(self.trained),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "version": self.version,
@@ -153,18 +154,18 @@ class BaseLearner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict()`."""
-        self.trained.load_state_dict(state["model"])
+        load_trained_state(self.trained, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.version = state["version"]
         self._guard.load_state_dict(state["guard"])
 
-    def write_checkpoint(self, folder: Path) -> dict[str, Any] | None:
-        """The state for the run's checkpoint, or None after writing it to `folder` as shards."""
+    def write_checkpoint(self, folder: Path) -> FinishCheckpoint:
+        """Copy the state, begin to write it as shards into `folder` on several ranks, and return what waits for it."""
         return self.parallel.write_checkpoint(folder, self.state_dict())
 
     def read_checkpoint(self, folder: Path, state: dict[str, Any] | None) -> None:
-        """Restore `write_checkpoint()`: its `state`, or the shards in `folder` where that is None."""
+        """Restore what `write_checkpoint` kept: its `state`, or the shards in `folder` where that is None."""
         self.load_state_dict(self.parallel.read_checkpoint(folder, state, self.optimizer))
 
     def resource_use(self) -> list[ProcessUse]:

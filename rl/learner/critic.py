@@ -19,6 +19,7 @@ from rl.learner.forward import EncodedImages, encode, response_hidden
 from rl.learner.lora import copy_model
 from rl.learner.optimizer import advance, build_adamw, build_schedule, clip_gradients
 from rl.learner.parallel import Parallel
+from rl.learner.trained_state import load_trained_state, trained_state
 from rl.types import MicroBatch, PackedRow
 from rollouts.model_family import VisionLanguageModel
 
@@ -193,7 +194,7 @@ class Critic:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to continue exactly."""
-        backbone = self.backbone.state_dict() if self.backbone is not None else None
+        backbone = trained_state(self.backbone) if self.backbone is not None else None
         return {
             "head": self.head.state_dict(),
             "backbone": backbone,
@@ -207,7 +208,7 @@ class Critic:
         """Restore `state_dict()`."""
         self.head.load_state_dict(state["head"])
         if self.backbone is not None:
-            self.backbone.load_state_dict(state["backbone"])
+            load_trained_state(self.backbone, state["backbone"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.iterations, self.updates = state["iterations"], state["updates"]

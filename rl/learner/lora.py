@@ -92,7 +92,7 @@ def adapter_state(model: nn.Module) -> dict[str, torch.Tensor]:
 def copy_model(model: ModelT) -> ModelT:
     """A deep copy, but for frozen parameters, which stay the model's own: nothing ever changes them.
 
-    With adapters, or frozen parts, a second model so takes little memory, and little room in a checkpoint.
+    With adapters, or frozen parts, a second model so takes little memory.
     """
     return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import nn
@@ -23,6 +23,10 @@ from rl.types import DummySample
 from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel
 
 T = TypeVar("T")
+
+# Waits until a learner's checkpoint is written, in any thread. Returns the state that is left to write: all of it, or
+# None where it lies in the folder as shards.
+FinishCheckpoint: TypeAlias = Callable[[], dict[str, Any] | None]
 
 
 class Parallel(Protocol):
@@ -84,11 +88,11 @@ class Parallel(Protocol):
         ...
 
     def on_first(self, write: Callable[[], object]) -> None:
-        """Call `write` in the first process; the others wait for it."""
+        """Call `write` in the first process; the others go on."""
         ...
 
-    def write_checkpoint(self, folder: Path, state: dict[str, Any]) -> dict[str, Any] | None:
-        """The learner's state for the run's checkpoint, or None after writing it to `folder` as shards."""
+    def write_checkpoint(self, folder: Path, state: dict[str, Any]) -> FinishCheckpoint:
+        """Copy the learner's state to CPU memory, and begin to write it where this process writes its own part."""
         ...
 
     def read_checkpoint(
@@ -158,9 +162,10 @@ class SingleProcess:
         """Call `write`."""
         write()
 
-    def write_checkpoint(self, folder: Path, state: dict[str, Any]) -> dict[str, Any] | None:
-        """The state; nothing is written."""
-        return state
+    def write_checkpoint(self, folder: Path, state: dict[str, Any]) -> FinishCheckpoint:
+        """A copy of the state; nothing is written."""
+        copied = staged_copy(state)
+        return lambda: copied
 
     def read_checkpoint(
         self, folder: Path, state: dict[str, Any] | None, optimizer: torch.optim.Optimizer
@@ -168,6 +173,17 @@ class SingleProcess:
         """The state. Shards in `folder` are for several processes."""
         assert state is not None, f"{folder} holds shards, which only rl.distributed reads"
         return state
+
+
+def staged_copy(value: Any) -> Any:
+    """A copy of nested dicts, lists and tuples with every tensor on the CPU; what else they hold is never changed."""
+    if isinstance(value, dict):
+        return {key: staged_copy(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(staged_copy(inner) for inner in value)
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone() if value.device.type == "cpu" else value.detach().cpu()
+    return value
 
 
 SINGLE_PROCESS = SingleProcess()

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rl.learner.parallel import FinishCheckpoint
 from rl.types import ModelOutputs, PromptCompletion, Sample
 from rollouts.resource_use import ProcessUse
 from rollouts.types import Group
@@ -40,12 +41,12 @@ class ModelProtocol(Protocol):
         """Write the adapters alone, if there are any."""
         ...
 
-    def write_checkpoint(self, folder: Path) -> dict[str, Any] | None:
-        """The state for the run's checkpoint, or None after writing it to `folder` as shards."""
+    def write_checkpoint(self, folder: Path) -> FinishCheckpoint:
+        """Copy the state, begin to write it as shards into `folder` on several ranks, and return what waits for it."""
         ...
 
     def read_checkpoint(self, folder: Path, state: dict[str, Any] | None) -> None:
-        """Restore `write_checkpoint()`."""
+        """Restore what `write_checkpoint` kept."""
         ...
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import torch
 from configs.algorithms import LossConfig
 from rl.learner.lora import copy_model
 from rl.learner.parallel import Parallel
+from rl.learner.trained_state import load_trained_state, trained_names, trained_state
 from rollouts.model_family import VisionLanguageModel
 
 
@@ -22,6 +23,7 @@ class ReferenceModel:
     def __init__(self, policy: VisionLanguageModel, parallel: Parallel, *, decay: float | None = None) -> None:
         self.model = copy_model(policy).eval().requires_grad_(False)
         parallel.shard_model(self.model)
+        self._moving = frozenset() if decay is None else trained_names(policy)
         self._decay = decay
         self._means: dict[str, torch.Tensor] = {}  # float32 averages of bfloat16 weights, once they have moved
 
@@ -30,9 +32,9 @@ class ReferenceModel:
         """Move the average towards the policy by `1 - decay`, after an iteration. A frozen reference stays."""
         if self._decay is None:
             return
-        trained = {name: p.detach() for name, p in policy.named_parameters() if p.requires_grad}
+        trained = {name: p.detach() for name, p in policy.named_parameters()}
         for name, own in self.model.named_parameters():
-            if name not in trained:
+            if name not in self._moving:
                 continue
             # bfloat16 would round a hundredth of a small distance to nothing, and the average would never move.
             mean = own.detach() if own.dtype != torch.bfloat16 else self._means.setdefault(name, own.detach().float())
@@ -40,12 +42,12 @@ class ReferenceModel:
             own.copy_(mean)
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights, and the averages in float32 where there are any."""
-        return {"model": self.model.state_dict(), "means": self._means}
+        """The weights that move, and their averages in float32 where there are any."""
+        return {"model": trained_state(self.model, self._moving), "means": self._means}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict()`."""
-        self.model.load_state_dict(state["model"])
+        load_trained_state(self.model, state["model"], self._moving)
         self._means = dict(state["means"])
 
 

@@ -10,7 +10,7 @@ from rollouts.tasks.contents import contents_hash
 
 
 def weight_hashes(model: Path) -> dict[str, str]:
-    """The hash of each file of weights in a model's folder."""
+    """The hash of each file of weights in a model's folder. Of a model on the Hub `inputs.json` has the commit."""
     return {path.name: contents_hash(path) for path in sorted(model.glob("*.safetensors"))}
 
 

@@ -7,20 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from configs.schema import EvaluationConfig
-from rl.checkpoint import (
-    fresh_shards,
-    load_checkpoint,
-    random_state,
-    replace_folder,
-    restore_random_state,
-    save_checkpoint,
-    shards_of,
-)
+from rl.checkpoint import replace_folder
 from rl.learner.skipped_updates import SkippedUpdates
 from rl.run.evaluate import evaluate, evaluation_sampling
 from rl.run.folder import write_json
 from rl.run.trackers.table import Metrics
 from rl.samples import make_samples, sample_metrics
+from rl.stages.checkpoint_writer import CheckpointWriter
 from rl.step import Loop, run_steps
 from rollouts.sources.group_building import make_groups
 from rollouts.sources.reward_shaping import shape_rewards
@@ -35,7 +28,7 @@ class RLSchedule:
     """Drives `Loop` from the newest checkpoint to the recipe's last step.
 
     `folder` holds `checkpoints/`, `best/` (the weights with the best validation accuracy, as a model folder) and, at
-    the end, `success.json` (the success rate of each task).
+    the end, `success.json` (the success rate of each task). `base` is the model that the stage started from.
     """
 
     def __init__(
@@ -43,6 +36,7 @@ class RLSchedule:
         loop: Loop,
         *,
         folder: Path,
+        base: str,
         pipeline: RolloutPipeline,
         validation: Sequence[Prompt],
         evaluation: EvaluationConfig,
@@ -54,16 +48,13 @@ class RLSchedule:
         self._pipeline = pipeline
         self._evaluation, self._metrics, self._say = evaluation, metrics, say
         self._skipped = skipped
+        self._checkpoints = CheckpointWriter(folder / "checkpoints", base=base)
         self._best = -math.inf
 
     def restore(self) -> int:
         """Load the newest readable checkpoint, give its weights to the workers, and return the next step."""
-        state, problems = load_checkpoint(self.folder / "checkpoints")
-        for problem in problems:
-            self._say(problem)
+        state = self._checkpoints.restore(self.loop.learner, self._say)
         if state is not None:
-            self.loop.learner.read_checkpoint(shards_of(self.folder / "checkpoints", state["step"]), state["learner"])
-            restore_random_state(state["random"])
             self.loop.task_sampler.load_state_dict(state["curriculum"])
             self.loop.source.load_state_dict(state["source"])
             self._best = state["best"]
@@ -82,6 +73,7 @@ class RLSchedule:
 
         def after_step(index: int, values: dict[str, float]) -> None:
             step = index + 1
+            self._checkpoints.check()
             self._metrics.write(self.loop.config.name, step, values)
             last = step == self.loop.config.steps
             if last or step % self.loop.config.eval_every == 0:
@@ -90,7 +82,8 @@ class RLSchedule:
                 self._save(step)
             on_step(step, values)
 
-        run_steps(self.loop, start=start, after_step=after_step)
+        with self._checkpoints:
+            run_steps(self.loop, start=start, after_step=after_step)
         write_json(self.folder / "success.json", self.loop.task_sampler.success.table())
 
     def _validate(self, step: int) -> None:
@@ -133,13 +126,10 @@ class RLSchedule:
         return {name: known[name] for name in ("explained_variance",) if name in known}
 
     def _save(self, step: int) -> None:
-        folder = self.folder / "checkpoints"
-        shards = fresh_shards(folder, step)
-        state = {
-            "learner": self.loop.learner.write_checkpoint(shards),
-            "random": random_state(),
+        """Begin a checkpoint. The rollouts and metrics of `step` are on disk already."""
+        rest = {
             "curriculum": self.loop.task_sampler.state_dict(),
             "source": self.loop.source.state_dict(),
             "best": self._best,
         }
-        save_checkpoint(folder, step, state, shards=shards if state["learner"] is None else None)
+        self._checkpoints.save(step, self.loop.learner, rest)

@@ -82,6 +82,7 @@ def _schedule(
     return RLSchedule(
         build_loop(context, stage, learner, model_path),
         folder=context.folder.stage(stage.name),
+        base=model_path,
         pipeline=context.pipeline(stage),
         validation=context.inputs[stage.name].validation,
         evaluation=context.config.evaluation,

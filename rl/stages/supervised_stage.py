@@ -9,19 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from configs.supervised import SupervisedConfig
-from rl.checkpoint import (
-    fresh_shards,
-    load_checkpoint,
-    random_state,
-    restore_random_state,
-    save_checkpoint,
-    shards_of,
-)
 from rl.learner.base import BaseLearner
 from rl.learner.optimizer import rounding_note
 from rl.learner.parallel import SingleProcess
 from rl.run.context import RunContext, load_policy
 from rl.run.progress import StageProgress
+from rl.stages.checkpoint_writer import CheckpointWriter
 from rl.stages.example_batches import ExampleBatches, ExampleRenderer
 from rl.stages.open_learner import open_supervised_learner
 from rl.throughput import Throughput, supervised_work
@@ -37,6 +30,7 @@ class SupervisedStage:
         self._folder = context.folder.stage(config.name)
         if (note := rounding_note(context.config.model, config.optimizer, stage=config.name)) is not None:
             context.console.print(note, highlight=False)
+        self._checkpoints = CheckpointWriter(self._folder / "checkpoints", base=model_path)
         self._learner = self._open_learner(model_path)
         self._throughput = Throughput(work=supervised_work(context.config.model, model_path, config))
         self._done = 0
@@ -66,29 +60,26 @@ class SupervisedStage:
 
     def resume(self) -> int:
         """Restore the learner and the random state from the newest checkpoint that can be read."""
-        folder = self._folder / "checkpoints"
-        state, problems = load_checkpoint(folder)
-        for problem in problems:
-            self._context.console.print(problem)
+        state = self._checkpoints.restore(self._learner, self._context.console.print)
         if state is not None:
             self._done = int(state["step"])
-            self._learner.read_checkpoint(shards_of(folder, self._done), state["learner"])
-            restore_random_state(state["random"])
             self._context.console.print(f"resuming {self._config.name} after step {self._done}")
         return self._done
 
     def run(self) -> VisionLanguageModel:
         """Train the remaining steps."""
         context, config = self._context, self._config
-        with StageProgress(context.console, config.name, total=config.steps, done=self._done) as bar:
+        bar = StageProgress(context.console, config.name, total=config.steps, done=self._done)
+        with self._checkpoints as checkpoints, bar:
             for step, batch in enumerate(self._batches(), self._done + 1):
+                checkpoints.check()
                 began = time.perf_counter()
                 values = self._learner.update(batch)
                 seconds = time.perf_counter() - began
                 values |= self._throughput.learner(self._completions(batch), seconds, self._learner.resource_use())
                 context.metrics.write(config.name, step, values)
                 if step == config.steps or step % config.save_every == 0:
-                    self._save(step)
+                    checkpoints.save(step, self._learner, {})
                 bar.advance({"loss": values["loss"]})
         self._learner.save_adapters(self._folder / "adapter")
         if isinstance(self._learner, BaseLearner) and isinstance(self._learner.parallel, SingleProcess):
@@ -103,9 +94,3 @@ class SupervisedStage:
     def close(self) -> None:
         """End the learner's ranks."""
         self._learner.close()
-
-    def _save(self, step: int) -> None:
-        folder = self._folder / "checkpoints"
-        shards = fresh_shards(folder, step)
-        state = {"learner": self._learner.write_checkpoint(shards), "random": random_state()}
-        save_checkpoint(folder, step, state, shards=shards if state["learner"] is None else None)

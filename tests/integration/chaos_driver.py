@@ -71,6 +71,15 @@ def half_a_checkpoint(_, file):
     kill()
 
 
+def half_a_checkpoint_until_the_next_update(_, file):
+    """The write stays in the middle of the file until training is in the update after it."""
+    file.write(b"PK, and then nothing")
+    file.flush()
+    PLAN["call"] = 1
+    at_nth_call(Learner, "update", while_it_works)
+    time.sleep(60)
+
+
 def half_a_line(sink, stage, step, metrics):
     sink._file.write('{"stage": "rl", "st')
     sink._file.flush()
@@ -88,6 +97,7 @@ MOMENTS = {
     "update": (Learner, "update", while_it_works),
     "publish": (WorkerGroup, "publish", while_it_works),
     "metrics": (JsonlTracker, "write", half_a_line),
+    "background": (torch, "save", half_a_checkpoint_until_the_next_update),
     "saving": (torch, "save", half_a_checkpoint),
     "saved": (
         os,

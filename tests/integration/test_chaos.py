@@ -136,13 +136,14 @@ NONE = ([], [], [], [])
 
 @pytest.mark.timeout(900)
 def test_three_kills_and_a_damaged_checkpoint_leave_no_trace(whole_run, make_mini):
-    """In generation, in the middle of writing a checkpoint, in an update; then the newest checkpoint is cut short."""
+    """In generation, in an update while a checkpoint is written, in an update; then the newest one is cut short."""
     undisturbed, _ = whole_run
     mini = make_mini()
     mini.begin_before_rl(undisturbed)
     rng = random.Random(5)
     kill_at(mini, moment="generation", call=3, delay=rng.uniform(0, 0.1), group=False)  # in step 3
-    output = kill_at(mini, moment="saving", call=1, delay=0, group=True)  # of step 4
+    output = kill_at(mini, moment="background", call=1, delay=0, group=True)  # in step 5, with half of step 4 saved
+    assert (mini.run_folder / "rl" / "checkpoints" / "step-000004.pt.partial").exists()
     assert "resuming rl after step 2" in output
     output = kill_at(mini, moment="update", call=3, delay=rng.uniform(0, 0.1), group=False)  # of step 5
     assert "resuming rl after step 2" in output

@@ -14,8 +14,8 @@ from test_resume import SAME, different
 
 from configs.errors import UserError
 from kimi_vl import load_model
-from rl.checkpoint import save_checkpoint
 from rl.run.trackers.jsonl_tracker import read_metrics
+from rl.stages.rl_schedule import RLSchedule
 
 SAME_STEPS = 2  # Muon rounds to bfloat16: after two updates a sampled token may be another one
 pytestmark = pytest.mark.timeout(900)  # on a busy machine Ray takes minutes to start
@@ -56,6 +56,15 @@ class Killer(threading.Thread):
             self.killed.append(found[-1].pid)
 
 
+save = RLSchedule._save
+
+
+def save_and_stop(schedule, step):
+    """Ctrl-C right after a checkpoint was begun."""
+    save(schedule, step)
+    raise KeyboardInterrupt
+
+
 def compare(mini, undisturbed):
     """The metrics of the first steps are those of one process, to rounding.
 
@@ -87,12 +96,8 @@ def test_one_process_in_bfloat16_over_float32_weights(whole_run, make_mini, monk
     half = ("instruct.ranks.compute_dtype=bfloat16", "long_cot=null", "rl.ranks.compute_dtype=bfloat16", "rl.steps=4")
     mini = make_mini(*half, "export=false")
 
-    def save_and_stop(*args, **kwargs):
-        save_checkpoint(*args, **kwargs)
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr("rl.stages.rl_schedule.save_checkpoint", save_and_stop)
+        patch.setattr(RLSchedule, "_save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             mini.here()
     assert "resuming rl after step 2" in mini.here()
@@ -167,12 +172,8 @@ def test_a_run_goes_on_with_another_number_of_ranks(whole_run, make_mini, monkey
     mini.begin_before_rl(undisturbed)
     checkpoints = mini.run_folder / "rl" / "checkpoints"
 
-    def save_and_stop(*args, **kwargs):
-        save_checkpoint(*args, **kwargs)
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr("rl.stages.rl_schedule.save_checkpoint", save_and_stop)
+        patch.setattr(RLSchedule, "_save", save_and_stop)
         for count in (1, 2):
             with pytest.raises(KeyboardInterrupt):
                 mini.here(f"rl.ranks.count={count}")

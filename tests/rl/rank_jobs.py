@@ -288,7 +288,7 @@ def go_on(mesh, kind, settings, read, write):
         learner.read_checkpoint(read, None)
     every = [learner.update(draw(learner, batch, seed=learner.version)) for batch in ("one_image", "text_only")]
     if write is not None:
-        learner.write_checkpoint(write)
+        learner.write_checkpoint(write)()
     return learner.weights(), every
 
 
@@ -346,7 +346,7 @@ def critic_goes_on(mesh, settings, read, write):
         learner.read_checkpoint(read, load_state(read) if read.suffix == ".pt" else None)
     _teach_critic(learner)
     if write is not None:
-        learner.write_checkpoint(write)
+        learner.write_checkpoint(write)()
     state = whole_tree(learner.critic.state_dict())
     weights = {f"{part}.{n}": t.numpy() for part in ("head", "backbone") for n, t in state[part].items()}
     return weights, (state["iterations"], state["updates"], state["schedule"]["last_epoch"])

@@ -43,7 +43,7 @@ def test_what_one_process_wrote_goes_on_on_two_ranks(optimizer, kind, tmp_path):
     plain = jobs.make(None, kind, settings)
     for batch in ("one_image", "text_only"):
         plain.update(jobs.draw(plain, batch, seed=plain.version))
-    torch.save(plain.write_checkpoint(tmp_path / "unused"), tmp_path / "plain.pt")
+    torch.save(plain.write_checkpoint(tmp_path / "unused")(), tmp_path / "plain.pt")
     results = jobs.on_ranks(2, jobs.go_on, kind, settings, tmp_path / "plain.pt", None)
     for batch in ("one_image", "text_only"):
         plain.update(jobs.draw(plain, batch, seed=plain.version))
@@ -63,7 +63,7 @@ def test_a_critic_goes_on_from_one_process_to_ranks_and_back_to_one(tmp_path):
     settings = jobs.config(LossConfig(algorithm="ppo", critic=CriticConfig(backbone="own", value_learning_rate=4e-4)))
     plain = jobs.make(None, "fp64", settings)
     jobs._teach_critic(plain)
-    torch.save(plain.write_checkpoint(tmp_path / "unused"), tmp_path / "plain.pt")
+    torch.save(plain.write_checkpoint(tmp_path / "unused")(), tmp_path / "plain.pt")
     start, _ = jobs.critic_goes_on(None, settings, None, None)
     expected, counters = jobs.critic_goes_on(None, settings, tmp_path / "plain.pt", None)
     ((on_two, counted), _) = jobs.on_ranks(2, jobs.critic_goes_on, settings, tmp_path / "plain.pt", tmp_path / "shards")

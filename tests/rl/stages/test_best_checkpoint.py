@@ -38,6 +38,7 @@ def kept(tmp_path, monkeypatch):
                 seed=0,
             ),
             folder=tmp_path,
+            base=str(tmp_path),
             pipeline=None,
             validation=[],
             evaluation=EvaluationConfig(max_new_tokens=33),

@@ -158,7 +158,7 @@ def test_a_checkpoint_goes_on_to_the_bit(make, pairs, tmp_path, lora):
     logged = [whole.update(pairs[i : i + 2]) for i in (0, 1, 2)]
     cut = make()
     cut.update(pairs[0:2])
-    state = copy.deepcopy(cut.write_checkpoint(tmp_path))
+    state = copy.deepcopy(cut.write_checkpoint(tmp_path)())
     resumed = make()
     resumed.read_checkpoint(tmp_path, state)
     assert [resumed.update(pairs[i : i + 2]) for i in (1, 2)] == logged[1:]

@@ -44,6 +44,7 @@ def make_stage(tmp_path, model):
         stage = RLSchedule(
             loop,
             folder=tmp_path,
+            base=str(tmp_path),
             pipeline=None,
             validation=[],
             evaluation=EvaluationConfig(),
@@ -63,6 +64,7 @@ def after(stage, loop, step):
     loop.log.write(step, [], [], [])
     stage._best = step / 10
     stage._save(step)
+    stage._checkpoints.wait()
     return loop.task_sampler.state_dict(), torch.rand(2).tolist()
 
 
@@ -108,6 +110,7 @@ def test_what_the_critic_knows_of_validation_answers(rng, model, tmp_path, algor
     stage = RLSchedule(
         SimpleNamespace(config=config, learner=learner),
         folder=tmp_path,
+        base=str(tmp_path),
         pipeline=None,
         validation=prompts,
         evaluation=EvaluationConfig(),
