@@ -127,7 +127,8 @@ def train(tmp_path, folder, renderer, mixture):
         logged = []
 
         def on_step(stage, step, values):
-            logged.append((step, values))
+            clock = ("/learner", "mfu")  # speed, and memory of this process
+            logged.append((step, {k: v for k, v in values.items() if not k.endswith(clock)}))
             if step == stop:
                 raise Stopped
 
@@ -138,6 +139,7 @@ def train(tmp_path, folder, renderer, mixture):
             metrics=SimpleNamespace(write=on_step),
             inputs={"sft": SimpleNamespace(renderer=renderer, context=1024)},
             examples=lambda _: examples,
+            checkpoint=str(folder),
             barred_ids=(),
         )
         torch.manual_seed(0)

@@ -64,7 +64,8 @@ def train(tmp_path, folder, renderer, captions):
         logged = []
 
         def on_step(stage, step, values):
-            logged.append((step, values))
+            clock = ("/learner", "mfu")  # speed, and memory of this process
+            logged.append((step, {k: v for k, v in values.items() if not k.endswith(clock)}))
             if step == stop:
                 raise Stopped
 
@@ -75,6 +76,7 @@ def train(tmp_path, folder, renderer, captions):
             metrics=SimpleNamespace(write=on_step),
             inputs={"vit": SimpleNamespace(renderer=renderer, context=1024, pairs=captions[1])},
             examples=lambda _: captions[0],
+            checkpoint=str(folder),
             processor=renderer.processor,
         )
         torch.manual_seed(0)
