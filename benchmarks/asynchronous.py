@@ -228,6 +228,7 @@ def simulated_side(pool: RolloutPool, config: RLConfig, *, update: float, folder
     began = time.perf_counter()
     with closing(source):
         rows = [loop.step(step) for step in range(config.steps)]
+    loop.log.wait()
     seconds = time.perf_counter() - began
     samples = sum(row["rollouts"] for row in rows)
     return {"seconds": seconds / samples, "samples": samples, "lag": rows[-1].get("staleness_mean", 0.0)}

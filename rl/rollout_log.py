@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,9 @@ SCHEMA = pa.schema(
         ("difficulty", pa.float64()),
         ("prompt_tokens", pa.int32()),
         ("text", pa.string()),
-        ("token_ids", pa.list_(pa.int64())),
+        ("token_ids", pa.list_(pa.int32())),
         ("policy_logprobs", _FLOATS),
-        ("sampler_logprobs", _FLOATS),
+        ("sampler_logprobs", _FLOATS),  # null where they equal the policy's; `read_step` fills them in
         ("finish_reason", pa.string()),
         ("segments", pa.list_(pa.struct([("start", pa.int32()), ("stop", pa.int32()), ("version", pa.int64())]))),
         ("sampled", pa.list_(pa.bool_())),  # false for tokens that were inserted
@@ -58,15 +59,38 @@ SCHEMA = pa.schema(
 )
 
 
+_REPEATED = [field.name for field in SCHEMA if field.type == pa.string() and field.name != "text"]
+
+
 class RolloutLog:
     """Writes `step-NNNNNN.parquet` in `folder`, under a temporary name and renamed; images by hash in `images/`.
 
     A step that is written again replaces its file, so a resumed run leaves no rollout twice. A full disk raises
-    OSError and leaves no part of a file.
+    OSError and leaves no part of a file. `begin` writes in a thread, beside the learner; no checkpoint of a step may
+    begin before `wait` has returned.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rollout-log")
+        self._writing: Future[None] | None = None
+
+    def begin(
+        self,
+        step: int,
+        scored: Sequence[Sequence[ScoredRollout]],
+        groups: Sequence[Group],
+        samples: Sequence[Sample],
+    ) -> None:
+        """`write` in the thread, once what was begun before is on disk."""
+        self.wait()
+        self._writing = self._thread.submit(self.write, step, scored, groups, samples)
+
+    def wait(self) -> None:
+        """Return when what was begun is on disk; raise what `write` raised."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def write(
         self,
@@ -95,7 +119,8 @@ class RolloutLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         with atomic_write(path) as file:
-            pq.write_table(table, file, compression="zstd")
+            # A dictionary of token ids or log-probs saves nothing, and takes ten times as long as the rest.
+            pq.write_table(table, file, compression="zstd", use_dictionary=_REPEATED)
 
     def forget_after(self, step: int) -> None:
         """Delete the files of later steps: a run that goes on after `step` writes them again."""
@@ -133,6 +158,9 @@ def read_step(path: Path) -> list[dict[str, Any]]:
             rows = pq.read_table(file, schema=SCHEMA).to_pylist()
         if any(row[name] is None for row in rows for name in _REQUIRED):
             raise ValueError(f"one of {', '.join(_REQUIRED)} is missing in a row")
+        for row in rows:
+            if row["sampler_logprobs"] is None:
+                row["sampler_logprobs"] = row["policy_logprobs"]
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: is damaged or no file of rollouts ({one_line(error)}); delete it") from error
     return rows
@@ -167,6 +195,7 @@ def task_of(row: dict[str, Any], folder: Path) -> Task:
 def _row(scored: ScoredRollout) -> dict[str, Any]:
     rollout, score = scored.rollout, scored.score
     task, completion, verdict = rollout.prompt.task, rollout.completion, score.verdict
+    equal = np.array_equal(completion.policy_logprobs, completion.sampler_logprobs)
     return {
         "task": task.id,
         "source": task.source,
@@ -177,9 +206,9 @@ def _row(scored: ScoredRollout) -> dict[str, Any]:
         "difficulty": task.difficulty,
         "prompt_tokens": len(rollout.prompt.input_ids),
         "text": _storable(rollout.text),
-        "token_ids": completion.token_ids,
+        "token_ids": completion.token_ids.astype(np.int32),
         "policy_logprobs": completion.policy_logprobs,
-        "sampler_logprobs": completion.sampler_logprobs,
+        "sampler_logprobs": None if equal else completion.sampler_logprobs,
         "finish_reason": completion.finish_reason,
         "segments": [{"start": s.start, "stop": s.stop, "version": s.version} for s in completion.segments],
         "sampled": completion.sampled_mask,

@@ -60,7 +60,7 @@ class Loop:
             advantages = compute_advantages(trained, config, outputs, min_version=min_version)
             samples = build_samples(trained, config, outputs, advantages, min_version=min_version)
         with watch.phase("record"):
-            self.log.write(step + 1, (*rollouts.scored, *rollouts.report.stale), groups, samples)
+            self.log.begin(step + 1, (*rollouts.scored, *rollouts.report.stale), groups, samples)
         with watch.phase("update"):
             metrics = step_metrics(rollouts, samples, config)
             with watch.phase("learner"):

@@ -10,7 +10,8 @@ seconds/step (s): The whole step: the sum of `rollout`, `update`, `record` and `
 seconds/rollout (s): Drawing tasks, rendering, generating and scoring, refills included. In an asynchronous run:
   waiting for groups. Healthy: the largest part; in an asynchronous run near 0 if the learner is the bottleneck
 seconds/generate (s): The part of `rollout` in which the driver waited for the workers.
-seconds/record (s): Writing the rollouts of the step to Parquet, and its metrics. Healthy: a few per cent of the step
+seconds/record (s): Handing the rollouts of the step to the thread that writes them beside the learner, waiting for the
+  step before it to be on disk, and the metrics. Healthy: near 0
 seconds/update (s): Log-probs before the update, advantages, samples and all optimizer steps.
 seconds/learner (s): The part of `update` in which the learner ran.
 seconds/publish (s): Weight sync to every worker, and the parity check. Healthy: a few per cent of the step

@@ -126,7 +126,8 @@ class RLSchedule:
         return {name: known[name] for name in ("explained_variance",) if name in known}
 
     def _save(self, step: int) -> None:
-        """Begin a checkpoint. The rollouts and metrics of `step` are on disk already."""
+        """Begin a checkpoint, once the rollouts of `step` are on disk; its metrics are already."""
+        self.loop.log.wait()
         rest = {
             "curriculum": self.loop.task_sampler.state_dict(),
             "source": self.loop.source.state_dict(),

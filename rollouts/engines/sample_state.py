@@ -96,10 +96,11 @@ class RunningSample:
             return self.before
         assert self.reason is not None, "the sample still runs"
         stops = [*(s.start for s in self.segments), self.length][1:]
+        policy, sampler = (np.array(values, dtype=np.float32) for values in (self.policy, self.sampler))
         return Completion(
             token_ids=np.array(self.tokens, dtype=np.int64),
-            policy_logprobs=np.array(self.policy, dtype=np.float32),
-            sampler_logprobs=np.array(self.sampler, dtype=np.float32),
+            policy_logprobs=policy,
+            sampler_logprobs=policy if np.array_equal(policy, sampler) else sampler,  # one array is sent once
             finish_reason=self.reason,
             segments=tuple(
                 Segment(start=s.start, stop=stop, version=s.version, sampled=s.sampled)

@@ -1,6 +1,8 @@
 """What is written is what was sampled; written again it is the same file; a full disk leaves nothing half."""
 
 import errno
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -92,6 +94,42 @@ def test_a_step_that_is_written_again_is_there_once_and_the_same_to_the_byte(tmp
     log.write(2, *step)
     assert (tmp_path / "step-000002.parquet").read_bytes() == before
     assert [r["step"] for r in read_rollouts(tmp_path)] == [1, 1, 1, 2, 2, 2]
+
+
+def test_a_step_is_written_in_a_thread_that_must_end_before_the_next(tmp_path, step, monkeypatch):
+    """What goes wrong there is raised by the next `begin` or `wait`; the file is that of `write`, to the byte."""
+    log, gate = RolloutLog(tmp_path), threading.Event()
+    write = pq.write_table
+    monkeypatch.setattr(rollout_log.pq, "write_table", lambda *a, **o: gate.wait(60) and write(*a, **o))
+    log.begin(1, *step)
+    assert not log.path(1).exists(), "the caller goes on"
+    gate.set()
+    log.wait()
+    log.write(2, *step)
+    first, second = (pq.read_table(log.path(n)).drop_columns(["step"]) for n in (1, 2))
+    assert first.equals(second)
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rollout_log.pq, "write_table", full)
+    log.begin(3, *step)
+    with pytest.raises(OSError, match="No space left"):
+        log.begin(4, *step)
+    log.wait()
+    assert not log.path(3).exists()
+
+
+def test_equal_logprobs_are_stored_once(tmp_path, prompt):
+    """Ids take four bytes, and the sampler's log-probs none where nothing was cut off the distribution."""
+    made = make_scored(prompt, 1.0)
+    completion = replace(made.rollout.completion, sampler_logprobs=made.rollout.completion.policy_logprobs)
+    equal = ScoredRollout(rollout=replace(made.rollout, completion=completion), score=made.score)
+    RolloutLog(tmp_path).write(1, [[made, equal]], [], [])
+    table = pq.read_table(tmp_path / "step-000001.parquet")
+    assert table.schema.field("token_ids").type.value_type == "int32"
+    assert table["sampler_logprobs"].to_pylist() == [[-0.5] * 3, None]
+    assert [row["sampler_logprobs"] for row in read_rollouts(tmp_path)] == [[-0.5] * 3, [-1.0] * 3]
 
 
 def test_a_step_without_rollouts_is_an_empty_file(tmp_path):

@@ -89,7 +89,7 @@ def test_the_control_trains_on_shuffled_rewards(rng, model, monkeypatch, shuffle
         source=Source([finished(rng, model, 1.0, 0.0, 0.0, 0.0) for _ in range(8)]),
         pool=SimpleNamespace(metrics=dict, begin_step=list, take_use=lambda: PoolUse(seconds=1, workers=1, gpus=0)),
         learner=learner,
-        log=SimpleNamespace(write=lambda step, scored, groups, samples: seen.extend(groups) or given.extend(scored)),
+        log=SimpleNamespace(begin=lambda step, scored, groups, samples: seen.extend(groups) or given.extend(scored)),
         sync=SimpleNamespace(publish=dict),
         seed=0,
     )

@@ -192,6 +192,7 @@ def test_complete_groups_that_grew_too_old_are_counted_and_logged(build, tmp_pat
         seed=0,
     )
     metrics = loop.step(1)
+    log.wait()
     rows = [*read_rollouts(tmp_path / "log")]
     stale = [row for row in rows if row["shaped_reward"] is None]
     assert len(stale) == 2 * complete
