@@ -15,7 +15,7 @@ _NODE = "ray.io/node-id"  # a label that Ray gives every node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class ClusterNode:
     """A node that is alive."""
 
     id: str
@@ -23,12 +23,12 @@ class Node:
     gpus: float  # that nobody has reserved
 
 
-def alive_nodes() -> list[Node]:
+def alive_nodes() -> list[ClusterNode]:
     """The nodes in the order of their addresses, which is the order of learner ranks."""
     free: Mapping[str, Mapping[str, float]] = state.available_resources_per_node()
     found = [node for node in ray.nodes() if node["Alive"]]
     return [
-        Node(id=node["NodeID"], name=node["NodeName"], gpus=free.get(node["NodeID"], {}).get("GPU", 0.0))
+        ClusterNode(id=node["NodeID"], name=node["NodeName"], gpus=free.get(node["NodeID"], {}).get("GPU", 0.0))
         for node in sorted(found, key=_address)
     ]
 
