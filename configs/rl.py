@@ -87,6 +87,7 @@ class RLConfig(StageConfig):
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {
             "workers",
+            "colocate",
             "worker_deadline",
             "engine",
             "engine_options",
@@ -117,6 +118,8 @@ class RLConfig(StageConfig):
     # type of the weights that the workers generate with; null: `ranks.compute_dtype` where given, else `model.dtype`
     engine_dtype: Literal["float32", "bfloat16"] | None = None
     workers: int = 2  # rollout actors
+    # the workers share the learner's GPU: their engines [sleep](cluster.md#one-gpu-for-both) while the learner works
+    colocate: bool = False
     # seconds without progress after which a worker hangs and is [replaced](reliability.md)
     worker_deadline: float = 120.0
     # the update uses the experts that the engine recorded (arXiv:2510.11370); see [below](#router-replay)
@@ -192,6 +195,7 @@ class RLConfig(StageConfig):
         _check(len(self.rewards) > 0, "rewards", self.rewards, "at least one term")
         _check(self.repeat_penalty >= 0, "repeat_penalty", self.repeat_penalty, "0 or more")
         self._check_together()
+        self._check_colocate()
         self._check_loss()
 
     def _check_together(self) -> None:
@@ -233,6 +237,14 @@ class RLConfig(StageConfig):
             self.minibatches,
             f"at most prompts_per_step = {self.prompts_per_step}",
         )
+
+    def _check_colocate(self) -> None:
+        """Workers and learner must not work at the same time."""
+        window, ranks = self.asynchronous.max_staleness if self.asynchronous else 0, self.ranks.count
+        reason = f"asynchronous.max_staleness is above 0 ({window}): the workers generate while the learner works"
+        _check(not (self.colocate and window), "colocate", self.colocate, f"false where {reason}")
+        reason = f"ranks.count is above 1 ({ranks}): each rank has a GPU that no worker uses"
+        _check(not (self.colocate and ranks > 1), "colocate", self.colocate, f"false where {reason}")
 
     def _check_loss(self) -> None:
         """The rules between the loss and the step."""

@@ -145,7 +145,7 @@ class RunConfig:
 
     def _check_shared_workers(self, stage: RLConfig) -> None:
         """All stages generate with the same workers."""
-        for key in ("engine", "engine_options", "workers", "worker_deadline"):
+        for key in ("engine", "engine_options", "workers", "colocate", "worker_deadline"):
             first = getattr(self.rl_stages[0], key)
             allowed = f"{first}, as in stage {self.rl_stages[0].name}: the stages of a run share the workers"
             _check(getattr(stage, key) == first, f"{stage.name}.{key}", getattr(stage, key), allowed)

@@ -47,6 +47,8 @@ class Loop:
         with watch.phase("rollout"):
             self.pool.begin_step()
             rollouts = generate_groups(config, self.task_sampler, self.source, step, watch)
+            if config.colocate:
+                self.pool.sleep()  # until the weight sync
             completions = [rollout for group in rollouts.scored for rollout in group]
             self.verdicts.observe(completions, where=f"{config.name}, step {step + 1}", last=step + 1 == config.steps)
             groups = rollouts.groups

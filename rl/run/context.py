@@ -131,6 +131,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
             record_experts=any(rl.router_replay for rl in config.rl_stages),
             engine=engine,
             context=config.longest_sequence,
+            sleeps=stage.colocate,
         )
         workers, rank_nodes = _open_workers(stack, config, spec, folder, console)
         yield RunContext(

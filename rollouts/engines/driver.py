@@ -95,6 +95,18 @@ class EngineDriver:
             if not isinstance(self.engine, ReadableWeights):
                 self._loaded = checksums(weights)
 
+    def sleep(self) -> None:
+        """Have the engine free its memory; no request may be running."""
+        with self._lock.held():
+            self.engine.sleep()
+            self._steps += 1
+
+    def wake(self) -> None:
+        """Have the engine take its memory back. Its weights are undefined until `load_weights`."""
+        with self._lock.held():
+            self.engine.wake()
+            self._steps += 1
+
     def weight_checksums(self) -> dict[str, int]:
         """The checksum of every tensor that the engine serves, by state-dict name.
 

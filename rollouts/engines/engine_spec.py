@@ -37,6 +37,7 @@ class EngineSpec:
     engine: str | EngineFile = "transformers"  # a key of `configs.engine.ENGINES`, or the user's own
     context: int | None = None  # vLLM: the most tokens of a prompt and its answer; None: the model's own limit
     gpu_share: float = 1.0  # vLLM: of a GPU that is this worker's
+    sleeps: bool = False  # vLLM: started so that it can free its memory while the learner works
 
     def build(self) -> EngineDriver:
         """Start the engine with the weights of the checkpoint."""

@@ -66,6 +66,12 @@ class Engine(ABC):
         """A number that grows during a long `step`. It may stay 0 where steps are short: the driver counts steps."""
         return 0
 
+    def sleep(self) -> None:  # noqa: B027 - an engine may keep its memory
+        """Free the memory of weights and KV cache for the learner (`rl.colocate`). No request is running."""
+
+    def wake(self) -> None:  # noqa: B027
+        """Undo `sleep`, except for the weights: `load_weights` follows before anything is generated."""
+
     def close(self) -> None:  # noqa: B027 - most engines have nothing to free
         """Free what the engine holds."""
 

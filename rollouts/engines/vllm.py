@@ -120,6 +120,17 @@ class VllmEngine(Engine):
                 sample.abort()
         return self._take_finished()
 
+    def sleep(self) -> None:
+        """Give weights and cache back to the GPU (vLLM's level 2); a CPU has no such mode."""
+        if self._limits.sleeps and torch.cuda.is_available():
+            self._vllm.reset_prefix_cache()
+            self._vllm.sleep(2)
+
+    def wake(self) -> None:
+        """Take the memory back."""
+        if self._limits.sleeps and torch.cuda.is_available():
+            self._vllm.wake_up()
+
     def _admit(self) -> None:
         """Give samples to vLLM as others end. Samples that waited inside vLLM would keep an older version's image."""
         while self._queue and len(self._running) < self._limits.rows:
@@ -164,5 +175,5 @@ def open_vllm(spec: EngineSpec) -> VllmEngine:
         dtype=spec.dtype,
         stop_ids=spec.stop_ids,
         barred_ids=spec.barred_ids,
-        limits=VllmLimits(context=spec.context, gpu_share=0.85 * spec.gpu_share),
+        limits=VllmLimits(context=spec.context, gpu_share=0.85 * spec.gpu_share, sleeps=spec.sleeps),
     )

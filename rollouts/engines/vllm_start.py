@@ -25,6 +25,7 @@ class VllmLimits:
     rows: int = 256  # samples that decode together
     context: int | None = None  # tokens of prompt and answer; None, or what is above the model's own: the model's own
     gpu_share: float = 0.85  # of the GPU's memory, weights and cache together
+    sleeps: bool = False  # it can give all of that back for a while
     cpu_cache_bytes: int = 256 << 20  # for the cache on a CPU; more where one sample of `context` tokens needs more
 
 
@@ -74,7 +75,11 @@ def _memory(text: Any, dtype: str, context: int, limits: VllmLimits) -> dict[str
     from rollouts.engines import vllm_cpu
 
     if not current_platform.is_cpu():
-        return {"gpu_memory_utilization": limits.gpu_share, "enable_prefix_caching": True}
+        return {
+            "gpu_memory_utilization": limits.gpu_share,
+            "enable_prefix_caching": True,
+            "enable_sleep_mode": limits.sleeps,
+        }
     token = text.num_hidden_layers * (text.kv_lora_rank + text.qk_rope_head_dim) * getattr(torch, dtype).itemsize
     return {
         "kv_cache_memory_bytes": max(limits.cpu_cache_bytes, 2 * context * token),

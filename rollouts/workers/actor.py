@@ -95,6 +95,14 @@ class RolloutActor:
             padding_stats=dict(self.engine.take_padding_stats()),
         )
 
+    def sleep(self) -> None:
+        """Free the engine's memory for the learner."""
+        self.engine.sleep()
+
+    def wake(self) -> None:
+        """Take the memory back; weights follow by `load_weights`."""
+        self.engine.wake()
+
     def weight_checksums(self) -> dict[str, int]:
         """The checksum of every tensor that the engine serves."""
         return self.engine.weight_checksums()

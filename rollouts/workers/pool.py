@@ -86,6 +86,11 @@ class RolloutPool:
             self.worker_group.publish(weights, version=version)
             self.version = version
 
+    def sleep(self) -> None:
+        """Let the engines free their memory until the next `publish` wakes them."""
+        with self.lock:
+            self.worker_group.sleep()
+
     def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Groups:
         """Completions of each request, in order, and none for a task in quarantine; i is in share i mod workers."""
         with self.lock:

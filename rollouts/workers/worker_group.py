@@ -67,6 +67,7 @@ class WorkerGroup:
         self._unchecked: Mapping[str, np.ndarray] | None = None  # published, without checksums so far
         self._padding_stats: Counter[str] = Counter()  # what the workers computed up to the last publish
         self._full_until = 0.0  # no room was found lately: until then the next worker does not wait for it
+        self._asleep = False
         self.count = workers
         self.addresses: dict[int, Address] = {}  # of the workers that have started
         alive = {node.id for node in alive_nodes()} if seats is not None else ()
@@ -81,6 +82,7 @@ class WorkerGroup:
 
     def publish(self, weights: Mapping[str, np.ndarray], *, version: int) -> None:
         """Write the weights to the object store once, and have every worker load and confirm them."""
+        self._wake()
         before = self._weights, self._expected
         self._weights, self._unchecked = (ray.put(dict(weights)), version), weights
         try:
@@ -106,6 +108,7 @@ class WorkerGroup:
 
     def start(self, slots: Sequence[int]) -> None:
         """Wait until the workers have built their engines. Raises WorkerError where one cannot, or none is left."""
+        assert not self._asleep, "engines that sleep have no weights: publish wakes them"
         for slot in slots:
             tries = START_TRIES
             while slot in self.actors and slot not in self.addresses:
@@ -128,6 +131,27 @@ class WorkerGroup:
                 f"which takes {self._needed()}; free in the cluster: {free_resources()}. The newest checkpoint is "
                 "intact. Add a node, then the same command continues the run"
             )
+
+    def sleep(self) -> None:
+        """Let the engines free their memory. Whatever needs them wakes them by `publish` first."""
+        if not self._asleep:
+            self.start(list(self.actors))
+            for future in [actor.sleep.remote() for actor in self.actors.values()]:
+                with contextlib.suppress(RayActorError):  # `_wake` replaces a worker that died
+                    ray.get(future, timeout=START_SECONDS)
+            self._asleep = True
+
+    def _wake(self) -> None:
+        """Wake the engines, whose weights are then undefined."""
+        if not self._asleep:
+            return
+        self._asleep = False
+        for slot, future in {slot: actor.wake.remote() for slot, actor in self.actors.items()}.items():
+            try:
+                ray.get(future, timeout=START_SECONDS)
+            except (RayActorError, GetTimeoutError) as error:
+                self.fresh(slot)
+                self._on_death(slot, exit_of(error) or f"did not wake within {START_SECONDS:.0f} s")
 
     def fresh(self, slot: int) -> bool:
         """Begin a new worker in place of one, whatever its state; `start` or `load` waits for it.

@@ -84,6 +84,15 @@ RULES = [
         "are trained on there, so none is replaced",
     ),
     (
+        "rl={steps: 4, colocate: true, asynchronous: {max_staleness: 2}}",
+        "rl.colocate = True: must be false where asynchronous.max_staleness is above 0 (2): the workers generate while "
+        "the learner works",
+    ),
+    (
+        "rl={steps: 4, colocate: true, ranks: {count: 2}}",
+        "rl.colocate = True: must be false where ranks.count is above 1 (2): each rank has a GPU that no worker uses",
+    ),
+    (
         "rl={steps: 4, task_sampler: {rounds: 5}}",
         "rl.task_sampler.rounds = 5: must be left out: uniform replaces no groups",
     ),

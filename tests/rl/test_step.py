@@ -97,3 +97,37 @@ def test_the_control_trains_on_shuffled_rewards(rng, model, monkeypatch, shuffle
     rewards = [g.rewards for g in seen]
     assert (rewards != [[1.0, 0.0, 0.0, 0.0]] * 8) == shuffled
     assert sum(map(sum, rewards)) == 8
+
+
+@pytest.mark.parametrize("colocate", [False, True])
+def test_the_engine_sleeps_while_the_learner_works(rng, model, monkeypatch, colocate):
+    """After the rollouts, before the learner's first pass; the weight sync, which wakes it, comes last."""
+    calls = []
+    monkeypatch.setattr(step_module, "step_metrics", lambda rollouts, samples, config: {})
+    learner = SimpleNamespace(
+        version=0,
+        model_outputs=lambda groups, version: (
+            calls.append("log-probs") or [[ModelOutputs()] * len(g.rollouts) for g in groups]
+        ),
+        update=lambda samples: calls.append("update") or {},
+        resource_use=list,
+    )
+    source = Source([finished(rng, model, 1.0, 0.0)])
+    monkeypatch.setattr(source, "next_groups", lambda step: calls.append("rollouts") or source.groups)
+    loop = Loop(
+        config=RLConfig(steps=1, prompts_per_step=1, workers=1, colocate=colocate),
+        task_sampler=Refills(),
+        source=source,
+        pool=SimpleNamespace(
+            metrics=dict,
+            begin_step=list,
+            take_use=lambda: PoolUse(seconds=1, workers=1, gpus=0),
+            sleep=lambda: calls.append("sleep"),
+        ),
+        learner=learner,
+        log=SimpleNamespace(write=lambda *_: None),
+        sync=SimpleNamespace(publish=lambda: calls.append("publish") or {}),
+        seed=0,
+    )
+    loop.step(0)
+    assert calls == ["rollouts", *(["sleep"] if colocate else []), "log-probs", "update", "publish"]
