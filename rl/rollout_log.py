@@ -55,6 +55,8 @@ SCHEMA = pa.schema(
         ("shaped_reward", pa.float64()),  # with the length reward and the like: what the learner sees
         ("advantage", pa.float64()),  # null where the rollout is not trained on
         ("trainable", pa.list_(pa.bool_())),  # false for tokens that are masked from the loss; null as above
+        ("learner_logprobs", _FLOATS),  # the ratio's denominator where the learner computed it; null where it did not
+        ("token_advantages", _FLOATS),  # of algorithms that give each token its own; null elsewhere
     ]
 )
 
@@ -224,7 +226,15 @@ def _row(scored: ScoredRollout) -> dict[str, Any]:
 
 
 def _trained(sample: Sample | None) -> dict[str, Any]:
-    return {} if sample is None else {"advantage": sample.advantage, "trainable": sample.trainable}
+    if sample is None:
+        return {}
+    computed = "engine_logprobs" in sample.columns  # else the old log-probs are the engine's own
+    return {
+        "advantage": sample.advantage,
+        "trainable": sample.trainable,
+        "learner_logprobs": sample.old_logprobs if computed else None,
+        "token_advantages": sample.columns.get("token_advantages"),
+    }
 
 
 def _routes(routes: np.ndarray | None) -> dict[str, Any] | None:

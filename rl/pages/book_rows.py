@@ -114,7 +114,7 @@ class BookRows:
 
 
 def token_numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """Numbers of each token as integers: log-probs and entropies in hundredths, log-ratios in thousandths.
+    """Numbers of each token as integers: log-probs in hundredths, log-ratios and advantages in thousandths.
 
     A column that the log does not have is left out.
     """
@@ -123,6 +123,11 @@ def token_numbers(row: dict[str, Any]) -> dict[str, Any]:
         "surprise": _scaled(row["policy_logprobs"], -100),
         "versions": [[part["start"], part["stop"], part["version"]] for part in row["segments"] or ()],
     }
+    if row["token_advantages"] is not None:
+        numbers["advantages"] = _scaled(row["token_advantages"], 1000)
+    if row["learner_logprobs"] is not None and row["policy_logprobs"] is not None:
+        pairs = zip(row["learner_logprobs"], row["policy_logprobs"], strict=True)
+        numbers["ratio"] = _scaled([learner - engine for learner, engine in pairs], 1000)
     if row["trainable"] is not None and not all(row["trainable"]):
         numbers["masked"] = [at for at, trains in enumerate(row["trainable"]) if not trains]
     return numbers

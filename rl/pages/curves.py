@@ -27,6 +27,11 @@ class Curve:
 
 _DISCARDED = ("discarded/filtered", "discarded/truncated", "discarded/aborted", "discarded/stale")
 _PHASES = ("seconds/rollout", "seconds/update", "seconds/record", "seconds/publish")
+_SPEED_AND_MEMORY = (
+    Curve(title="Throughput (tokens a second)", metrics=("tokens_per_second/learner", "tokens_per_second/rollouts")),
+    Curve(title="Memory of the processes (GB)", metrics=("memory/learner", "memory/workers", "memory/driver")),
+    Curve(title="Memory of the cards (GB)", metrics=("cuda_memory/learner", "cuda_memory/workers")),
+)
 RL_CURVES = (
     Curve(title="Reward", metrics=("reward",)),
     Curve(title="Accuracy", metrics=("accuracy",), share=True),
@@ -51,8 +56,7 @@ RL_CURVES = (
         title="Seconds of a step, by phase",
         metrics=("seconds/rollout", "seconds/update", "seconds/record", "seconds/publish"),
     ),
-    Curve(title="Throughput (tokens a second)", metrics=("throughput/tokens", "tokens_per_second")),
-    Curve(title="Memory (GB)", metrics=("memory/",)),
+    *_SPEED_AND_MEMORY,
 )
 LOSS_CURVES = (
     Curve(title="Loss (nats)", metrics=("loss",), log=True),
@@ -60,8 +64,7 @@ LOSS_CURVES = (
     Curve(title="Norm of the gradient", metrics=("grad_norm",), log=True),
     Curve(title="Pairs that are told apart", metrics=("preference_accuracy", "batch_recall"), share=True),
     Curve(title="Tokens of a step", metrics=("sequence_tokens", "tokens")),
-    Curve(title="Throughput (tokens a second)", metrics=("throughput/tokens", "tokens_per_second")),
-    Curve(title="Memory (GB)", metrics=("memory/",)),
+    *_SPEED_AND_MEMORY,
 )
 TABLES: Mapping[str, tuple[Metric, ...]] = {"rl": RL, "vit": VIT, "long2short": (*PREFERENCE, *SUPERVISED)}
 

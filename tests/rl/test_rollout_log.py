@@ -208,3 +208,14 @@ def test_a_log_that_lacks_the_newer_columns_can_be_read(tmp_path, step, prompt):
     assert right["sampled"] is None
     assert right["routed_experts"] is None
     assert task_of(right, tmp_path) == prompt.task
+
+
+def test_what_the_learner_computed_of_each_token_is_kept(tmp_path, step):
+    scored, groups, (sample,) = step
+    columns = {"engine_logprobs": sample.old_logprobs, "token_advantages": sample.old_logprobs + 2}
+    computed = replace(sample, columns=columns)
+    RolloutLog(tmp_path).write(1, scored, groups, [sample])
+    RolloutLog(tmp_path).write(2, scored, groups, [computed])
+    first, *_, second = (row for row in read_rollouts(tmp_path) if row["sample"] == 0 and row["group"] == 0)
+    assert (first["learner_logprobs"], first["token_advantages"]) == (None, None)
+    assert (second["learner_logprobs"], second["token_advantages"]) == ([-1.0] * 3, [1.0] * 3)

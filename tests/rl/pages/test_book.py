@@ -10,7 +10,7 @@ from configs.text import printable
 from rewards.types import Task, VerdictKind
 from rl.pages.book import BookOptions, write_book
 from rl.pages.book_images import data_uri
-from rl.pages.book_rows import BookRows, shown
+from rl.pages.book_rows import BookRows, shown, token_numbers
 from rl.pages.page import ASSETS, packed, policy, write_page
 from rl.pages.token_pieces import TokenPieces
 from rl.rollout_log import RolloutLog, read_step
@@ -96,6 +96,14 @@ def test_tokens_have_their_texts_numbers_and_versions(log, tmp_path):
     assert first["versions"] == [[0, len(words), 0]]
 
 
+def test_ratios_and_token_advantages_are_there_where_the_log_has_them(tokenizer):
+    row = _row(Task(id="t", source="s", question="?", answer="1"), "x", [1, 2])
+    assert {"ratio", "advantages"} & token_numbers(row).keys() == set()
+    row |= {"policy_logprobs": [-1.0, -2.0], "learner_logprobs": [-1.0, -1.5], "token_advantages": [0.25, float("nan")]}
+    numbers = token_numbers(row)
+    assert (numbers["ratio"], numbers["advantages"], numbers["surprise"]) == ([0, 500], [250, 0], [100, 200])
+
+
 def test_a_thought_may_end_inside_a_token(tokenizer):
     task = Task(id="t", source="s", question="?", answer="1")
     rows = BookRows(TokenPieces(tokenizer))
@@ -113,7 +121,19 @@ def test_a_thought_may_end_inside_a_token(tokenizer):
 
 
 def _row(task, text, ids):
-    row = dict.fromkeys(("images", "segments", "policy_logprobs", "trainable", "parts", "failures"), None)
+    row = dict.fromkeys(
+        (
+            "learner_logprobs",
+            "token_advantages",
+            "images",
+            "segments",
+            "policy_logprobs",
+            "trainable",
+            "parts",
+            "failures",
+        ),
+        None,
+    )
     row |= {"step": 1, "group": 0, "sample": 0, "task": task.id, "source": task.source, "question": task.question}
     row |= {"answer": task.answer, "verifier": task.verifier, "choices": [], "difficulty": None, "text": text}
     row |= {"token_ids": ids, "verdict": "wrong", "rule": "line/values", "extracted": None, "detail": "", "reward": 0.0}
