@@ -77,6 +77,16 @@ def submit(
         list[str] | None, typer.Option(help="A variable to send, such as `HF_TOKEN` or `NAME=VALUE`; repeatable.")
     ] = None,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs of the learner; each rollout worker takes one more.")] = 0,
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a file that starts the run on Slurm (*.sbatch) or KubeRay (*.yaml)."),
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="With --write: nodes; default: what the recipe needs.")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(help="With --write: GPUs of a node; 0: none.")] = None,
+    image: Annotated[str | None, typer.Option(help="With --write *.yaml: the container image.")] = None,
+    volume: Annotated[
+        str | None, typer.Option(metavar="CLAIM[:PATH]", help="With --write *.yaml: the volume that every node mounts.")
+    ] = None,
 ) -> None:
     """Train on a cluster: the same run as a job of Ray, with its log here; exit code 0 if it succeeds.
 
@@ -84,8 +94,18 @@ def submit(
     the job. `output_dir` is a folder on the cluster that every node sees.
 
     Example: `thinkvl submit my.yaml --address http://HEAD:8265 output_dir=/shared/runs/mine`
+
+    Example: `thinkvl submit my.yaml --write job.sbatch --nodes 4 --gpus-per-node 8`
     """
     with stoppable("nothing was submitted"):
+        from rl.cli.cluster.job_file import JobFileOptions, check_options, write_job_file
+
+        own = JobFileOptions(nodes=nodes, gpus_per_node=gpus_per_node, image=image, volume=volume, env=tuple(env or ()))
+        sent = {"--no-wait": not wait, "--working-dir": working_dir, "--pip": pip, "--gpus": gpus}
+        check_options(write, own, sent)
+        if write is not None:
+            write_job_file(write, recipe, overrides or (), own, console=console)
+            return
         from rl.cli.submit import JobOptions
         from rl.cli.submit import submit as submit_job
 
