@@ -58,14 +58,15 @@ def rollout_seconds(sizes: ModelSizes, stage: RLConfig, means: Means, gpu: Gpu, 
     """
     each = -(-stage.prompts_per_step * stage.samples_per_prompt // stage.workers)
     rows = max(1, min(ROWS, each, cached // max(1, means.prompt // stage.samples_per_prompt + means.answer)))
-    full = _decode_step(sizes, rows, rows * means.answer / 2, gpu, width)
-    alone = _decode_step(sizes, 1, means.answer, gpu, width)
+    full = decode_seconds(sizes, rows, rows * means.answer / 2, gpu, width)
+    alone = decode_seconds(sizes, 1, means.answer, gpu, width)
     longest = stage.partial.budget if stage.partial else stage.sampling.max_new_tokens
     tail = max(0, longest - means.answer) * alone
     return -(-each // rows) * means.answer * full + tail
 
 
-def _decode_step(sizes: ModelSizes, rows: int, cached: float, gpu: Gpu, width: int) -> float:
+def decode_seconds(sizes: ModelSizes, rows: int, cached: float, gpu: Gpu, width: int) -> float:
+    """One token for each of `rows` samples, with `cached` tokens in the cache and weights of `width` bytes."""
     work = roofline.decode_work(sizes.config, rows=rows, cached=cached, experts=experts_met(sizes.config, rows))
     return work.seconds(gpu.flops, gpu.bandwidth) * width / roofline.BYTES / DECODING.value
 
