@@ -36,7 +36,8 @@ def alive_nodes() -> list[ClusterNode]:
 def reserve(bundles: Sequence[Mapping[str, float]], nodes: Sequence[str | None]) -> PlacementGroup:
     """Ask Ray for bundles of resources, each on the node with this id; None: where there is room, on few nodes."""
     labels = [{_NODE: node} if node is not None else {} for node in nodes]
-    return placement_group([dict(bundle) for bundle in bundles], bundle_label_selector=labels if any(labels) else None)
+    where: dict[str, Any] = {"bundle_label_selector": labels} if any(labels) else {}
+    return placement_group([dict(bundle) for bundle in bundles], **where)
 
 
 def _address(node: Mapping[str, Any]) -> tuple[int, str]:
