@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from configs.supervised import SFTConfig, SupervisedConfig
 from rewards.images import BadImage
 from rewards.types import Task
 from rl.run.document_rendering import DocumentRenderer
+from rl.stages.prefetch import prefetched
 from rl.types import PromptCompletion
 from rollouts.tasks.documents import Document, Example
 from rollouts.tasks.mixture import Mixture
@@ -22,8 +23,16 @@ from rollouts.tasks.prompts import BadPrompt, PromptRenderer, target_text
 _HOPELESS = 256  # examples of which none can be rendered: then it is not single bad rows
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedExamples:
+    """The examples that could be rendered, in order, and how many were left out for each reason."""
+
+    examples: list[PromptCompletion]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
 class ExampleRenderer:
-    """Tasks and documents to prompts with the completions that a stage trains on. `skipped` counts what is left out.
+    """Tasks and documents to prompts with the completions that a stage trains on.
 
     A task without a solution trains the bare answer.
     """
@@ -32,26 +41,17 @@ class ExampleRenderer:
         self._renderer, self._max_tokens = renderer, config.max_tokens
         self._documents = DocumentRenderer(renderer.processor, max_tokens=config.max_tokens)
         self._thinking_share = config.thinking_share if isinstance(config, SFTConfig) else 1.0
-        self._rendered = 0
-        self.skipped: Counter[str] = Counter()
 
-    def render(self, examples: list[Example], rng: np.random.Generator) -> list[PromptCompletion]:
-        """The examples that can be rendered, in order; `rng` chooses which of them think.
-
-        Raises UserError once it is clear that no example at all can be rendered.
-        """
+    def render(self, examples: list[Example], rng: np.random.Generator) -> RenderedExamples:
+        """Render the examples; `rng` chooses which of them think."""
         thinking = rng.random(len(examples)) < self._thinking_share
-        rendered: list[PromptCompletion] = []
+        found = RenderedExamples(examples=[])
         for example, thinks in zip(examples, thinking, strict=True):
             try:
-                rendered += self._one(example, thinking=bool(thinks))
+                found.examples.extend(self._one(example, thinking=bool(thinks)))
             except (BadPrompt, BadImage) as error:
-                self.skipped[error.reason] += 1
-        self._rendered += len(rendered)
-        tried = sum(self.skipped.values())
-        if not self._rendered and tried >= _HOPELESS:
-            raise UserError(f"none of the first {tried} examples can be rendered: {dict(self.skipped)}")
-        return rendered
+                found.skipped[error.reason] += 1
+        return found
 
     def _one(self, example: Example, *, thinking: bool) -> list[PromptCompletion]:
         if isinstance(example, Document):
@@ -70,7 +70,7 @@ class ExampleRenderer:
 
 
 class ExampleBatches:
-    """The examples of the steps of a stage, each rendered while the step before it is trained on.
+    """The examples of the steps of a stage, rendered ahead of the step; `skipped` counts what was left out so far.
 
     What a step gets depends on the mixture, `seed` and the step alone.
     """
@@ -79,22 +79,29 @@ class ExampleBatches:
         self, mixture: Mixture[Example], renderer: ExampleRenderer, config: SupervisedConfig, *, seed: int
     ) -> None:
         self._mixture, self._renderer, self._config, self._seed = mixture, renderer, config, seed
+        self.skipped: Counter[str] = Counter()
 
-    def batch(self, step: int) -> list[PromptCompletion]:
+    def batch(self, step: int) -> RenderedExamples:
         """The examples of `step`, counted from 0. Ids are unique in a batch."""
         examples = self._mixture.draw(step, self._config.batch_size)
-        rendered = self._renderer.render(examples, np.random.default_rng([self._seed, 1, step]))
-        return [_renamed(example, f"{step + 1}.{number}") for number, example in enumerate(rendered)]
+        found = self._renderer.render(examples, np.random.default_rng([self._seed, 1, step]))
+        named = [_renamed(example, f"{step + 1}.{number}") for number, example in enumerate(found.examples)]
+        return replace(found, examples=named)
 
-    def from_step(self, start: int) -> Iterator[list[PromptCompletion]]:
-        """The batches of all steps from `start` on."""
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            upcoming = thread.submit(self.batch, start) if start < self._config.steps else None
-            for step in range(start, self._config.steps):
-                assert upcoming is not None
-                batch = upcoming.result()
-                upcoming = thread.submit(self.batch, step + 1) if step + 1 < self._config.steps else None
-                yield batch
+    def from_step(self, start: int) -> Generator[list[PromptCompletion]]:
+        """The batches of all steps from `start` on. Close the iterator to end its processes.
+
+        Raises UserError once it is clear that no example at all can be rendered.
+        """
+        rendered, steps = 0, range(start, self._config.steps)
+        with closing(prefetched(self.batch, steps, stage=self._config.name)) as upcoming:
+            for found in upcoming:
+                rendered += len(found.examples)
+                self.skipped.update(found.skipped)
+                tried = self.skipped.total()
+                if not rendered and tried >= _HOPELESS:
+                    raise UserError(f"none of the first {tried} examples can be rendered: {dict(self.skipped)}")
+                yield found.examples
 
 
 def _renamed(example: PromptCompletion, name: str) -> PromptCompletion:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from rewards.types import Task
 from rl.run.context import RunContext
 from rl.stages.open_learner import open_model
 from rl.stages.preference_learner import PreferenceConfig, PreferenceLearner, PreferencePair
+from rl.stages.prefetch import prefetched
 from rl.stages.short_answers import AnswerPair, SampledAnswer
 from rl.stages.supervised_stage import SupervisedStage
 from rl.types import PromptCompletion
@@ -45,11 +46,12 @@ class ShortestTraining(SupervisedStage):
         self._tasks, self._answers = tasks, answers
         self._renderer = context.inputs[config.name].renderer
 
-    def _batches(self) -> Iterator[Sequence[PromptCompletion]]:
-        config = self._config
-        for step in range(self._done, config.steps):
-            chosen = in_epochs(self._answers, step, config.batch_size, seed=self._context.seed(config))
-            yield [self._example(answer, f"{step + 1}.{place}") for place, answer in enumerate(chosen)]
+    def _batches(self) -> Generator[Sequence[PromptCompletion]]:
+        return prefetched(self._batch, range(self._done, self._config.steps), stage=self._config.name)
+
+    def _batch(self, step: int) -> Sequence[PromptCompletion]:
+        chosen = in_epochs(self._answers, step, self._config.batch_size, seed=self._context.seed(self._config))
+        return [self._example(answer, f"{step + 1}.{place}") for place, answer in enumerate(chosen)]
 
     def _example(self, answer: SampledAnswer, name: str) -> PromptCompletion:
         prompt = replace(self._renderer.render(self._tasks[answer.task]), id=name)
@@ -83,11 +85,12 @@ class PreferenceTraining(SupervisedStage):
         )
         return PreferenceLearner(open_model(context, config, model_path), context.processor, own, folder=self._folder)
 
-    def _batches(self) -> Iterator[Sequence[PreferencePair]]:
-        config = self._config
-        for step in range(self._done, config.steps):
-            chosen = in_epochs(self._pairs, step, config.batch_size, seed=self._context.seed(config))
-            yield [self._pair(pair) for pair in chosen]
+    def _batches(self) -> Generator[Sequence[PreferencePair]]:
+        return prefetched(self._batch, range(self._done, self._config.steps), stage=self._config.name)
+
+    def _batch(self, step: int) -> Sequence[PreferencePair]:
+        chosen = in_epochs(self._pairs, step, self._config.batch_size, seed=self._context.seed(self._config))
+        return [self._pair(pair) for pair in chosen]
 
     def _completions(self, batch: Sequence[PreferencePair]) -> Sequence[PromptCompletion]:
         return [

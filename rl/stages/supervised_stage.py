@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -39,15 +40,14 @@ class SupervisedStage:
         """The learner, whose `update` takes what `_batches` yields."""
         return open_supervised_learner(self._context, self._config, model_path)
 
-    def _batches(self) -> Iterator[Sequence[Any]]:
+    def _batches(self) -> Generator[Sequence[Any]]:
         """The examples of each step that is left."""
         context, inputs = self._context, self._context.inputs[self._config.name]
         config = replace(self._config, max_tokens=min(self._config.max_tokens, inputs.context))
         renderer = self._example_renderer(config)
-        yield from ExampleBatches(context.examples(config), renderer, config, seed=context.config.seed).from_step(
-            self._done
-        )
-        for reason, count in renderer.skipped.items():
+        batches = ExampleBatches(context.examples(config), renderer, config, seed=context.config.seed)
+        yield from batches.from_step(self._done)
+        for reason, count in batches.skipped.items():
             logging.getLogger(__name__).warning("%s: %d examples left out: %s", config.name, count, reason)
 
     def _completions(self, batch: Sequence[Any]) -> Sequence[PromptCompletion]:
@@ -70,8 +70,8 @@ class SupervisedStage:
         """Train the remaining steps."""
         context, config = self._context, self._config
         bar = StageProgress(context.console, config.name, total=config.steps, done=self._done)
-        with self._checkpoints as checkpoints, bar:
-            for step, batch in enumerate(self._batches(), self._done + 1):
+        with self._checkpoints as checkpoints, closing(self._batches()) as batches, bar:
+            for step, batch in enumerate(batches, self._done + 1):
                 checkpoints.check()
                 began = time.perf_counter()
                 values = self._learner.update(batch)

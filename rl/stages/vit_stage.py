@@ -114,7 +114,7 @@ class ViTStage(SupervisedStage):
         texts: list[torch.Tensor] = []
         captions: list[str] = []
         for start in range(0, len(examples), _TOGETHER):
-            if not (rendered := renderer.render(list(examples[start : start + _TOGETHER]), rng)):
+            if not (rendered := renderer.render(list(examples[start : start + _TOGETHER]), rng).examples):
                 continue
             found = self._learner.embed(rendered)
             images.append(found[0])

@@ -93,7 +93,7 @@ def test_half_of_the_answers_think_and_the_seed_says_which(processor, mixture, b
 
 
 def test_prompts_are_those_that_rl_sees_and_only_answers_are_trained(renderer, mixture, batches):
-    for example, task in zip(batches(config_of()).batch(0), mixture.draw(0, 8), strict=True):
+    for example, task in zip(batches(config_of()).batch(0).examples, mixture.draw(0, 8), strict=True):
         prompt = renderer.render(task)
         assert example.prompt.input_ids.tolist() == prompt.input_ids.tolist()
         assert np.array_equal(example.prompt.pixel_values, prompt.pixel_values)
@@ -106,13 +106,18 @@ def test_examples_that_cannot_be_rendered_are_counted(renderer):
         Task(id="2", source="s", question="What?", answer="2", images=(b"no picture",)),
         Task(id="3", source="s", question="What?", answer="3" * 90),
     ]
-    made = ExampleRenderer(renderer, config_of(max_tokens=80))
-    assert [example.id for example in made.render(tasks, np.random.default_rng(0))] == ["1"]
-    assert made.skipped == {"not an image that Pillow reads": 1, "example longer than 80 tokens": 1}
-    hopeless = ExampleRenderer(renderer, config_of())
-    assert hopeless.render([tasks[1]] * 200, np.random.default_rng(0)) == []
-    with pytest.raises(UserError, match="none of the first 256 examples can be rendered"):
-        hopeless.render([tasks[1]] * 56, np.random.default_rng(0))
+    found = ExampleRenderer(renderer, config_of(max_tokens=80)).render(tasks, np.random.default_rng(0))
+    assert [example.id for example in found.examples] == ["1"]
+    assert found.skipped == {"not an image that Pillow reads": 1, "example longer than 80 tokens": 1}
+
+
+def test_a_stage_of_which_nothing_can_be_rendered_ends(batches):
+    bad = Task(id="2", source="s", question="What?", answer="2", images=(b"no picture",))
+    mixture = SimpleNamespace(draw=lambda step, n: [bad] * n)
+    upcoming = batches(config_of(steps=40), mixture=mixture).from_step(0)
+    assert [next(upcoming) for _ in range(31)] == [[]] * 31
+    with pytest.raises(UserError, match=r"^none of the first 256 examples can be rendered: .*not an image"):
+        next(upcoming)
 
 
 class Stopped(Exception):
@@ -158,7 +163,7 @@ def test_the_loss_is_the_likelihood_of_the_answers(folder, batches, train):
     """One step, against the model's own forward pass on one example after the other."""
     config = config_of(steps=1)
     model, total, count = load_model(folder), 0.0, 0
-    for example in batches(config).batch(0):
+    for example in batches(config).batch(0).examples:
         ids = torch.tensor([*example.prompt.input_ids.tolist(), *example.token_ids.tolist()])[None]
         with torch.no_grad():
             logits = model(

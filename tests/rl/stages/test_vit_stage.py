@@ -178,7 +178,7 @@ def test_a_source_without_images_is_named_before_any_training():
 def test_a_long_caption_is_cut_and_ends_with_the_end_token(renderer, captions):
     example = captions[1][0]
     long = Document(id="d", source="made", text="<image>" + "7+4" * 30, images=example.images)
-    [made] = CaptionRenderer(renderer, config_of(max_tokens=8)).render([long], np.random.default_rng(0))
+    [made] = CaptionRenderer(renderer, config_of(max_tokens=8)).render([long], np.random.default_rng(0)).examples
     assert len(made.token_ids) == 8
     assert made.token_ids[-1] == renderer.processor.tokenizer.eos_token_id
     assert made.prompt.task.answer == "7+4" * 30
