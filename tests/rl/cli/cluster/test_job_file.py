@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -83,7 +84,7 @@ def test_the_slurm_script_ends_with_the_code_of_the_run(submit, tmp_path):
 def test_the_slurm_script_passes_shellcheck(submit, tmp_path):
     file = tmp_path / "job.sbatch"
     assert submit(LARGE, "rl.steps=7", "--write", file, "--env", "HF_HOME=/a b")[0] == 0
-    done = subprocess.run(["shellcheck", str(file)], capture_output=True, text=True)
+    done = subprocess.run([Path(sys.executable).with_name("shellcheck"), str(file)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
