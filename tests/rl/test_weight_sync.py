@@ -87,7 +87,9 @@ def made(rng, model):
 
 def test_both_sides_agree_after_a_publish(made):
     sync, pool, said = made
-    assert sync.publish() == {"parity_gap": pytest.approx(0, abs=1e-5)}
+    metrics = sync.publish()
+    assert metrics.pop("publish_gb_per_second") > 0
+    assert metrics == {"parity_gap": pytest.approx(0, abs=1e-5)}
     assert (pool.sent, said, pool.engine.version) == (1, [], 4)
 
 
@@ -201,7 +203,7 @@ def test_the_check_can_be_switched_off(made):
     sync, pool, _ = made
     object.__setattr__(sync, "threshold", 0.0)
     pool.fault, pool.times = stale, 9
-    assert sync.publish() == {}
+    assert sync.publish().keys() == {"publish_gb_per_second"}
 
 
 def test_the_learners_logprobs_change_nothing(made, rng, model):
