@@ -122,7 +122,7 @@ class RolloutLog:
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         with atomic_write(path) as file:
             # A dictionary of token ids or log-probs saves nothing, and takes ten times as long as the rest.
-            pq.write_table(table, file, compression="zstd", use_dictionary=_REPEATED)
+            pq.write_table(table, file, compression="zstd", use_dictionary=_REPEATED)  # pyright: ignore[reportArgumentType]
 
     def forget_after(self, step: int) -> None:
         """Delete the files of later steps: a run that goes on after `step` writes them again."""
