@@ -125,7 +125,7 @@ def test_the_engine_sleeps_while_the_learner_works(rng, model, monkeypatch, colo
             sleep=lambda: calls.append("sleep"),
         ),
         learner=learner,
-        log=SimpleNamespace(write=lambda *_: None),
+        log=SimpleNamespace(begin=lambda *_: None),
         sync=SimpleNamespace(publish=lambda: calls.append("publish") or {}),
         seed=0,
     )

@@ -79,14 +79,15 @@ def test_a_fault_in_our_code_keeps_its_traceback():
 
 @linux
 def test_a_killed_process_is_replaced_and_no_step_is_lost(caplog):
+    before = {child.pid for child in multiprocessing.active_children()}  # of other tests in this process
     with closing(prefetched(squares, range(60), stage="sft")) as steps:
         found = [next(steps)]
-        [child] = multiprocessing.active_children()
-        os.kill(child.pid, signal.SIGKILL)
+        [child] = {child.pid for child in multiprocessing.active_children()} - before
+        os.kill(child, signal.SIGKILL)
         found += steps
     assert [number for number, _ in found] == [step * step for step in range(60)]
     assert "sft: a process that prepares examples died" in caplog.text
-    assert multiprocessing.active_children() == []
+    assert {child.pid for child in multiprocessing.active_children()} <= before
 
 
 @linux
