@@ -26,6 +26,7 @@ from rollouts.workers.card_share import worker_share
 from rollouts.workers.nodes import alive_nodes, reserve
 
 START_TRIES = 2
+LOAD_DEATHS = 3  # rounds of one weight sync in which workers may die
 USE_SECONDS = 5.0  # for a worker to report its use; one that is stuck is left out
 START_SECONDS = 600.0  # for a worker to load its model, or its weights
 ROOM_SECONDS = 60.0  # for the cluster to notice that a node is lost, and to find room elsewhere
@@ -92,19 +93,20 @@ class WorkerGroup:
             raise
 
     def load(self, slots: Sequence[int]) -> None:
-        """Send the published weights to workers, and again to those that do not confirm them.
+        """Send the published weights to workers, once more to those that do not confirm them, and to fresh ones.
 
-        Raises StaleWorker, and WorkerError where no worker is left.
+        Raises StaleWorker, and WorkerError where no worker is left or one after the other dies of the weights.
         """
         self.start(slots)
-        if self._weights is None:
-            return
-        wrong, reason = [slot for slot in slots if slot in self.actors], ""
-        for _ in range(2):
-            wrong, reason = self._send(wrong)
-            if not wrong:
-                return
-        raise StaleWorker(f"published version {self._weights[1]} twice, but {reason}")
+        left = [slot for slot in slots if slot in self.actors] if self._weights is not None else []
+        refused = deaths = 0
+        while left:
+            wrong, fresh = self._send(left)
+            refused, deaths, left = refused + bool(wrong), deaths + bool(fresh), [*wrong, *fresh]
+            if refused == 2:
+                raise StaleWorker(f"{self._published()} twice, but {'; '.join(wrong.values())}")
+            if deaths > LOAD_DEATHS:
+                raise WorkerError(f"{self._published()}, and worker {fresh[0]} died of it {deaths} times in a row")
 
     def start(self, slots: Sequence[int]) -> None:
         """Wait until the workers have built their engines. Raises WorkerError where one cannot, or none is left."""
@@ -223,13 +225,14 @@ class WorkerGroup:
             **options, scheduling_strategy=room
         ).remote(self._spec)
 
-    def _send(self, slots: Sequence[int]) -> tuple[list[int], str]:
-        """Send the weights. Returns the workers that did not confirm them, and why."""
+    def _send(self, slots: Sequence[int]) -> tuple[dict[int, str], list[int]]:
+        """Send the weights. Returns the workers that did not confirm them, with why, and those that died, fresh."""
         assert self._weights is not None
         reference, version = self._weights
         futures = {slot: self.actors[slot].load_weights.remote(reference, version) for slot in slots}
         expected = self._checksums()
         wrong: dict[int, str] = {}
+        replaced: list[int] = []
         for slot, future in futures.items():
             try:
                 loaded: LoadedWeights = ray.get(future, timeout=START_SECONDS)
@@ -237,8 +240,7 @@ class WorkerGroup:
                 kept = self.fresh(slot)
                 self._on_death(slot, exit_of(error) or f"new weights were not loaded within {START_SECONDS:.0f} s")
                 self.start([slot])
-                if kept:
-                    wrong[slot] = f"worker {slot} died"
+                replaced += [slot] * kept
                 continue
             self._padding_stats.update(loaded.padding_stats)
             names = differing(expected, loaded.checksums)
@@ -247,7 +249,10 @@ class WorkerGroup:
             elif names:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
                 wrong[slot] = f"worker {slot} holds other values of {', '.join(names[:5])}{more}"
-        return list(wrong), "; ".join(wrong.values())
+        return wrong, replaced
+
+    def _published(self) -> str:
+        return f"published version {self._weights[1] if self._weights is not None else None}"
 
     def _checksums(self) -> Mapping[str, int]:
         """The checksums of what was published; taken once, while the workers load."""

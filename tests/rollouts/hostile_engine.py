@@ -45,6 +45,9 @@ class HostileEngine(TransformersEngine):
         weights = dict(weights)
         if (self.folder / "stale").exists():
             return
+        for death in sorted(self.folder.glob("die-of-weights-*"))[:1]:  # each is obeyed once
+            death.unlink()
+            ACTS["kill"]()
         own = self.model.state_dict()
         if (self.folder / "unsent").exists():
             weights["lm_head.weight"] = own["lm_head.weight"].clone()

@@ -130,6 +130,22 @@ def test_a_frozen_process_is_a_hang_too(made, orders, tmp_path, weights, prompts
     assert "stacks" in text
 
 
+@pytest.mark.parametrize(("deaths", "survives"), [(2, True), (4, False)])
+def test_workers_that_die_of_new_weights_are_replaced_a_few_times(made, orders, weights, deaths, survives):
+    """A death is no refusal: the fresh worker gets the weights, and the next one, until it is clear that none lives."""
+    pool, said = made
+    for number in range(deaths):
+        (orders / f"die-of-weights-{number}").touch()
+    if survives:
+        pool.publish(weights, version=4)
+        assert pool.version == 4
+    else:
+        with pytest.raises(WorkerError, match="published version 4, and worker 0 died of it 4 times in a row"):
+            pool.publish(weights, version=4)
+        assert pool.version == 0
+    assert sum("a fresh one takes its place" in line for line in said) == deaths
+
+
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
