@@ -150,9 +150,9 @@ def _evaluate(
 def _open_engine(place: ModelPlace, config: RunConfig) -> tuple[VisionLanguageProcessor, EngineDriver]:
     """The model's processor and an engine: the recipe's if it is a user's own, else the embedded one."""
     if config.last_rl is None or not is_own_engine(config.last_rl.engine):
-        model, processor = open_model(place)
+        model, processor = open_model(place, dtype=config.engine_dtype)  # a cast would round the routers' bias too
         stop, barred = family_of(model.config).stop_and_barred_ids(place.path, processor)
-        torch.nn.Module.to(model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=_dtype(config))
+        torch.nn.Module.to(model, device="cuda" if torch.cuda.is_available() else "cpu")
         return processor, EngineDriver(TransformersEngine(model, stop_ids=stop, barred_ids=barred))
     engine = choose_engine(config.last_rl.engine, config.last_rl.engine_options, base=Path.cwd(), trains=False)
     processor = open_processor(place)
@@ -174,10 +174,6 @@ def parse_budgets(text: str | None) -> list[int]:
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
         raise UserError(f"--thinking-budget {text}: must be whole numbers of tokens, 1 or more, such as 16,32,64")
     return [int(part) for part in parts]
-
-
-def _dtype(config: RunConfig) -> torch.dtype:
-    return getattr(torch, config.engine_dtype)
 
 
 def _sampling(config: RunConfig) -> SamplingConfig:

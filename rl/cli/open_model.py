@@ -64,8 +64,8 @@ def check_base_model(path: str) -> None:
         raise UserError(f"model.path = {path}: is a run's folder; to train its model further, name {place.path}")
 
 
-def open_model(place: ModelPlace) -> tuple[VisionLanguageModel, VisionLanguageProcessor]:
-    """Load the model (in the dtype of its checkpoint, on the CPU) and its processor.
+def open_model(place: ModelPlace, *, dtype: str = "auto") -> tuple[VisionLanguageModel, VisionLanguageProcessor]:
+    """Load the model (in `dtype`, or that of its checkpoint, on the CPU) and its processor.
 
     Raises UserError if the model is missing, damaged, or of an unknown family.
     """
@@ -75,7 +75,7 @@ def open_model(place: ModelPlace) -> tuple[VisionLanguageModel, VisionLanguagePr
 
     logging.disable_progress_bar()
     processor = open_processor(place)
-    return load_model(place.path, name=place.name, dtype="auto"), processor
+    return load_model(place.path, name=place.name, dtype=dtype), processor
 
 
 def open_processor(place: ModelPlace) -> VisionLanguageProcessor:

@@ -4,12 +4,15 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from configs.load import load_recipe
 from kimi_vl import load_model, load_processor
 from kimi_vl.family import stop_and_barred_ids
 from rewards.extraction import Thinking
 from rewards.scorer import Scorer
+from rl.cli.evaluate import _open_engine
+from rl.cli.open_model import find_model
 from rl.run.evaluate import HELD_OUT_SEED, evaluate
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
@@ -194,3 +197,14 @@ def test_the_engine_of_a_run_of_others_must_be_allowed(thinkvl, run_folder, tmp_
     assert not (tmp_path / "n").exists()
     assert thinkvl("eval", run_folder, "--allow", "mine.py:Mine")[0] == 0
     assert (tmp_path / "n").exists()
+
+
+def test_weights_are_rounded_as_in_a_run_and_the_bias_of_routers_is_not(run_folder):
+    """A rounded bias would choose other experts than the run's workers did."""
+    recipe = run_folder / "recipe.yaml"
+    config = load_recipe(recipe, ["rl.engine_dtype=bfloat16"])
+    _, driver = _open_engine(find_model(str(run_folder)), config)
+    state = driver.engine.model.state_dict()
+    biases = {name: tensor for name, tensor in state.items() if name.endswith("e_score_correction_bias")}
+    assert {tensor.dtype for tensor in biases.values()} == {torch.float32}
+    assert {tensor.dtype for name, tensor in driver.engine.model.named_parameters()} == {torch.bfloat16}
