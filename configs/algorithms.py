@@ -263,6 +263,13 @@ class LossConfig:
             "left at 0.99 where reference is not ema",
         )
 
+    @property
+    def reference_model(self) -> Literal["frozen", "ema"] | None:
+        """The model of its own that the policy is compared with. None: no comparison, or with the step's own start."""
+        parts = self.resolved()
+        compares = parts.kl is not None or self.algorithm == "kimi_k15"
+        return parts.reference if compares and parts.reference != "iteration" else None
+
     def resolved(self) -> AlgorithmParts:
         """Every part decided."""
         row = ALGORITHMS[self.algorithm]

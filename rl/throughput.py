@@ -86,9 +86,7 @@ def rl_passes(sizes: ModelSizes, stage: RLConfig) -> StepPasses:
     text, vision = update_passes(sizes)
     parts = stage.loss.resolved()
     before = stage.epochs * stage.minibatches > 1 or (parts.kl is not None and parts.kl.placement == "reward")
-    compares = parts.kl is not None or stage.loss.algorithm == "kimi_k15"
-    reference = compares and parts.reference != "iteration"
-    reads = [FORWARD] * (before + reference)
+    reads = [FORWARD] * (before + (stage.loss.reference_model is not None))
     updates = stage.epochs
     critic = [] if parts.critic is None or parts.critic.backbone != "own" else [FORWARD, *[text] * updates]
     towers = [] if not critic else [FORWARD, *[vision] * updates]

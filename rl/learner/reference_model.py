@@ -56,8 +56,6 @@ def build_reference(policy: VisionLanguageModel, loss: LossConfig, parallel: Par
 
     None also for `iteration`: that reference is the policy at the start of the step, the ratio's denominator.
     """
-    parts = loss.resolved()
-    compares = parts.kl is not None or loss.algorithm == "kimi_k15"
-    if not compares or parts.reference == "iteration":
+    if loss.reference_model is None:
         return None
-    return ReferenceModel(policy, parallel, decay=loss.reference_decay if parts.reference == "ema" else None)
+    return ReferenceModel(policy, parallel, decay=loss.reference_decay if loss.reference_model == "ema" else None)

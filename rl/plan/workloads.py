@@ -72,8 +72,7 @@ def training_of(config: RunConfig, stage: RLConfig | SupervisedConfig, sizes: Mo
     reference, critic = None, False
     if isinstance(stage, RLConfig):
         parts = stage.loss.resolved()
-        compares = parts.kl is not None or stage.loss.algorithm == "kimi_k15"
-        reference = parts.reference if compares and parts.reference != "iteration" else None
+        reference = stage.loss.reference_model
         critic = parts.critic is not None and parts.critic.backbone == "own"
     return Training(
         sizes=sizes,
