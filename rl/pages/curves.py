@@ -25,8 +25,6 @@ class Curve:
     log: bool = False
 
 
-_DISCARDED = ("discarded/filtered", "discarded/truncated", "discarded/aborted", "discarded/stale")
-_PHASES = ("seconds/rollout", "seconds/update", "seconds/record", "seconds/publish")
 _SPEED_AND_MEMORY = (
     Curve(title="Throughput (tokens a second)", metrics=("tokens_per_second/learner", "tokens_per_second/rollouts")),
     Curve(title="Memory of the processes (GB)", metrics=("memory/learner", "memory/workers", "memory/driver")),

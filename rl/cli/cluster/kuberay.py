@@ -17,6 +17,7 @@ from rl.cli.cluster.bundle import Bundle, make_bundle
 from rl.cli.cluster.slurm import job_name
 
 MOST_BYTES = 900_000  # Kubernetes takes 1 MiB of a ConfigMap, Base64 and names included
+MOUNT = "/shared"  # of the volume, where the command line names no path
 FILES = "/thinkvl/files"  # where the containers see the recipe and its files
 _HEADER = """\
 # Written by `thinkvl submit --write`. Start it with `kubectl apply -f THIS_FILE`; it needs KubeRay 1.1 or newer.
@@ -38,10 +39,11 @@ def kuberay_job(
 ) -> str:
     """The YAML text. Raises UserError if the results would be lost with the containers, or the files are too large."""
     claim, _, mount = volume.partition(":")
-    output = _output(config, mount or "/shared")
+    mount = mount or MOUNT
+    output = _output(config, mount)
     bundle = make_bundle(recipe, config, working_dir=None, with_packages=False)
     name = job_name(config.name)
-    pod = _pod(name, bundle, image=image, gpus=gpus, claim=claim, mount=mount or "/shared", env=env)
+    pod = _pod(name, bundle, image=image, gpus=gpus, claim=claim, mount=mount, env=env)
     arguments = shlex.join([bundle.recipe, *overrides, f"output_dir={output}"])
     group = {"rayStartParams": {}, "template": {"spec": pod}}
     cluster: dict[str, Any] = {"rayVersion": ray.__version__, "headGroupSpec": group}
