@@ -157,7 +157,8 @@ def read_step(path: Path) -> list[dict[str, Any]]:
     """The rows of one step as dictionaries. Raises UserError for a file that holds anything else."""
     try:
         with open_regular(path) as file:
-            rows = pq.read_table(file, schema=SCHEMA).to_pylist()
+            # Arrow's threads may abort a process that ends soon after they have read.
+            rows = pq.read_table(file, schema=SCHEMA, use_threads=False).to_pylist()
         if any(row[name] is None for row in rows for name in _REQUIRED):
             raise ValueError(f"one of {', '.join(_REQUIRED)} is missing in a row")
         for row in rows:

@@ -1,10 +1,14 @@
 """What is written is what was sampled; written again it is the same file; a full disk leaves nothing half."""
 
 import errno
+import json
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rl_helpers import make_prompt, make_scored
@@ -219,3 +223,27 @@ def test_what_the_learner_computed_of_each_token_is_kept(tmp_path, step):
     first, *_, second = (row for row in read_rollouts(tmp_path) if row["sample"] == 0 and row["group"] == 0)
     assert (first["learner_logprobs"], first["token_advantages"]) == (None, None)
     assert (second["learner_logprobs"], second["token_advantages"]) == ([-1.0] * 3, [1.0] * 3)
+
+
+READ_AND_END = """
+import json, sys
+import pyarrow.parquet as pq
+for _ in range(40):
+    with open(sys.argv[1], "rb") as file:
+        pq.read_table(file, **json.loads(sys.argv[2])).to_pylist()
+"""
+
+
+def test_a_process_may_end_right_after_reading(tmp_path, monkeypatch):
+    """Arrow's own threads abort every second such process, with exit code 134, where nothing slower is imported."""
+    row = dict.fromkeys(SCHEMA.names) | {"step": 1, "group": 0, "sample": 0, "images": [], "choices": []}
+    row |= dict.fromkeys(("task", "source", "question", "answer", "verifier", "text"), "x" * 500)
+    row |= {"token_ids": list(range(200)), "policy_logprobs": [0.5] * 200}
+    path, given, read = tmp_path / "step-000001.parquet", {}, pq.read_table
+    pq.write_table(pa.Table.from_pylist([row] * 4, schema=SCHEMA), path)
+    monkeypatch.setattr(pq, "read_table", lambda file, **options: given.update(options) or read(file, **options))
+    assert len(list(read_rollouts(tmp_path))) == 4
+    options = json.dumps({name: value for name, value in given.items() if name != "schema"})
+    command = [sys.executable, "-c", READ_AND_END, str(path), options]
+    codes = [subprocess.run(command, capture_output=True, timeout=60).returncode for _ in range(12)]
+    assert codes == [0] * 12
