@@ -5,6 +5,7 @@ import ipaddress
 import os
 import signal
 import socket
+import sys
 import zlib
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: tests share their cores with Ray's workers
@@ -34,6 +35,13 @@ settings.load_profile("thinkvl")
 def rng(request):
     """A numpy generator seeded by the test's name: the same numbers in every run, wherever its file lives."""
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+@pytest.fixture(scope="module")
+def no_ray():
+    """Ray is not running in this process: what other modules share for the whole session is ended."""
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        sys.modules["ray"].shutdown()
 
 
 @pytest.fixture(autouse=True, scope="session")

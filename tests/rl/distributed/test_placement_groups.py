@@ -25,7 +25,7 @@ stages:
 
 
 @pytest.fixture(scope="module")
-def two_nodes():
+def two_nodes(no_ray):
     """A head without GPUs, and two nodes with eight."""
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
     ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)

@@ -21,7 +21,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 
 @pytest.fixture
-def cluster():
+def cluster(no_ray):
     """A head without room for a worker; each node that a test adds has room for one."""
     made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
     ray.init(address=made.address, log_to_driver=False, configure_logging=False)
