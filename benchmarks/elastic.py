@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -34,10 +35,10 @@ QUICK_START = ["reading.steps=2", "long_cot.steps=3", "evaluation.tasks=20"]
 VICTIMS = ("ray::RolloutActor", "ray::RankActor")  # as Ray names their processes
 
 
-def run(folder: Path, *overrides: str, every: float | None = None) -> Counter[str]:
-    """Run the recipe into `folder` unless it is done there; kill a process `every` so many seconds. Returns the kills.
+def run(folder: Path, *overrides: str, every: float | None = None, most: float = math.inf) -> Counter[str]:
+    """Run the recipe into `folder` unless it is done there; kill a process `every` so many seconds, at most `most`.
 
-    The first kill comes after the first step, so that there is something to disturb.
+    Returns the kills. The first comes after the first step, so that there is something to disturb.
     """
     kills: Counter[str] = Counter()
     if (folder / "summary.json").exists():
@@ -51,7 +52,7 @@ def run(folder: Path, *overrides: str, every: float | None = None) -> Counter[st
             continue
         if due is None:
             due = time.monotonic() + (every or 0.0)
-        elif time.monotonic() > due:
+        elif time.monotonic() > due and kills.total() < most:
             kind = next(victims)
             kills[kind] += kill_one(process.pid, kind)
             due += every or 0.0
@@ -81,14 +82,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=float, default=60.0, help="seconds between two kills")
     parser.add_argument("--output", type=Path, default=Path("runs/elastic"))
-    parser.add_argument("--quick", action="store_true", help="a few steps and kills, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="a few steps and one kill of each, to see that it works")
     args = parser.parse_args()
     output, every = (args.output / "quick", 2.0) if args.quick else (args.output, args.every)
     run(output / "start", "rl=null", "export=false", *(QUICK_START if args.quick else []))
     start = [f"model.path={(output / 'start' / 'long_cot' / 'model').resolve()}", *ELASTIC]
     start += QUICK if args.quick else []
     run(output / "undisturbed", *start)
-    kills = run(output / "disturbed", *start, every=every)
+    kills = run(output / "disturbed", *start, every=every, most=len(VICTIMS) if args.quick else math.inf)
     calm, disturbed = (stage_of(output / name) for name in ("undisturbed", "disturbed"))
     ratio = calm["seconds"] / disturbed["seconds"]
     same = calm["weights"] == disturbed["weights"]
