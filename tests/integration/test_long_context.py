@@ -89,6 +89,22 @@ def test_later_stages_have_the_new_base_and_a_kill_changes_nothing(mini, monkeyp
         assert [name for name in expected if not torch.equal(expected[name], found[name])] == [], stage
 
 
+def test_two_ranks_extend_the_model_that_one_process_extends(mini):
+    only = "rl=null", "export=false"
+    mini.here("output_dir=runs/one", *only)
+    mini.here("output_dir=runs/two", "longer.ranks.count=2", *only)
+    one, two = mini.folder / "runs" / "one", mini.folder / "runs" / "two"
+    assert list((two / "longer" / "checkpoints").glob("step-*.shards")), "the ranks trained it"
+    expected = weights(one, "longer")
+    for name, tensor in weights(two, "longer").items():
+        torch.testing.assert_close(
+            tensor, expected[name], rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    assert load_config(two / "longer" / "model").context == 2048
+    after = [json.loads((run / "longer" / "after.json").read_text()) for run in (one, two)]
+    assert after[0] == after[1], "the needles are searched with the weights that the ranks trained"
+
+
 def test_engines_that_keep_the_old_base_fail_the_proof(mini, monkeypatch):
     monkeypatch.setattr(RolloutWorkers, "serve", lambda workers, model_path: None)
     with pytest.raises(ParityError, match="all tensors are equal, so the two compute different things"):
