@@ -89,7 +89,8 @@ def _animated(path: Path, count: int) -> list[Frame]:
 def _with_av(path: Path, count: int) -> list[Frame]:
     """Seek to each wanted time: a lecture of an hour is not decoded as a whole."""
     try:
-        import av  # pyright: ignore[reportMissingImports]  # an optional extra
+        import av  # an optional extra
+        from av.error import FFmpegError
     except ImportError as error:
         raise UserError(
             f"{path}: reading {path.suffix} needs PyAV: pip install 'thinkvl[video]' (GIF and WebP need nothing more)"
@@ -99,11 +100,12 @@ def _with_av(path: Path, count: int) -> list[Frame]:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            ticks = stream.duration or (container.duration or 0) / av.time_base / stream.time_base
-            end = float(ticks * stream.time_base)
+            tick = stream.time_base or 1
+            ticks = stream.duration or (container.duration or 0) / av.time_base / tick
+            end = float(ticks * tick)
             times = np.linspace(0.0, end, count) if count > 1 else np.zeros(1)
             found = [_frame_at(container, stream, float(time)) for time in times]
-    except (av.error.FFmpegError, IndexError, ValueError) as error:
+    except (FFmpegError, IndexError, ValueError) as error:
         raise BadImage("video is broken or cut short", f"{path.name[:80]}: {error}") from error
     frames = {frame.seconds: frame for frame in found if frame is not None}  # a short clip repeats none
     if not frames:
