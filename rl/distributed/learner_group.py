@@ -133,6 +133,7 @@ class LearnerGroup:
 
     def __init__(self, spec: RankSpec, nodes: Sequence[str] = ()) -> None:
         self.version, ranks = 0, spec.ranks.count
+        self._reads_before_update = isinstance(spec.learner, LearnerConfig) and spec.learner.reads_before_update
         self._room = reserve_ranks(ranks, nodes)
         self._actors: list[Any] = []
         remote: Any = ray.remote
@@ -146,7 +147,9 @@ class LearnerGroup:
         self._wait([actor.join.remote(address, i, ranks, spec) for i, actor in enumerate(self._actors)])
 
     def model_outputs(self, groups: Sequence[Group], min_version: int = 0) -> list[list[ModelOutputs]]:
-        """See `Learner.model_outputs`."""
+        """See `Learner.model_outputs`. Nothing is sent to the ranks where the algorithm reads nothing."""
+        if not self._reads_before_update:
+            return [[ModelOutputs() for _ in group.rollouts] for group in groups]
         return self._call("model_outputs", list(groups), min_version)
 
     def logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:

@@ -38,6 +38,14 @@ class LearnerConfig:
         return self.steps_per_iteration > 1 or (kl is not None and kl.placement == "reward")
 
     @property
+    def reads_before_update(self) -> bool:
+        """True if `Learner.model_outputs` runs a model: for log-probs of the policy or a reference, or for values."""
+        parts = self.loss.resolved()
+        compares = parts.kl is not None or self.loss.algorithm == "kimi_k15"
+        reference = compares and parts.reference != "iteration"
+        return self.reads_old_logprobs or reference or parts.critic is not None
+
+    @property
     def waiting_steps(self) -> int:
         """The optimizer steps in which the policy waits for its critic."""
         critic = self.loss.resolved().critic
