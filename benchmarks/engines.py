@@ -1,11 +1,11 @@
 """Tokens a second of the rollout engines on one thread, and of the pool with one and with two workers.
 
-    python benchmarks/engines.py [--quick] [--columns embedded generate vllm pool1 pool2] [--python NAME=INTERPRETER]
+    python benchmarks/engines.py [--quick] [--columns embedded generate vllm native pool1 pool2] [--python NAME=INTERPRETER]
 
 A Kimi-VL of about 7M parameters with random weights samples 8 completions of each image prompt at temperature 1. About
 one token in 60 ends a completion, so lengths are long-tailed (geometric, cut at the limit). `generate` is
 `model.generate` in static batches of the same number of rows, each sample with its own copy of prompt and image, as TRL
-calls it. The pools get 16 times as many prompts, so that the wait for the last long completions weighs little. Every
+calls it. `native` is vLLM with its own sampler, `vllm` with ours. The pools get 16 times as many prompts, so that the wait for the last long completions weighs little. Every
 column is a process of its own, which may run in another environment (`--python`); they take turns, round by round, and
 never run at once. Prints a table and ends with one line of JSON: ratios of medians.
 """
@@ -36,6 +36,7 @@ POOLED = 16  # times the prompts, for the pools
 RATIOS = {
     "embedded/generate": ("embedded", "generate"),
     "embedded/vllm": ("embedded", "vllm"),
+    "native/vllm": ("native", "vllm"),
     "2 workers/1": ("pool2", "pool1"),
 }
 Work = dict[str, object]
@@ -181,11 +182,11 @@ def pool(folder: Path, work: dict, *, workers: int) -> Answer:
     return lambda seed, count: _count(actors.generate(_requests(folder, work, seed, POOLED * count), sampling))
 
 
-def vllm(folder: Path, work: dict) -> Answer:
-    """vLLM, eager on a CPU; `--python vllm=.vllm-env/bin/python`."""
+def vllm(folder: Path, work: dict, *, sampler: str = "exact") -> Answer:
+    """vLLM, eager on a CPU; `--python vllm=.vllm-env/bin/python`. `sampler`: see docs/engines.md."""
     from configs.rl import SamplingConfig
     from rollouts.engines.driver import EngineDriver
-    from rollouts.engines.vllm import VllmEngine, VllmLimits
+    from rollouts.engines.vllm import VllmEngine, VllmSettings
 
     engine = EngineDriver(
         VllmEngine(
@@ -193,7 +194,7 @@ def vllm(folder: Path, work: dict) -> Answer:
             dtype="float32",
             stop_ids=work["stop"],
             barred_ids=work["barred"],
-            limits=VllmLimits(rows=work["rows"]),
+            settings=VllmSettings(options={"max_num_seqs": work["rows"], "sampler": sampler}),
         )
     )
     sampling = SamplingConfig(max_new_tokens=work["limit"])
@@ -204,6 +205,7 @@ COLUMNS: dict[str, Callable[[Path, dict], Answer]] = {
     "embedded": embedded,
     "generate": generate,
     "vllm": vllm,
+    "native": lambda folder, work: vllm(folder, work, sampler="native"),
     "pool1": lambda folder, work: pool(folder, work, workers=1),
     "pool2": lambda folder, work: pool(folder, work, workers=2),
 }
@@ -287,7 +289,9 @@ def _version(name: str) -> str:
 def main() -> None:
     """Measure, print a table, and end with one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--columns", nargs="+", default=[c for c in COLUMNS if c != "vllm"], choices=list(COLUMNS))
+    parser.add_argument(
+        "--columns", nargs="+", default=[c for c in COLUMNS if c not in ("vllm", "native")], choices=list(COLUMNS)
+    )
     parser.add_argument("--python", nargs="*", default=[], metavar="COLUMN=INTERPRETER")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--groups", type=int, default=16, help="prompts in a round")

@@ -65,7 +65,8 @@ class DataConfig:
     # tasks and documents that each stage is evaluated on; at least one source. Where all have documents, a `pretrain`
     # or `long_context` stage reports their perplexity and answers no tasks
     held_out: tuple[SourceConfig, ...] = (SourceConfig(use="digit_sums", split="held_out"),)
-    max_prompt_tokens: int = 4096  # longer prompts are left out and counted
+    # longer prompts are left out and counted; one image of Kimi-VL-A3B-Thinking-2506 has up to 4,213 tokens
+    max_prompt_tokens: int = 8192
     prompt: PromptConfig = field(default_factory=PromptConfig)  # template of all questions
     # templates by the name of a verifier, such as `{math: {template: ...}}`; goes before `prompt`
     prompt_by_verifier: dict[str, PromptConfig] = field(default_factory=dict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from configs.rules import check
 from configs.text import did_you_mean
@@ -22,8 +21,7 @@ def is_own_engine(use: str) -> bool:
     return path.endswith(".py") and name.isidentifier()
 
 
-def check_engine(use: str, options: Mapping[str, Any]) -> None:
-    """Raise ValueError for a name that no engine can have, and for options of a built-in one."""
+def check_engine(use: str) -> None:
+    """Raise ValueError for a name that no engine can have."""
     own, hint = is_own_engine(use), did_you_mean(use, ENGINES)
     check(own or use in ENGINES, "engine", use, f"{', '.join(ENGINES)} or `file.py:Class`{hint}")
-    check(own or not options, "engine_options", dict(options), "left out for a built-in engine")

@@ -114,7 +114,9 @@ class RLConfig(StageConfig):
     # what a worker generates with: `transformers`, [`vllm`](engines.md#vllm), which `make vllm-env` installs, or [an
     # engine of your own](engines.md#an-engine-of-your-own), `file.py:Class`
     engine: str = "transformers"
-    engine_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of an engine of your own
+    # keyword arguments of an engine of your own; for `transformers` its [limits](engines.md#the-embedded-engine), for
+    # `vllm` [its own arguments](engines.md#options-of-vllm)
+    engine_options: dict[str, Any] = field(default_factory=dict)
     # type of the weights that the workers generate with; null: `ranks.compute_dtype` where given, else `model.dtype`
     engine_dtype: Literal["float32", "bfloat16"] | None = None
     workers: int = 2  # rollout actors
@@ -191,7 +193,7 @@ class RLConfig(StageConfig):
             self.spike_threshold,
             "0 (never), or greater than 1",
         )
-        check_engine(self.engine, self.engine_options)
+        check_engine(self.engine)
         _check(len(self.rewards) > 0, "rewards", self.rewards, "at least one term")
         _check(self.repeat_penalty >= 0, "repeat_penalty", self.repeat_penalty, "0 or more")
         self._check_together()
@@ -210,7 +212,15 @@ class RLConfig(StageConfig):
             not (self.router_replay and self.engine == "vllm"),
             "router_replay",
             self.router_replay,
-            "false where engine is vllm, which does not tell the experts",
+            "false where engine is vllm: the model runner of its CPU build and of exact draws does not return experts",
+        )
+        drawn = self.sampling
+        _check(
+            (drawn.top_p, drawn.top_k, drawn.min_p) == (1, 0, 0) or self.engine_options.get("sampler") != "native",
+            "engine_options.sampler",
+            "native",
+            "exact where sampling has top_p, top_k or min_p: vLLM's own sampler returns one log-prob of a token, and "
+            "the learner needs the one without filters",
         )
         _check(
             self.overlong_buffer is None or 0 <= self.overlong_buffer < self.sampling.max_new_tokens,

@@ -67,6 +67,7 @@ def _chosen(place: ModelPlace, use: str, options: dict[str, Any]) -> tuple[Engin
         barred_ids=tuple(barred),
         threads=torch.get_num_threads(),
         engine=engine,
+        options=options,
     )
     return spec.build(), processor
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import ray
@@ -64,6 +64,7 @@ class ModelPlan:
     data: DataConfig
     dtype: str | None  # None: that of the checkpoint
     engine: str | EngineFile
+    options: Mapping[str, Any]  # of a built-in engine
     context: int  # the most tokens of a prompt and its completion
     workers: int
     failures: Path  # folder for diagnoses of workers that fail
@@ -136,6 +137,7 @@ def open_pool(plan: ModelPlan, say: Callable[[str], None]) -> Iterator[PoolGener
         stop_ids=tuple(stop),
         barred_ids=tuple(barred),
         engine=plan.engine,
+        options=plan.options,
         context=plan.context,
     )
     with ExitStack() as stack:

@@ -83,6 +83,7 @@ class SamplingOptions:
             data=inputs.data,
             dtype=inputs.dtype,
             engine=engine,
+            options=stage.engine_options if stage is not None else {},
             context=inputs.data.max_prompt_tokens + sampling.max_new_tokens,
             workers=self.workers or (inputs.rl.workers if inputs.rl else 1),
             failures=beside.with_suffix(".failures"),

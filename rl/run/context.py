@@ -130,6 +130,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
             barred_ids=tuple(barred),
             record_experts=any(rl.router_replay for rl in config.rl_stages),
             engine=engine,
+            options=stage.engine_options,
             context=config.longest_sequence,
             sleeps=stage.colocate,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from configs.engine import ENGINES
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.engine_file import EngineFile, find_engine
+from rollouts.engines.engine_options import check_options
 from rollouts.engines.protocol import EngineError
 from rollouts.model_family import family_at
 
@@ -38,6 +39,7 @@ class EngineSpec:
     context: int | None = None  # vLLM: the most tokens of a prompt and its answer; None: the model's own limit
     gpu_share: float = 1.0  # vLLM: of a GPU that is this worker's
     sleeps: bool = False  # vLLM: started so that it can free its memory while the learner works
+    options: Mapping[str, Any] = field(default_factory=dict)  # of a built-in engine, see `engine_options.py`
 
     def build(self) -> EngineDriver:
         """Start the engine with the weights of the checkpoint."""
@@ -51,10 +53,12 @@ class EngineSpec:
 def choose_engine(use: str, options: Mapping[str, Any], *, base: Path, trains: bool) -> str | EngineFile:
     """The engine that `rl.engine` names: a key of `ENGINES`, or `file.py:Class` with the file looked for in `base`.
 
-    `trains`: it must take new weights. Raises EngineError where it cannot run, or does not implement the protocol.
+    `trains`: it must take new weights. Raises EngineError where it cannot run, does not implement the protocol, or does
+    not take the options. Those of a built-in engine belong into the `EngineSpec`.
     """
     if use in ENGINES:
         check_engine(use)
+        check_options(use, options)
         return use
     engine = find_engine(use, options, base=base)
     if trains and engine.fixed_weights:

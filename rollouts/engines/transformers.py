@@ -137,5 +137,9 @@ def open_transformers(spec: EngineSpec) -> TransformersEngine:
     model = family_at(spec.model_path).load_model(spec.model_path, dtype=getattr(torch, spec.dtype))
     torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
     return TransformersEngine(
-        model, stop_ids=spec.stop_ids, barred_ids=spec.barred_ids, record_experts=spec.record_experts
+        model,
+        stop_ids=spec.stop_ids,
+        barred_ids=spec.barred_ids,
+        limits=BatchLimits(**spec.options),
+        record_experts=spec.record_experts,
     )

@@ -6,6 +6,7 @@ it does for the embedded engine.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
@@ -15,12 +16,14 @@ import numpy as np
 import torch
 
 from configs.rl import SamplingConfig
+from rollouts.engines.engine_options import SAMPLER
 from rollouts.engines.engine_spec import EngineSpec
 from rollouts.engines.protocol import Engine, FinishedGroup
 from rollouts.engines.sample_state import RunningGroup, RunningSample
+from rollouts.engines.vllm_native import bias_of, check_filters, native_params, read_native
 from rollouts.engines.vllm_prompt import VllmPrompt
 from rollouts.engines.vllm_sampling import read_logprobs, sampling_params
-from rollouts.engines.vllm_start import VllmLimits, start_vllm
+from rollouts.engines.vllm_start import VllmSettings, start_vllm
 from rollouts.engines.vllm_weights import Names, send
 from rollouts.model_family import family_at
 from rollouts.types import Request
@@ -30,7 +33,8 @@ class VllmEngine(Engine):
     """Generates with vLLM, in this process.
 
     A token is drawn from vLLM's logits by the embedded engine's own function, with the same number: where the logits
-    agree, the completions do. vLLM schedules by lengths and its free memory, which can change the last bits of a logit.
+    agree, the completions do. With the option `sampler: native` vLLM draws it: from the same distribution.
+    vLLM schedules by lengths and its free memory, which can change the last bits of a logit.
     vLLM packs weights into layouts of its own and cannot read them back. The parity check shows whether it packed them
     correctly.
     """
@@ -43,10 +47,13 @@ class VllmEngine(Engine):
         stop_ids: Sequence[int],
         barred_ids: Sequence[int],
         version: int = 0,
-        limits: VllmLimits | None = None,
+        settings: VllmSettings | None = None,
     ) -> None:
-        self._limits = limits or VllmLimits()
-        self._vllm = start_vllm(model_path, dtype=dtype, barred_ids=barred_ids, limits=self._limits)
+        settings = settings or VllmSettings()
+        self._vllm = start_vllm(model_path, dtype=dtype, barred_ids=barred_ids, settings=settings)
+        self._sleeps = settings.sleeps
+        self._bias = bias_of(tuple(barred_ids)) if settings.options.get(SAMPLER) == "native" else None
+        self._rows: int = self._vllm.vllm_config.scheduler_config.max_num_seqs
         self._names = Names(model_path)
         self._config = family_at(model_path).load_config(model_path)
         self._dtype: torch.dtype = getattr(torch, dtype)
@@ -70,6 +77,7 @@ class VllmEngine(Engine):
         ValueError, before anything is changed, if names or shapes differ from the model's.
         """
         self._names.check(weights, version=version)
+        self._finish_running_steps()
         send(self._vllm, self._names.to_hub(weights))
         self._version = version
 
@@ -82,6 +90,8 @@ class VllmEngine(Engine):
 
         Raises ValueError if the prompt alone fills the context.
         """
+        if self._bias is not None:
+            check_filters(sampling)
         group = RunningGroup(index, request, sampling)
         context = self._vllm.model_config.max_model_len
         if group.length >= context:
@@ -89,15 +99,33 @@ class VllmEngine(Engine):
                 f"task {request.prompt.task.id}: a prompt of {group.length} tokens leaves no room for an "
                 f"answer in a context of {context}; lower data.max_prompt_tokens"
             )
+        self._check_images(request)
         self._groups[index] = group
         self._prompts[index] = VllmPrompt(request.prompt, config=self._config, dtype=self._dtype)
         self._queue.extend(sample for sample in group.samples if sample.reason is None)
 
+    def _check_images(self, request: Request) -> None:
+        """Raise ValueError for an image that vLLM cannot take in one piece: it would wait for ever."""
+        scheduler = self._vllm.engine_core.engine_core.scheduler
+        limit = min(scheduler.max_num_encoder_input_tokens, scheduler.encoder_cache_manager.cache_size)
+        sizes = request.prompt.image_grid_hws.prod(-1) // math.prod(self._config.merge_shape)
+        if len(sizes) and sizes.max() > limit:
+            raise ValueError(
+                f"task {request.prompt.task.id}: an image of {sizes.max()} tokens, and vLLM takes at most {limit}; "
+                "raise rl.engine_options.max_num_batched_tokens, or lower data.max_prompt_tokens"
+            )
+
     def step(self) -> list[FinishedGroup]:
         """One step of vLLM: at most one pass over the prompts that fit, or one token of every sample."""
         self._admit()
+        if self._running:
+            self._read(self._vllm.step())
+        return self._take_finished()
+
+    def _read(self, outputs: Iterable[Any]) -> None:
+        """Keep what vLLM's step has generated."""
         stopped: list[str] = []
-        for output in self._vllm.step() if self._running else ():
+        for output in outputs:
             sample = self._running.get(output.request_id)
             if sample is None:
                 continue
@@ -108,7 +136,16 @@ class VllmEngine(Engine):
             elif sample.reason is not None:  # a repetition, which vLLM does not detect
                 stopped.append(output.request_id)
         self._drop(stopped)
-        return self._take_finished()
+
+    def _finish_running_steps(self) -> None:
+        """Read the steps that vLLM has begun ahead of time: their tokens are of the version before."""
+        core = self._vllm.engine_core.engine_core
+        if not core.batch_queue:
+            return
+        core.pause_scheduler(mode="keep", clear_cache=False)
+        for _ in range(len(core.batch_queue)):
+            self._read(self._vllm.step())
+        core.resume_scheduler()
 
     def cancel(self, indices: Iterable[int]) -> list[FinishedGroup]:
         """End all samples of these requests."""
@@ -122,36 +159,44 @@ class VllmEngine(Engine):
 
     def sleep(self) -> None:
         """Give weights and cache back to the GPU (vLLM's level 2); a CPU has no such mode."""
-        if self._limits.sleeps and torch.cuda.is_available():
+        if self._sleeps and torch.cuda.is_available():
             self._vllm.reset_prefix_cache()
             self._vllm.sleep(2)
 
     def wake(self) -> None:
         """Take the memory back."""
-        if self._limits.sleeps and torch.cuda.is_available():
+        if self._sleeps and torch.cuda.is_available():
             self._vllm.wake_up()
 
     def _admit(self) -> None:
         """Give samples to vLLM as others end. Samples that waited inside vLLM would keep an older version's image."""
-        while self._queue and len(self._running) < self._limits.rows:
+        while self._queue and len(self._running) < self._rows:
             sample = self._queue.popleft()
             name = str(next(self._new_names))
-            params = sampling_params(
-                sample.sampling,
-                seed=sample.group.request.seed,
-                sample=sample.index,
-                start=sample.length,
-                max_tokens=sample.stop_at - sample.length,
-                stop_ids=sorted(self._stop_ids),
-            )
             inputs = self._prompts[sample.group.index].inputs(sample.tokens.tolist(), version=self._version)
-            self._vllm.add_request(name, inputs, params)
+            self._vllm.add_request(name, inputs, self._params(sample))
             self._running[name] = sample
+
+    def _params(self, sample: RunningSample) -> Any:
+        """How vLLM samples: as we do, or by its own sampler."""
+        common: dict[str, Any] = {
+            "seed": sample.group.request.seed,
+            "sample": sample.index,
+            "start": sample.length,
+            "max_tokens": sample.stop_at - sample.length,
+            "stop_ids": sorted(self._stop_ids),
+        }
+        if self._bias is not None:
+            return native_params(sample.sampling, bias=self._bias, **common)
+        return sampling_params(sample.sampling, **common)
 
     def _record(self, sample: RunningSample, output: Any) -> None:
         for position, token in enumerate(output.token_ids):
             if sample.reason is None:
-                policy, sampler = read_logprobs(output.logprobs.logprobs, position)
+                values = output.logprobs.logprobs
+                exact = self._bias is None
+                read = read_logprobs(values, position) if exact else read_native(values, position, sample.sampling)
+                policy, sampler = read
                 sample.record(token, policy, sampler, version=self._version, stops=token in self._stop_ids)
 
     def _take_finished(self) -> list[FinishedGroup]:
@@ -175,5 +220,7 @@ def open_vllm(spec: EngineSpec) -> VllmEngine:
         dtype=spec.dtype,
         stop_ids=spec.stop_ids,
         barred_ids=spec.barred_ids,
-        limits=VllmLimits(context=spec.context, gpu_share=0.85 * spec.gpu_share, sleeps=spec.sleeps),
+        settings=VllmSettings(
+            context=spec.context, gpu_share=spec.gpu_share, sleeps=spec.sleeps, options=spec.options
+        ),
     )

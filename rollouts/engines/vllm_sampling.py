@@ -3,11 +3,13 @@
 vLLM returns one log-prob a token, filters in another order, and its seeded generators start again when an answer goes
 on. So the draw is the embedded engine's own (`sampling.choose_tokens`). The row that vLLM gets afterwards has two
 finite places: its greedy sampler takes the first, and `logprobs_mode="processed_logits"` brings both back to us.
+For vLLM's own sampler see `vllm_native.py`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,10 +23,19 @@ from configs.rl import SamplingConfig
 from rollouts.engines.sampling import barred_token_mask, choose_tokens, sample_uniforms
 
 KEY = "thinkvl"  # of our values in vLLM's dictionaries of extra arguments
-LOGPROBS_MODE = "processed_logits"
 _LOGITS = 1 << 24  # numbers in one block
 _ABOVE_ZERO = 1e-30  # keeps the drawn token ahead where both log-probs are exactly 0
 _ENTRIES = 3  # vLLM's values of a token: the drawn one, the largest, the second largest
+
+
+def exact_arguments(barred_ids: Sequence[int]) -> dict[str, Any]:
+    """For `EngineArgs`."""
+    return {
+        "logprobs_mode": "processed_logits",
+        "logits_processors": [SamplingProcessor],
+        "additional_config": {KEY: {"barred": list(barred_ids)}},
+        "async_scheduling": False,  # the drawn token must be known before the next step begins
+    }
 
 
 def sampling_params(

@@ -3,61 +3,68 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from rollouts.engines.engine_options import SAMPLER
+
 _SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process a worker: what is killed is gone, and steps are ours to time
-    "VLLM_USE_V2_MODEL_RUNNER": "0",  # it takes logits processors of another kind
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two workers of one machine would be bound to the same cores
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
 
 
+_GPU_MEMORY = 0.85  # of a worker's share: weights and cache together; the rest is for the weight sync
+_CPU_CACHE = 256 << 20  # bytes of the cache on a CPU; more where two samples of full length need more
+_BATCH_TOKENS = 8192  # of one pass over prompts; no image of a prompt may have more
+
+
+_EXACT = {"VLLM_USE_V2_MODEL_RUNNER": "0"}  # it takes logits processors of another kind
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VllmLimits:
-    """What one vLLM may hold."""
+class VllmSettings:
+    """With what one vLLM is started."""
 
-    rows: int = 256  # samples that decode together
     context: int | None = None  # tokens of prompt and answer; None, or what is above the model's own: the model's own
-    gpu_share: float = 0.85  # of the GPU's memory, weights and cache together
+    gpu_share: float = 1.0  # of a GPU that is this engine's
     sleeps: bool = False  # it can give all of that back for a while
-    cpu_cache_bytes: int = 256 << 20  # for the cache on a CPU; more where one sample of `context` tokens needs more
+    options: Mapping[str, Any] = field(default_factory=dict)  # `rl.engine_options`, checked by `check_options`
 
 
-def start_vllm(model_path: str, *, dtype: str, barred_ids: Sequence[int], limits: VllmLimits) -> Any:
+def start_vllm(model_path: str, *, dtype: str, barred_ids: Sequence[int], settings: VllmSettings) -> Any:
     """A vLLM `LLMEngine` with the checkpoint's weights. Takes about half a minute, most of it imports."""
-    for name, value in _SETTINGS.items():
+    native = settings.options.get(SAMPLER) == "native"
+    for name, value in (_SETTINGS if native else _SETTINGS | _EXACT).items():
         os.environ.setdefault(name, value)
     # Imported here: the settings above are read on import.
     from vllm.engine.arg_utils import EngineArgs  # pyright: ignore[reportMissingImports]
+    from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
     from vllm.v1.engine.llm_engine import LLMEngine  # pyright: ignore[reportMissingImports]
 
-    from rollouts.engines import vllm_sampling, vllm_weights
+    from rollouts.engines import vllm_native, vllm_sampling, vllm_weights
     from rollouts.model_family import family_at
 
     text = family_at(model_path).load_config(model_path).text_config
-    context = min(limits.context or text.max_position_embeddings, text.max_position_embeddings)
+    context = min(settings.context or text.max_position_embeddings, text.max_position_embeddings)
+    options = {name: value for name, value in settings.options.items() if name != SAMPLER}
     vllm_weights.register()
     arguments = EngineArgs(
         model=model_path,
         dtype=dtype,
         seed=0,
         max_model_len=context,
-        max_num_seqs=limits.rows,
-        logprobs_mode=vllm_sampling.LOGPROBS_MODE,
-        logits_processors=[vllm_sampling.SamplingProcessor],
-        additional_config={vllm_sampling.KEY: {"barred": list(barred_ids)}},
+        skip_tokenizer_init=True,  # prompts come as tokens; the hub's tokenizer would be code to run
         weight_transfer_config={"backend": vllm_weights.BACKEND},
-        async_scheduling=False,  # a step that runs ahead would be of unknown version
-        skip_mm_profiling=True,  # it would need an image of the largest size
+        enable_sleep_mode=settings.sleeps and not current_platform.is_cpu(),
         mm_processor_cache_gb=0,  # images come processed
-        disable_log_stats=True,
-        **_memory(text, dtype, context, limits),
+        **(vllm_native.native_arguments() if native else vllm_sampling.exact_arguments(barred_ids)),
+        **_defaults(text, dtype, context, settings.gpu_share) | options,
     )
     keep = torch.set_num_threads  # vLLM replaces it on a CPU, for everybody in the process
     try:
@@ -68,22 +75,25 @@ def start_vllm(model_path: str, *, dtype: str, barred_ids: Sequence[int], limits
     return engine
 
 
-def _memory(text: Any, dtype: str, context: int, limits: VllmLimits) -> dict[str, Any]:
-    """The arguments that differ between CPU and GPU."""
+def _defaults(text: Any, dtype: str, context: int, gpu_share: float) -> dict[str, Any]:
+    """The arguments that a recipe may override."""
     from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
 
     from rollouts.engines import vllm_cpu
 
+    both = {
+        "max_num_seqs": 256,
+        "max_num_batched_tokens": _BATCH_TOKENS,
+        "skip_mm_profiling": True,  # it would need an image of the largest size
+        "disable_log_stats": True,
+    }
     if not current_platform.is_cpu():
-        return {
-            "gpu_memory_utilization": limits.gpu_share,
-            "enable_prefix_caching": True,
-            "enable_sleep_mode": limits.sleeps,
-        }
+        memory = _GPU_MEMORY * gpu_share
+        return both | {"gpu_memory_utilization": memory, "enable_prefix_caching": True}
     token = text.num_hidden_layers * (text.kv_lora_rank + text.qk_rope_head_dim) * getattr(torch, dtype).itemsize
-    return {
-        "kv_cache_memory_bytes": max(limits.cpu_cache_bytes, 2 * context * token),
-        "max_num_batched_tokens": max(context, 8192),  # prompts are read in one piece there
+    return both | {
+        "kv_cache_memory_bytes": max(_CPU_CACHE, 2 * context * token),
+        "max_num_batched_tokens": max(context, _BATCH_TOKENS),  # prompts are read in one piece there
         "enable_prefix_caching": False,  # not with latent attention there
         "enforce_eager": True,
         "attention_backend": vllm_cpu.ATTENTION,

@@ -157,7 +157,11 @@ RULES = [
     ("rl.sampling.temperature=1.0e-44", "rl.sampling.temperature = 1e-44: must be 0 (greedy), or 0.01 or more"),
     ("rl.engine=vlm", "rl.engine = 'vlm': must be transformers, vllm or `file.py:Class` (did you mean 'vllm'?)"),
     ("rl.engine=mine.py", "rl.engine = 'mine.py': must be transformers, vllm or `file.py:Class`"),
-    ("rl.engine_options={url: x}", "rl.engine_options = {'url': 'x'}: must be left out for a built-in engine"),
+    (
+        "rl={steps: 1, engine: vllm, engine_options: {sampler: native}, sampling: {top_p: 0.9}}",
+        "rl.engine_options.sampler = 'native': must be exact where sampling has top_p, top_k or min_p: vLLM's own "
+        "sampler returns one log-prob of a token, and the learner needs the one without filters",
+    ),
     ("rl.loss.sft_coef=-1", "rl.loss.sft_coef = -1.0: must be 0 or more"),
     (
         "rl={steps: 1, shuffle_rewards: true, loss: {sft_coef: 0.1}}",

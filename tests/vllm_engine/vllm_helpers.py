@@ -27,8 +27,13 @@ SIZES = TinySizes(
 
 def build_checkpoint(folder):
     """Weights in which no norm is one and no bias zero, exported with code."""
-    made = folder.with_name("made")
-    create_tiny_checkpoint(made, corpus=["What is 1 + 2? ◁think▷1 + 2 = 3◁/think▷3"] * 20, sizes=SIZES)
+    made = build_plain(folder.with_name("made"), SIZES)
+    return save_with_code(load_model(made), load_processor(made), folder)
+
+
+def build_plain(made, sizes):
+    """The same weights without code."""
+    create_tiny_checkpoint(made, corpus=["What is 1 + 2? ◁think▷1 + 2 = 3◁/think▷3"] * 20, sizes=sizes)
     generator = torch.Generator().manual_seed(1)
     tensors = load_file(made / "model.safetensors")
     for name, tensor in tensors.items():
@@ -38,7 +43,7 @@ def build_checkpoint(folder):
         elif tensor.ndim == 1:
             tensors[name] = tensor + 0.3 * noise
     save_file(tensors, made / "model.safetensors", metadata={"format": "pt"})
-    return save_with_code(load_model(made), load_processor(made), folder)
+    return made
 
 
 def build_prompt(rng, config, *, grids=(), text=14, name="made"):
