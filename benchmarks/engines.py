@@ -1,13 +1,15 @@
 """Tokens a second of the rollout engines on one thread, and of the pool with one and with two workers.
 
-    python benchmarks/engines.py [--quick] [--columns embedded generate vllm native pool1 pool2] [--python NAME=INTERPRETER]
+    python benchmarks/engines.py [--quick] [--columns embedded generate vllm native pool1 pool2]
+        [--python NAME=INTERPRETER]
 
 A Kimi-VL of about 7M parameters with random weights samples 8 completions of each image prompt at temperature 1. About
 one token in 60 ends a completion, so lengths are long-tailed (geometric, cut at the limit). `generate` is
 `model.generate` in static batches of the same number of rows, each sample with its own copy of prompt and image, as TRL
-calls it. `native` is vLLM with its own sampler, `vllm` with ours. The pools get 16 times as many prompts, so that the wait for the last long completions weighs little. Every
-column is a process of its own, which may run in another environment (`--python`); they take turns, round by round, and
-never run at once. Prints a table and ends with one line of JSON: ratios of medians.
+calls it. `native` is vLLM with its own sampler, `vllm` with ours. The pools get 16 times as many prompts, so that the
+wait for the last long completions weighs little. Every column is a process of its own, which may run in another
+environment (`--python`); they take turns, round by round, and never run at once. Prints a table and ends with one line
+of JSON: ratios of medians.
 """
 
 from __future__ import annotations
