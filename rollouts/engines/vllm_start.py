@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +42,35 @@ class VllmSettings:
 
 def start_vllm(model_path: str, *, dtype: str, barred_ids: Sequence[int], settings: VllmSettings) -> Any:
     """A vLLM `LLMEngine` with the checkpoint's weights. Takes about half a minute, most of it imports."""
+    folder = Path(model_path)
+    if (folder / "tokenizer.json").exists() or not folder.is_dir():
+        return _start(model_path, model_path, dtype=dtype, barred_ids=barred_ids, settings=settings)
+    with tempfile.TemporaryDirectory(prefix="thinkvl-model-") as made:
+        _link_without_code(folder, Path(made))
+        return _start(made, model_path, dtype=dtype, barred_ids=barred_ids, settings=settings)
+
+
+def _link_without_code(folder: Path, target: Path) -> None:
+    """A hub folder as our exports are: its weights, and config and processor as we write them.
+
+    vLLM reads a processor and a tokenizer even where prompts come as tokens; the hub's would be code to run.
+    """
+    from rollouts.model_family import family_at
+
+    for file in folder.glob("*.safetensors*"):
+        (target / file.name).symlink_to(file.resolve())
+    family = family_at(str(folder))
+    family.load_config(str(folder)).save_pretrained(target)
+    family.load_processor(str(folder)).save_pretrained(target)
+    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json", "processor_config.json"):
+        if (path := target / name).exists():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content.pop("auto_map", None)
+            path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _start(folder: str, model_path: str, *, dtype: str, barred_ids: Sequence[int], settings: VllmSettings) -> Any:
+    """Start with the files of `folder`, which are those of `model_path` in a form that vLLM reads."""
     native = settings.options.get(SAMPLER) == "native"
     for name, value in (_SETTINGS if native else _SETTINGS | _EXACT).items():
         os.environ.setdefault(name, value)
@@ -55,11 +87,10 @@ def start_vllm(model_path: str, *, dtype: str, barred_ids: Sequence[int], settin
     options = {name: value for name, value in settings.options.items() if name != SAMPLER}
     vllm_weights.register()
     arguments = EngineArgs(
-        model=model_path,
+        model=folder,
         dtype=dtype,
         seed=0,
         max_model_len=context,
-        skip_tokenizer_init=True,  # prompts come as tokens; the hub's tokenizer would be code to run
         weight_transfer_config={"backend": vllm_weights.BACKEND},
         enable_sleep_mode=settings.sleeps and not current_platform.is_cpu(),
         mm_processor_cache_gb=0,  # images come processed

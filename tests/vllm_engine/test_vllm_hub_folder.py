@@ -17,17 +17,17 @@ PLAIN = SamplingConfig(max_new_tokens=12)
 LARGEST = (128, 132)  # patches of an image with 4,224 tokens; the processor of 2506 makes up to 4,213
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hub(tmp_path_factory):
     return build_hub_folder(tmp_path_factory.mktemp("hub") / "Kimi-VL-A3B-Thinking-2506")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hub_ids(hub):
     return stop_and_barred_ids(str(hub), load_processor(hub))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hub_engine(hub, hub_ids):
     from rollouts.engines.vllm import VllmEngine
 
