@@ -220,7 +220,5 @@ def open_vllm(spec: EngineSpec) -> VllmEngine:
         dtype=spec.dtype,
         stop_ids=spec.stop_ids,
         barred_ids=spec.barred_ids,
-        settings=VllmSettings(
-            context=spec.context, gpu_share=spec.gpu_share, sleeps=spec.sleeps, options=spec.options
-        ),
+        settings=VllmSettings(context=spec.context, gpu_share=spec.gpu_share, sleeps=spec.sleeps, options=spec.options),
     )
