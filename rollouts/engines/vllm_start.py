@@ -85,13 +85,13 @@ def _start(folder: str, model_path: str, *, dtype: str, barred_ids: Sequence[int
     text = family_at(model_path).load_config(model_path).text_config
     context = min(settings.context or text.max_position_embeddings, text.max_position_embeddings)
     options = {name: value for name, value in settings.options.items() if name != SAMPLER}
-    vllm_weights.register()
     arguments = EngineArgs(
         model=folder,
         dtype=dtype,
         seed=0,
         max_model_len=context,
         weight_transfer_config={"backend": vllm_weights.BACKEND},
+        worker_extension_cls=f"{vllm_weights.__name__}.{vllm_weights.WorkerExtension.__name__}",
         enable_sleep_mode=settings.sleeps and not current_platform.is_cpu(),
         mm_processor_cache_gb=0,  # images come processed
         **(vllm_native.native_arguments() if native else vllm_sampling.exact_arguments(barred_ids)),

@@ -110,6 +110,10 @@ class SharedMemoryTransfer(WeightTransferEngine):
         """Nothing to free."""
 
 
+class WorkerExtension:
+    """Named in `worker_extension_cls`: a vLLM worker process that imports it knows our model family and the backend."""
+
+
 def register() -> None:
     """Make the backend known in this process; calling it twice does no harm."""
     if BACKEND not in WeightTransferEngineFactory._registry:
@@ -120,3 +124,6 @@ def _tensor(value: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value
     return torch.from_numpy(value if value.flags.writeable else value.view())
+
+
+register()
