@@ -9,6 +9,7 @@ from engine_helpers import build_tiny_folder
 from rollouts.engines.engine_options import check_options
 from rollouts.engines.engine_spec import EngineSpec, choose_engine
 from rollouts.engines.protocol import EngineError
+from rollouts.engines.transformers import TransformersEngine
 
 ARGUMENTS = '''
 import a_package_that_is_not_installed
@@ -105,5 +106,7 @@ def test_options_reach_the_embedded_engine(tmp_path):
     choose_engine("transformers", options, base=tmp_path, trains=True)
     folder = build_tiny_folder(tmp_path / "model")
     spec = EngineSpec(model_path=str(folder), dtype="float32", stop_ids=(1,), barred_ids=(2,), options=options)
-    limits = spec.build().engine._limits
+    engine = spec.build().engine
+    assert isinstance(engine, TransformersEngine)
+    limits = engine._limits
     assert (limits.rows, limits.prefill_tokens, limits.tokens) == (3, 99, 262_144)
