@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
+
 from configs.rl import RLConfig
 from rl.learner.protocol import LearnerProtocol
 from rl.rollout_log import RolloutLog
@@ -68,6 +70,8 @@ class Loop:
             with watch.phase("learner"):
                 metrics |= learner.update(samples)  # loss, gradient and optimizer step of each minibatch
         with watch.phase("publish"):
+            if config.colocate:
+                torch.cuda.empty_cache()  # PyTorch keeps what the update freed, and waking engines need it
             metrics |= self.sync.publish()
         with watch.phase("record"):
             metrics |= self.task_sampler.metrics() | self.pool.metrics() | {"version": float(learner.version)}
