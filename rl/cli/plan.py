@@ -83,6 +83,7 @@ def as_json(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFin
                 "seconds_per_step": asdict(stage.seconds),
                 "hours": stage.hours,
                 "learner": _device(stage.learner),
+                "rollouts": _device(stage.rollouts) if stage.rollouts else None,
             }
             for stage in plan.stages
         ],
@@ -109,10 +110,10 @@ def show(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFindin
         console.print(line)
     console.print(_stages(plan))
     console.print(_memory(plan))
-    worker = ", ".join(f"{part} {_gigabytes(size)}" for part, size in plan.worker.parts.items())
-    console.print(
-        f"a rollout worker: {worker}: {_gigabytes(plan.worker.used)} of {_gigabytes(plan.worker.capacity)} GB"
-    )
+    console.print(f"a rollout worker: {_of_device(plan.worker)}")
+    for stage in plan.stages:
+        if stage.rollouts is not None:
+            console.print(f"{stage.rollouts.name}, while the engines generate: {_of_device(stage.rollouts)}")
     longest = plan.cached // max(1, plan.context)
     console.print(
         f"KV cache of a worker: {plan.cached:,} tokens, {longest:,} sequences of the longest {plan.context:,} tokens"
@@ -166,6 +167,11 @@ def _table(columns: Sequence[str], *, title: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left")
     return table
+
+
+def _of_device(device: Device) -> str:
+    parts = ", ".join(f"{part} {_gigabytes(size)}" for part, size in device.parts.items())
+    return f"{parts}: {_gigabytes(device.used)} of {_gigabytes(device.capacity)} GB"
 
 
 def _gigabytes(size: float) -> str:

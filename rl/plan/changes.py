@@ -58,6 +58,7 @@ def _changes(config: RunConfig, cluster: Cluster) -> Iterator[Change]:
     yield from _smaller_micro_batches(config)
     if not config.model.gradient_checkpointing:
         yield _of_model("model.gradient_checkpointing=true", gradient_checkpointing=True)
+    yield from _turns(config, cluster)
     yield from _more_ranks(config, cluster)
     if config.model.dtype == "float32":
         yield _of_model("model.dtype=bfloat16", dtype="bfloat16")
@@ -87,6 +88,16 @@ def _smaller_micro_batches(config: RunConfig) -> Iterator[Change]:
 
     if larger:
         yield _of_stages(tuple(f"{name}.micro_batch_tokens={least[name]}" for name in larger), edit)
+
+
+def _turns(config: RunConfig, cluster: Cluster) -> Iterator[Change]:
+    """Engines of vLLM that make room while the learner works on the same card."""
+    stages = [stage for stage in config.rl_stages if stage.engine == "vllm" and not stage.colocate]
+    if stages and place(config, cluster).workers_beside:
+        yield _of_stages(
+            tuple(f"{stage.name}.colocate=true" for stage in stages),
+            lambda stage: replace(stage, colocate=True) if isinstance(stage, RLConfig) else stage,
+        )
 
 
 def _more_ranks(config: RunConfig, cluster: Cluster) -> Iterator[Change]:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from configs.optimizer import OptimizerConfig
 from rl.plan import activations
 from rl.plan.sizes import ModelSizes
+from rollouts.engines.vllm_start import GPU_MEMORY
 
 BYTES = {"float32": 4, "bfloat16": 2}
 _BLOCK = 256  # numbers that share a scale in torchao's 8-bit moments
 _WORKING = 2e9  # bytes of an engine's own buffers: a prefill of 8,192 tokens, logits, CUDA graphs; assumed
-VLLM_SHARE = 0.85  # of a worker's share of its card; `rollouts.engines.vllm` gives the same
+VLLM_SHARE = GPU_MEMORY  # of a worker's share of its card
+BETWEEN_STEPS = ("weights", "moments", "reference", "critic")  # what a learner keeps while it does not work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

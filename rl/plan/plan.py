@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from configs.data import DataConfig
 from configs.long2short import LongToShortConfig
 from configs.rl import RLConfig
 from configs.schema import RunConfig
@@ -46,6 +45,7 @@ class StagePlan:
     counts: StageCounts
     means: Means
     learner: Device
+    rollouts: Device | None  # learner and engines on one card while the engines generate; None: they do not take turns
     seconds: timing.StepTime
 
     @property
@@ -69,7 +69,8 @@ class Plan:
     @property
     def devices(self) -> list[Device]:
         """Every device that was counted."""
-        return [*(stage.learner for stage in self.stages), self.worker]
+        together = [stage.rollouts for stage in self.stages if stage.rollouts is not None]
+        return [*(stage.learner for stage in self.stages), *together, self.worker]
 
     @property
     def problems(self) -> list[str]:
@@ -98,15 +99,14 @@ def make_plan(config: RunConfig, cluster: Cluster, *, answer: int | None = None)
     context = config.longest_sequence
     engine = measure_sizes(model, config.model)
     worker, cached = _worker(config, engine, placement, context)
-    beside = placement.workers_beside * _worker_limit(config, placement, worker)
+    beside = placement.workers_beside * _worker_limit(config, worker)
     for stage in config.stages:
         if isinstance(stage, LongToShortConfig) and stage.method == "average":
             continue  # no learner
         if isinstance(stage, RLConfig | SupervisedConfig):
             frozen = stage.freeze if isinstance(stage, SupervisedConfig) else None
             sizes = measure_sizes(model, config.model, frozen, vision_alone=isinstance(stage, ViTConfig))
-            room = cluster.gpu.memory - RESERVED - (beside if stage.ranks.count == 1 else 0.0)
-            stages.append(_stage(config, stage, config.data_of(stage), sizes, cluster, room, answer, cached))
+            stages.append(_stage(config, stage, sizes, placement, beside, answer, cached))
     vllm = placement.workers_on_node if rollout_stage(config).engine == "vllm" else 0
     return Plan(
         placement=placement,
@@ -122,45 +122,67 @@ def make_plan(config: RunConfig, cluster: Cluster, *, answer: int | None = None)
 def _stage(
     config: RunConfig,
     stage: RLConfig | SupervisedConfig,
-    data: DataConfig,
     sizes: ModelSizes,
-    cluster: Cluster,
-    room: float,
+    placement: Placement,
+    beside: float,
     answer: int | None,
     cached: int,
 ) -> StagePlan:
+    gpu, data = placement.cluster.gpu, config.data_of(stage)
     means = usual_means(stage, data, answer)
     counts = count_stage(stage, means)
-    load = workload_of(stage, data, sizes, means)
-    parts = memory.learner_bytes(training_of(config, stage, sizes), load)
+    parts = memory.learner_bytes(training_of(config, stage, sizes), workload_of(stage, data, sizes, means))
     rollout = sync = 0.0
     if isinstance(stage, RLConfig):
-        width = memory.BYTES[config.model.dtype]
-        rollout = timing.rollout_seconds(sizes, stage, means, cluster.gpu, cached=cached, width=width)
+        width = memory.BYTES[config.engine_dtype]
+        rollout = timing.rollout_seconds(sizes, stage, means, gpu, cached=cached, width=width)
         sync = timing.sync_seconds(sizes)
-    update = timing.update_seconds(sizes, stage, counts, cluster.gpu)
+    update = timing.update_seconds(sizes, stage, counts, gpu)
+    learner, rollouts = _devices(stage, parts, placement, beside)
     return StagePlan(
         name=stage.name,
         kind=stage.kind,
         counts=counts,
         means=means,
-        learner=Device(name=f"{stage.name}: learner", parts=parts, capacity=room),
+        learner=learner,
+        rollouts=rollouts,
         seconds=timing.StepTime(rollout=rollout, update=update, sync=sync),
     )
 
 
+def _devices(
+    stage: RLConfig | SupervisedConfig, parts: dict[str, float], placement: Placement, beside: float
+) -> tuple[Device, Device | None]:
+    """The learner's card while it works; and while the engines do, where they take turns (`rl.colocate`).
+
+    The embedded engine keeps its memory, so that only vLLM makes room.
+    """
+    room = placement.cluster.gpu.memory - RESERVED
+    name = f"{stage.name}: learner"
+    if stage.ranks.count > 1 or not beside:
+        return Device(name=name, parts=parts, capacity=room), None
+    if not (isinstance(stage, RLConfig) and stage.colocate and stage.engine == "vllm"):
+        return Device(name=name, parts=parts, capacity=room - beside), None
+    asleep = placement.workers_beside * RESERVED
+    waiting = {part: parts[part] for part in memory.BETWEEN_STEPS if part in parts}
+    together = Device(name=f"{stage.name}: learner and engines", parts=waiting | {"engines": beside}, capacity=room)
+    return Device(name=name, parts=parts, capacity=room - asleep), together
+
+
 def _worker(config: RunConfig, sizes: ModelSizes, placement: Placement, context: int) -> tuple[Device, int]:
     """A rollout worker, and the tokens that its cache holds. It must hold one longest sequence."""
-    card, dtype = placement.cluster.gpu.memory, config.model.dtype
-    capacity = card * placement.worker_share * memory.VLLM_SHARE
+    stage, dtype = rollout_stage(config), config.engine_dtype
+    share = placement.worker_share * memory.VLLM_SHARE
+    if stage.engine == "vllm":
+        share = stage.engine_options.get("gpu_memory_utilization", share)
+    capacity = placement.cluster.gpu.memory * share
     most = memory.kv_tokens(sizes, dtype, capacity)
-    cached = most if rollout_stage(config).engine == "vllm" else min(most, BatchLimits().tokens)
+    limits = BatchLimits(**stage.engine_options) if stage.engine == "transformers" else BatchLimits()
+    cached = most if stage.engine == "vllm" else min(most, limits.tokens)
     parts = memory.engine_bytes(sizes, dtype, cached=max(cached, context))
     return Device(name="rollout worker", parts=parts, capacity=capacity), cached
 
 
-def _worker_limit(config: RunConfig, placement: Placement, worker: Device) -> float:
+def _worker_limit(config: RunConfig, worker: Device) -> float:
     """Bytes that a worker takes from the learner's card: vLLM takes its whole share at its start."""
-    if rollout_stage(config).engine == "vllm":
-        return placement.cluster.gpu.memory * placement.worker_share * memory.VLLM_SHARE
-    return worker.used
+    return worker.capacity if rollout_stage(config).engine == "vllm" else worker.used

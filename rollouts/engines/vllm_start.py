@@ -22,7 +22,7 @@ _SETTINGS = {
 }
 
 
-_GPU_MEMORY = 0.85  # of a worker's share: weights and cache together; the rest is for the weight sync
+GPU_MEMORY = 0.85  # of a worker's share: weights and cache together; the rest is for the weight sync
 _CPU_CACHE = 256 << 20  # bytes of the cache on a CPU; more where two samples of full length need more
 _BATCH_TOKENS = 8192  # of one pass over prompts; no image of a prompt may have more
 
@@ -119,7 +119,7 @@ def _defaults(text: Any, dtype: str, context: int, gpu_share: float) -> dict[str
         "disable_log_stats": True,
     }
     if not current_platform.is_cpu():
-        memory = _GPU_MEMORY * gpu_share
+        memory = GPU_MEMORY * gpu_share
         return both | {"gpu_memory_utilization": memory, "enable_prefix_caching": True}
     token = text.num_hidden_layers * (text.kv_lora_rank + text.qk_rope_head_dim) * getattr(torch, dtype).itemsize
     return both | {

@@ -161,6 +161,40 @@ def test_the_smallest_change_is_named_and_fits(overrides, first):
     assert not make_plan(load_recipe(path, [*overrides, *found[0]]), cluster).problems
 
 
+def test_engines_that_sleep_leave_their_memory_to_the_learner():
+    """On one H200: the learner's limit, what both hold while the engines generate, and what asks for it."""
+    path, cluster = RECIPES / "kimi_vl_a3b" / "h200_lora.yaml", Cluster(gpu=GPUS["h200"], gpus=1)
+    apart, turns = (
+        make_plan(load_recipe(path, [f"rl.colocate={turn}"]), cluster).stages[-1] for turn in ("false", "true")
+    )
+    share = cluster.gpu.memory * 0.85 / 2
+    assert apart.rollouts is None
+    assert turns.rollouts is not None
+    assert apart.learner.capacity == pytest.approx(cluster.gpu.memory - 2e9 - share)
+    assert turns.learner.capacity == pytest.approx(cluster.gpu.memory - 2e9 - 2e9)
+    assert set(turns.rollouts.parts) == {"weights", "moments", "engines"}
+    assert turns.rollouts.parts["engines"] == pytest.approx(share)
+    assert turns.rollouts.used < turns.rollouts.capacity == cluster.gpu.memory - 2e9
+
+
+def test_an_engine_that_is_too_large_beside_the_waiting_learner_is_a_problem():
+    path, cluster = RECIPES / "kimi_vl_a3b" / "h200_lora.yaml", Cluster(gpu=GPUS["h200"], gpus=1)
+    options = ["rl.colocate=true", "rl.engine_options={gpu_memory_utilization: 0.8}"]
+    found = make_plan(load_recipe(path, options), cluster).problems
+    assert [line.partition(":")[0] for line in found] == ["long_cot", "rl"]  # the first has no turns
+    assert "learner and engines" in found[1]
+
+
+def test_turns_are_named_where_they_make_it_fit():
+    path, cluster = RECIPES / "kimi_vl_a3b" / "h200_lora.yaml", Cluster(gpu=GPUS["h200"], gpus=1)
+    long = ["rl.sampling.max_new_tokens=98304", "rl.micro_batch_tokens=102400"]
+    config = load_recipe(path, [*long, "rl.engine_options={gpu_memory_utilization: 0.55}"])
+    assert make_plan(config, cluster).problems
+    found = smallest_change(config, cluster, lambda changed: make_plan(changed, cluster))
+    assert found is not None
+    assert found[0] == ("rl.colocate=true",)
+
+
 def test_unknown_cards_and_models_say_what_there_is():
     with pytest.raises(UserError, match=r"--gpu b300: unknown; did you mean h200 or h100"):
         gpu_named("b300")
