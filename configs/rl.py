@@ -96,6 +96,7 @@ class RLConfig(StageConfig):
             "ranks.restarts",
             "eval_every",
             "save_every",
+            "alarms",
             "steps",  # the schedule of the learning rate follows
         }
     )
@@ -134,6 +135,8 @@ class RLConfig(StageConfig):
     spike_threshold: float = 20.0
     eval_every: int = 10  # steps between evaluations on the validation tasks
     save_every: int = 10  # steps between checkpoints
+    # [alarms](watching.md#alarms): `warn` says and keeps them, `stop` also ends the run after a checkpoint
+    alarms: Literal["warn", "stop", "off"] = "warn"
     asynchronous: AsyncConfig | None = None  # [rollouts that run ahead](async.md); null: a synchronous run
     task_sampler: TaskSamplerConfig = field(default_factory=TaskSamplerConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

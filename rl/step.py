@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from configs.rl import RLConfig
+from rl.alarms.watch import AlarmWatch
 from rl.learner.protocol import LearnerProtocol
 from rl.rollout_log import RolloutLog
 from rl.samples import build_samples, compute_advantages
@@ -39,6 +40,7 @@ class Loop:
     seed: int
     throughput: Throughput = field(default_factory=Throughput)
     verdicts: VerdictWatch = field(default_factory=VerdictWatch)
+    alarms: AlarmWatch = field(default_factory=AlarmWatch)
 
     def step(self, step: int) -> dict[str, float]:
         """Generate groups, compute advantages, update the policy and sync its weights. Returns the step's metrics.
@@ -76,6 +78,7 @@ class Loop:
         with watch.phase("record"):
             metrics |= self.task_sampler.metrics() | self.pool.metrics() | {"version": float(learner.version)}
             metrics |= self.throughput.metrics(rollouts.scored, samples, watch, self.pool, learner)
+            self.alarms.observe(step + 1, rollouts.scored, metrics)
         return metrics | watch.metrics()
 
 

@@ -1,4 +1,4 @@
-"""The report of a run, `report.html`: curves, gains of stages, recipe, environment, warnings; rewritten as it goes."""
+"""The report of a run, `report.html`: curves, gains of stages, recipe, environment, alarms; rewritten as it goes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from configs.files import read_bytes
 from configs.load import dump_recipe, load_recipe
 from configs.schema import RunConfig
 from configs.text import printable
+from rl.pages.alarms import alarm_views
 from rl.pages.charts import line_chart
 from rl.pages.curves import curves_of, healthy, lines_of, validation_line
 from rl.pages.page import REPORT_SCRIPTS, REPORT_STYLES, write_page
@@ -65,6 +66,7 @@ def write_report(folder: RunFolder) -> Path:
         "gains": [[printable(cell) for cell in row] for row in gains],
         "notes": [printable(line) for line in unmeasured],
         "accuracies": _accuracies(folder),
+        "alarms": alarm_views(folder.path),
         "warnings": [printable(line) for line in warnings],
         "stages": [_stage(folder, stage.name, stage.kind, metrics) for stage in reversed(config.stages)],
         "changes": _changes(folder.path / "changes.jsonl"),

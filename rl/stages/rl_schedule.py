@@ -6,7 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from configs.errors import UserError
 from configs.schema import EvaluationConfig
+from rl.alarms.records import AlarmRecords, alarm_line
+from rl.alarms.watch import AlarmEvent
 from rl.checkpoint import replace_folder
 from rl.learner.skipped_updates import SkippedUpdates
 from rl.run.evaluate import evaluate, evaluation_sampling
@@ -49,6 +52,7 @@ class RLSchedule:
         self._evaluation, self._metrics, self._say = evaluation, metrics, say
         self._skipped = skipped
         self._checkpoints = CheckpointWriter(folder / "checkpoints", base=base)
+        self._alarms = AlarmRecords(folder.parent, loop.config.name)
         self._best = -math.inf
 
     def restore(self) -> int:
@@ -57,10 +61,12 @@ class RLSchedule:
         if state is not None:
             self.loop.task_sampler.load_state_dict(state["curriculum"])
             self.loop.source.load_state_dict(state["source"])
+            self.loop.alarms.load_state_dict(state["alarms"])
             self._best = state["best"]
             self._say(f"resuming {self.loop.config.name} after step {state['step']}")
         start = 0 if state is None else int(state["step"])
         self.loop.log.forget_after(start)
+        self._alarms.forget_after(start)
         if self._skipped is not None:
             self._skipped.forget_after(start)
         self.loop.sync.publish()
@@ -78,9 +84,13 @@ class RLSchedule:
             last = step == self.loop.config.steps
             if last or step % self.loop.config.eval_every == 0:
                 self._validate(step)
-            if last or step % self.loop.config.save_every == 0:
+            raised = self._sound_alarms()
+            if last or raised or step % self.loop.config.save_every == 0:
                 self._save(step)
             on_step(step, values)
+            if raised:
+                self._checkpoints.wait()
+                raise UserError(_stopped(self.loop.config.name, raised))
 
         with self._checkpoints:
             run_steps(self.loop, start=start, after_step=after_step)
@@ -107,6 +117,7 @@ class RLSchedule:
             f"validation/{self.loop.config.name}", step, result.metrics() | self._critics_knowledge(drawn, step)
         )
         score = (result.greedy_accuracy + result.sampled_accuracy) / 2
+        self.loop.alarms.observe_validation(step, score, result.tasks)
         score = -1.0 if math.isnan(score) else score  # no verdict at all: only better than nothing
         if score >= self._best:  # the later of two equals has seen more
             self._best = score
@@ -114,6 +125,14 @@ class RLSchedule:
             self.loop.learner.save(partial)
             replace_folder(partial, self.folder / "best")
             self.loop.learner.save_adapters(self.folder / "adapter")
+
+    def _sound_alarms(self) -> list[AlarmEvent]:
+        """Say and keep what the step has raised or ended. Returns the alarms that end the run, by the recipe."""
+        config, events = self.loop.config, self.loop.alarms.judge()
+        self._alarms.write(events)
+        for event in events:
+            self._say(alarm_line(config.name, event, self.folder.parent))
+        return [event for event in events if event.event == "raised" and config.alarms == "stop"]
 
     def _critics_knowledge(self, drawn: Sequence[Sequence[ScoredRollout]], step: int) -> dict[str, float]:
         """How much of the returns of the sampled validation answers PPO's critic explains, over all their tokens."""
@@ -131,6 +150,16 @@ class RLSchedule:
         rest = {
             "curriculum": self.loop.task_sampler.state_dict(),
             "source": self.loop.source.state_dict(),
+            "alarms": self.loop.alarms.state_dict(),
             "best": self._best,
         }
         self._checkpoints.save(step, self.loop.learner, rest)
+
+
+def _stopped(stage: str, raised: Sequence[AlarmEvent]) -> str:
+    """Why the run ends and how it goes on."""
+    titles = "; ".join(f"{event.title}: {event.advice}" for event in raised)
+    return (
+        f"{stage} stops after step {raised[0].step}, as {stage}.alarms = 'stop' says: {titles}. The same command goes "
+        f"on from here, and does not stop for this alarm again before it is over; {stage}.alarms=warn never stops"
+    )

@@ -7,6 +7,8 @@ from contextlib import closing
 from configs.load import dump_recipe
 from configs.on_policy_checks import single_update_note
 from configs.rl import RLConfig
+from rl.alarms.table import ALARMS
+from rl.alarms.watch import AlarmWatch
 from rl.learner.optimizer import rounding_note
 from rl.learner.protocol import LearnerProtocol
 from rl.learner.skipped_updates import SkippedUpdates
@@ -119,4 +121,5 @@ def build_loop(context: RunContext, stage: RLConfig, learner: LearnerProtocol, m
         ),
         seed=seed,
         throughput=Throughput(work=rl_work(context.config.model, model_path, stage)),
+        alarms=AlarmWatch(() if stage.alarms == "off" else ALARMS),
     )

@@ -8,10 +8,13 @@ import torch
 from rl_helpers import make_learner, make_prompt, make_scored
 
 from configs.algorithms import LossConfig
+from configs.errors import UserError
 from configs.rewards import LengthRewardConfig
 from configs.rl import RLConfig
 from configs.schema import EvaluationConfig
 from rewards.types import Task, VerdictKind
+from rl.alarms.records import read_alarms
+from rl.alarms.watch import AlarmWatch
 from rl.checkpoint import list_checkpoints
 from rl.rollout_log import RolloutLog
 from rl.stages.rl_schedule import RLSchedule
@@ -28,12 +31,13 @@ class Walk:
 
 @pytest.fixture
 def make_stage(tmp_path, model):
-    def made():
+    def made(**options):
         learner = make_learner(model)
         sampler = DynamicSampler(SimpleNamespace(rounds=3), Walk(), seed=1, steps=9)
         published = []
         loop = SimpleNamespace(
-            config=RLConfig(steps=9),
+            config=RLConfig(steps=9, **options),
+            alarms=AlarmWatch(),
             learner=learner,
             task_sampler=sampler,
             source=SimpleNamespace(state_dict=dict, load_state_dict=lambda state: None),
@@ -41,14 +45,15 @@ def make_stage(tmp_path, model):
             sync=SimpleNamespace(publish=lambda: published.append(learner.version)),
         )
         said = []
+        (tmp_path / "run" / "rl").mkdir(parents=True, exist_ok=True)
         stage = RLSchedule(
             loop,
-            folder=tmp_path,
+            folder=tmp_path / "run" / "rl",
             base=str(tmp_path),
             pipeline=None,
             validation=[],
             evaluation=EvaluationConfig(),
-            metrics=None,
+            metrics=SimpleNamespace(write=lambda *_: None),
             say=said.append,
         )
         return stage, loop, said, published
@@ -72,7 +77,7 @@ def test_a_damaged_newest_checkpoint_gives_the_state_of_the_one_before(make_stag
     stage, loop, _, _ = make_stage()
     sampler, drawn = after(stage, loop, 2)
     after(stage, loop, 4)
-    newest = list_checkpoints(tmp_path / "checkpoints")[-1]
+    newest = list_checkpoints(tmp_path / "run" / "rl" / "checkpoints")[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
 
     stage, loop, said, published = make_stage()
@@ -96,6 +101,65 @@ def test_without_a_checkpoint_the_stage_begins(make_stage):
     assert stage.restore() == 0
     assert (said, published) == ([], [0])
     assert list(loop.log.folder.glob("*.parquet")) == [], "left by a run that was killed before its first checkpoint"
+
+
+def make_steps(loop, monkeypatch, *, faulty):
+    """A loop whose steps have a loss that is not a number in `faulty`, and nothing else."""
+
+    def take(index):
+        loop.log.write(index + 1, [], [], [])
+        loop.alarms.observe(index + 1, [], {"loss": float("nan") if index + 1 in faulty else 0.1})
+        return {"loss": 0.1}
+
+    loop.step = take
+    monkeypatch.setattr(RLSchedule, "_validate", lambda self, step: None)
+
+
+def test_an_alarm_is_said_once_and_kept_and_the_run_goes_on(make_stage, tmp_path, monkeypatch):
+    stage, loop, said, _ = make_stage()
+    make_steps(loop, monkeypatch, faulty={2, 3})
+    stage.run(0, lambda step, values: None)
+    assert [line.partition(": ")[0] for line in said] == ["ALARM (rl, step 2)", "alarm over (rl, step 8)"]
+    rows = read_alarms(tmp_path / "run")
+    assert [(row["stage"], row["step"], row["alarm"], row["event"]) for row in rows] == [
+        ("rl", 2, "not_finite", "raised"),
+        ("rl", 8, "not_finite", "over"),
+    ]
+
+
+def test_with_stop_an_alarm_ends_the_run_after_a_checkpoint_and_the_next_command_goes_on(
+    make_stage, tmp_path, monkeypatch
+):
+    stage, loop, _, _ = make_stage(alarms="stop")
+    make_steps(loop, monkeypatch, faulty={2, 3})
+    with pytest.raises(UserError, match=r"rl stops after step 2, as rl.alarms = 'stop' says: an update was skipped"):
+        stage.run(0, lambda step, values: None)
+    before = (tmp_path / "run" / "alarms.jsonl").read_bytes()
+
+    stage, loop, said, _ = make_stage(alarms="stop")
+    make_steps(loop, monkeypatch, faulty={2, 3})
+    assert stage.restore() == 2
+    stage.run(2, lambda step, values: None)
+    assert [line.partition(": ")[0] for line in said] == ["resuming rl after step 2", "alarm over (rl, step 8)"]
+    assert (tmp_path / "run" / "alarms.jsonl").read_bytes().startswith(before)
+
+
+def test_after_a_kill_alarms_of_repeated_steps_stand_in_the_file_once(make_stage, tmp_path, monkeypatch):
+    stage, loop, _, _ = make_stage(save_every=3)
+    make_steps(loop, monkeypatch, faulty={4})
+
+    def kill(step, values):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(0, kill)
+    stage, loop, _, _ = make_stage(save_every=3)
+    make_steps(loop, monkeypatch, faulty={4})
+    assert stage.restore() == 3
+    assert read_alarms(tmp_path / "run") == []
+    stage.run(3, lambda step, values: None)
+    assert [(row["step"], row["event"]) for row in read_alarms(tmp_path / "run")] == [(4, "raised"), (9, "over")]
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])

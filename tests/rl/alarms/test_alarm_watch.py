@@ -1,0 +1,93 @@
+"""Patience, hysteresis, resuming to the bit, and places that are those of the rollout log."""
+
+import io
+import math
+
+import pytest
+import torch
+from alarm_helpers import make_groups, make_prompt, make_rollout, metrics_of, run
+
+from rl.alarms.facts import seen_rollouts
+from rl.alarms.history import MOST_STEPS, History
+from rl.alarms.watch import OVER_STEPS, AlarmWatch
+from rl.rollout_log import RolloutLog, read_step
+from rl.safe_load import load_state
+
+
+def lagging(*, faulty):
+    """A run that is eight versions behind in the steps of `faulty`."""
+
+    def make(step):
+        return make_groups(step), {"staleness_mean": 60.0 if step in faulty else 0.0}
+
+    return make
+
+
+def spikes(*, faulty):
+    def make(step):
+        return make_groups(step), {"loss": math.nan if step in faulty else 0.1}
+
+    return make
+
+
+def test_an_alarm_is_over_after_steps_without_it_and_may_come_back():
+    events = run(40, spikes(faulty={5, 6, 8, 30}))
+    assert [(e.step, e.event, e.since) for e in events] == [
+        (5, "raised", 5),
+        (8 + OVER_STEPS, "over", 5),
+        (30, "raised", 30),
+        (30 + OVER_STEPS, "over", 30),
+    ]
+
+
+def test_a_fault_that_comes_and_goes_is_said_once():
+    events = run(60, lagging(faulty=set(range(10, 60, 3))))
+    assert [e.event for e in events] == ["raised"]
+
+
+@pytest.mark.parametrize("cut", [7, 12, 20])
+def test_a_run_that_was_resumed_says_what_it_would_have_said(cut):
+    make = lagging(faulty=set(range(10, 16)))
+    whole, watch = run(40, make), AlarmWatch()
+    events = run(cut, make, watch=watch)
+    file = io.BytesIO()
+    torch.save(watch.state_dict(), file)
+    file.seek(0)
+    again = AlarmWatch()
+    again.load_state_dict(load_state(file))
+    assert again.state_dict() == watch.state_dict()
+    for step in range(cut + 1, 41):
+        scored, others = make(step)
+        again.observe(step, scored, metrics_of(scored, **others))
+        events += again.judge()
+    assert events == whole
+    assert [e.event for e in events] == ["raised", "over"]
+
+
+def test_a_step_without_rollouts_and_metrics_is_no_fault():
+    watch = AlarmWatch()
+    for step in range(1, 20):
+        watch.observe(step, [[], []], {"rollouts": 0.0, "verifier_failures": 0.0})
+        assert watch.judge() == []
+
+
+def test_nothing_is_kept_without_alarms():
+    watch = AlarmWatch(())
+    assert run(10, spikes(faulty={5}), watch=watch) == []
+    assert watch.state_dict()["history"]["rows"] == []
+
+
+def test_places_are_those_of_the_rollout_log(tmp_path):
+    scored = [[], [make_rollout(make_prompt(1), 0), make_rollout(make_prompt(1), 1)], [make_rollout(make_prompt(2), 0)]]
+    RolloutLog(tmp_path).write(3, scored, [], [])
+    rows = read_step(tmp_path / "step-000003.parquet")
+    places = [seen.place for seen in seen_rollouts(3, scored)]
+    assert [(p.step, p.group, p.sample) for p in places] == [(r["step"], r["group"], r["sample"]) for r in rows]
+
+
+def test_the_state_stays_small():
+    history = History()
+    for step in range(MOST_STEPS + 50):
+        history.append(step, {"reward": 0.5, "right": 1.0, "right_reward": 1.0, "wrong": 1.0, "wrong_reward": 0.0})
+    assert (len(history.rows), history.steps[0]) == (MOST_STEPS, 50)
+    assert history.half_reward() == pytest.approx(0.6)
