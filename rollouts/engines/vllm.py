@@ -26,6 +26,7 @@ from rollouts.engines.vllm_sampling import read_logprobs, sampling_params
 from rollouts.engines.vllm_start import VllmSettings, start_vllm
 from rollouts.engines.vllm_weights import Names, send
 from rollouts.model_family import family_at
+from rollouts.resource_use import CacheMeter, CacheUse
 from rollouts.types import Request
 
 
@@ -64,6 +65,8 @@ class VllmEngine(Engine):
         self._queue: deque[RunningSample] = deque()  # samples that vLLM has not been given yet
         self._running: dict[str, RunningSample] = {}  # by vLLM's name of the request
         self._new_names = count()
+        self._scheduler = self._vllm.engine_core.engine_core.scheduler
+        self._cache_meter = CacheMeter()
 
     @property
     def version(self) -> int:
@@ -106,7 +109,7 @@ class VllmEngine(Engine):
 
     def _check_images(self, request: Request) -> None:
         """Raise ValueError for an image that vLLM cannot take in one piece: it would wait for ever."""
-        scheduler = self._vllm.engine_core.engine_core.scheduler
+        scheduler = self._scheduler
         limit = min(scheduler.max_num_encoder_input_tokens, scheduler.encoder_cache_manager.cache_size)
         sizes = request.prompt.image_grid_hws.prod(-1) // math.prod(self._config.merge_shape)
         if len(sizes) and sizes.max() > limit:
@@ -120,7 +123,12 @@ class VllmEngine(Engine):
         self._admit()
         if self._running:
             self._read(self._vllm.step())
+            self._cache_meter.fill(self._scheduler.kv_cache_manager.usage)
         return self._take_finished()
+
+    def take_cache_use(self) -> CacheUse:
+        """What vLLM's KV cache and its prefix cache did since the last call, by its own counts."""
+        return self._cache_meter.take()
 
     def _read(self, outputs: Iterable[Any]) -> None:
         """Keep what vLLM's step has generated."""
@@ -129,6 +137,9 @@ class VllmEngine(Engine):
             sample = self._running.get(output.request_id)
             if sample is None:
                 continue
+            if sample.length == sample.known:  # the first output of a request, after its prompt
+                prompt = sample.group.length
+                self._cache_meter.count(needed=prompt, computed=max(0, prompt - (output.num_cached_tokens or 0)))
             self._record(sample, output.outputs[0])
             if output.finished:
                 sample.reason = sample.reason or "length"  # the context is full

@@ -8,6 +8,7 @@ from vllm_helpers import build_prompt, embedded, flat, gaps, move, requests_for,
 
 from configs.rl import SamplingConfig
 from rollouts.request_queue import RequestQueue
+from rollouts.resource_use import CacheUse
 from rollouts.types import Request, Segment
 from rollouts.weight_checksums import checksums
 
@@ -217,3 +218,27 @@ def test_a_full_context_ends_an_answer(engine, rng, model):
     (completion,) = flat(engine.generate(requests_for([build_prompt(rng, model.config, text=1000)], n=1), greedy))
     assert completion.finish_reason in ("length", "stop")
     assert len(completion.token_ids) <= 24
+
+
+def test_cache_use_is_vllms_own_count(engine, prompts, monkeypatch):
+    """Blocks in use at the fullest step, and prompt tokens less those that vLLM's prefix cache had."""
+    vllm, cached = engine.engine._vllm, 0
+    own_step = vllm.step
+
+    def step():
+        outputs = own_step()
+        for output in outputs:
+            output.num_cached_tokens = output.num_cached_tokens + cached
+        return outputs
+
+    monkeypatch.setattr(vllm, "step", step)
+    engine.take_use()
+    needed = 3 * sum(len(prompt.input_ids) for prompt in prompts)
+    for cached in (0, 10):  # what the prefix cache, which is off on a CPU, would have had
+        engine.generate(requests_for(prompts), SamplingConfig(max_new_tokens=4))
+        use = engine.take_use().cache
+        size, blocks = vllm.vllm_config.cache_config.block_size, vllm.vllm_config.cache_config.num_gpu_blocks
+        most, least = (sum(3 * -(-(len(p.input_ids) + more) // size) for p in prompts) for more in (4, 1))
+        assert least / (blocks - 1) - 1e-9 <= use.full <= most / (blocks - 1) + 1e-9
+        assert (use.prompt_tokens, use.computed_tokens) == (needed, needed - 9 * cached)
+    assert engine.take_use().cache == CacheUse()
