@@ -3,9 +3,9 @@
     python benchmarks/elastic.py [--every 60] [--output runs/elastic] [--quick]
 
 The supervised stages run once. Then RL runs twice from their model, with two workers and two learner ranks:
-undisturbed, and with a SIGKILL every `--every` seconds. Prints the effective-training-time ratio (seconds of the
-undisturbed run over those of the other, for the same steps), and whether both end in the same weights; ends with one
-line of JSON. A run that is finished is not repeated.
+undisturbed, and with a checkpoint a step and a SIGKILL every `--every` seconds. Prints the effective-training-time
+ratio (seconds of the undisturbed run over those of the other, for the same steps), and whether both end in the same
+weights; ends with one line of JSON. A run that is finished is not repeated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ import psutil
 from rl.run.trackers.jsonl_tracker import read_metrics
 
 RECIPE = "configs/recipes/quickstart.yaml"
-ELASTIC = ["reading=null", "long_cot=null", "export=false", "rl.ranks={count: 2, restarts: 100}", "rl.save_every=5"]
+ELASTIC = ["reading=null", "long_cot=null", "export=false", "rl.ranks={count: 2, restarts: 100}"]
+OFTEN = "rl.save_every=1"  # checkpoints are written in the background; the undisturbed run keeps the recipe's
 QUICK = ["rl.steps=4", "rl.prompts_per_step=4", "evaluation.tasks=20", "evaluation.validation_tasks=10"]
 QUICK_START = ["reading.steps=2", "long_cot.steps=3", "evaluation.tasks=20"]
 VICTIMS = ("ray::RolloutActor", "ray::RankActor")  # as Ray names their processes
@@ -89,7 +90,7 @@ def main() -> None:
     start = [f"model.path={(output / 'start' / 'long_cot' / 'model').resolve()}", *ELASTIC]
     start += QUICK if args.quick else []
     run(output / "undisturbed", *start)
-    kills = run(output / "disturbed", *start, every=every, most=len(VICTIMS) if args.quick else math.inf)
+    kills = run(output / "disturbed", *start, OFTEN, every=every, most=len(VICTIMS) if args.quick else math.inf)
     calm, disturbed = (stage_of(output / name) for name in ("undisturbed", "disturbed"))
     ratio = calm["seconds"] / disturbed["seconds"]
     same = calm["weights"] == disturbed["weights"]
