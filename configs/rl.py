@@ -93,6 +93,8 @@ class RLConfig(StageConfig):
             "engine_options",
             "micro_batch_tokens",
             "ranks.count",
+            "ranks.replicas",
+            "ranks.sequence",
             "ranks.restarts",
             "eval_every",
             "save_every",

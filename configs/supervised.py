@@ -16,7 +16,7 @@ class SupervisedConfig(StageConfig):
     """What every supervised stage has: the negative log-likelihood of its examples, packed into rows."""
 
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
-        {"save_every", "micro_batch_tokens", "ranks.count", "ranks.restarts"}
+        {"save_every", "micro_batch_tokens", "ranks.count", "ranks.replicas", "ranks.sequence", "ranks.restarts"}
     )
 
     steps: int  # optimizer steps

@@ -1,4 +1,4 @@
-"""FSDP2 applied to a model from outside, over a mesh of one dimension.
+"""FSDP2 applied to a model from outside, over a mesh of one dimension, or of two: replicas, and the shards of each.
 
 Each decoder layer, each vision block, the embedding and the head is a unit. Its weights are whole only while it runs.
 Gradients are summed over the ranks, not averaged: the losses' denominators are those of the whole step.
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from rl.learner.logprobs import token_logprobs
 from rl.learner.lora import adapted_layers, adapter_delta, add_delta, without_adapters
@@ -47,10 +47,20 @@ def shard(model: VisionLanguageModel, mesh: DeviceMesh, *, compute_dtype: torch.
     register_fsdp_forward_method(head, "sharded_logprobs")
 
 
-def shard_whole(module: nn.Module, mesh: DeviceMesh) -> None:
-    """Shard a small module, such as the critic's head, as one unit."""
+def shard_whole(module: nn.Module, mesh: DeviceMesh, *, alike: int = 1) -> None:
+    """Shard a small module, such as the critic's head, as one unit. `alike` ranks compute the same gradient."""
     fully_shard(module, mesh=mesh)
-    _sum_gradients(module)
+    _sum_gradients(module, alike=alike)
+
+
+def reduce_between_replicas(model: Any, enabled: bool) -> None:
+    """Whether the next backward passes sum gradients between replicas, too. Else each replica keeps its own sum."""
+    model.set_requires_all_reduce(enabled)
+
+
+def shard_placements(mesh: DeviceMesh) -> list[Placement]:
+    """Where a sharded tensor lies: whole on no rank, alike in each replica."""
+    return [Replicate()] * (mesh.ndim - 1) + [Shard(0)]
 
 
 def sharded_logprobs(
@@ -118,8 +128,8 @@ def _whole_adapters(layer: Any) -> Iterator[None]:
             matrix._parameters["weight"] = weight
 
 
-def _sum_gradients(module: Any) -> None:
-    module.set_gradient_divide_factor(1.0)
+def _sum_gradients(module: Any, *, alike: int = 1) -> None:
+    module.set_gradient_divide_factor(float(alike))
     module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
 
 

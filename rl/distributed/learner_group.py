@@ -98,12 +98,16 @@ class RankActor:
                 *address, world, is_master=rank == 0, master_listen_fd=listener
             )
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
-        mesh = init_device_mesh(device, (world,))
+        replicas = spec.ranks.replicas
+        shape = (world,) if replicas == 1 else (replicas, world // replicas)
+        mesh = init_device_mesh(device, shape, mesh_dim_names=("replica", "shard")[-len(shape) :])
+        compute_dtype = getattr(torch, spec.ranks.compute_dtype) if spec.ranks.compute_dtype else None
+        parallel = Sharded(mesh, compute_dtype=compute_dtype, sequence=spec.ranks.sequence)
         problem: UserError | None = None
         for turn in range(world):
             if turn == rank:
                 try:
-                    self.learner = _build(spec, mesh)
+                    self.learner = _build(spec, parallel)
                 except UserError as error:  # raised after the barriers, where the others wait for this rank
                     problem = error
             dist.barrier()
@@ -222,12 +226,10 @@ class LearnerGroup:
         return ray.get(futures)
 
 
-def _build(spec: RankSpec, mesh: Any) -> BaseLearner:
+def _build(spec: RankSpec, parallel: Sharded) -> BaseLearner:
     model = family_at(spec.model_path).load_model(spec.model_path, dtype=getattr(torch, spec.model.dtype))
     torch.set_rng_state(spec.random)
     prepare_training(model, spec.model, base=spec.model_path)
-    compute_dtype = getattr(torch, spec.ranks.compute_dtype) if spec.ranks.compute_dtype else None
-    parallel = Sharded(mesh, compute_dtype=compute_dtype)
     if isinstance(spec.learner, SupervisedLearnerConfig):
         return SupervisedLearner(model, spec.learner, parallel=parallel)
     on_skip = spec.skipped.keep if spec.skipped is not None else None

@@ -12,8 +12,16 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from configs.optimizer import OptimizerConfig
-from rl.distributed.fsdp import gather_merged, shard, shard_whole, sharded_logprobs, whole_tree
+from rl.distributed.fsdp import (
+    gather_merged,
+    reduce_between_replicas,
+    shard,
+    shard_whole,
+    sharded_logprobs,
+    whole_tree,
+)
 from rl.distributed.image_shares import share_of_images
+from rl.distributed.sequence_parallel import join, split, use_sequence_parallel
 from rl.distributed.sharded_checkpoint import cut_state, read_shards, write_shards
 from rl.distributed.sharded_muon import ShardedMuonWithAdamW
 from rl.learner.balanced_shares import balanced_shares
@@ -40,14 +48,25 @@ def mesh_of_one(device: torch.device) -> DeviceMesh:
 
 
 class Sharded:
-    """One rank's `rl.learner.parallel.Parallel`: models sharded over the one dimension of `mesh`.
+    """One rank's `rl.learner.parallel.Parallel`: models sharded over the last dimension of `mesh`, which has all ranks.
 
+    With two dimensions the first are replicas of the shards. Each `sequence` ranks in a row work on one packed row.
     With `compute_dtype` forward and backward passes run in it, on weights that keep their type.
     """
 
-    def __init__(self, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        mesh: DeviceMesh,
+        *,
+        compute_dtype: torch.dtype | None = None,
+        sequence: int = 1,
+    ) -> None:
         self._mesh, self._compute_dtype = mesh, compute_dtype
-        self._rank = mesh.get_local_rank()
+        self._rank, self._sequence = dist.get_rank(), sequence
+        self._row: Any = None  # the group of the ranks that work on the same rows
+        if sequence > 1:
+            groups = [dist.new_group(range(at, at + sequence)) for at in range(0, mesh.size(), sequence)]
+            self._row = groups[self._rank // sequence]
         self._files: Any = None  # the group over which checkpoints are written
 
     @property
@@ -57,11 +76,13 @@ class Sharded:
 
     def shard_model(self, model: VisionLanguageModel) -> None:
         """Shard a model in place and move it to the mesh's device."""
+        if self._sequence > 1:
+            use_sequence_parallel(model.text_model, self._row)
         shard(model, self._mesh, compute_dtype=self._compute_dtype)
 
     def shard_head(self, head: nn.Module) -> None:
         """Shard a small module as one unit, computed in its own type."""
-        shard_whole(head, self._mesh)
+        shard_whole(head, self._mesh, alike=self._sequence)
 
     def build_optimizer(self, model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
         """`rl.learner.optimizer.build_optimizer`, with Muon for matrices that are shards."""
@@ -73,10 +94,15 @@ class Sharded:
         self, samples: Sequence[Packable], config: VisionLanguageConfig, *, budget: int, dummy: DummySample
     ) -> tuple[Sequence[Sequence[Packable | DummySample]], ImageSet | None]:
         """This rank's micro-batches, as many as any rank has; and its images, in as many parts as any rank's."""
-        shares = balanced_shares(samples, ranks=self._mesh.size(), budget=budget)
-        own = shares[self._rank]
-        missing = max(map(len, shares)) - len(own)
-        return [*own, *[[dummy]] * missing], share_of_images(shares, self._rank, config, budget=budget)
+        shares = balanced_shares(samples, ranks=self._mesh.size() // self._sequence, budget=budget)
+        place = self._rank // self._sequence
+        missing = max(map(len, shares)) - len(shares[place])
+        return [*shares[place], *[[dummy]] * missing], share_of_images(shares, place, config, budget=budget)
+
+    def before_backward(self, model: nn.Module, *, last: bool) -> None:
+        """Gradients are summed between replicas in the last micro-batch alone."""
+        if self._mesh.ndim > 1:
+            reduce_between_replicas(model, last)
 
     def token_logprobs(
         self,
@@ -89,13 +115,18 @@ class Sharded:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `rl.distributed.fsdp.sharded_logprobs`."""
         targets = targets.to(hidden.device)
-        return sharded_logprobs(model, hidden, targets, temperature=temperature, barred=barred)
+        if self._sequence == 1:
+            return sharded_logprobs(model, hidden, targets, temperature=temperature, barred=barred)
+        parts = split(hidden, self._row), split(targets, self._row)
+        found = sharded_logprobs(model, *parts, temperature=temperature, barred=barred)
+        logprobs, entropy = (join(part, self._row)[: len(targets)] for part in found)
+        return logprobs, entropy
 
     def exchange(self, value: T) -> list[T]:
-        """Each rank's value, by rank. Values are pickled."""
+        """Each rank's value, by rank, but one of the ranks that work on the same rows. Values are pickled."""
         every: list[Any] = [None] * self._mesh.size()
-        dist.all_gather_object(every, value, group=self._mesh.get_group())
-        return every
+        dist.all_gather_object(every, value)
+        return every[:: self._sequence]
 
     def gather(self, state: dict[str, Any]) -> dict[str, Any]:
         """A nested state dict, whole on the CPU of the first rank; on the others None stands for each tensor."""
@@ -113,7 +144,7 @@ class Sharded:
     def write_checkpoint(self, folder: Path, state: dict[str, Any]) -> FinishCheckpoint:
         """See `rl.distributed.sharded_checkpoint.write_shards`."""
         if self._files is None:  # a group of its own: collectives of a background write must not meet training's
-            self._files = dist.new_group(dist.get_process_group_ranks(self._mesh.get_group()), backend="gloo")
+            self._files = dist.new_group(backend="gloo")
         return write_shards(folder, state, group=self._files)
 
     def read_checkpoint(

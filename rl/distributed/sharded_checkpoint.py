@@ -17,10 +17,11 @@ from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.staging import AsyncStager
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor, zeros
+from torch.distributed.tensor import DTensor, distribute_tensor, zeros
 
 from configs.errors import UserError
 from rl.checkpoint import note_checksums
+from rl.distributed.fsdp import shard_placements
 from rl.distributed.sharded_muon import ShardedMuonWithAdamW
 from rl.learner.parallel import FinishCheckpoint, staged_copy
 from rl.safe_load import PlainReader, load_state
@@ -90,10 +91,10 @@ def read_shards(folder: Path, *, mesh: DeviceMesh) -> dict[str, Any]:
     for key, saved in reader.read_metadata().state_dict_metadata.items():
         size, dtype = saved.size, saved.properties.dtype  # pyright: ignore[reportAttributeAccessIssue]
         if key in sharded:
-            found[key] = zeros(size, dtype=dtype, device_mesh=mesh, placements=[Shard(0)])
+            found[key] = zeros(size, dtype=dtype, device_mesh=mesh, placements=shard_placements(mesh))
         else:
             found[key] = torch.zeros(size, dtype=dtype)
-    state_dict_loader.load(found, storage_reader=reader, process_group=mesh.get_group())
+    state_dict_loader.load(found, storage_reader=reader)
     return _put_together(found, rest)
 
 
@@ -142,7 +143,7 @@ def _cut_optimizer(state: Mapping[str, Any], mesh: DeviceMesh) -> dict[str, Any]
 
 def _cut(tensor: torch.Tensor, mesh: DeviceMesh) -> torch.Tensor:
     """This rank's shard as a copy: a view would keep the whole tensor in memory."""
-    return distribute_tensor(tensor.to(mesh.device_type), mesh, [Shard(0)], src_data_rank=None).clone()
+    return distribute_tensor(tensor.to(mesh.device_type), mesh, shard_placements(mesh), src_data_rank=None).clone()
 
 
 def _take_apart(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], Any]:

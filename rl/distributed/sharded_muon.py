@@ -101,7 +101,9 @@ def _update(name: str, direction: DTensor, experts: Mapping[str, int], *, lr: fl
     if direction.ndim == 3:
         return _orthogonal(name, direction.to_local(), experts, lr=lr)
     whole = _orthogonal(name, direction.full_tensor(), experts, lr=lr)
-    replicated = DTensor.from_local(whole, direction.device_mesh, [Replicate()], run_check=False)
+    replicated = DTensor.from_local(
+        whole, direction.device_mesh, [Replicate()] * direction.device_mesh.ndim, run_check=False
+    )
     return replicated.redistribute(placements=direction.placements).to_local()
 
 

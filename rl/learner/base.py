@@ -89,9 +89,17 @@ class BaseLearner:
         others: Iterable[torch.Tensor | None],
     ) -> list[Statistics]:
         """Add the gradients of micro-batches to those of what is trained and of `others`; see `add_gradients`."""
+        left = len(parts)
+
+        def counted(part: Part, statistics: Statistics) -> torch.Tensor:
+            nonlocal left
+            left -= 1
+            self.parallel.before_backward(self.model, last=left == 0)
+            return loss_of(part, statistics)
+
         return add_gradients(
             parts,
-            loss_of,
+            counted,
             new_statistics=new_statistics,
             leaves=[*self.trained.parameters(), *others],
             threads=self.parallel.threads,

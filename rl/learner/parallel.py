@@ -60,6 +60,10 @@ class Parallel(Protocol):
         """
         ...
 
+    def before_backward(self, model: nn.Module, *, last: bool) -> None:
+        """Called before each micro-batch of a step, with whether it is the last of this process."""
+        ...
+
     def token_logprobs(
         self,
         model: VisionLanguageModel,
@@ -132,6 +136,9 @@ class SingleProcess:
         """All micro-batches and all images."""
         parts = split_for_threads(samples, budget=budget, threads=self._threads)
         return parts, collect_images(samples, config, budget=budget)
+
+    def before_backward(self, model: nn.Module, *, last: bool) -> None:
+        """Nothing to prepare."""
 
     def token_logprobs(
         self,

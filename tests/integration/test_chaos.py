@@ -145,7 +145,7 @@ def test_three_kills_and_a_damaged_checkpoint_leave_no_trace(whole_run, make_min
     output = kill_at(mini, moment="background", call=1, delay=0, group=True)  # in step 5, with half of step 4 saved
     assert (mini.run_folder / "rl" / "checkpoints" / "step-000004.pt.partial").exists()
     assert "resuming rl after step 2" in output
-    output = kill_at(mini, moment="update", call=3, delay=rng.uniform(0, 0.1), group=False)  # of step 5
+    output = kill_at(mini, moment="update", call=4, delay=rng.uniform(0, 0.1), group=False)  # of step 6
     assert "resuming rl after step 2" in output
     newest = mini.run_folder / "rl" / "checkpoints" / "step-000004.pt"
     newest.write_bytes(newest.read_bytes()[:-1000])

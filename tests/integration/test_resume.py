@@ -1,6 +1,7 @@
 """A run stopped in the middle of RL, by Ctrl-C and then by SIGKILL, resumes and ends as an undisturbed run does."""
 
 import json
+import re
 import signal
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_killed_run_ends_in_the_same_weights(whole_run, make_mini):
     assert not (mini.run_folder / "rl" / "stage.json").exists()
 
     printed = mini.here()
-    assert "resuming rl after step 4" in printed
+    assert re.search("resuming rl after step [24]", printed), "that of step 4 is written in the background"
     assert "instruct: already done" in printed
     stages = json.loads((mini.run_folder / "summary.json").read_text())["stages"]
     assert stages[-1]["resumed"] is True

@@ -6,6 +6,7 @@ import time
 import traceback
 from dataclasses import replace
 from multiprocessing.connection import wait
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -221,9 +222,11 @@ def config(loss=None, **options):
     return LearnerConfig(**(defaults | options))
 
 
-def make(mesh, kind, settings, *, on_skip=None, **options):
+def make(mesh, kind, settings, *, on_skip=None, replicas=1, **options):
     """A learner on this rank; one in a single process where there is no mesh."""
     model = MODELS[kind]()
+    if mesh is not None and replicas > 1:
+        mesh = init_device_mesh("cpu", (replicas, mesh.size() // replicas), mesh_dim_names=("replica", "shard"))
     parallel = SINGLE_PROCESS if mesh is None else Sharded(mesh, **options)
     return Learner(model, settings, barred_ids=barred_ids(model), on_skip=on_skip, parallel=parallel)
 
@@ -233,9 +236,9 @@ def draw(learner, batch, seed=0):
     return BATCHES[batch](np.random.default_rng(seed), learner.model)
 
 
-def one_update(mesh, kind, batch, settings):
+def one_update(mesh, kind, batch, settings, options=MappingProxyType({})):
     """(gradient and weights before and after by name, metrics) of one update; whole on every rank."""
-    learner = make(mesh, kind, settings)
+    learner = make(mesh, kind, settings, **options)
     before, seen = learner.weights(), {}
 
     def look(*_):
@@ -279,9 +282,9 @@ def adapters(mesh, settings):
     return states, {n: whole(p).numpy() for n, p in means if "lora_" in n}
 
 
-def go_on(mesh, kind, settings, read, write):
+def go_on(mesh, kind, settings, read, write, options=MappingProxyType({})):
     """Restore the checkpoint `read`, if any, update twice, and write one; (weights, metrics)."""
-    learner = make(mesh, kind, settings)
+    learner = make(mesh, kind, settings, **options)
     if read is not None and read.suffix == ".pt":
         learner.read_checkpoint(read, load_state(read))
     elif read is not None:
@@ -334,9 +337,9 @@ def held(mesh):
     return counts
 
 
-def critic_updates(mesh, settings):
+def critic_updates(mesh, settings, options=MappingProxyType({})):
     """Metrics of two updates of PPO: the second sees what the critic trained in the first."""
-    return _teach_critic(make(mesh, "fp64", settings))
+    return _teach_critic(make(mesh, "fp64", settings, **options))
 
 
 def critic_goes_on(mesh, settings, read, write):
