@@ -60,7 +60,7 @@ def reduce_between_replicas(model: Any, enabled: bool) -> None:
 
 def shard_placements(mesh: DeviceMesh) -> list[Placement]:
     """Where a sharded tensor lies: whole on no rank, alike in each replica."""
-    return [Replicate()] * (mesh.ndim - 1) + [Shard(0)]
+    return [*([Replicate()] * (mesh.ndim - 1)), Shard(0)]
 
 
 def sharded_logprobs(

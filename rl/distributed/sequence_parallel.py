@@ -65,10 +65,11 @@ def use_sequence_parallel(text_model: Any, group: dist.ProcessGroup) -> None:
             routing=own,
             **options,
         )
-        for layer, routes in own.seen.items() if own is not None else ():
-            parts = {name: getattr(routes, name) for name in ("own", "taken", "scores")}
-            whole = {name: None if part is None else join(part, group)[:tokens] for name, part in parts.items()}
-            routing.seen[layer] = replace(routes, **whole)
+        if routing is not None and own is not None:
+            for layer, routes in own.seen.items():
+                parts = {name: getattr(routes, name) for name in ("own", "taken", "scores")}
+                whole = {name: None if part is None else join(part, group)[:tokens] for name, part in parts.items()}
+                routing.seen[layer] = replace(routes, **whole)
         output.last_hidden_state = join(output.last_hidden_state[0], group)[:tokens][None]
         return output
 

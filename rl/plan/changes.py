@@ -59,6 +59,7 @@ def _changes(config: RunConfig, cluster: Cluster) -> Iterator[Change]:
     if not config.model.gradient_checkpointing:
         yield _of_model("model.gradient_checkpointing=true", gradient_checkpointing=True)
     yield from _turns(config, cluster)
+    yield from _one_replica(config)
     yield from _more_ranks(config, cluster)
     if config.model.dtype == "float32":
         yield _of_model("model.dtype=bfloat16", dtype="bfloat16")
@@ -98,6 +99,19 @@ def _turns(config: RunConfig, cluster: Cluster) -> Iterator[Change]:
             tuple(f"{stage.name}.colocate=true" for stage in stages),
             lambda stage: replace(stage, colocate=True) if isinstance(stage, RLConfig) else stage,
         )
+
+
+def _one_replica(config: RunConfig) -> Iterator[Change]:
+    """Weights divided among all ranks, which then gather them over the network."""
+    several = [stage.name for stage in config.trained_stages if stage.ranks.replicas > 1]
+
+    def edit(stage: StageConfig) -> StageConfig:
+        if isinstance(stage, RLConfig | SupervisedConfig) and stage.name in several:
+            return replace(stage, ranks=replace(stage.ranks, replicas=1))
+        return stage
+
+    if several:
+        yield _of_stages(tuple(f"{name}.ranks.replicas=1" for name in several), edit)
 
 
 def _more_ranks(config: RunConfig, cluster: Cluster) -> Iterator[Change]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from configs.optimizer import OptimizerConfig
 from rl.plan import activations
@@ -37,7 +37,9 @@ class Training:
     sizes: ModelSizes
     dtype: str
     optimizer: OptimizerConfig
-    ranks: int = 1
+    shards: int = 1  # ranks that divide the weights among them
+    replicas: int = 1  # groups of such ranks
+    sequence: int = 1  # ranks that share a row
     compute_dtype: str | None = None
     checkpointing: bool = False
     flash: bool = True  # the attention of GPUs in half precision
@@ -65,20 +67,27 @@ def learner_bytes(training: Training, load: Workload) -> dict[str, float]:
     sizes, width = training.sizes, BYTES[training.dtype]
     compute = BYTES[training.compute_dtype or training.dtype]
     own = sizes.trained - sizes.adapters
-    gradients = (own * width + sizes.adapters * 4) / training.ranks
+    gradients = (own * width + sizes.adapters * 4) / training.shards
     found = {
-        "weights": (sizes.parameters * width + sizes.adapters * 4) / training.ranks,
+        "weights": (sizes.parameters * width + sizes.adapters * 4) / training.shards,
         "gradients": gradients,
-        "moments": moments_bytes(training) / training.ranks,
+        "moments": moments_bytes(training) / training.shards,
     }
-    if training.ranks > 1:
+    if training.shards * training.replicas > 1:
         reduced = sizes.largest_unit * (width + 4) if own else 0
         found["units"] = 2 * sizes.largest_unit * compute + reduced
+    if training.replicas > 1 and load.rows > 1:  # the replica's own sum in fp32, until the last row of the step
+        found["sums"] = 4 * sizes.trained / training.shards
+    if training.sequence > 1:  # embeddings and the last hidden states, with their gradients, are those of whole rows
+        found["rows"] = 4.0 * load.tokens * sizes.config.text_config.hidden_size * compute
+        load = replace(
+            load, tokens=-(-load.tokens // training.sequence), predicted=-(-load.predicted // training.sequence)
+        )
     if training.reference is not None:
         mean = 4 * own if training.reference == "ema" and width < 4 else 0
-        found["reference"] = (own * width + mean) / training.ranks
+        found["reference"] = (own * width + mean) / training.shards
     if training.critic:
-        found["critic"] = own * width / training.ranks * 2 + moments_bytes(training) / training.ranks
+        found["critic"] = own * width / training.shards * 2 + moments_bytes(training) / training.shards
     return found | _at_the_peak(training, load, compute, gradients)
 
 

@@ -139,7 +139,7 @@ def _learner(sizes: ModelSizes, work: StepWork, shards: int, experts: int) -> di
         sizes=replace(sizes, largest_unit=int(layer)),
         dtype=TRAINS,
         optimizer=OptimizerConfig(name="adamw"),
-        ranks=shards,
+        shards=shards,
         checkpointing=True,
     )
     row = work.longest + work.prompt

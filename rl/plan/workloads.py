@@ -78,7 +78,9 @@ def training_of(config: RunConfig, stage: RLConfig | SupervisedConfig, sizes: Mo
         sizes=sizes,
         dtype=config.model.dtype,
         optimizer=stage.optimizer,
-        ranks=stage.ranks.count,
+        shards=stage.ranks.count // stage.ranks.replicas,
+        replicas=stage.ranks.replicas,
+        sequence=stage.ranks.sequence,
         compute_dtype=stage.ranks.compute_dtype,
         checkpointing=config.model.gradient_checkpointing,
         flash=config.model.dtype == "bfloat16" or stage.ranks.compute_dtype is not None,
@@ -96,14 +98,15 @@ def longest_sequence(stage: RLConfig | SupervisedConfig, data: DataConfig) -> in
 
 def workload_of(stage: RLConfig | SupervisedConfig, data: DataConfig, sizes: ModelSizes, means: Means) -> Workload:
     """The largest micro-batch of a rank, and the images that pass its tower."""
+    shares = stage.ranks.count // stage.ranks.sequence
     tokens = max(stage.micro_batch_tokens, longest_sequence(stage, data))
     if isinstance(stage, ViTConfig):  # captions, which the language model does not read
         tokens = 0
     if isinstance(stage, RLConfig):
-        prompts = -(-stage.prompts_per_step // (stage.minibatches * stage.ranks.count))
+        prompts = -(-stage.prompts_per_step // (stage.minibatches * shares))
         in_step = prompts * (means.prompt + stage.samples_per_prompt * means.answer)
     else:
-        prompts = -(-stage.batch_size // stage.ranks.count)
+        prompts = -(-stage.batch_size // shares)
         in_step = prompts * means.answer
     down, across = sizes.config.merge_shape
     image_tokens = min(data.max_prompt_tokens, 1024)  # the processor's limit of the published weights: 4,096 patches

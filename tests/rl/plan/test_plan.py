@@ -1,6 +1,7 @@
 """Counts computed by hand for Kimi-VL-A3B, what fits and what does not, and that every recipe can be planned."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from rl.plan.hardware import GPUS, Cluster, gpu_named
 from rl.plan.placement import place
 from rl.plan.plan import make_plan
 from rl.plan.sizes import config_of, measure_sizes
+from rl.plan.workloads import training_of
 
 RECIPES = Path(configs.__file__).parent / "recipes"
 A3B = ModelConfig(path="moonshotai/Kimi-VL-A3B-Instruct", dtype="bfloat16")
@@ -64,7 +66,7 @@ def test_shards_are_equal_parts_and_whole_units_are_not(sizes):
     load = memory.Workload(tokens=1024, predicted=1024)
     alone, eight = (
         memory.learner_bytes(
-            memory.Training(sizes=sizes, dtype="bfloat16", optimizer=OptimizerConfig(), ranks=ranks), load
+            memory.Training(sizes=sizes, dtype="bfloat16", optimizer=OptimizerConfig(), shards=ranks), load
         )
         for ranks in (1, 8)
     )
@@ -72,6 +74,27 @@ def test_shards_are_equal_parts_and_whole_units_are_not(sizes):
         assert alone[part] == 8 * eight[part]
     assert eight["units"] == 2 * 2 * 584_847_872 + 584_847_872 * (2 + 4)
     assert "units" not in alone
+
+
+def test_replicas_divide_the_weights_among_fewer_ranks(sizes):
+    def of(rows=2, **mesh):
+        training = memory.Training(sizes=sizes, dtype="bfloat16", optimizer=OptimizerConfig(), **mesh)
+        return memory.learner_bytes(training, memory.Workload(tokens=1024, predicted=1024, rows=rows))
+
+    own_sum = 4 * sizes.trained / 8
+    assert of(shards=8, replicas=4) == of(shards=8) | {"sums": own_sum}
+    assert of(shards=8, replicas=4, rows=1) == of(shards=8, rows=1)
+
+
+def test_shared_rows_have_a_part_of_the_activations(sizes):
+    config = load_recipe(RECIPES / "kimi_vl_a3b" / "8xh100.yaml", ["rl.ranks.sequence=4"])
+    stage = next(s for s in config.trained_stages if s.name == "rl")
+    training = training_of(config, stage, sizes)
+    assert (training.shards, training.sequence) == (4, 4)
+    load = memory.Workload(tokens=65_536, predicted=65_536)
+    shared = memory.learner_bytes(training, load)
+    parts = memory.learner_bytes(replace(training, sequence=1), memory.Workload(tokens=16_384, predicted=16_384))
+    assert shared == parts | {"rows": 4 * 65_536 * 2048 * 2}
 
 
 def test_adapters_are_the_only_trained_parameters_and_float32():
@@ -149,6 +172,7 @@ def test_prompts_times_samples_are_sequences():
     [
         (["model.gradient_checkpointing=false"], "model.gradient_checkpointing=true"),
         (["rl.micro_batch_tokens=262144"], "rl.micro_batch_tokens=20480"),
+        (["rl.ranks.replicas=4"], "rl.ranks.replicas=1"),
     ],
 )
 def test_the_smallest_change_is_named_and_fits(overrides, first):
@@ -233,7 +257,7 @@ def test_the_table_of_the_docs_is_what_is_counted(sizes, row, dtype, optimizer):
     [line] = [line for line in page.splitlines() if line.startswith(f"| {row}")]
     counted = []
     for ranks in (1, 2, 4, 8, 16):
-        training = memory.Training(sizes=sizes, dtype=dtype, optimizer=optimizer, ranks=ranks)
+        training = memory.Training(sizes=sizes, dtype=dtype, optimizer=optimizer, shards=ranks)
         parts = memory.learner_bytes(training, memory.Workload(tokens=1, predicted=1))
         counted.append(f"{(parts['weights'] + parts['gradients'] + parts['moments']) / 1e9:.0f}")
     assert [cell.strip() for cell in line.split("|")[3:8]] == counted
