@@ -47,6 +47,9 @@ class RunConfig:
 
     name: str  # what the run is called; without `/`
     output_dir: str  # the run's folder; a folder that holds another run is refused
+    # a URL of fsspec, such as `s3://bucket/mine`: the run is copied there after each checkpoint and stage, and goes on
+    # from there where `output_dir` is empty
+    mirror: str | None = None
     seed: int = 0  # of weights, tasks and sampling; from 0 to 2^63 - 1
     threads: int | None = None  # CPU threads of the learner: so many micro-batches at a time; null: one at a time
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -62,6 +65,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         _check(bool(self.name) and "/" not in self.name, "name", self.name, "a non-empty name without '/'")
         _check(bool(self.output_dir), "output_dir", self.output_dir, "a folder's name")
+        _check(self.mirror is None or "://" in self.mirror, "mirror", self.mirror, "a URL such as s3://bucket/mine")
         _check(self.threads is None or self.threads > 0, "threads", self.threads, "1 or more, or left out")
         _check(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1 (9.2e18)")
         _check(len(self.stages) > 0, "stages", list(self.stages), "at least one stage")

@@ -19,6 +19,7 @@ from rl.run.evaluate import EvalResult
 from rl.run.export import known_licence, write_export
 from rl.run.folder import RunFolder, StageRecord
 from rl.run.held_out import evaluate_model
+from rl.run.mirror import open_mirror
 from rl.run.perplexity import perplexities
 from rl.run.report import finish_run, print_end
 from rl.run.stage_weights import check_weights, weight_hashes
@@ -36,15 +37,18 @@ def run(config: RunConfig, *, base: Path, console: PlainConsole) -> Path:
     began = time.monotonic()
     transformers_logging.disable_progress_bar()  # one bar a stage is ours
     torch.manual_seed(config.seed)
+    mirror = open_mirror(config, console.print)
     folder = RunFolder.open(config)
     if (folder.path / "summary.json").exists():
         for record in folder.records():
             console.print(f"{record.name}: already done")
         print_end(folder, config, console)
+        if mirror is not None:
+            mirror.push(folder.path)
         return folder.path
     for record in folder.records()[-1:]:  # the model that the run goes on from
         check_weights(folder, record)
-    with folder.lock(), open_context(config, folder, base, console) as context:
+    with folder.lock(), open_context(config, folder, base, console, mirror) as context:
         model_path, answers = context.checkpoint, []
         for stage in config.stages:
             if folder.record(stage.name) is not None:
@@ -72,6 +76,8 @@ def run(config: RunConfig, *, base: Path, console: PlainConsole) -> Path:
             seconds=time.monotonic() - began,
             console=console,
         )
+    if mirror is not None:
+        mirror.push(folder.path)
     return folder.path
 
 
@@ -105,6 +111,7 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
             weights=weight_hashes(target),
         )
     )
+    context.copy_to_mirror()
     context.console.print(f"{config.name}: {_outcome(result, figures)}  ({seconds:.0f} s)")
     for line in result.gaps():
         context.console.print(f"  {line}")

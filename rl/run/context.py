@@ -13,6 +13,7 @@ import ray
 import torch
 
 from configs.data import DataConfig
+from configs.errors import UserError
 from configs.load import plain
 from configs.rl import RLConfig
 from configs.schema import RunConfig
@@ -23,6 +24,7 @@ from rl.run.console import PlainConsole
 from rl.run.data_fingerprint import check_commit, check_files, check_tasks
 from rl.run.folder import RunFolder
 from rl.run.loading import load_model, load_processor
+from rl.run.mirror import Mirror
 from rl.run.rollout_workers import RolloutWorkers
 from rl.run.seats import run_seats
 from rl.run.short_model import check_short_models
@@ -56,6 +58,7 @@ class RunContext:
     workers: RolloutWorkers
     metrics: Metrics
     inputs: Mapping[str, StageInputs]  # of each stage, by its name
+    mirror: Mirror | None
     console: PlainConsole
     rank_nodes: tuple[str, ...] = ()  # Ray's id of the node of each learner rank; empty: Ray chooses
 
@@ -63,6 +66,15 @@ class RunContext:
     def pool(self) -> RolloutPool:
         """The workers that serve the model at hand."""
         return self.workers.pool
+
+    def copy_to_mirror(self) -> None:
+        """Copy the run's folder to the recipe's mirror, if it has one. A failure is printed; the next copy has all."""
+        if self.mirror is None:
+            return
+        try:
+            self.mirror.push(self.folder.path)
+        except UserError as error:
+            self.console.print(str(error))
 
     def pipeline(self, stage: StageConfig) -> RolloutPipeline:
         """From a stage's tasks to scored rollouts, with the run's workers."""
@@ -102,7 +114,9 @@ class RunContext:
 
 
 @contextmanager
-def open_context(config: RunConfig, folder: RunFolder, base: Path, console: PlainConsole) -> Iterator[RunContext]:
+def open_context(
+    config: RunConfig, folder: RunFolder, base: Path, console: PlainConsole, mirror: Mirror | None = None
+) -> Iterator[RunContext]:
     """Check everything that can fail before any training, then start Ray and the workers."""
     stage = config.last_rl or RLConfig(steps=1)
     for line in folder.accept_changes(config):
@@ -147,6 +161,7 @@ def open_context(config: RunConfig, folder: RunFolder, base: Path, console: Plai
             inputs=inputs,
             console=console,
             rank_nodes=rank_nodes,
+            mirror=mirror,
         )
 
 

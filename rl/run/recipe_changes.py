@@ -12,6 +12,7 @@ from configs.yaml_io import flatten
 # Those of a stage are in the class of its keys, as `MAY_CHANGE`.
 MAY_CHANGE = (
     "output_dir",  # a run's folder may be moved
+    "mirror",
     "threads",
     "trackers",
     "export",

@@ -20,14 +20,15 @@ class CheckpointWriter:
 
     A checkpoint has its name once it is complete, so a kill leaves the one before. An error of the thread is raised by
     the next call here. `base` is the folder or hub name of the model that the stage trains: checkpoints hold only what
-    is trained, so its hashes are in them. As a context, it waits at the end, also after an error.
+    is trained, so the hashes of the base are in them. `on_written` is called in the thread after each checkpoint. As a
+    context, it waits at the end, also after an error.
     """
 
-    def __init__(self, folder: Path, *, base: str) -> None:
-        self._folder, self._base = folder, Path(base)
+    def __init__(self, folder: Path, *, base: str, on_written: Callable[[], None]) -> None:
+        self._folder, self._base, self._on_written = folder, Path(base), on_written
         self._hashes: dict[str, str] | None = None  # of the base; hashing reads all of it, so it is done once
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._written: Future[Path] | None = None
+        self._written: Future[None] | None = None
 
     def restore(self, learner: ModelProtocol, say: Callable[[str], None]) -> dict[str, Any] | None:
         """Give `learner` and the random generators the newest readable checkpoint; its state, or None without one.
@@ -61,12 +62,13 @@ class CheckpointWriter:
         if written is not None:
             written.result()
 
-    def _write(self, step: int, finish: FinishCheckpoint, state: dict[str, Any]) -> Path:
+    def _write(self, step: int, finish: FinishCheckpoint, state: dict[str, Any]) -> None:
         if self._hashes is None:
             self._hashes = weight_hashes(self._base)
         state = {**state, "learner": finish(), "base": self._hashes}
         shards = fresh_shards(self._folder, step) if state["learner"] is None else None
-        return save_checkpoint(self._folder, step, state, shards=shards)
+        save_checkpoint(self._folder, step, state, shards=shards)
+        self._on_written()
 
     def _check_base(self, known: Mapping[str, str], step: int) -> None:
         self._hashes = weight_hashes(self._base)

@@ -31,7 +31,8 @@ class RLSchedule:
     """Drives `Loop` from the newest checkpoint to the recipe's last step.
 
     `folder` holds `checkpoints/`, `best/` (the weights with the best validation accuracy, as a model folder) and, at
-    the end, `success.json` (the success rate of each task). `base` is the model that the stage started from.
+    the end, `success.json` (the success rate of each task). `base` is the model that the stage started from;
+    `on_written` is called after each checkpoint, in the thread that wrote it.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class RLSchedule:
         *,
         folder: Path,
         base: str,
+        on_written: Callable[[], None],
         pipeline: RolloutPipeline,
         validation: Sequence[Prompt],
         evaluation: EvaluationConfig,
@@ -51,7 +53,7 @@ class RLSchedule:
         self._pipeline = pipeline
         self._evaluation, self._metrics, self._say = evaluation, metrics, say
         self._skipped = skipped
-        self._checkpoints = CheckpointWriter(folder / "checkpoints", base=base)
+        self._checkpoints = CheckpointWriter(folder / "checkpoints", base=base, on_written=on_written)
         self._alarms = AlarmRecords(folder.parent, loop.config.name)
         self._best = -math.inf
 

@@ -39,6 +39,7 @@ def kept(tmp_path, monkeypatch):
             ),
             folder=tmp_path,
             base=str(tmp_path),
+            on_written=lambda: None,
             pipeline=None,
             validation=[],
             evaluation=EvaluationConfig(max_new_tokens=33),

@@ -28,6 +28,10 @@ def gate(monkeypatch):
     return begun, opened
 
 
+def writer_of(folder, base):
+    return CheckpointWriter(folder / "c", base=str(base), on_written=lambda: None)
+
+
 @pytest.fixture
 def base(tmp_path):
     folder = tmp_path / "base"
@@ -39,7 +43,7 @@ def base(tmp_path):
 def test_what_is_written_is_the_state_at_the_call(rng, model, tmp_path, base, gate):
     """The learner trains on while its checkpoint is in the middle of the file."""
     begun, opened = gate
-    learner, writer = make_learner(model), CheckpointWriter(tmp_path / "c", base=str(base))
+    learner, writer = make_learner(model), writer_of(tmp_path, base)
     learner.update(make_samples(rng, model))
     at_call = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     counts = {"drawn": [1, 2]}
@@ -59,7 +63,7 @@ def test_what_is_written_is_the_state_at_the_call(rng, model, tmp_path, base, ga
 
 def test_one_is_on_its_way_and_the_next_waits(model, tmp_path, base, gate):
     begun, opened = gate
-    learner, writer = make_learner(model), CheckpointWriter(tmp_path / "c", base=str(base))
+    learner, writer = make_learner(model), writer_of(tmp_path, base)
     with writer:
         writer.save(1, learner, {})
         assert begun.wait(60)
@@ -74,7 +78,7 @@ def test_one_is_on_its_way_and_the_next_waits(model, tmp_path, base, gate):
 
 
 def test_an_error_comes_at_the_next_call_and_the_one_before_stays(model, tmp_path, base, monkeypatch):
-    learner, writer = make_learner(model), CheckpointWriter(tmp_path / "c", base=str(base))
+    learner, writer = make_learner(model), writer_of(tmp_path, base)
     writer.save(1, learner, {})
     writer.wait()
 
@@ -92,7 +96,7 @@ def test_an_error_comes_at_the_next_call_and_the_one_before_stays(model, tmp_pat
 
 def test_ctrl_c_waits_for_the_checkpoint_on_its_way(model, tmp_path, base, gate):
     begun, opened = gate
-    learner, writer = make_learner(model), CheckpointWriter(tmp_path / "c", base=str(base))
+    learner, writer = make_learner(model), writer_of(tmp_path, base)
 
     def interrupted():
         with writer:
@@ -108,9 +112,9 @@ def test_ctrl_c_waits_for_the_checkpoint_on_its_way(model, tmp_path, base, gate)
 
 def test_another_base_is_refused(model, tmp_path, base):
     learner = make_learner(model)
-    with CheckpointWriter(tmp_path / "c", base=str(base)) as writer:
+    with writer_of(tmp_path, base) as writer:
         writer.save(3, learner, {})
-    assert CheckpointWriter(tmp_path / "c", base=str(base)).restore(learner, print)["step"] == 3
+    assert writer_of(tmp_path, base).restore(learner, print)["step"] == 3
     (base / "model.safetensors").write_bytes(b"other weights")
     with pytest.raises(UserError, match=r"model.safetensors is not as it was when the checkpoint of step 3"):
-        CheckpointWriter(tmp_path / "c", base=str(base)).restore(learner, print)
+        writer_of(tmp_path, base).restore(learner, print)

@@ -146,6 +146,7 @@ def train(tmp_path, folder, renderer, mixture):
             examples=lambda _: examples,
             checkpoint=str(folder),
             barred_ids=(),
+            copy_to_mirror=lambda: None,
         )
         torch.manual_seed(0)
         stage = SupervisedStage(context, config, str(folder))

@@ -73,6 +73,7 @@ def train(tmp_path, folder, renderer, captions):
             config=SimpleNamespace(model=ModelConfig(**model), seed=0, threads=1),
             folder=SimpleNamespace(stage=lambda _: tmp_path / name),
             console=PlainConsole(quiet=True),
+            copy_to_mirror=lambda: None,
             metrics=SimpleNamespace(write=on_step),
             inputs={"vit": SimpleNamespace(renderer=renderer, context=1024, pairs=captions[1])},
             examples=lambda _: captions[0],
