@@ -8,6 +8,7 @@ import pytest
 from configs.algorithms import LossConfig
 from configs.rl import RLConfig, SamplingConfig
 from configs.schema import EvaluationConfig
+from rl.alarms.watch import AlarmWatch
 from rl.stages import rl_schedule as module
 from rl.stages.rl_schedule import RLSchedule
 
@@ -27,7 +28,7 @@ def kept(tmp_path, monkeypatch):
         def evaluate(pipeline, prompts, *, sampling, **options):
             samplings.append(sampling)
             greedy, sampled = accuracies[step.now]
-            return SimpleNamespace(greedy_accuracy=greedy, sampled_accuracy=sampled, metrics=dict), []
+            return SimpleNamespace(greedy_accuracy=greedy, sampled_accuracy=sampled, metrics=dict, tasks=1), []
 
         monkeypatch.setattr(module, "evaluate", evaluate)
         sampling = SamplingConfig(max_new_tokens=70, temperature=0.7, top_p=0.9, top_k=5, min_p=0.1)
@@ -36,6 +37,7 @@ def kept(tmp_path, monkeypatch):
                 config=RLConfig(steps=1, loss=LossConfig(algorithm="grpo"), sampling=sampling),
                 learner=SimpleNamespace(save=save, save_adapters=lambda folder: None),
                 seed=0,
+                alarms=AlarmWatch(()),
             ),
             folder=tmp_path,
             base=str(tmp_path),
