@@ -9,6 +9,9 @@ from typing import Any, ClassVar, Literal
 from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
 
+# Keys of stages that may have another value when a run resumes: they change no result.
+RANKS_MAY_CHANGE = ("ranks.count", "ranks.replicas", "ranks.sequence", "ranks.restarts")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RanksConfig:

@@ -10,7 +10,7 @@ from configs.algorithms import ALGORITHMS, LossConfig
 from configs.engine import check_engine
 from configs.on_policy_checks import check_single_update
 from configs.optimizer import OptimizerConfig
-from configs.ranks import RanksConfig
+from configs.ranks import RANKS_MAY_CHANGE, RanksConfig
 from configs.rewards import JudgeConfig, LengthRewardConfig, RewardConfig
 from configs.rules import CLOSED as _CLOSED
 from configs.rules import check as _check
@@ -92,10 +92,7 @@ class RLConfig(StageConfig):
             "engine",
             "engine_options",
             "micro_batch_tokens",
-            "ranks.count",
-            "ranks.replicas",
-            "ranks.sequence",
-            "ranks.restarts",
+            *RANKS_MAY_CHANGE,
             "eval_every",
             "save_every",
             "alarms",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from configs.optimizer import OptimizerConfig
-from configs.ranks import RanksConfig
+from configs.ranks import RANKS_MAY_CHANGE, RanksConfig
 from configs.rules import check as _check
 from configs.stage import StageConfig
 
@@ -15,9 +15,7 @@ from configs.stage import StageConfig
 class SupervisedConfig(StageConfig):
     """What every supervised stage has: the negative log-likelihood of its examples, packed into rows."""
 
-    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
-        {"save_every", "micro_batch_tokens", "ranks.count", "ranks.replicas", "ranks.sequence", "ranks.restarts"}
-    )
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({"save_every", "micro_batch_tokens", *RANKS_MAY_CHANGE})
 
     steps: int  # optimizer steps
     batch_size: int = 32  # examples in a step
