@@ -210,19 +210,18 @@ class RLConfig(StageConfig):
             self.partial,
             "null where asynchronous is set: no step waits for a long completion, so none needs a budget",
         )
+        native, drawn = self.engine_options.get("sampler") == "native", self.sampling
         _check(
-            not (self.router_replay and self.engine == "vllm"),
+            native or not (self.router_replay and self.engine == "vllm"),
             "router_replay",
             self.router_replay,
-            "false where engine is vllm: the model runner of its CPU build and of exact draws does not return experts",
+            "false where engine is vllm, except with engine_options.sampler: native, which returns experts",
         )
-        drawn = self.sampling
         _check(
-            (drawn.top_p, drawn.top_k, drawn.min_p) == (1, 0, 0) or self.engine_options.get("sampler") != "native",
+            (drawn.top_p, drawn.top_k, drawn.min_p) == (1, 0, 0) or not native,
             "engine_options.sampler",
             "native",
-            "exact where sampling has top_p, top_k or min_p: vLLM's own sampler returns one log-prob of a token, and "
-            "the learner needs the one without filters",
+            "exact where sampling has top_p, top_k or min_p: vLLM's own sampler returns log-probs after these filters",
         )
         _check(
             self.overlong_buffer is None or 0 <= self.overlong_buffer < self.sampling.max_new_tokens,

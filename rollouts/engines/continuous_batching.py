@@ -12,7 +12,7 @@ import torch
 from configs.rl import SamplingConfig
 from rollouts.engines.decoder import LatentDecoder
 from rollouts.engines.kv_cache import KVCache, plan_step
-from rollouts.engines.sample_state import RunningGroup, RunningSample
+from rollouts.engines.sample_state import RunningGroup, RunningSample, route_dtype
 from rollouts.engines.sampling import choose_tokens
 from rollouts.model_family import VisionLanguageModel
 from rollouts.resource_use import CacheMeter
@@ -60,7 +60,7 @@ class RunningBatch:
         self._cache_meter = cache_meter
         self._decoder = LatentDecoder(model.text_model)
         experts = model.config.text_config.n_routed_experts
-        self._route_dtype = (np.uint8 if experts < 255 else np.uint16) if record_experts else None
+        self._route_dtype = route_dtype(experts) if record_experts else None
         like = self._decoder.new_latents()
         self._sample_cache, self._prompt_cache = KVCache(like), KVCache(like)
         self._read_groups: list[RunningGroup] = []  # prompts that are read and whose first sample has not entered yet

@@ -34,7 +34,7 @@ class EngineSpec:
     stop_ids: tuple[int, ...]
     barred_ids: tuple[int, ...]
     threads: int = 1
-    record_experts: bool = False  # completions then say which experts each token went to; not with vLLM
+    record_experts: bool = False  # completions then say which experts each token went to
     engine: str | EngineFile = "transformers"  # a key of `configs.engine.ENGINES`, or the user's own
     context: int | None = None  # vLLM: the most tokens of a prompt and its answer; None: the model's own limit
     gpu_share: float = 1.0  # vLLM: of a GPU that is this worker's

@@ -15,6 +15,11 @@ from rollouts.types import Completion, FinishReason, Request, Segment
 _LOOP_CHECK = 16  # tokens between two looks for a loop; what was written since is cut off, so results are exact
 
 
+def route_dtype(experts: int) -> type[np.unsignedinteger]:
+    """The smallest type for the numbers of so many experts; its largest value says that none was recorded."""
+    return np.uint8 if experts < 255 else np.uint16
+
+
 class RunningGroup:
     """One request: its samples and, while any of them is unfinished, what prefill found in the prompt."""
 

@@ -20,7 +20,14 @@ from rollouts.engines.engine_options import SAMPLER
 from rollouts.engines.engine_spec import EngineSpec
 from rollouts.engines.protocol import Engine, FinishedGroup
 from rollouts.engines.sample_state import RunningGroup, RunningSample
-from rollouts.engines.vllm_native import bias_of, check_filters, native_params, read_native
+from rollouts.engines.vllm_native import (
+    bias_of,
+    check_filters,
+    experts_of,
+    native_params,
+    read_native,
+    take_experts,
+)
 from rollouts.engines.vllm_prompt import VllmPrompt
 from rollouts.engines.vllm_sampling import read_logprobs, sampling_params
 from rollouts.engines.vllm_start import VllmSettings, start_vllm
@@ -55,6 +62,7 @@ class VllmEngine(Engine):
         self._sleeps = settings.sleeps
         self._bias = bias_of(tuple(barred_ids)) if settings.options.get(SAMPLER) == "native" else None
         self._rows: int = self._vllm.vllm_config.scheduler_config.max_num_seqs
+        self._record_experts = settings.record_experts
         self._names = Names(model_path)
         self._config = family_at(model_path).load_config(model_path)
         self._dtype: torch.dtype = getattr(torch, dtype)
@@ -143,6 +151,7 @@ class VllmEngine(Engine):
             self._record(sample, output.outputs[0])
             if output.finished:
                 sample.reason = sample.reason or "length"  # the context is full
+                self._keep_experts(sample, output.outputs[0].routed_experts)
                 del self._running[output.request_id]
             elif sample.reason is not None:  # a repetition, which vLLM does not detect
                 stopped.append(output.request_id)
@@ -198,7 +207,7 @@ class VllmEngine(Engine):
             "stop_ids": sorted(self._stop_ids),
         }
         if self._bias is not None:
-            return native_params(sample.sampling, bias=self._bias, **common)
+            return native_params(sample.sampling, bias=self._bias, prompt=sample.group.length, **common)
         return sampling_params(sample.sampling, **common)
 
     def _record(self, sample: RunningSample, output: Any) -> None:
@@ -210,6 +219,13 @@ class VllmEngine(Engine):
                 policy, sampler = read
                 sample.record(token, policy, sampler, version=self._version, stops=token in self._stop_ids)
 
+    def _keep_experts(self, sample: RunningSample, rows: np.ndarray | None) -> None:
+        """Those of the inputs that predicted the sample's new tokens; a loop's tokens may have been cut off."""
+        new = sample.length - sample.known
+        if self._record_experts and new:
+            assert rows is not None, "vLLM returned no experts"
+            sample.experts = experts_of(rows[:new], self._config.text_config)
+
     def _take_finished(self) -> list[FinishedGroup]:
         done = [i for i, group in self._groups.items() if all(sample.reason is not None for sample in group.samples)]
         for index in done:
@@ -218,6 +234,8 @@ class VllmEngine(Engine):
 
     def _drop(self, names: Sequence[str]) -> None:
         """Make vLLM forget requests."""
+        for name in names if self._record_experts else ():
+            self._keep_experts(self._running[name], take_experts(self._vllm, name))
         if names:
             self._vllm.abort_request(names)
         for name in names:
@@ -231,5 +249,11 @@ def open_vllm(spec: EngineSpec) -> VllmEngine:
         dtype=spec.dtype,
         stop_ids=spec.stop_ids,
         barred_ids=spec.barred_ids,
-        settings=VllmSettings(context=spec.context, gpu_share=spec.gpu_share, sleeps=spec.sleeps, options=spec.options),
+        settings=VllmSettings(
+            context=spec.context,
+            gpu_share=spec.gpu_share,
+            sleeps=spec.sleeps,
+            record_experts=spec.record_experts,
+            options=spec.options,
+        ),
     )

@@ -14,6 +14,7 @@ import numpy as np
 from vllm.sampling_params import RequestOutputKind, SamplingParams  # pyright: ignore[reportMissingImports]
 
 from configs.rl import SamplingConfig
+from rollouts.engines.sample_state import route_dtype
 
 _BARRED = -1e30  # added to a logit: its probability is exactly 0, and the sum stays finite
 
@@ -47,8 +48,9 @@ def native_params(
     max_tokens: int,
     stop_ids: list[int],
     bias: Mapping[int, float],
+    prompt: int,
 ) -> SamplingParams:
-    """What vLLM is given of one sample whose first `start` tokens were generated before."""
+    """What vLLM is given of one sample whose first `start` tokens, after `prompt` others, were generated before."""
     return SamplingParams(
         temperature=sampling.temperature,
         seed=_seed(seed, sample, start),
@@ -60,12 +62,29 @@ def native_params(
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         logit_bias=dict(bias),
+        routed_experts_prompt_start=prompt + start - 1,  # the input that predicts the first new token
     )
 
 
 def read_native(values: list[float], position: int, sampling: SamplingConfig) -> tuple[float, float]:
     """Policy and sampler log-prob of the token at `position` of vLLM's flat list of values."""
     return values[position], 0.0 if sampling.temperature == 0 else values[position]
+
+
+def take_experts(vllm: Any, name: str) -> np.ndarray | None:
+    """`[T, layers, k]`, the experts of a request that vLLM has not finished; None where it recorded none.
+
+    vLLM returns them with the last output, and a request that is aborted has none.
+    """
+    processor = vllm.output_processor
+    (own,) = processor.external_req_ids[name]
+    chunks = processor.request_states[own].routed_experts_chunks
+    return np.concatenate(chunks) if chunks else None
+
+
+def experts_of(rows: np.ndarray, text: Any) -> list[np.ndarray]:
+    """`[M, k]` of each token, from vLLM's `[T, layers, k]`, in which dense layers have a place too."""
+    return list(rows[:, text.first_k_dense_replace :].astype(route_dtype(text.n_routed_experts)))
 
 
 def _seed(seed: int, sample: int, start: int) -> int:

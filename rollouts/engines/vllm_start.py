@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from rollouts.engines.engine_options import SAMPLER
+from rollouts.engines.protocol import EngineError
 
 _SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process a worker: what is killed is gone, and steps are ours to time
@@ -37,6 +38,7 @@ class VllmSettings:
     context: int | None = None  # tokens of prompt and answer; None, or what is above the model's own: the model's own
     gpu_share: float = 1.0  # of a GPU that is this engine's
     sleeps: bool = False  # it can give all of that back for a while
+    record_experts: bool = False  # completions say which experts each token went to; only with vLLM's own sampler
     options: Mapping[str, Any] = field(default_factory=dict)  # `rl.engine_options`, checked by `check_options`
 
 
@@ -79,6 +81,11 @@ def _start(folder: str, model_path: str, *, dtype: str, barred_ids: Sequence[int
     from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
     from vllm.v1.engine.llm_engine import LLMEngine  # pyright: ignore[reportMissingImports]
 
+    if settings.record_experts and current_platform.is_cpu():
+        raise EngineError(
+            "rl.router_replay = true: vLLM returns experts from its second model runner alone, which needs Triton, and "
+            "its CPU build has none. Use rl.engine: transformers, or a GPU"
+        )
     from rollouts.engines import vllm_native, vllm_sampling, vllm_weights
     from rollouts.model_family import family_at
 
@@ -93,6 +100,7 @@ def _start(folder: str, model_path: str, *, dtype: str, barred_ids: Sequence[int
         weight_transfer_config={"backend": vllm_weights.BACKEND},
         worker_extension_cls=f"{vllm_weights.__name__}.{vllm_weights.WorkerExtension.__name__}",
         enable_sleep_mode=settings.sleeps and not current_platform.is_cpu(),
+        enable_return_routed_experts=settings.record_experts,
         mm_processor_cache_gb=0,  # images come processed
         **(vllm_native.native_arguments() if native else vllm_sampling.exact_arguments(barred_ids)),
         **_defaults(text, dtype, context, settings.gpu_share) | options,

@@ -160,7 +160,12 @@ RULES = [
     (
         "rl={steps: 1, engine: vllm, engine_options: {sampler: native}, sampling: {top_p: 0.9}}",
         "rl.engine_options.sampler = 'native': must be exact where sampling has top_p, top_k or min_p: vLLM's own "
-        "sampler returns one log-prob of a token, and the learner needs the one without filters",
+        "sampler returns log-probs after these filters",
+    ),
+    (
+        "rl={steps: 1, engine: vllm, router_replay: true}",
+        "rl.router_replay = True: must be false where engine is vllm, except with engine_options.sampler: native, which "
+        "returns experts",
     ),
     ("rl.loss.sft_coef=-1", "rl.loss.sft_coef = -1.0: must be 0 or more"),
     (

@@ -48,3 +48,23 @@ def engine(shared, model):
 def prompts(rng, model):
     """Words alone, one image, two images of unlike size."""
     return [build_prompt(rng, model.config, grids=grids) for grids in ((), ((4, 6),), ((4, 4), (6, 2)))]
+
+
+@pytest.fixture(scope="session")  # closing one vLLM of a process ends the others
+def native_shared(checkpoint, ids):
+    from rollouts.engines.vllm import VllmEngine
+    from rollouts.engines.vllm_start import VllmSettings
+
+    stop, barred = ids
+    settings = VllmSettings(options={"sampler": "native", "max_num_seqs": 512})
+    engine = EngineDriver(
+        VllmEngine(str(checkpoint), dtype="float32", stop_ids=stop, barred_ids=barred, settings=settings)
+    )
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def native(native_shared, model):
+    native_shared.load_weights(model.state_dict(), version=0)
+    return native_shared

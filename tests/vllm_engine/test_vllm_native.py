@@ -3,16 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from vllm_helpers import build_prompt, embedded, flat, gaps, move, requests_for, tokens_of
+from vllm_helpers import build_prompt, embedded, flat, gaps, learner_logprobs, move, requests_for, tokens_of
 
-from configs.algorithms import LossConfig
-from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
-from rl.learner.learner import Learner
-from rl.learner.learner_config import LearnerConfig
-from rl.types import PromptCompletion
-from rollouts.engines.driver import EngineDriver
 from rollouts.engines.sampling import barred_token_mask, policy_logprobs
 from rollouts.types import Request
 
@@ -20,37 +14,6 @@ pytestmark = pytest.mark.timeout(900)
 THRESHOLD = 1e-3
 WARM = SamplingConfig(max_new_tokens=24, temperature=0.7)
 GREEDY = SamplingConfig(max_new_tokens=16, temperature=0)
-
-
-@pytest.fixture(scope="session")  # closing one vLLM of a process ends the others
-def native_shared(checkpoint, ids):
-    from rollouts.engines.vllm import VllmEngine
-    from rollouts.engines.vllm_start import VllmSettings
-
-    stop, barred = ids
-    settings = VllmSettings(options={"sampler": "native", "max_num_seqs": 512})
-    engine = EngineDriver(
-        VllmEngine(str(checkpoint), dtype="float32", stop_ids=stop, barred_ids=barred, settings=settings)
-    )
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def native(native_shared, model):
-    native_shared.load_weights(model.state_dict(), version=0)
-    return native_shared
-
-
-def learner_logprobs(model, prompts, results, barred, temperature):
-    """The learner's log-probs of all completions, one after the other."""
-    config = LearnerConfig(
-        loss=LossConfig(), optimizer=OptimizerConfig(), temperature=temperature, total_steps=1, max_new_tokens=50
-    )
-    pairs = [(p, c) for p, group in zip(prompts, results, strict=True) for c in group]
-    return Learner(model, config, barred_ids=barred).logprobs(
-        [PromptCompletion(id=str(i), prompt=p, token_ids=c.token_ids) for i, (p, c) in enumerate(pairs)]
-    )
 
 
 def test_its_options_arrive(native):

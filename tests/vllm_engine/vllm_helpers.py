@@ -4,8 +4,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from configs.algorithms import LossConfig
+from configs.optimizer import OptimizerConfig
 from kimi_vl import TinySizes, create_tiny_checkpoint, load_model, load_processor, save_with_code
 from rewards.types import Task
+from rl.learner.learner import Learner
+from rl.learner.learner_config import LearnerConfig
+from rl.types import PromptCompletion
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.types import Prompt, Request
@@ -93,4 +98,18 @@ def gaps(ours, theirs):
     return tuple(
         max(float(np.abs(getattr(a, name) - getattr(b, name)).max()) for a, b in pairs)
         for name in ("policy_logprobs", "sampler_logprobs")
+    )
+
+
+def learner_logprobs(model, prompts, results, barred, temperature, *, replay=False):
+    """The learner's log-probs of all completions, one after the other; `replay` takes the engine's experts."""
+    config = LearnerConfig(
+        loss=LossConfig(), optimizer=OptimizerConfig(), temperature=temperature, total_steps=1, max_new_tokens=50
+    )
+    pairs = [(p, c) for p, group in zip(prompts, results, strict=True) for c in group]
+    return Learner(model, config, barred_ids=barred).logprobs(
+        [
+            PromptCompletion(id=str(i), prompt=p, token_ids=c.token_ids, experts=c.routed_experts if replay else None)
+            for i, (p, c) in enumerate(pairs)
+        ]
     )
