@@ -164,8 +164,8 @@ RULES = [
     ),
     (
         "rl={steps: 1, engine: vllm, router_replay: true}",
-        "rl.router_replay = True: must be false where engine is vllm, except with engine_options.sampler: native, which "
-        "returns experts",
+        "rl.router_replay = True: must be false where engine is vllm, except with engine_options.sampler: native, "
+        "which returns experts",
     ),
     ("rl.loss.sft_coef=-1", "rl.loss.sft_coef = -1.0: must be 0 or more"),
     (
