@@ -47,13 +47,17 @@ def held_out_falls(history: History) -> AlarmFinding | None:
 
 
 def format_without_answer(history: History) -> AlarmFinding | None:
-    """Many more rollouts have the format than once did, and no more of them are correct."""
+    """Many more rollouts have the format than once did, and fewer are correct, or no more for a while.
+
+    A policy learns a format sooner than an answer: the answers get twenty steps to follow.
+    """
     name = "reward/format" if "reward/format" in history.rows[-1] else "thinking_share"
     form, right = history.trend(name), history.trend("accuracy")
     if form is None or right is None:
         return None
     before = history.mean_at("accuracy", form.low_at)
-    if form.now < 0.8 or right.now >= 0.5 or right.now > before + 0.02:
+    waited = len(history.rows) - WINDOW - form.low_at >= 20
+    if form.now < 0.8 or right.now >= 0.5 or right.now > before + (0.02 if waited else -0.1):
         return None
     text = (
         f"{percent(form.now)} of the rollouts have the format, {percent(form.low)} once did; "
@@ -64,8 +68,8 @@ def format_without_answer(history: History) -> AlarmFinding | None:
 
 def one_answer(history: History) -> AlarmFinding | None:
     """One answer is given far more often than it is right, whatever the question. No verifier is needed for it."""
-    excess, groups = history.trend("favourite_excess"), history.total("groups")
-    if excess is None or not certainly_more(excess.now, groups, max(0.0, excess.low), groups):
+    excess, count = history.trend("favourite_excess"), _effective(history.total("groups"))
+    if excess is None or not certainly_more(excess.now, count, max(0.0, excess.low), count):
         return None
     text = (
         f"one answer is {percent(excess.now)} of all answers beyond its share of the references, "
@@ -100,13 +104,18 @@ def _forgotten(history: History) -> Iterator[AlarmFinding]:
         if own is None or every is None:
             continue
         before = history.mean_at("accuracy", own.high_at)
-        count = 2 * history.total(f"groups/{source}")  # the samples of a group are alike: they are worth about two
+        count = _effective(history.total(f"groups/{source}"))
         if every.now >= before and certainly_more(own.high, count, own.now, count):
             text = (
                 f"{source}: {percent(own.now)} are correct, {percent(own.high)} at best; of all sources "
                 f"{percent(every.now)}, {percent(before)} then"
             )
             yield AlarmFinding(level=(own.high - own.now) / 0.15, evidence=text, source=source)
+
+
+def _effective(groups: float) -> float:
+    """Independent samples in so many groups: those of one group are alike, and worth about two."""
+    return 2 * groups
 
 
 def _sources(history: History) -> list[str]:

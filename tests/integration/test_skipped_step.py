@@ -6,6 +6,7 @@ import math
 
 from typer.testing import CliRunner
 
+from rl.alarms.records import read_alarms
 from rl.cli.main import app
 from rl.cli.replay import replay_command
 from rl.run.console import PlainConsole
@@ -51,6 +52,10 @@ def test_the_run_goes_on_and_the_step_can_be_replayed(make_mini):
     assert [p.name for p in kept.iterdir()] == ["step-000002"]
     assert (kept / "step-000002" / "recipe.yaml").read_text() == (mini.run_folder / "recipe.yaml").read_text()
     assert json.loads((kept / "step-000002" / "why.json").read_text())[0]["reason"] == "not finite"
+    (alarm,) = [row for row in read_alarms(mini.run_folder) if row["alarm"] == "not_finite"]
+    assert (alarm["stage"], alarm["step"], alarm["event"]) == ("rl", 2, "raised")
+    assert [place[0] for place in alarm["rollouts"]] == [2] * 8
+    assert "an update was skipped, or a number is not finite" in (mini.run_folder / "report.html").read_text()
 
     printed = io.StringIO()
     (result,) = replay_command(str(mini.run_folder), 2, console=PlainConsole(file=printed, width=200))

@@ -147,6 +147,13 @@ def test_the_validation_accuracy_falls_while_the_reward_rises():
     assert run(40, make, checks={10: 0.6, 20: 0.62, 30: 0.6, 40: 0.63}) == []
 
 
+def test_a_format_that_is_learned_first_is_no_alarm():
+    def make(step):
+        return make_groups(step, right=min(7, 2 + step // 12) / 8), {"reward/format": min(0.95, 0.4 + step / 20)}
+
+    assert run(60, make) == []
+
+
 def test_every_alarm_of_the_table_is_tested_here():
     assert {name for name, _, _ in FAULTS} | {"held_out_falls"} == {alarm.name for alarm in ALARMS}
 
