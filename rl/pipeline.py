@@ -15,6 +15,7 @@ from configs.supervised import SupervisedConfig
 from rl.learner.lora import merged_state
 from rl.run.console import PlainConsole
 from rl.run.context import RunContext, load_policy, open_context
+from rl.run.end_record import noted_end
 from rl.run.evaluate import EvalResult
 from rl.run.export import known_licence, write_export
 from rl.run.folder import RunFolder, StageRecord
@@ -48,7 +49,7 @@ def run(config: RunConfig, *, base: Path, console: PlainConsole) -> Path:
         return folder.path
     for record in folder.records()[-1:]:  # the model that the run goes on from
         check_weights(folder, record)
-    with folder.lock(), open_context(config, folder, base, console, mirror) as context:
+    with folder.lock(), noted_end(folder.path), open_context(config, folder, base, console, mirror) as context:
         model_path, answers = context.checkpoint, []
         for stage in config.stages:
             if folder.record(stage.name) is not None:

@@ -12,7 +12,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # before a user's rewards.py or configs.py
 
-from rl.cli import curation_commands, data_commands, model_commands, run_commands
+from rl.cli import curation_commands, data_commands, doctor_commands, model_commands, run_commands
 from rl.cli.terminal import end_with
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ def thinkvl(
 
 app.command()(run_commands.run)
 app.command()(run_commands.plan)
+app.command()(doctor_commands.doctor)
 app.command(name="eval")(model_commands.evaluate)
 app.command()(run_commands.book)
 app.command()(run_commands.rescore)

@@ -25,7 +25,7 @@ from rl.checkpoint import replace_folder
 from rollouts.tasks.contents import contents_hash
 
 _LIST = "run.json"
-_LEFT_OUT = {"lock", ".writable"}
+_LEFT_OUT = {"lock", ".writable", "end.json"}
 _UNFINISHED = (".partial", ".old")
 _WRITTEN_ONCE = (".pt", ".safetensors", ".distcp", ".parquet")
 

@@ -26,6 +26,7 @@ LIGHT = {  # a module, or every module under a package: what importing it must n
     "rollouts.engines.transformers": {"vllm"},
     "rl": {"vllm"},
     "rl.algorithms": HEAVY,
+    "rl.doctor": {"torch", "transformers", "ray", "trl", "datasets"},
     "rl.learner": HEAVY,
     "rl.distributed.sharded": HEAVY,
     "rl.run": {"trl"},

@@ -5,7 +5,7 @@ from cli_helpers import SIZES, write_run
 from PIL import Image
 
 from kimi_vl import create_tiny_checkpoint
-from rl.cli import data_commands, model_commands, run_commands
+from rl.cli import data_commands, doctor_commands, model_commands, run_commands
 from rl.cli import main as cli
 from rl.run.console import PlainConsole
 
@@ -36,7 +36,7 @@ def thinkvl(monkeypatch, capsys, tmp_path):
 
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["thinkvl", *map(str, arguments)])
-        for commands in (data_commands, model_commands, run_commands):
+        for commands in (data_commands, doctor_commands, model_commands, run_commands):
             monkeypatch.setattr(commands, "console", PlainConsole(width=200))
         try:
             cli.main()
