@@ -17,7 +17,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from configs.schema import RunConfig
 from configs.text import shorten
-from rl.doctor.finding import Finding, fault, gib, least, ok, warning
+from rl.doctor.result import CheckResult, fault, gib, least, ok, warning
 
 _GIB = 2**30
 _COPIES = 6  # of the weights that a run's folder holds: two checkpoints with moments, the best, the model, the export
@@ -51,7 +51,7 @@ class Machine:
         return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0
 
 
-def packages(machine: Machine) -> Finding:
+def packages(machine: Machine) -> CheckResult:
     """Installed versions against those that ThinkVL requires."""
     try:
         wanted = metadata.requires("thinkvl") or []
@@ -100,7 +100,7 @@ def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def memory(machine: Machine) -> Finding:
+def memory(machine: Machine) -> CheckResult:
     """Free main memory, within the container's limit."""
     import psutil
 
@@ -117,7 +117,7 @@ def memory(machine: Machine) -> Finding:
     return least(free, needed=needed, wished=2 * needed, unit=where, fix=fix)
 
 
-def shared_memory(machine: Machine) -> Finding:
+def shared_memory(machine: Machine) -> CheckResult:
     """Room in /dev/shm, through which rollouts and weights travel between processes."""
     try:
         free = shutil.disk_usage(machine.shm).free
@@ -129,7 +129,7 @@ def shared_memory(machine: Machine) -> Finding:
     return least(free, needed=needed, wished=needed + _GIB, unit=f"free in {machine.shm}", fix=fix)
 
 
-def disk(machine: Machine) -> Finding:
+def disk(machine: Machine) -> CheckResult:
     """Room where the run is written, and whether this user may write there."""
     place = machine.output.expanduser().absolute()
     there = next(folder for folder in (place, *place.parents) if folder.exists())
@@ -141,7 +141,7 @@ def disk(machine: Machine) -> Finding:
     return least(free, needed=needed, wished=needed + 2 * _GIB, unit=f"free in {there}", fix=fix)
 
 
-def open_files(machine: Machine) -> Finding:
+def open_files(machine: Machine) -> CheckResult:
     """The limit on open files of a process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = "no limit" if soft == resource.RLIM_INFINITY else f"{soft:,}"
@@ -150,7 +150,7 @@ def open_files(machine: Machine) -> Finding:
     return ok(limit, f"at least {_FILES:,}")
 
 
-def loopback(machine: Machine) -> Finding:
+def loopback(machine: Machine) -> CheckResult:
     """Whether a server can be opened on this machine, as the private Ray and ranks of learners do."""
     port = machine.environment.get("MASTER_PORT", "0")
     if not port.isdigit() or int(port) > 65_535:
@@ -165,10 +165,10 @@ def loopback(machine: Machine) -> Finding:
     return ok("a port can be opened" if port == "0" else f"port {port} is free", "a free port on 127.0.0.1")
 
 
-def gpu(machine: Machine) -> Finding:
+def gpu(machine: Machine) -> CheckResult:
     """GPUs, their driver and what others hold on them; where there is none, whether the recipe asks for one."""
     listed = _nvidia_smi(machine)
-    if isinstance(listed, Finding):
+    if isinstance(listed, CheckResult):
         return listed
     names = ", ".join(f"{name} ({gib(free * 2**20)} of {gib(total * 2**20)} free)" for name, free, total, _ in listed)
     import torch
@@ -184,7 +184,7 @@ def gpu(machine: Machine) -> Finding:
     return ok(f"{names}, driver {listed[0][3]}")
 
 
-def _nvidia_smi(machine: Machine) -> list[tuple[str, float, float, str]] | Finding:
+def _nvidia_smi(machine: Machine) -> list[tuple[str, float, float, str]] | CheckResult:
     """Name, free and whole MiB of each card and the driver's version; a finding where there is no card to list."""
     tool = shutil.which("nvidia-smi", path=machine.environment.get("PATH"))
     if tool is None:
@@ -213,7 +213,7 @@ def _cards(listed: str) -> list[tuple[str, float, float, str]]:
         return []
 
 
-def hub_token(machine: Machine) -> Finding:
+def hub_token(machine: Machine) -> CheckResult:
     """The token for the Hugging Face Hub, where the result is to be pushed."""
     from huggingface_hub import get_token
 
@@ -225,7 +225,7 @@ def hub_token(machine: Machine) -> Finding:
     return ok("none: nothing is to be pushed")
 
 
-def mirror(machine: Machine) -> Finding:
+def mirror(machine: Machine) -> CheckResult:
     """The package for the recipe's mirror."""
     url = machine.config.mirror if machine.config is not None else None
     if url is None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from configs.errors import UserError
 from configs.text import shorten
 from rl.cli.ray_address import check_ray_address
-from rl.doctor.finding import Finding, fault, ok, warning
 from rl.doctor.machine import Machine
+from rl.doctor.result import CheckResult, fault, ok, warning
 
 _SERVERS = {"raylet", "gcs_server"}
 _FULL = 0.95  # of a disk: Ray then refuses to spill objects
@@ -54,7 +54,7 @@ def _is_python(pid: int) -> bool:
         return False
 
 
-def old_ray(machine: Machine) -> Finding:
+def old_ray(machine: Machine) -> CheckResult:
     """Ray's servers that run without the command that started them."""
     running = ray_processes()
     orphans = [process for process in running if process.orphan]
@@ -68,7 +68,7 @@ def old_ray(machine: Machine) -> Finding:
     return ok(f"{len(running)} processes of runs that go on" if running else "none runs")
 
 
-def left_over(machine: Machine) -> Finding:
+def left_over(machine: Machine) -> CheckResult:
     """The address file that a killed Ray leaves behind, which other tools of Ray then wait for."""
     file = machine.ray_folder / "ray_current_cluster"
     try:
@@ -82,7 +82,7 @@ def left_over(machine: Machine) -> Finding:
     return warning(f"{file} names {shorten(address, 80)}, where nothing answers", "an address that answers", fix)
 
 
-def ray_address(machine: Machine) -> Finding:
+def ray_address(machine: Machine) -> CheckResult:
     """The cluster that RAY_ADDRESS names."""
     address = machine.environment.get("RAY_ADDRESS", "")
     if not address:
@@ -94,7 +94,7 @@ def ray_address(machine: Machine) -> Finding:
     return ok(f"{shorten(address, 80)} answers")
 
 
-def ports(machine: Machine) -> Finding:
+def ports(machine: Machine) -> CheckResult:
     """The ports of a cluster's head, held by something else. A private Ray takes any that are free."""
     if machine.environment.get("RAY_ADDRESS") or any(process.name == "gcs_server" for process in ray_processes()):
         return ok("a Ray runs here")
@@ -105,7 +105,7 @@ def ports(machine: Machine) -> Finding:
     return ok("free: " + ", ".join(map(str, PORTS)))
 
 
-def ray_disk(machine: Machine) -> Finding:
+def ray_disk(machine: Machine) -> CheckResult:
     """The disk of Ray's sessions, where logs go and objects that do not fit into memory."""
     there = next(path for path in (machine.ray_folder, *machine.ray_folder.parents) if path.exists())
     usage = shutil.disk_usage(there)
@@ -117,7 +117,7 @@ def ray_disk(machine: Machine) -> Finding:
     return ok(shown, f"at most {_FULL:.0%}")
 
 
-def socket_path(machine: Machine) -> Finding:
+def socket_path(machine: Machine) -> CheckResult:
     """The length of Ray's temporary folder: the names of its sockets must stay below 108 characters."""
     length = len(str(machine.ray_folder.absolute()))
     allowed = "at most 45 characters"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from configs.text import shorten
 from rl.alarms.records import read_alarms
-from rl.doctor.finding import Finding, fault, gib, ok, warning
 from rl.doctor.machine import Machine, disk
+from rl.doctor.result import CheckResult, fault, gib, ok, warning
 from rl.doctor.run_facts import RunFacts
 from rl.doctor.stacks import dump, wait_sign
 from rl.pages.warnings import warnings_of
@@ -82,7 +82,7 @@ def cause_of(text: str) -> Cause | None:
     return next((cause for cause in CAUSES if cause.pattern.search(text)), None)
 
 
-def process(run: RunFacts) -> Finding:
+def process(run: RunFacts) -> CheckResult:
     """Whether the command runs, and how the last one ended."""
     where = run.stage or "export"
     if run.locked:
@@ -102,7 +102,7 @@ def process(run: RunFacts) -> Finding:
     return warning(f"stopped by Ctrl-C or SIGTERM in stage {where}", "a finished run", _AGAIN)
 
 
-def progress(run: RunFacts) -> Finding:
+def progress(run: RunFacts) -> CheckResult:
     """Whether a running command still writes anything, measured by its usual step."""
     if not run.locked:
         return ok("does not run")
@@ -115,7 +115,7 @@ def progress(run: RunFacts) -> Finding:
     return ok(shown, f"at most {limit:.0f} s")
 
 
-def waits(run: RunFacts) -> Finding:
+def waits(run: RunFacts) -> CheckResult:
     """Who waits for whom: by the stacks of the process that drives the run."""
     if not run.locked or run.pid is None:
         return ok("does not run")
@@ -133,7 +133,7 @@ def waits(run: RunFacts) -> Finding:
     return fault(said, "no longer than a step", sign.advice) if stuck else ok(said)
 
 
-def stopped(run: RunFacts) -> Finding:
+def stopped(run: RunFacts) -> CheckResult:
     """Processes that are stopped (SIGSTOP, Ctrl-Z) or wait for a disk."""
     named = [p for p in run.processes if p.state in _WAITING and not (p.state == "zombie" and p.name != "driver")]
     if named:
@@ -145,7 +145,7 @@ def stopped(run: RunFacts) -> Finding:
     return ok(f"{len(run.processes)} processes, {gib(sum(p.memory for p in run.processes))}")
 
 
-def killed_for_memory(run: RunFacts) -> Finding:
+def killed_for_memory(run: RunFacts) -> CheckResult:
     """Signs that the kernel or Ray killed a process of the run for its memory."""
     for file in reversed(run.failures):
         cause = cause_of(_text(file))
@@ -161,7 +161,7 @@ def killed_for_memory(run: RunFacts) -> Finding:
     return ok("no sign")
 
 
-def workers(run: RunFacts) -> Finding:
+def workers(run: RunFacts) -> CheckResult:
     """Workers that failed, by the files that the run keeps of them."""
     if not run.failures:
         return ok("none failed")
@@ -170,7 +170,7 @@ def workers(run: RunFacts) -> Finding:
     return warning(f"{len(run.failures)} failed, the last: {said}", "none", f"read {last}")
 
 
-def checkpoints(run: RunFacts) -> Finding:
+def checkpoints(run: RunFacts) -> CheckResult:
     """Whether the newest checkpoints of the stage at hand can be read."""
     files = sorted((run.folder / run.stage / "checkpoints").glob("step-*.pt")) if run.stage else []
     wrong = [f"{file} ({why})" for file in files if (why := _damage(file)) is not None]
@@ -183,12 +183,12 @@ def checkpoints(run: RunFacts) -> Finding:
     return ok(f"{len(files)} in stage {run.stage}" if files else "none yet")
 
 
-def room(run: RunFacts) -> Finding:
+def room(run: RunFacts) -> CheckResult:
     """Room on the disk of the run's folder."""
     return disk(Machine(output=run.folder, config=None))
 
 
-def quarantine(run: RunFacts) -> Finding:
+def quarantine(run: RunFacts) -> CheckResult:
     """Tasks that no worker survived."""
     count = _text(run.folder / "quarantine.json").count('"task":')
     if count:
@@ -196,7 +196,7 @@ def quarantine(run: RunFacts) -> Finding:
     return ok("none")
 
 
-def training(run: RunFacts) -> Finding:
+def training(run: RunFacts) -> CheckResult:
     """Alarms that are not over, and what the metrics of the stage warn of."""
     raised = {}
     for row in read_alarms(run.folder):

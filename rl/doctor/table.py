@@ -8,75 +8,79 @@ from typing import Generic, TypeVar
 
 from configs.text import one_line
 from rl.doctor import machine, ray_checks, run_checks
-from rl.doctor.finding import Finding, warning
 from rl.doctor.machine import Machine
+from rl.doctor.result import CheckResult, warning
 from rl.doctor.run_facts import RunFacts
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check(Generic[T]):
+class DoctorCheck(Generic[T]):
     """One check: its name in the table, what a fault of it looks like in a run, and the function that makes it."""
 
     name: str
     symptom: str
-    look: Callable[[T], Finding]
+    look: Callable[[T], CheckResult]
 
 
-MACHINE_CHECKS: tuple[Check[Machine], ...] = (
-    Check(
+MACHINE_CHECKS: tuple[DoctorCheck[Machine], ...] = (
+    DoctorCheck(
         name="packages",
         symptom="ImportError, or an argument that a library does not know",
         look=machine.packages,
     ),
-    Check(name="memory", symptom="the run or a worker ends with SIGKILL (-9) and no message", look=machine.memory),
-    Check(
+    DoctorCheck(
+        name="memory", symptom="the run or a worker ends with SIGKILL (-9) and no message", look=machine.memory
+    ),
+    DoctorCheck(
         name="shared memory",
         symptom="SIGBUS (-7), or Ray says that it uses /tmp in place of /dev/shm",
         look=machine.shared_memory,
     ),
-    Check(name="disk", symptom="`disk full while writing ...`, or `cannot be written`", look=machine.disk),
-    Check(name="open files", symptom="`Too many open files`", look=machine.open_files),
-    Check(name="GPUs", symptom="everything runs on the CPU, or `CUDA error`", look=machine.gpu),
-    Check(name="port", symptom="`Address already in use` when ranks start", look=machine.loopback),
-    Check(
+    DoctorCheck(name="disk", symptom="`disk full while writing ...`, or `cannot be written`", look=machine.disk),
+    DoctorCheck(name="open files", symptom="`Too many open files`", look=machine.open_files),
+    DoctorCheck(name="GPUs", symptom="everything runs on the CPU, or `CUDA error`", look=machine.gpu),
+    DoctorCheck(name="port", symptom="`Address already in use` when ranks start", look=machine.loopback),
+    DoctorCheck(
         name="cluster ports",
         symptom="`ray start --head` or the dashboard does not start",
         look=ray_checks.ports,
     ),
-    Check(name="RAY_ADDRESS", symptom="`nothing answers there`", look=ray_checks.ray_address),
-    Check(name="old Ray", symptom="less memory and cores than the machine has", look=ray_checks.old_ray),
-    Check(
+    DoctorCheck(name="RAY_ADDRESS", symptom="`nothing answers there`", look=ray_checks.ray_address),
+    DoctorCheck(name="old Ray", symptom="less memory and cores than the machine has", look=ray_checks.old_ray),
+    DoctorCheck(
         name="Ray's address file",
         symptom="`ray status` or RAY_ADDRESS=auto waits and fails",
         look=ray_checks.left_over,
     ),
-    Check(name="Ray's disk", symptom="objects are not spilled; a step stops", look=ray_checks.ray_disk),
-    Check(name="Ray's folder", symptom="`AF_UNIX path too long`", look=ray_checks.socket_path),
-    Check(name="mirror", symptom="the scheme of `mirror` is not known", look=machine.mirror),
-    Check(name="hub token", symptom="`thinkvl export --push`: there is no token", look=machine.hub_token),
+    DoctorCheck(name="Ray's disk", symptom="objects are not spilled; a step stops", look=ray_checks.ray_disk),
+    DoctorCheck(name="Ray's folder", symptom="`AF_UNIX path too long`", look=ray_checks.socket_path),
+    DoctorCheck(name="mirror", symptom="the scheme of `mirror` is not known", look=machine.mirror),
+    DoctorCheck(name="hub token", symptom="`thinkvl export --push`: there is no token", look=machine.hub_token),
 )
 
-RUN_CHECKS: tuple[Check[RunFacts], ...] = (
-    Check(name="process", symptom="the command ended, with or without a message", look=run_checks.process),
-    Check(
+RUN_CHECKS: tuple[DoctorCheck[RunFacts], ...] = (
+    DoctorCheck(name="process", symptom="the command ended, with or without a message", look=run_checks.process),
+    DoctorCheck(
         name="stopped processes",
         symptom="nothing moves, and no core is busy",
         look=run_checks.stopped,
     ),
-    Check(name="progress", symptom="no new line for many times the usual step", look=run_checks.progress),
-    Check(name="waits", symptom="a step never ends", look=run_checks.waits),
-    Check(
+    DoctorCheck(name="progress", symptom="no new line for many times the usual step", look=run_checks.progress),
+    DoctorCheck(name="waits", symptom="a step never ends", look=run_checks.waits),
+    DoctorCheck(
         name="killed for memory",
         symptom="workers die again and again, without a traceback",
         look=run_checks.killed_for_memory,
     ),
-    Check(name="disk", symptom="`disk full while writing ...`", look=run_checks.room),
-    Check(name="checkpoints", symptom="`cannot be read ...; trying the one before`", look=run_checks.checkpoints),
-    Check(name="workers", symptom="`worker N: death`, `hang` or `exception` on the console", look=run_checks.workers),
-    Check(name="quarantine", symptom="tasks are left out", look=run_checks.quarantine),
-    Check(name="training", symptom="the reward does not rise, or looks too good", look=run_checks.training),
+    DoctorCheck(name="disk", symptom="`disk full while writing ...`", look=run_checks.room),
+    DoctorCheck(name="checkpoints", symptom="`cannot be read ...; trying the one before`", look=run_checks.checkpoints),
+    DoctorCheck(
+        name="workers", symptom="`worker N: death`, `hang` or `exception` on the console", look=run_checks.workers
+    ),
+    DoctorCheck(name="quarantine", symptom="tasks are left out", look=run_checks.quarantine),
+    DoctorCheck(name="training", symptom="the reward does not rise, or looks too good", look=run_checks.training),
 )
 
 
@@ -85,7 +89,7 @@ class Checked:
     """A check and its outcome."""
 
     name: str
-    finding: Finding
+    finding: CheckResult
 
 
 def check_machine(place: Machine) -> list[Checked]:
@@ -98,7 +102,7 @@ def check_run(run: RunFacts) -> list[Checked]:
     return [Checked(name=check.name, finding=_made(check, run)) for check in RUN_CHECKS]
 
 
-def _made(check: Check[T], about: T) -> Finding:
+def _made(check: DoctorCheck[T], about: T) -> CheckResult:
     """The outcome; a check that fails itself is a warning, and the others are still made."""
     try:
         return check.look(about)

@@ -11,9 +11,9 @@ import pytest
 
 from configs.load import load_recipe
 from rl.doctor import machine, ray_checks, table
-from rl.doctor.finding import ok
 from rl.doctor.machine import Machine
-from rl.doctor.table import Check, check_machine
+from rl.doctor.result import ok
+from rl.doctor.table import DoctorCheck, check_machine
 
 RECIPE = "configs/recipes/quickstart.yaml"
 
@@ -194,6 +194,9 @@ def test_a_check_that_fails_does_not_stop_the_others(monkeypatch):
     def broken(_machine):
         raise RuntimeError("no such thing")
 
-    checks = (Check(name="a", symptom="", look=broken), Check(name="b", symptom="", look=lambda _machine: ok("fine")))
+    checks = (
+        DoctorCheck(name="a", symptom="", look=broken),
+        DoctorCheck(name="b", symptom="", look=lambda _machine: ok("fine")),
+    )
     monkeypatch.setattr(table, "MACHINE_CHECKS", checks)
     assert [one.finding.level for one in check_machine(Machine())] == ["warning", "ok"]

@@ -9,7 +9,7 @@ Level = Literal["ok", "warning", "fault"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class CheckResult:
     """The outcome of a check: the value that was found, what is allowed, and what to do where it is not.
 
     A `fault` stops a run, or has stopped it; with a `warning` it runs, slowly or at a risk.
@@ -21,22 +21,22 @@ class Finding:
     fix: str = ""
 
 
-def ok(value: str, allowed: str = "") -> Finding:
+def ok(value: str, allowed: str = "") -> CheckResult:
     """Nothing to do."""
-    return Finding(level="ok", value=value, allowed=allowed)
+    return CheckResult(level="ok", value=value, allowed=allowed)
 
 
-def warning(value: str, allowed: str, fix: str) -> Finding:
+def warning(value: str, allowed: str, fix: str) -> CheckResult:
     """The run works, slowly or at a risk."""
-    return Finding(level="warning", value=value, allowed=allowed, fix=fix)
+    return CheckResult(level="warning", value=value, allowed=allowed, fix=fix)
 
 
-def fault(value: str, allowed: str, fix: str) -> Finding:
+def fault(value: str, allowed: str, fix: str) -> CheckResult:
     """The run cannot work, or has ended, until this is mended."""
-    return Finding(level="fault", value=value, allowed=allowed, fix=fix)
+    return CheckResult(level="fault", value=value, allowed=allowed, fix=fix)
 
 
-def least(value: float, *, needed: float, wished: float, unit: str, fix: str) -> Finding:
+def least(value: float, *, needed: float, wished: float, unit: str, fix: str) -> CheckResult:
     """A size in bytes that is to be `needed` at least, better `wished`. `unit` says of what, such as `free`."""
     shown, allowed = f"{gib(value)} {unit}", f"at least {gib(needed)}, better {gib(wished)}"
     if value < needed:
