@@ -15,6 +15,7 @@ from torch import nn
 from configs.optimizer import OptimizerConfig
 from rl.learner.batch import ImageSet, Packable, dummy_sample
 from rl.learner.engine_weights import to_arrays, to_engine_dtype
+from rl.learner.gradient_sums import GradientSums
 from rl.learner.lora import adapter_state, save_adapters
 from rl.learner.micro_batch_threads import add_gradients
 from rl.learner.optimizer import advance, build_schedule, clip_gradients, set_learning_rate
@@ -65,6 +66,7 @@ class BaseLearner:
         self._optimizer_config, self._optimizer_steps = optimizer, optimizer_steps
         self._guard = SpikeGuard(spike_threshold)
         parallel.shard_model(model)
+        self._gradients = GradientSums(self.trained.parameters())
         self.optimizer, self.schedule = self._new_optimizer()
         barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         # A barred token has log-prob -inf, and even 0 times its gradient is not finite.
@@ -120,6 +122,7 @@ class BaseLearner:
 
     def _apply_gradient(self) -> AppliedGradient:
         """Clip the gradient and make the optimizer step, or refuse it; the schedule moves on. Gradients stay."""
+        self._gradients.finish()
         limit, learning_rate = self._guard.limit, float(self.schedule.get_last_lr()[0])
         norm = clip_gradients(self.trained.parameters(), self._optimizer_config.grad_clip)
         refused = self._guard.refuse(norm)

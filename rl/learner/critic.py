@@ -16,6 +16,7 @@ from rl.algorithms.loss_inputs import LossOutput
 from rl.algorithms.loss_terms import value_loss
 from rl.learner.batch import ImageSet
 from rl.learner.forward import EncodedImages, encode, response_hidden
+from rl.learner.gradient_sums import GradientSums
 from rl.learner.lora import copy_model
 from rl.learner.optimizer import advance, build_adamw, build_schedule, clip_gradients
 from rl.learner.parallel import Parallel
@@ -95,6 +96,7 @@ class Critic:
             parallel.shard_model(self.backbone)
         rate = config.value_learning_rate or min(5 * optimizer.learning_rate, _HIGHEST_USUAL)
         own = [p for p in self.backbone.parameters() if p.requires_grad] if self.backbone is not None else []
+        self._gradients = GradientSums(own)
         groups = [{"params": [*self.head.parameters()], "lr": _HEAD * rate}, {"params": own, "lr": rate}]
         adamw = OptimizerConfig(learning_rate=rate, state=optimizer.state)
         self.optimizer = build_adamw([g for g in groups if g["params"]], adamw)
@@ -170,6 +172,7 @@ class Critic:
         """
         if self._images is not None:
             self._images.backward()
+        self._gradients.finish()
         bias = self.head.outer.bias
         if self.updates == 0 and bias.grad is not None:
             with torch.no_grad():  # Newton's step: the loss is a mean of squares / 2, so its curvature here is 1

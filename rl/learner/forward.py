@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from rl.learner.batch import ImageSet
+from rl.learner.gradient_sums import summing_dtype
 from rl.learner.packed_attention import PackedLayout
 from rl.types import PackedRow
 from rollouts.model_family import Routing, VisionLanguageModel
@@ -27,7 +28,9 @@ class EncodedImages:
         self._learns = torch.is_grad_enabled() and _tower_learns(model)
         with torch.set_grad_enabled(self._learns and images is not None and len(images.parts) == 1):
             self._encoded = encode(model, images, self._encoder)
-        self.features = self._encoded.detach().requires_grad_() if self._encoded is not None else None
+        self.features = None
+        if self._encoded is not None:  # micro-batches add up their gradients in the type of this leaf
+            self.features = self._encoded.detach().to(summing_dtype(self._encoded.dtype)).requires_grad_()
 
     def backward(self) -> None:
         """Finish the backward pass. Without images, or with a frozen tower, nothing is done.
@@ -38,12 +41,12 @@ class EncodedImages:
             return
         gradient = torch.zeros_like(self.features) if self.features.grad is None else self.features.grad
         if self._encoded.requires_grad:
-            self._encoded.backward(gradient)
+            self._encoded.backward(gradient.to(self._encoded.dtype))
             return
         start = 0
         for part in self._images.parts:
             again = _encode_part(self._model, self._images, part, self._encoder)
-            again.backward(gradient[start : start + len(again)])
+            again.backward(gradient[start : start + len(again)].to(again.dtype))
             start += len(again)
 
 

@@ -164,6 +164,7 @@ class Learner(BaseLearner):
         leaves = [encoded.features, *(self.critic.leaves() if self.critic is not None else ())]
         own = self._add_gradients(parts, loss_of, StepStatistics, leaves)
         encoded.backward()
+        self._gradients.finish()
         total = StepStatistics.total(self.parallel.exchange(StepStatistics.total(own)))
         return total.metrics(tokens=batch.tokens)
 

@@ -16,6 +16,7 @@ import torch
 
 from rl.learner.balanced_shares import balanced_shares, packed_tokens
 from rl.learner.batch import Packable, by_prompt, split_by_tokens
+from rl.learner.gradient_sums import summing_dtype
 
 LEAST_TOKENS = 512  # packed tokens that are worth a thread
 
@@ -65,14 +66,16 @@ def add_gradients(
     with ThreadPoolExecutor(used, thread_name_prefix="micro-batches") as pool:
         totals = list(pool.map(run, range(used)))
     torch.set_num_threads(own_threads)  # also for threads that begin later
-    for total in totals:
-        for leaf, gradient in zip(wanted, total, strict=True):
-            leaf.grad = _sum(leaf.grad, gradient, leaf)
+    for leaf, *gradients in zip(wanted, *totals, strict=True):
+        total = None
+        for gradient in (leaf.grad, *gradients):
+            total = _sum(total, gradient, leaf)
+        leaf.grad = None if total is None else total.to(leaf.dtype)
     return every
 
 
 def _sum(total: torch.Tensor | None, more: torch.Tensor | None, leaf: torch.Tensor) -> torch.Tensor | None:
-    """`total + more` in the layout of `leaf`, into `total` where there is one."""
+    """`total + more` in fp32 or better and in the layout of `leaf`, into `total` where there is one."""
     if more is None:
         return total
-    return torch.empty_like(leaf).copy_(more) if total is None else total.add_(more)
+    return torch.empty_like(leaf, dtype=summing_dtype(leaf.dtype)).copy_(more) if total is None else total.add_(more)

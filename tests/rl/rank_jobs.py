@@ -24,7 +24,7 @@ from rl.distributed.sharded import Sharded
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
-from rl.learner.parallel import SINGLE_PROCESS
+from rl.learner.parallel import SINGLE_PROCESS, SingleProcess
 from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
 from rl.safe_load import load_state
 from rl.types import Sample, StepBatch
@@ -158,7 +158,13 @@ def checkpointed_model():
     return model
 
 
+def bfloat16_model():
+    """Everything in bfloat16, and trained."""
+    return build_model(dtype=torch.bfloat16)
+
+
 MODELS = {
+    "bf16": bfloat16_model,
     "fp32": build_model,
     "fp64": exact_model,
     "tied": tied_model,
@@ -258,6 +264,28 @@ def first_gradient(mesh, kind, settings, options):
     learner.accumulate(batch)
     named = [(n, p) for n, p in learner.model.named_parameters() if p.grad is not None]
     return {n: whole(p.grad).clone().float().numpy() for n, p in named}
+
+
+def sum_of_many(mesh, count, threads=1):
+    """The gradient of `count` examples, each a micro-batch of its own in bfloat16: as summed, and in fp64."""
+    settings = SupervisedLearnerConfig(optimizer=OptimizerConfig(), total_steps=1, micro_batch_tokens=1)
+    rng = np.random.default_rng(0)
+
+    def named(learner):
+        learner._gradients.finish()
+        return {n: whole(p.grad).double().numpy() for n, p in learner.model.named_parameters() if p.grad is not None}
+
+    alone = SupervisedLearner(bfloat16_model(), settings)
+    examples = [sample(rng, make_prompt(rng, alone.model, text=5, grids=((2, 2),)), 4) for _ in range(count)]
+    tokens, exact = sum(e.trainable_tokens for e in examples), {}
+    for example in examples:
+        alone._accumulate([example], tokens)
+        exact = {n: gradient + exact.get(n, 0) for n, gradient in named(alone).items()}
+        alone.optimizer.zero_grad()
+    parallel = SingleProcess(threads) if mesh is None else Sharded(mesh)
+    learner = SupervisedLearner(bfloat16_model(), settings, parallel=parallel)
+    learner._accumulate(examples, tokens)
+    return named(learner), exact
 
 
 def two_updates(mesh, kind, settings, options):
