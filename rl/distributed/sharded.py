@@ -67,6 +67,7 @@ class Sharded:
         if sequence > 1:
             groups = [dist.new_group(range(at, at + sequence)) for at in range(0, mesh.size(), sequence)]
             self._row = groups[self._rank // sequence]
+        self._modules: list[nn.Module] = []  # all that are sharded
         self._files: Any = None  # the group over which checkpoints are written
 
     @property
@@ -79,10 +80,12 @@ class Sharded:
         if self._sequence > 1:
             use_sequence_parallel(model.text_model, self._row)
         shard(model, self._mesh, compute_dtype=self._compute_dtype)
+        self._modules.append(model)
 
     def shard_head(self, head: nn.Module) -> None:
         """Shard a small module as one unit, computed in its own type."""
         shard_whole(head, self._mesh, alike=self._sequence)
+        self._modules.append(head)
 
     def build_optimizer(self, model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
         """`rl.learner.optimizer.build_optimizer`, with Muon for matrices that are shards."""
@@ -99,10 +102,11 @@ class Sharded:
         missing = max(map(len, shares)) - len(shares[place])
         return [*shares[place], *[[dummy]] * missing], share_of_images(shares, place, config, budget=budget)
 
-    def before_backward(self, model: nn.Module, *, last: bool) -> None:
+    def before_backward(self, *, last: bool) -> None:
         """Gradients are summed between replicas in the last micro-batch alone."""
         if self._mesh.ndim > 1:
-            reduce_between_replicas(model, last)
+            for module in self._modules:
+                reduce_between_replicas(module, last)
 
     def token_logprobs(
         self,

@@ -96,7 +96,7 @@ class BaseLearner:
         def counted(part: Part, statistics: Statistics) -> torch.Tensor:
             nonlocal left
             left -= 1
-            self.parallel.before_backward(self.model, last=left == 0)
+            self.parallel.before_backward(last=left == 0)
             return loss_of(part, statistics)
 
         return add_gradients(

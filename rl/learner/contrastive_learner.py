@@ -121,7 +121,7 @@ class ContrastiveLearner(BaseLearner):
 
     def _encode(self, examples: Sequence[PromptCompletion]) -> EncodedImages:
         images = collect_images(examples, self.model.config, budget=self.config.micro_batch_tokens)
-        return EncodedImages(self.model, images, encoder=self.model.encode_patches)
+        return EncodedImages(self.model, images, self.parallel, encoder=self.model.encode_patches)
 
     def _captions(self, examples: Sequence[PromptCompletion]) -> Captions:
         return Captions.of([torch.from_numpy(example.token_ids) for example in examples], self.model.device)

@@ -88,7 +88,7 @@ class Critic:
         optimizer: OptimizerConfig,
         total_steps: int,
     ) -> None:
-        self.config = config
+        self.config, self._parallel = config, parallel
         self.backbone = copy_model(policy).train() if config.backbone == "own" else None
         self.head = ValueHead(policy.config.text_config.hidden_size).to(policy.device)
         parallel.shard_head(self.head)
@@ -131,7 +131,7 @@ class Critic:
 
     def begin_step(self, images: ImageSet | None) -> None:
         """Encode the images of an optimizer step with the critic's own backbone, if it has one."""
-        self._images = EncodedImages(self.backbone, images) if self.backbone is not None else None
+        self._images = EncodedImages(self.backbone, images, self._parallel) if self.backbone is not None else None
 
     def leaves(self) -> list[torch.Tensor | None]:
         """What the gradients of a step belong to."""

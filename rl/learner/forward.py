@@ -9,6 +9,7 @@ import torch
 from rl.learner.batch import ImageSet
 from rl.learner.gradient_sums import summing_dtype
 from rl.learner.packed_attention import PackedLayout
+from rl.learner.parallel import Parallel
 from rl.types import PackedRow
 from rollouts.model_family import Routing, VisionLanguageModel
 
@@ -23,8 +24,16 @@ class EncodedImages:
     patches and grids; without it, it is `model.encode_images`.
     """
 
-    def __init__(self, model: VisionLanguageModel, images: ImageSet | None, *, encoder: Encoder | None = None) -> None:
-        self._model, self._images, self._encoder = model, images, encoder or model.encode_images
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        images: ImageSet | None,
+        parallel: Parallel,
+        *,
+        encoder: Encoder | None = None,
+    ) -> None:
+        self._model, self._images, self._parallel = model, images, parallel
+        self._encoder = encoder or model.encode_images
         self._learns = torch.is_grad_enabled() and _tower_learns(model)
         with torch.set_grad_enabled(self._learns and images is not None and len(images.parts) == 1):
             self._encoded = encode(model, images, self._encoder)
@@ -44,7 +53,8 @@ class EncodedImages:
             self._encoded.backward(gradient.to(self._encoded.dtype))
             return
         start = 0
-        for part in self._images.parts:
+        for i, part in enumerate(self._images.parts, start=1):
+            self._parallel.before_backward(last=i == len(self._images.parts))
             again = _encode_part(self._model, self._images, part, self._encoder)
             again.backward(gradient[start : start + len(again)].to(again.dtype))
             start += len(again)

@@ -27,11 +27,12 @@ class GradientSums:
 
     def finish(self) -> None:
         """Give each parameter its sum as its gradient, rounded once to the parameter's type."""
-        for parameter, total in self._sums.items():
+        while self._sums:  # one after the other: each sum is freed before the next is rounded
+            parameter, total = self._sums.popitem()
             if parameter.grad is not None:  # what did not come from a backward pass, as in threads
                 total = _added(total, parameter.grad)
             parameter.grad = total.to(parameter.dtype)
-        self._sums.clear()
+            del total
 
     def _take(self, parameter: torch.Tensor) -> None:
         assert isinstance(parameter, nn.Parameter)

@@ -152,7 +152,7 @@ class Learner(BaseLearner):
         """
         parts, images = self._plan(batch.samples if samples is None else samples)
         with torch.set_grad_enabled(not self._policy_waits):
-            encoded = EncodedImages(self.model, images)
+            encoded = EncodedImages(self.model, images, self.parallel)
         if self.critic is not None:
             self.critic.begin_step(images)
 

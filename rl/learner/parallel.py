@@ -60,8 +60,8 @@ class Parallel(Protocol):
         """
         ...
 
-    def before_backward(self, model: nn.Module, *, last: bool) -> None:
-        """Called before each micro-batch of a step, with whether it is the last of this process."""
+    def before_backward(self, *, last: bool) -> None:
+        """Called before each micro-batch of a step, and for each part of its images, with whether it is the last."""
         ...
 
     def token_logprobs(
@@ -137,7 +137,7 @@ class SingleProcess:
         parts = split_for_threads(samples, budget=budget, threads=self._threads)
         return parts, collect_images(samples, config, budget=budget)
 
-    def before_backward(self, model: nn.Module, *, last: bool) -> None:
+    def before_backward(self, *, last: bool) -> None:
         """Nothing to prepare."""
 
     def token_logprobs(

@@ -96,7 +96,7 @@ class SupervisedLearner(BaseLearner):
     def _accumulate(self, examples: Sequence[PromptCompletion], tokens: int) -> _Sums:
         """Add the gradient of the mean over `tokens` tokens to the gradients. Returns the sums of all processes."""
         parts, images = self._plan(examples)
-        encoded = EncodedImages(self.model, images)
+        encoded = EncodedImages(self.model, images, self.parallel)
 
         def loss_of(part: Sequence[PromptCompletion], sums: _Sums) -> torch.Tensor:
             logprobs, row, routing = self._forward(part, images, encoded.features)

@@ -67,7 +67,8 @@ def learner_bytes(training: Training, load: Workload) -> dict[str, float]:
     sizes, width = training.sizes, BYTES[training.dtype]
     compute = BYTES[training.compute_dtype or training.dtype]
     own = sizes.trained - sizes.adapters
-    gradients = (own * width + sizes.adapters * 4) / training.shards
+    summed = 4 if load.rows > 1 else width  # over rows in fp32
+    gradients = (own * summed + sizes.adapters * 4) / training.shards
     found = {
         "weights": (sizes.parameters * width + sizes.adapters * 4) / training.shards,
         "gradients": gradients,
@@ -76,8 +77,6 @@ def learner_bytes(training: Training, load: Workload) -> dict[str, float]:
     if training.shards * training.replicas > 1:
         reduced = sizes.largest_unit * (width + 4) if own else 0
         found["units"] = 2 * sizes.largest_unit * compute + reduced
-    if training.replicas > 1 and load.rows > 1:  # the replica's own sum in fp32, until the last row of the step
-        found["sums"] = 4 * sizes.trained / training.shards
     if training.sequence > 1:  # embeddings and the last hidden states, with their gradients, are those of whole rows
         found["rows"] = 4.0 * load.tokens * sizes.config.text_config.hidden_size * compute
         load = replace(
@@ -87,7 +86,7 @@ def learner_bytes(training: Training, load: Workload) -> dict[str, float]:
         mean = 4 * own if training.reference == "ema" and width < 4 else 0
         found["reference"] = (own * width + mean) / training.shards
     if training.critic:
-        found["critic"] = own * width / training.shards * 2 + moments_bytes(training) / training.shards
+        found["critic"] = own * (width + summed) / training.shards + moments_bytes(training) / training.shards
     return found | _at_the_peak(training, load, compute, gradients)
 
 
@@ -107,7 +106,7 @@ def _at_the_peak(training: Training, load: Workload, compute: int, gradients: fl
     elif load.patches:
         tower = load.patches * activations.block_bytes(vision, compute)
     head = activations.head_bytes(text, load.predicted, compute, trains=sizes.trains_text and not sizes.adapters)
-    features = 2.0 * load.features * text.hidden_size * compute
+    features = 2.0 * load.features * text.hidden_size * max(compute, 4)  # and their gradients, which rows add up
     kept = row + (tower if load.passes == 1 else 0.0)  # several parts are encoded again after the last row
     # The head's backward pass is over when that of the last layer begins.
     working = max(layer, head)

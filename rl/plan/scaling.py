@@ -21,6 +21,7 @@ NETWORK = 50e9  # bytes a second of one card between nodes: one 400 Gbit/s port 
 SYNC = 8.25e9  # bytes a second of a weight sync over NCCL: verl's figure for a 30B-A3B on 32 H100
 LEAST_CACHE = 0.3  # of an engine's memory, kept for its KV cache
 TRAINS = "bfloat16"
+_SUMMED = 4  # bytes of a gradient on its way between ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,13 +153,13 @@ def _traffic(sizes: ModelSizes, work: StepWork, learner: int, shards: int, exper
     passes = -(-work.tokens // (row * learner))
     link = NVLINK if shards <= NODE else NETWORK
     gathered = sizes.parameters - (p.moe_layers * p.experts * p.expert if experts > 1 else 0)
-    # Gathered for the forward and for the backward pass; gradients are reduced once.
-    sent = passes * 3 * gathered * memory.BYTES[TRAINS] * (1 - 1 / shards)
+    # Gathered for the forward and for the backward pass; gradients are reduced once, in fp32.
+    sent = passes * gathered * (2 * memory.BYTES[TRAINS] + _SUMMED) * (1 - 1 / shards)
     if experts > 1:
         sent += passes * exchanged_bytes(sizes, row) * (1 - 1 / experts)
     seconds = sent / link
     if learner > shards:  # replicas add up their gradients once a step
-        seconds += 2 * sizes.parameters * memory.BYTES[TRAINS] / shards / NETWORK
+        seconds += 2 * sizes.parameters * _SUMMED / shards / NETWORK
     return seconds
 
 

@@ -6,13 +6,14 @@ import time
 import traceback
 from dataclasses import replace
 from multiprocessing.connection import wait
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from rl_helpers import barred_ids, build_model, make_prompt, make_samples, new_id
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp._fully_shard import _fsdp_collectives as collectives
 from torch.optim import _muon
 
 from configs.algorithms import LossConfig
@@ -211,6 +212,12 @@ def sample(rng, prompt, length):
     )
 
 
+def with_columns(sample, seed):
+    """`sample` with made-up values and returns."""
+    rng = np.random.default_rng(seed)
+    return replace(sample, columns={n: rng.normal(size=len(sample.token_ids)).astype(np.float32) for n in PPO_COLUMNS})
+
+
 PPO_COLUMNS = ("token_advantages", "old_values", "returns")
 BATCHES = {"uneven": uneven, "one_image": one_image, "text_only": text_only, "single": single}
 
@@ -365,6 +372,29 @@ def held(mesh):
     return counts
 
 
+def sums_between_replicas(mesh, settings, options):
+    """Numbers that each call sums between replicas in an update of PPO; and its micro-batches and parts of images."""
+    learner, sums, parts = make(mesh, "fp64", settings, **options), [], []
+    found, plan = vars(collectives)["dist"], learner.parallel.plan
+
+    def all_reduce(tensor, **how):
+        sums.append(tensor.numel())
+        return dist.all_reduce(tensor, **how)
+
+    def planned(*args, **how):
+        rows, images = plan(*args, **how)
+        parts.append((len(rows), len(images.parts)))
+        return rows, images
+
+    collectives.dist = SimpleNamespace(**(vars(found) | {"all_reduce": all_reduce}))
+    learner.parallel.plan = planned
+    try:
+        learner.update([with_columns(s, 1) for s in draw(learner, "uneven")])
+    finally:
+        collectives.dist = found
+    return sorted(sums), parts
+
+
 def critic_updates(mesh, settings, options=MappingProxyType({})):
     """Metrics of two updates of PPO: the second sees what the critic trained in the first."""
     return _teach_critic(make(mesh, "fp64", settings, **options))
@@ -385,10 +415,7 @@ def critic_goes_on(mesh, settings, read, write):
 
 def _teach_critic(learner):
     rng = np.random.default_rng(1)
-    samples = [
-        replace(s, columns={n: rng.normal(size=len(s.token_ids)).astype(np.float32) for n in PPO_COLUMNS})
-        for s in draw(learner, "one_image")
-    ]
+    samples = [with_columns(s, rng) for s in draw(learner, "one_image")]
     return [learner.update(samples) for _ in range(2)]
 
 

@@ -33,6 +33,21 @@ def test_one_gradient_on_every_mesh(world, kind, batch, options):
         assert own_metrics == pytest.approx(metrics, rel=1e-5, abs=1e-6)
 
 
+def test_replicas_sum_their_gradients_once_a_step():
+    """As much is summed between them for many micro-batches and parts of images as for one of each."""
+    loss = LossConfig(algorithm="ppo", critic=CriticConfig(backbone="own"))
+    found = {
+        budget: jobs.on_ranks(4, jobs.sums_between_replicas, jobs.config(loss, micro_batch_tokens=budget), HSDP)
+        for budget in (10, 1000)
+    }
+    (many, [(rows, parts)]), (once, [(one_row, one_part)]) = (results[0] for results in found.values())
+    assert rows > 1, "a step of several micro-batches"
+    assert parts > 1
+    assert (one_row, one_part) == (1, 1)
+    assert many == once
+    assert len(once) > 10, "each unit of the policy and of the critic"
+
+
 @pytest.mark.parametrize("options", [HSDP, BOTH], ids=["replicas", "both"])
 def test_two_updates_of_muon_and_a_checkpoint_end_alike(tmp_path, options):
     """The expert-balance loss reads the routers of the whole row; a flat mesh goes on from the checkpoint."""

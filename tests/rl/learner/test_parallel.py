@@ -104,7 +104,7 @@ def test_a_dummy_sample_has_a_gradient_of_zero_for_all_that_the_samples_move(los
     if learner.critic is not None:
         learner.critic.begin_step(images)
     with torch.set_grad_enabled(not learner._policy_waits):
-        encoded = EncodedImages(learner.model, images)
+        encoded = EncodedImages(learner.model, images, learner.parallel)
     learner._no_loss([dummy], images, encoded).backward()
     encoded.backward()
     found = {n: p.grad for n, p in learner.model.named_parameters() if p.grad is not None}

@@ -45,22 +45,23 @@ def test_cards_of_an_engine(a3b, k25):
 
 
 def test_one_copy_of_the_learner_is_the_smallest_that_fits(a3b, k25):
-    assert shards_needed(a3b, GPUS["h100"], WORK) == (2, 1)
-    assert shards_needed(a3b, GPUS["h200"], WORK) == (1, 1)
+    """Ten bytes a parameter: weights 2, gradients summed in fp32 4, moments 4."""
+    assert shards_needed(a3b, GPUS["h100"], WORK) == (4, 1)  # 41 GB each, 82 on two
+    assert shards_needed(a3b, GPUS["h200"], WORK) == (2, 1)  # 82 GB each, 164 on one
     shards, experts = shards_needed(k25, GPUS["h200"], WORK)
     assert experts > 1  # a layer and its gradient are 170 GB
-    assert 8 * k25.parameters / shards < GPUS["h200"].memory < 16 * k25.parameters / shards + 80e9
+    assert 10 * k25.parameters / shards < GPUS["h200"].memory < 20 * k25.parameters / shards + 80e9
 
 
-def test_a_step_on_eight_cards_by_hand(a3b):
+def test_a_step_on_sixteen_cards_by_hand(a3b):
     """8,192 x 8,192 and 512 x 1,200 tokens, 6 operations a parameter and token at 8 % of 989 TFLOP/s a card."""
-    split = best_split(a3b, GPUS["h100"], 8, WORK)
+    split = best_split(a3b, GPUS["h100"], 16, WORK)
     p = roofline.products(a3b.config)
     tokens = 8192 * 8192 + 512 * 1200
     assert split.compute == pytest.approx(6 * (p.active + p.head) * tokens / (989e12 * 0.08 * split.learner))
-    assert (split.learner, split.shards, split.engine) == (4, 2, 1)
-    passes = -(-tokens // (33_968 * 4))  # micro-batches of a card, each with three times half of the weights
-    moved = passes * 3 * 2 * a3b.parameters / 2 / 450e9 + 2 * 2 * a3b.parameters / 2 / 50e9
+    assert (split.learner, split.shards, split.engine) == (8, 4, 1)
+    passes = -(-tokens // (33_968 * 8))  # micro-batches of a card: weights twice, gradients once, a quarter is its own
+    moved = passes * (2 + 2 + 4) * a3b.parameters * 3 / 4 / 450e9 + 2 * 4 * a3b.parameters / 4 / 50e9
     assert split.traffic == pytest.approx(moved)
     assert split.sync == pytest.approx(2 * a3b.parameters / 8.25e9)
     assert split.step == pytest.approx(max(split.compute, split.decode + split.tail) + split.sync)
@@ -73,7 +74,7 @@ def test_experts_exchange_hidden_states_there_and_back_three_times(k25):
 @pytest.mark.parametrize("gpu", ["h100", "h200"])
 def test_more_cards_are_never_slower_and_everything_fits(a3b, gpu):
     found = [split for power in range(11) if (split := best_split(a3b, GPUS[gpu], 2**power, WORK))]
-    assert len(found) >= 9
+    assert len(found) >= 8
     assert [s.step for s in found] == sorted((s.step for s in found), reverse=True)
     for split in found:
         assert split.learner % split.shards == 0
@@ -91,7 +92,7 @@ def test_too_few_cards_have_no_split(a3b, k25):
 def test_the_limit_is_the_part_that_more_cards_must_shorten(a3b):
     long = StepWork(completions=16, answer=1024, longest=32768)
     assert best_split(a3b, GPUS["h200"], 64, long).limit == "longest completion"
-    assert best_split(a3b, GPUS["h200"], 2, WORK).limit == "learner's operations"
+    assert best_split(a3b, GPUS["h200"], 4, WORK).limit == "learner's operations"
 
 
 def test_dividing_experts_leaves_room_for_a_layer(k25):
