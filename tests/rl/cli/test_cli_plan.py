@@ -21,7 +21,7 @@ def test_what_fits_and_what_does_not(thinkvl, tmp_path):
     code, output, _ = thinkvl("plan", "mine.yaml", "rl.micro_batch_tokens=400000", "--gpus", "8", "--no-data")
     assert code == 1
     assert "does not fit: rl: learner:" in output
-    assert "the smallest change that fits: rl.micro_batch_tokens=12288" in output
+    assert "the smallest change that fits: rl.micro_batch_tokens=16384" in output
 
 
 def test_json_has_the_numbers(thinkvl, tmp_path):
