@@ -132,6 +132,20 @@ def exchanged_bytes(sizes: ModelSizes, tokens: float) -> float:
     return 3 * 2 * tokens * p.chosen * hidden * memory.BYTES[TRAINS] * p.moe_layers
 
 
+def gathered_bytes(parameters: float) -> float:
+    """Bytes that FSDP moves for a micro-batch: weights for the forward and the backward pass, gradients in fp32."""
+    return parameters * (2 * memory.BYTES[TRAINS] + _SUMMED)
+
+
+def expert_break_even(sizes: ModelSizes) -> float:
+    """Tokens of a micro-batch on one card for which gathering experts moves as much as exchanging hidden states.
+
+    Below it expert parallelism moves less. Both leave out the same share, which stays on the card.
+    """
+    p = roofline.products(sizes.config)
+    return gathered_bytes(p.moe_layers * p.experts * p.expert) / exchanged_bytes(sizes, 1)
+
+
 def _learner(sizes: ModelSizes, work: StepWork, shards: int, experts: int) -> dict[str, float]:
     """Bytes of one card: a micro-batch is one longest sequence, with activations computed again."""
     p = roofline.products(sizes.config)
@@ -153,8 +167,7 @@ def _traffic(sizes: ModelSizes, work: StepWork, learner: int, shards: int, exper
     passes = -(-work.tokens // (row * learner))
     link = NVLINK if shards <= NODE else NETWORK
     gathered = sizes.parameters - (p.moe_layers * p.experts * p.expert if experts > 1 else 0)
-    # Gathered for the forward and for the backward pass; gradients are reduced once, in fp32.
-    sent = passes * gathered * (2 * memory.BYTES[TRAINS] + _SUMMED) * (1 - 1 / shards)
+    sent = passes * gathered_bytes(gathered) * (1 - 1 / shards)
     if experts > 1:
         sent += passes * exchanged_bytes(sizes, row) * (1 - 1 / experts)
     seconds = sent / link

@@ -6,7 +6,15 @@ import pytest
 
 from rl.plan import memory, roofline
 from rl.plan.hardware import GPUS
-from rl.plan.scaling import StepWork, best_split, engine_cards, exchanged_bytes, shards_needed
+from rl.plan.scaling import (
+    StepWork,
+    best_split,
+    engine_cards,
+    exchanged_bytes,
+    expert_break_even,
+    gathered_bytes,
+    shards_needed,
+)
 
 WORK = StepWork()
 
@@ -69,6 +77,17 @@ def test_a_step_on_sixteen_cards_by_hand(a3b):
 
 def test_experts_exchange_hidden_states_there_and_back_three_times(k25):
     assert exchanged_bytes(k25, 1000) == 3 * 2 * 1000 * 8 * 7168 * 2 * 60
+
+
+def test_where_expert_parallelism_moves_fewer_bytes(a3b, k25, root_folder):
+    """26 layers of 64 experts of 3 x 2,048 x 1,408 numbers, against 6 of them for each token, there and back."""
+    experts, token = 26 * 64 * 3 * 2048 * 1408, 3 * 2 * 6 * 2048 * 2 * 26
+    assert gathered_bytes(experts) == (2 + 2 + 4) * experts == pytest.approx(115e9, rel=0.01)
+    assert exchanged_bytes(a3b, 1) == token == pytest.approx(3.8e6, rel=0.01)
+    assert expert_break_even(a3b) == 8 * experts / token
+    page = (root_folder / "docs" / "scaling.md").read_text(encoding="utf-8")
+    for sizes in (a3b, k25):
+        assert f"at {expert_break_even(sizes):,.0f} tokens" in page
 
 
 @pytest.mark.parametrize("gpu", ["h100", "h200"])
