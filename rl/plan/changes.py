@@ -118,7 +118,7 @@ def _more_ranks(config: RunConfig, cluster: Cluster) -> Iterator[Change]:
     """All cards that the workers leave; then half of the workers, and their cards."""
     now = place(config, cluster)
     for workers in dict.fromkeys((now.workers, max(1, now.workers // 2), 1)):
-        ranks = cluster.total - workers
+        ranks = cluster.total - workers * now.split
         if ranks < 1 or (workers == now.workers and ranks == now.ranks) or cluster.total == 1:
             continue
         texts = [f"{stage.name}.ranks.count={ranks}" for stage in config.trained_stages]

@@ -122,18 +122,21 @@ def kv_bytes(sizes: ModelSizes, tokens: float, dtype: str) -> float:
     return tokens * sizes.kv_numbers * BYTES[dtype]
 
 
-def engine_bytes(sizes: ModelSizes, dtype: str, *, cached: float) -> dict[str, float]:
-    """Bytes of a rollout worker with `cached` tokens in its cache."""
+def engine_bytes(sizes: ModelSizes, dtype: str, *, cached: float, split: int = 1) -> dict[str, float]:
+    """Bytes of a rollout worker on each of the `split` cards that hold it, with `cached` tokens in its cache.
+
+    Weights are split; of latent attention's cache, which has one head, each card holds the whole.
+    """
     return {
-        "weights": float(sizes.parameters * BYTES[dtype]),
+        "weights": sizes.parameters * BYTES[dtype] / split,
         "KV cache": kv_bytes(sizes, cached, dtype),
         "working memory": min(_WORKING, 8.0 * sizes.parameters),
     }
 
 
-def kv_tokens(sizes: ModelSizes, dtype: str, memory: float) -> int:
-    """The tokens for which `memory` leaves room beside weights and working memory."""
-    fixed = sum(engine_bytes(sizes, dtype, cached=0).values())
+def kv_tokens(sizes: ModelSizes, dtype: str, memory: float, *, split: int = 1) -> int:
+    """The tokens for which `memory` of each card leaves room beside weights and working memory."""
+    fixed = sum(engine_bytes(sizes, dtype, cached=0, split=split).values())
     return max(0, int((memory - fixed) / kv_bytes(sizes, 1, dtype)))
 
 

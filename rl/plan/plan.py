@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from configs.long2short import LongToShortConfig
 from configs.rl import RLConfig
@@ -77,9 +77,10 @@ class Plan:
         """What does not fit, in words."""
         found = []
         if self.placement.missing:
+            split = f" of {self.placement.split} cards" if self.placement.split > 1 else ""
             found.append(
-                f"{self.placement.workers} workers and {self.placement.ranks} ranks need {self.placement.cards} cards, "
-                f"and there are {self.placement.cluster.total}"
+                f"{self.placement.workers} workers{split} and {self.placement.ranks} ranks need "
+                f"{self.placement.cards} cards, and there are {self.placement.cluster.total}"
             )
         return found + [
             f"{device.name}: {device.used / 1e9:.1f} GB of {device.capacity / 1e9:.1f} GB"
@@ -135,7 +136,8 @@ def _stage(
     rollout = sync = 0.0
     if isinstance(stage, RLConfig):
         width = memory.BYTES[config.engine_dtype]
-        rollout = timing.rollout_seconds(sizes, stage, means, gpu, cached=cached, width=width)
+        engine = replace(gpu, flops=gpu.flops * placement.split, bandwidth=gpu.bandwidth * placement.split)
+        rollout = timing.rollout_seconds(sizes, stage, means, engine, cached=cached, width=width)
         sync = timing.sync_seconds(sizes)
     update = timing.update_seconds(sizes, stage, counts, gpu)
     learner, rollouts = _devices(stage, parts, placement, beside)
@@ -172,14 +174,14 @@ def _devices(
 def _worker(config: RunConfig, sizes: ModelSizes, placement: Placement, context: int) -> tuple[Device, int]:
     """A rollout worker, and the tokens that its cache holds. It must hold one longest sequence."""
     stage, dtype = rollout_stage(config), config.engine_dtype
-    share = placement.worker_share * memory.VLLM_SHARE
+    share = min(1.0, placement.worker_share) * memory.VLLM_SHARE
     if stage.engine == "vllm":
         share = stage.engine_options.get("gpu_memory_utilization", share)
     capacity = placement.cluster.gpu.memory * share
-    most = memory.kv_tokens(sizes, dtype, capacity)
+    most = memory.kv_tokens(sizes, dtype, capacity, split=placement.split)
     limits = BatchLimits(**stage.engine_options) if stage.engine == "transformers" else BatchLimits()
     cached = most if stage.engine == "vllm" else min(most, limits.tokens)
-    parts = memory.engine_bytes(sizes, dtype, cached=max(cached, context))
+    parts = memory.engine_bytes(sizes, dtype, cached=max(cached, context), split=placement.split)
     return Device(name="rollout worker", parts=parts, capacity=capacity), cached
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import ray
 
 from configs.schema import RunConfig
-from rl.plan.placement import process_counts, seat
+from rl.plan.placement import process_counts, seat, worker_cards
 from rollouts.workers.nodes import alive_nodes
 from rollouts.workers.worker_group import WorkerSeats
 
@@ -21,7 +21,7 @@ def run_seats(config: RunConfig, say: Callable[[str], None]) -> tuple[WorkerSeat
     if not total:
         return None, ()
     nodes, (workers, ranks) = alive_nodes(), process_counts(config)
-    seats = seat([node.gpus for node in nodes], ranks=ranks, workers=workers, total=total)
+    seats = seat([node.gpus for node in nodes], ranks=ranks, workers=workers, total=total, each=worker_cards(config))
     for line in seats.lines([f"node {node.name}" for node in nodes]):
         say(line)
     return (

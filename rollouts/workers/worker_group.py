@@ -22,7 +22,7 @@ from rollouts.engines.engine_spec import EngineSpec
 from rollouts.resource_use import EngineUse, ProcessUse
 from rollouts.weight_checksums import LoadedWeights, checksums, differing
 from rollouts.workers.actor import Address, RolloutActor, WorkerError
-from rollouts.workers.card_share import worker_share
+from rollouts.workers.card_share import cards_of_worker, worker_share
 from rollouts.workers.nodes import alive_nodes, reserve
 
 START_TRIES = 2
@@ -42,7 +42,7 @@ class WorkerSeats:
     """Where the workers of a pool begin."""
 
     nodes: Sequence[str]  # Ray's id of each worker's node
-    share: float  # of a card that is a worker's
+    share: float  # of a card that is a worker's; whole cards above 1
 
 
 class WorkerGroup:
@@ -60,8 +60,8 @@ class WorkerGroup:
         on_death: Callable[[int, str], None],
         seats: WorkerSeats | None = None,
     ) -> None:
-        share = _gpu_share(workers) if seats is None else seats.share
-        self._spec, self._on_death = replace(spec, gpu_share=share or 1.0), on_death
+        share = _gpu_share(workers, spec) if seats is None else seats.share
+        self._spec, self._on_death = replace(spec, gpu_share=min(1.0, share or 1.0)), on_death
         self._needs = {"CPU": 1.0, **({"GPU": share} if share else {})}
         self._weights: tuple[ray.ObjectRef[Any], int] | None = None
         self._expected: Mapping[str, int] = {}
@@ -294,6 +294,7 @@ def exit_of(error: BaseException) -> str:
     return text.rpartition("actor is dead because ")[2].partition(" Some common causes")[0][:300]
 
 
-def _gpu_share(workers: int) -> float:
+def _gpu_share(workers: int, spec: EngineSpec) -> float:
     """GPUs of one worker, where the caller has not planned them."""
-    return worker_share(ray.cluster_resources().get("GPU", 0.0), workers)
+    cards = cards_of_worker(spec.engine, spec.options)
+    return worker_share(ray.cluster_resources().get("GPU", 0.0), workers, cards=cards)

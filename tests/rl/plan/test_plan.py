@@ -219,6 +219,28 @@ def test_turns_are_named_where_they_make_it_fit():
     assert found[0] == ("rl.colocate=true",)
 
 
+def test_an_engine_on_two_cards_has_half_of_the_weights_on_each(sizes):
+    """The latent cache has one head, so each card holds all of it."""
+    path, cluster = RECIPES / "kimi_vl_a3b" / "8xh100.yaml", Cluster(gpu=GPUS["h100"], gpus=8)
+    whole, split = (
+        make_plan(
+            load_recipe(path, [f"rl.workers={workers}", f"rl.engine_options={{tensor_parallel_size: {size}}}"]), cluster
+        )
+        for workers, size in ((4, 1), (2, 2))
+    )
+    assert (split.problems, split.placement.map) == ([], ["node 0: ranks 0-3, workers 0-1"])
+    assert split.worker.parts["weights"] == whole.worker.parts["weights"] / 2 == sizes.parameters
+    assert split.worker.capacity == whole.worker.capacity
+    gained = (split.cached - whole.cached) * memory.kv_bytes(sizes, 1, "bfloat16")
+    assert gained == pytest.approx(sizes.parameters, rel=1e-4)
+    two = ["rl.engine_options={tensor_parallel_size: 2}"]
+    short = make_plan(load_recipe(path, two), cluster)
+    assert short.problems == ["4 workers of 2 cards and 4 ranks need 12 cards, and there are 8"]
+    found = smallest_change(load_recipe(path, two), cluster, lambda changed: make_plan(changed, cluster))
+    assert found is not None
+    assert not found[1].problems
+
+
 def test_unknown_cards_and_models_say_what_there_is():
     with pytest.raises(UserError, match=r"--gpu b300: unknown; did you mean h200 or h100"):
         gpu_named("b300")
