@@ -28,8 +28,8 @@ ALARMS = (
         title="the reward is being hacked",
         rule=reward_rules.rewarded_but_wrong,
         shows=shown.rewarded_wrong,
-        advice="read these completions: what earns the reward is in the text; mend the reward, try it with `thinkvl "
-        "rescore` on the log, and go back to a checkpoint before the alarm",
+        advice="read these completions: what earns the reward is in the text; mend the reward, try it with thinkvl "
+        "rescore on the log, and go back to a checkpoint before the alarm",
     ),
     Alarm(
         name="held_out_falls",
@@ -91,14 +91,14 @@ ALARMS = (
         title="verifiers fail",
         rule=training_rules.verifiers_fail,
         shows=shown.failed,
-        advice="the book shows the reason under each of them; `thinkvl audit RECIPE` finds bad references",
+        advice="the book shows the reason under each of them; thinkvl audit RECIPE finds bad references",
     ),
     Alarm(
         name="not_finite",
         title="an update was skipped, or a number is not finite",
         rule=training_rules.not_finite,
         shows=shown.unlikely,
-        advice="`thinkvl replay RUN STEP` runs the update again and names the first module that went wrong",
+        advice="thinkvl replay RUN STEP runs the update again and names the first module that went wrong",
         patience=1,
     ),
     Alarm(

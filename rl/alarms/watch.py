@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -80,7 +81,7 @@ class AlarmWatch:
         standing.good = standing.good + 1 if finding.level < OVER else 0
         if not standing.since and standing.bad >= alarm.patience:
             standing.since = step
-            shown = alarm.shows(finding, self._history, self._rollouts)[:MOST_SHOWN]
+            shown = _spread(alarm.shows(finding, self._history, self._rollouts))[:MOST_SHOWN]
             return self._event(alarm, finding, "raised", step, tuple(rollout.place for rollout in shown))
         if standing.since and standing.good >= OVER_STEPS:
             since, standing.since = standing.since, 0
@@ -119,3 +120,13 @@ class AlarmWatch:
         for name, standing in state["standing"].items():
             if name in self._standing:
                 self._standing[name] = _Standing(**standing)
+
+
+def _spread(rollouts: Sequence[SeenRollout]) -> list[SeenRollout]:
+    """The first rollout of each question, then the second of each, and so on: eight of one group say little."""
+    seen: Counter[int] = Counter()
+    ranked = []
+    for rollout in rollouts:
+        ranked.append((seen[rollout.place.group], rollout))
+        seen[rollout.place.group] += 1
+    return [rollout for _, rollout in sorted(ranked, key=lambda pair: pair[0])]

@@ -25,11 +25,11 @@ class AlarmView:
 
 
 def alarm_views(run: Path) -> list[AlarmView]:
-    """The alarms of a run: those that stand first, then those that are over; of each the newest first."""
+    """The alarms of a run: those that stand, then those that are over; the oldest first, which is nearest the cause."""
     rows = read_alarms(run)
     ends = {(row["stage"], row["alarm"], row["since"]): row["step"] for row in rows if row["event"] == "over"}
     views = []
-    for row in reversed([row for row in rows if row["event"] == "raised"]):
+    for row in [row for row in rows if row["event"] == "raised"]:
         stage, step = row["stage"], row["step"]
         end = ends.get((stage, row["alarm"], row["since"]))
         book = quote(f"book-{stage}.html")

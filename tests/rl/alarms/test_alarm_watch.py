@@ -85,6 +85,11 @@ def test_places_are_those_of_the_rollout_log(tmp_path):
     assert [(p.step, p.group, p.sample) for p in places] == [(r["step"], r["group"], r["sample"]) for r in rows]
 
 
+def test_the_rollouts_that_are_named_are_of_many_questions():
+    (event, *_) = run(10, spikes(faulty={5}))
+    assert len({place.group for place in event.rollouts}) == len(event.rollouts) == 8
+
+
 def test_the_state_stays_small():
     history = History()
     for step in range(MOST_STEPS + 50):

@@ -44,7 +44,7 @@ def test_alarms_that_are_over_come_last_and_say_so(run):
     newer = {**ROW, "alarm": "no_signal", "title": "most groups have no signal", "step": 40, "since": 40}
     text, page = written(run, ROW, newer, over)
     assert text.index("most groups have no signal") < text.index("rl, step 34, over after step 50")
-    assert [attrs.get("class") for attrs in page.of("article")] == [None, "good"]
+    assert [attrs.get("class") for attrs in page.of("article")] == ["alarm", "alarm good"]
 
 
 def test_a_run_without_alarms_has_no_section(run):
