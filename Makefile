@@ -13,7 +13,7 @@ VLLM ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 
 BIN := .venv/bin
-QUICK_BENCHMARKS := gpu learner end_to_end experts verifiers publish engines asynchronous reward_pool quickstart compare_algorithms critic plan elastic book scaling reward_hacks
+QUICK_BENCHMARKS := gpu learner end_to_end experts verifiers publish engines asynchronous reward_pool quickstart compare_algorithms critic plan elastic book scaling reward_hacks imports
 VLLM_BIN := .vllm-env/bin
 VLLM_INSTALLED := .vllm-env/.installed-$(VLLM)
 INSTALLED := .venv/.installed
@@ -26,7 +26,7 @@ FLUENT := @lobehub/fluent-emoji-3d
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart recipe compare-algorithms benchmarks-quick setup test test-slow test-lean test-chaos test-browser test-mutants vllm-env test-vllm lint format clean
+.PHONY: help quickstart recipe compare-algorithms benchmarks-quick setup test test-slow test-lean test-chaos test-browser test-mutants test-release vllm-env test-vllm lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,19 @@ test-browser: $(INSTALLED_DEV)  ## install playwright into .venv, then look at t
 test-mutants: $(INSTALLED_DEV)  ## plant faults in copies of the code, one at a time; tests must notice 95 % (about 10 minutes)
 	$(BIN)/python tests/mutants/run_mutants.py $(ARGS)
 
+# Outside of the checkout: what is imported there is what was installed. `plan` reads a recipe of the wheel and its data.
+test-release: $(BIN)/python  ## build wheel and sdist, install the wheel into a fresh environment, and use it there (minutes)
+	rm -rf dist .release-env
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv --clear .release-env
+	.release-env/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	cd / && "$(CURDIR)/.release-env/bin/thinkvl" --version
+	cd / && "$(CURDIR)/.release-env/bin/thinkvl" --help >/dev/null
+	cd / && "$(CURDIR)/.release-env/bin/thinkvl" plan \
+	  "$$("$(CURDIR)/.release-env/bin/python" -c 'import configs; print(configs.__path__[0])')/recipes/quickstart.yaml"
+	rm -rf .release-env
+
 vllm-env: $(VLLM_INSTALLED)  ## install vLLM beside ThinkVL, in .vllm-env (2 GB; VLLM=cpu or VLLM=gpu)
 
 # Where the installation fails there is nothing to test: that, and nothing else, is no failure here.
@@ -87,7 +100,7 @@ format: $(INSTALLED_DEV)  ## let ruff fix what it can
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv, .vllm-env, node_modules and caches; runs/ stays
-	rm -rf .venv .vllm-env .vllm-env.log node_modules .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .vllm-env .release-env .vllm-env.log node_modules .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps live in .venv and are written last: a set-up that was cut short runs again, and so does an outdated one.

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rich.table import Table
 from configs.errors import UserError
 from configs.prompt import PromptConfig
 from configs.rl import SamplingConfig
+from configs.version import VERSION
 from rewards.scorer import Scorer
 from rl.cli.open_model import ModelPlace, find_model
 from rl.run.benchmarks.answerers import Answerer, ServerAnswerer, ServerFailed
@@ -184,7 +184,7 @@ def _settings(
         "max_prompt_tokens": options.max_prompt_tokens,
         "frames": options.frames,
         "seed": options.seed,
-        "thinkvl": version("thinkvl"),
+        "thinkvl": VERSION,
     }
 
 

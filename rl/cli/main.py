@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # before a user's rewards.py or configs.py
 
+from configs.version import VERSION
 from rl.cli import curation_commands, data_commands, doctor_commands, model_commands, run_commands
 from rl.cli.terminal import end_with
 
@@ -27,7 +27,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"thinkvl {version('thinkvl')}")
+        typer.echo(f"thinkvl {VERSION}")
         raise typer.Exit
 
 

@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-from configs.load import load_recipe
-from rl.cli.open_model import check_base_model
-from rl.cli.ray_address import check_ray_address
 from rl.cli.terminal import Allow, Overrides, console, could_not_run, stoppable
 
-# Torch, Ray and transformers are imported inside the commands: help and mistakes in a recipe show at once.
+# Everything slow is imported inside the commands, torch and Ray last: help and mistakes in a recipe show at once.
 
 
 def run(
@@ -27,6 +24,10 @@ def run(
     Example: `thinkvl run configs/recipes/quickstart.yaml rl.steps=20 output_dir=runs/short`
     """
     with stoppable("the same command continues the run"):
+        from configs.load import load_recipe
+        from rl.cli.open_model import check_base_model
+        from rl.cli.ray_address import check_ray_address
+
         config = load_recipe(recipe, overrides or ())
         check_ray_address()
         check_base_model(config.model.path)

@@ -27,6 +27,7 @@ LIGHT = {  # a module, or every module under a package: what importing it must n
     "rl": {"vllm"},
     "rl.algorithms": HEAVY,
     "rl.doctor": {"torch", "transformers", "ray", "trl", "datasets"},
+    "rl.cli.main": {"torch", "numpy", "yaml", "transformers", *HEAVY},
     "rl.learner": HEAVY,
     "rl.distributed.sharded": HEAVY,
     "rl.run": {"trl"},

@@ -12,11 +12,11 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 from configs.errors import UserError
 from configs.schema import RunConfig
+from configs.version import VERSION
 from rl.cli.cluster.user_files import named_files, required_files, walk
 
 PACKAGES = ("configs", "kimi_vl", "rewards", "rollouts", "rl")
@@ -53,7 +53,7 @@ class Bundle:
             for name in sorted(self.files):
                 _add(archive, name, self.files[name].read_bytes())
             if self.packages:
-                number = version("thinkvl")
+                number = VERSION
                 _add(archive, f"thinkvl-{number}.dist-info/METADATA", _metadata(number))
         return path.stat().st_size
 

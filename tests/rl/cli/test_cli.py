@@ -12,6 +12,7 @@ from cli_helpers import write_run
 from safetensors.torch import load_file, save_file
 
 from configs.errors import ConfigError, Problem, UserError
+from configs.version import VERSION
 from rewards.plugins.interface import PluginError
 from rl.checkpoint import CheckpointError
 from rl.cli.errors import explain
@@ -28,7 +29,7 @@ class TestHelp:
             assert f"thinkvl {command} " in " ".join(output.split())
 
     def test_version_and_overview(self, thinkvl):
-        assert thinkvl("--version")[:2] == (0, "thinkvl 0.1.0\n")
+        assert thinkvl("--version")[:2] == (0, f"thinkvl {VERSION}\n")
         assert all(name in thinkvl("--help")[1] for name in ("run", "eval", "export", "chat", "quickstart.yaml"))
 
     def test_help_loads_neither_torch_nor_ray(self):

@@ -13,6 +13,7 @@ from datasets import Image as ImageFeature
 from configs.data import SourceConfig
 from configs.errors import UserError
 from configs.load import load_recipe
+from configs.version import VERSION
 from rl.cli.cluster import bundle as bundles
 from rl.cli.cluster.bundle import fingerprint, make_bundle, read_packages
 from rl.cli.cluster.user_files import images_in_rows, is_inside, path_rows, walk
@@ -209,7 +210,7 @@ def test_the_packages_import_from_the_archive_and_are_told_from_others(folder):
     sent = folder.path / "sent"
     digest, place, number, imported = run(sent).stdout.split()
     assert (digest, place, imported) == (fingerprint(bundle.packages), f"{sent}/rewards", f"{sent}/rewards/__init__.py")
-    assert number == "0.1.0"
+    assert number == VERSION
     assert "configs/recipes/quickstart.yaml" in bundle.packages
 
 

@@ -1,0 +1,3 @@
+"""The version of ThinkVL: the package's, and what `thinkvl --version` prints."""
+
+VERSION = "0.2.0"
