@@ -11,6 +11,7 @@ import pytest
 QUICK = (
     *("gpu", "learner", "end_to_end", "experts", "verifiers", "publish", "engines", "asynchronous", "reward_pool"),
     *("quickstart", "compare_algorithms", "critic", "plan", "elastic", "book", "scaling", "reward_hacks", "imports"),
+    "drafts",
 )
 # They need a trained model, a fuzzer or data that are no dependency, hours, or outputs that others have published.
 OTHERS = ("errors", "fuzz_extraction", "fuzz_verifiers", "official_rules", "recipe")
@@ -66,7 +67,9 @@ def test_the_comparison_refuses_what_an_algorithm_cannot_do_before_it_trains(fol
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["learner", "end_to_end", "imports", "verifiers", "publish", "engines", "reward_pool"])
+@pytest.mark.parametrize(
+    "name", ["learner", "end_to_end", "imports", "verifiers", "publish", "engines", "drafts", "reward_pool"]
+)
 def test_quick_runs_end_with_a_line_of_json(folder, name):
     finished = run([folder / f"{name}.py", "--quick"], timeout=280)
     assert finished.returncode == 0, finished.stderr[-2000:]
