@@ -20,9 +20,11 @@ from rl.run.evaluate import EvalResult
 from rl.run.export import known_licence, write_export
 from rl.run.folder import RunFolder, StageRecord
 from rl.run.held_out import evaluate_model
+from rl.run.last_words import print_end
 from rl.run.mirror import open_mirror
+from rl.run.own_screen import own_screen
 from rl.run.perplexity import perplexities
-from rl.run.report import finish_run, print_end
+from rl.run.report import finish_run
 from rl.run.stage_weights import check_weights, weight_hashes
 from rl.stages.stage import train_stage
 from rollouts.model_family import VisionLanguageModel
@@ -49,7 +51,12 @@ def run(config: RunConfig, *, base: Path, console: PlainConsole) -> Path:
         return folder.path
     for record in folder.records()[-1:]:  # the model that the run goes on from
         check_weights(folder, record)
-    with folder.lock(), noted_end(folder.path), open_context(config, folder, base, console, mirror) as context:
+    with (
+        folder.lock(),
+        own_screen(console, folder.path / "library.log"),
+        noted_end(folder.path),
+        open_context(config, folder, base, console, mirror) as context,
+    ):
         model_path, answers = context.checkpoint, []
         for stage in config.stages:
             if folder.record(stage.name) is not None:
@@ -60,16 +67,7 @@ def run(config: RunConfig, *, base: Path, console: PlainConsole) -> Path:
             model_path = str(folder.stage(stage.name) / "model")
         context.workers.serve(model_path)
         if config.export:
-            console.print("exporting")
-            model = load_policy(context, model_path)
-            write_export(
-                model,
-                context.processor_of(model),
-                folder.path / "export",
-                run=folder.path,
-                config=config,
-                licence=known_licence(config) or "other",
-            )
+            _export(context, model_path)
         finish_run(
             folder,
             config,
@@ -80,6 +78,14 @@ def run(config: RunConfig, *, base: Path, console: PlainConsole) -> Path:
     if mirror is not None:
         mirror.push(folder.path)
     return folder.path
+
+
+def _export(context: RunContext, model_path: str) -> None:
+    """Write the last stage's model as others load it."""
+    context.console.print("exporting")
+    model, run = load_policy(context, model_path), context.folder.path
+    licence = known_licence(context.config) or "other"
+    write_export(model, context.processor_of(model), run / "export", run=run, config=context.config, licence=licence)
 
 
 def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> list[ScoredRollout]:

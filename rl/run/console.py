@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
@@ -24,6 +25,29 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **options})
+        self._is_forced = bool(options.get("force_terminal"))
+
+    @property
+    def can_redraw(self) -> bool:
+        """Whether lines can be drawn again in place: on a terminal that is not dumb.
+
+        FORCE_COLOR makes Rich colour a pipe, which still is no terminal.
+        """
+        return self.is_interactive and (self._is_forced or self.file.isatty())
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines of the terminal that is written to, also while the standard streams go elsewhere."""
+        if self._width is None and self._height is None and self.can_redraw:
+            try:
+                return ConsoleDimensions(*os.get_terminal_size(self.file.fileno()))
+            except (OSError, ValueError):  # no file, or a terminal without a size
+                pass
+        return super().size
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print; a text stays on one line, however wide the terminal is, while tables fit it."""

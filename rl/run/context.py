@@ -108,6 +108,11 @@ class RunContext:
             total=stage.steps * stage.batch_size,
         )
 
+    def place_of(self, stage: StageConfig) -> str:
+        """Which of the run's stages it is. Example: `stage 2 of 3`."""
+        names = [one.name for one in self.config.stages]
+        return f"stage {names.index(stage.name) + 1} of {len(names)}"
+
     def seed(self, stage: StageConfig) -> int:
         """A stage's own seed. It depends on the stage's name, so that leaving out a stage changes no other."""
         return request_seed(self.config.seed, zlib.crc32(stage.name.encode()))

@@ -1,42 +1,31 @@
-"""The end of a run: `summary.json`, curves (PNG), pages of the stages and of examples, a table.
+"""The files that a run ends with: `summary.json`, curves (PNG), pages of the stages and of examples.
 
-The report that is rewritten as the run goes is `rl.pages.report`.
+The report that is rewritten as the run goes is `rl.pages.report`; what is printed, `rl.run.last_words`.
 """
 
 from __future__ import annotations
 
 import base64
-import math
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from configs.json_io import read_json
 from configs.schema import RunConfig
-from configs.text import printable, shorten
+from configs.text import printable
 from rl.pages.page import REPORT_SCRIPTS, REPORT_STYLES, render_page
 from rl.pages.report import PACKAGES
 from rl.run.console import PlainConsole
 from rl.run.folder import RunFolder, StageRecord, write_json
+from rl.run.last_words import print_end
 from rl.run.length_plot import plot_lengths, shortening_lines
 from rl.run.recipe_page import write_recipe_page
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.types import ScoredRollout
-from rollouts.workers.quarantine import Quarantine
 
 _EXAMPLES = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Summary:
-    """The part of `summary.json` that is read back."""
-
-    seconds: float
 
 
 def finish_run(
@@ -69,36 +58,6 @@ def finish_run(
     write_json(folder.path / "summary.json", summary)  # last: it says that the run is finished
     _print_examples(chosen, console)
     print_end(folder, config, console)
-
-
-def print_end(folder: RunFolder, config: RunConfig, console: PlainConsole) -> None:
-    """Print the figures of a finished run, where its files are, and which commands to try next."""
-    _print_table(folder.records(), console)
-    success = [line for stage in config.rl_stages for line in _success_lines(folder.stage(stage.name) / "success.json")]
-    for line in [*success, *_quarantine_lines(folder)]:
-        console.print(line)
-    _print_places(folder, config, console)
-
-
-def _success_lines(path: Path) -> list[str]:
-    """Lines about RL's tasks: how many were never or always solved, and the hardest ones."""
-    rates = read_json(path, dict[str, dict[str, float]]) if path.exists() else {}
-    if not rates:
-        return []
-    values = [row["success"] for row in rates.values()]
-    hardest = [f"{shorten(task, 60)} ({row['success']:.2f})" for task, row in list(rates.items())[:3]]
-    return [
-        f"{len(values)} tasks used in RL: mean success {sum(values) / len(values):.2f}, "
-        f"{sum(v == 0 for v in values)} never solved, {sum(v == 1 for v in values)} always; all in {path}",
-        f"  hardest: {', '.join(hardest)}",
-    ]
-
-
-def _quarantine_lines(folder: RunFolder) -> list[str]:
-    """The tasks that no worker survived."""
-    path = folder.path / "quarantine.json"
-    lines = [f"  {line}" for line in Quarantine(path).lines()]
-    return [f"{len(lines)} tasks in quarantine, evidence in {path}:", *lines] if lines else []
 
 
 def choose_examples(answers: Sequence[ScoredRollout], count: int) -> list[ScoredRollout]:
@@ -182,47 +141,3 @@ def _print_examples(answers: Sequence[ScoredRollout], console: PlainConsole) -> 
         text = answer.rollout.text.replace("\n", "; ")
         verdict = f"{answer.score.verdict.kind} (reference {answer.rollout.prompt.task.answer})"
         console.print(f"  {text}  ->  {verdict}")
-
-
-def _print_table(records: Sequence[StageRecord], console: PlainConsole) -> None:
-    table = Table("stage", "seconds", "greedy", "sampled", "thinking", "tokens", title="held-out tasks")
-    for r in records:
-        table.add_row(
-            r.name,
-            f"{r.seconds:.0f}",
-            *_cells(r),
-        )
-    console.print(table)
-    for line in shortening_lines(records):
-        console.print(f"  {line}")
-    for name, value in records[-1].intervals.items() if records else ():
-        console.print(f"  {name}: {value} (95 % interval over {value.tasks} tasks)")
-
-
-def _cells(record: StageRecord) -> list[str]:
-    """The figures of the held-out tasks; a dash for each where the stage has none."""
-    figures = (record.greedy_accuracy, record.sampled_accuracy, record.thinking_share, record.mean_tokens)
-    shown = zip(figures, (3, 3, 2, 1), strict=True)
-    return ["-" if math.isnan(value) else f"{value:.{digits}f}" for value, digits in shown]
-
-
-def _print_places(folder: RunFolder, config: RunConfig, console: PlainConsole) -> None:
-    path = folder.path
-    seconds = read_json(path / "summary.json", _Summary).seconds
-    lines = [f"done in {seconds:.0f} s", f"  report    {path / 'report.html'}  (open it in a browser)"]
-    lines += [f"  figures   {path / 'summary.json'}", f"  curves    {path / 'curves.png'}"]
-    if (path / "lengths.png").exists():
-        lines.append(f"  lengths   {path / 'lengths.png'}  (accuracy against tokens)")
-    lines.append(f"  stages    {path / 'stages.html'}  (every held-out figure after each stage)")
-    lines.append(f"  examples  {path / 'examples.html'}")
-    if config.export:
-        lines.append(f"  model     {path / 'export'}")
-        lines.append("try next:")
-        lines.append(f"  thinkvl chat {path / 'export'} --image FILE.png --question 'What is the result?'")
-        lines.append(f"  thinkvl export {path} --push ORG/NAME")
-    for rollouts in (folder.stage(stage.name) / "rollouts" for stage in config.rl_stages):
-        if rollouts.exists():
-            lines.append(f"  rollouts  {rollouts}  (look at them: thinkvl book {path})")
-    if "tensorboard" in config.trackers:
-        lines.append(f"  tensorboard --logdir {path / 'tensorboard'}")
-    console.print("\n".join(lines))

@@ -86,17 +86,22 @@ class StageFigures:
 
     def sentence(self) -> str:
         """The own figure in words. Example: `rl: sampled accuracy 0.410 -> 0.550, better`."""
+        return f"{self.name}: {self.outcome}"
+
+    @property
+    def outcome(self) -> str:
+        """The own figure in words, without the stage. Example: `sampled accuracy 0.410 -> 0.550, better`."""
         title, before, after = self.own.title, self.before, self.after
         if after is None:
-            return f"{self.name}: {title} was not measured"
+            return f"{title} was not measured"
         if before is None and self.from_random:
-            return f"{self.name}: {title} {after:.3f}; random weights entered the stage"
+            return f"{title} {after:.3f}; random weights entered the stage"
         if before is None:
-            return f"{self.name}: {title} {after:.3f}; it was not measured on the model that entered the stage"
+            return f"{title} {after:.3f}; it was not measured on the model that entered the stage"
         outcome = "better" if self.improved else "NOT better"
         if self.kind == "long2short":
             outcome += f"; greedy accuracy {-self._accuracy_lost():+.3f}, where -{MOST_ACCURACY_LOST} may be lost"
-        return f"{self.name}: {title} {before:.3f} -> {after:.3f}, {outcome}"
+        return f"{title} {before:.3f} -> {after:.3f}, {outcome}"
 
     @property
     def _common(self) -> list[str]:

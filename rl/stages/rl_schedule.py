@@ -75,7 +75,11 @@ class RLSchedule:
         return start
 
     def run(self, start: int, on_step: OnStep) -> None:
-        """Run the remaining steps; `on_step(step, metrics)` is called with 1-based steps."""
+        """Run the remaining steps.
+
+        `on_step(step, metrics)` is called with 1-based steps, after the evaluation and the checkpoint of a step.
+        Metrics of an evaluation begin with `validation/`.
+        """
         if start == 0:
             self._validate(0)
 
@@ -84,12 +88,13 @@ class RLSchedule:
             self._checkpoints.check()
             self._metrics.write(self.loop.config.name, step, values)
             last = step == self.loop.config.steps
+            checked: dict[str, float] = {}
             if last or step % self.loop.config.eval_every == 0:
-                self._validate(step)
+                checked = self._validate(step)
             raised = self._sound_alarms()
             if last or raised or step % self.loop.config.save_every == 0:
                 self._save(step)
-            on_step(step, values)
+            on_step(step, values | {f"validation/{name}": value for name, value in checked.items()})
             if raised:
                 self._checkpoints.wait()
                 raise UserError(_stopped(self.loop.config.name, raised))
@@ -98,8 +103,10 @@ class RLSchedule:
             run_steps(self.loop, start=start, after_step=after_step)
         write_json(self.folder / "success.json", self.loop.task_sampler.success.table())
 
-    def _validate(self, step: int) -> None:
+    def _validate(self, step: int) -> dict[str, float]:
         """Accuracy on the validation tasks, greedy and sampled; the best mean of both replaces the folder `best`.
+
+        Returns the metrics of the evaluation.
 
         Greedy accuracy alone hardly moves once the most likely answer thinks, while the policy still gets surer.
         """
@@ -115,9 +122,8 @@ class RLSchedule:
         )
         if step == 0:
             require_verdicts(greedy, where=f"{self.loop.config.name}, validation")
-        self._metrics.write(
-            f"validation/{self.loop.config.name}", step, result.metrics() | self._critics_knowledge(drawn, step)
-        )
+        found = result.metrics() | self._critics_knowledge(drawn, step)
+        self._metrics.write(f"validation/{self.loop.config.name}", step, found)
         score = (result.greedy_accuracy + result.sampled_accuracy) / 2
         self.loop.alarms.observe_validation(step, score, result.tasks)
         score = -1.0 if math.isnan(score) else score  # no verdict at all: only better than nothing
@@ -127,6 +133,7 @@ class RLSchedule:
             self.loop.learner.save(partial)
             replace_folder(partial, self.folder / "best")
             self.loop.learner.save_adapters(self.folder / "adapter")
+        return found
 
     def _sound_alarms(self) -> list[AlarmEvent]:
         """Say and keep what the step has raised or ended. Returns the alarms that end the run, by the recipe."""

@@ -58,14 +58,16 @@ class RLStage:
 
     def run(self) -> VisionLanguageModel:
         """Run the remaining steps; the model with the best validation accuracy."""
-        bar = StageProgress(self._context.console, self._config.name, total=self._config.steps, done=self._start)
+        bar = StageProgress(
+            self._context.console,
+            self._config.name,
+            total=self._config.steps,
+            done=self._start,
+            shown=("accuracy", "thinking_share", "tokens_mean"),
+            where=self._context.place_of(self._config),
+        )
         with closing(self._schedule.loop.source), bar:
-
-            def on_step(step: int, values: dict[str, float]) -> None:
-                shown = ("accuracy", "thinking_share", "tokens_mean")
-                bar.advance({name: values[name] for name in shown if name in values})
-
-            self._schedule.run(self._start, on_step)
+            self._schedule.run(self._start, lambda _, values: bar.advance(values))
         return load_policy(self._context, str(self._folder / "best"))
 
     def figures(self) -> dict[str, float]:

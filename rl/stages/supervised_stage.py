@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -50,7 +49,7 @@ class SupervisedStage:
         batches = ExampleBatches(context.examples(config), renderer, config, seed=context.config.seed)
         yield from batches.from_step(self._done)
         for reason, count in batches.skipped.items():
-            logging.getLogger(__name__).warning("%s: %d examples left out: %s", config.name, count, reason)
+            context.console.print(f"{config.name}: {count} examples left out: {reason}")
 
     def _completions(self, batch: Sequence[Any]) -> Sequence[PromptCompletion]:
         """What the learner reads in a step; the metrics of speed count it."""
@@ -71,7 +70,14 @@ class SupervisedStage:
     def run(self) -> VisionLanguageModel:
         """Train the remaining steps."""
         context, config = self._context, self._config
-        bar = StageProgress(context.console, config.name, total=config.steps, done=self._done)
+        bar = StageProgress(
+            context.console,
+            config.name,
+            total=config.steps,
+            done=self._done,
+            shown=("loss",),
+            where=context.place_of(config),
+        )
         with self._checkpoints as checkpoints, closing(self._batches()) as batches, bar:
             for step, batch in enumerate(batches, self._done + 1):
                 checkpoints.check()
@@ -82,7 +88,7 @@ class SupervisedStage:
                 context.metrics.write(config.name, step, values)
                 if step == config.steps or step % config.save_every == 0:
                     checkpoints.save(step, self._learner, {})
-                bar.advance({"loss": values["loss"]})
+                bar.advance(values)
         self._learner.save_adapters(self._folder / "adapter")
         if isinstance(self._learner, BaseLearner) and isinstance(self._learner.parallel, SingleProcess):
             return self._learner.model.eval()

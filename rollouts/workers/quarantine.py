@@ -76,7 +76,11 @@ class Quarantine:
     def lines(self) -> list[str]:
         """One line for each task, for people."""
         rows = self.entries.values()
-        return [f"{shorten(row.task, 100)}: {row.kind} of {row.failures} workers; {row.headline}" for row in rows]
+        return [
+            f"{shorten(row.question, 100)} ({shorten(row.source, 40)}): {row.kind} of {row.failures} workers; "
+            f"{row.headline}"
+            for row in rows
+        ]
 
 
 class TooManyCulprits(RuntimeError):

@@ -11,7 +11,7 @@ import pytest
 QUICK = (
     *("gpu", "learner", "end_to_end", "experts", "verifiers", "publish", "engines", "asynchronous", "reward_pool"),
     *("quickstart", "compare_algorithms", "critic", "plan", "elastic", "book", "scaling", "reward_hacks", "imports"),
-    "drafts",
+    *("drafts", "eta"),
 )
 # They need a trained model, a fuzzer or data that are no dependency, hours, or outputs that others have published.
 OTHERS = ("errors", "fuzz_extraction", "fuzz_verifiers", "official_rules", "recipe")
@@ -64,6 +64,15 @@ def test_the_comparison_refuses_what_an_algorithm_cannot_do_before_it_trains(fol
     assert finished.returncode == 2
     assert "pretrain_steps = 4: must be below steps = 4" in finished.stderr
     assert not [*tmp_path.iterdir()]
+
+
+def test_the_interval_of_the_remaining_time_holds_the_truth_in_nine_of_ten_simulated_runs(folder):
+    finished = run([folder / "eta.py", "--quick"], timeout=100)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    found = json.loads(finished.stdout.splitlines()[-1])
+    assert 0.88 <= found["coverage"] <= 0.96
+    assert found["high_to_low"] < 2.5, "an interval that says nothing is easy to keep"
+    assert min(found["by_kind"].values()) > 0.7
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ def test_the_export_is_the_trained_model(whole_run):
 
 
 def test_the_printed_end_says_where_things_are(whole_run):
-    _, printed = whole_run
+    mini, printed = whole_run
     for text in (
         "summary.json",
         "report.html",
@@ -120,8 +120,14 @@ def test_the_printed_end_says_where_things_are(whole_run):
         "export",
         "try next:",
         "held-out greedy",
+        "what the stage gained",
+        "python -m webbrowser file://",
+        "thinkvl book runs/mini",
+        "thinkvl eval runs/mini",
     ):
         assert text in printed
+    assert "hardest: " in printed
+    assert not [task for task in json.loads((mini.run_folder / "rl/success.json").read_text()) if task in printed]
 
 
 def test_a_finished_run_is_not_run_again(whole_run):

@@ -113,7 +113,7 @@ def make_steps(loop, monkeypatch, *, faulty):
         return {"loss": 0.1}
 
     loop.step = take
-    monkeypatch.setattr(RLSchedule, "_validate", lambda self, step: None)
+    monkeypatch.setattr(RLSchedule, "_validate", lambda self, step: {})
 
 
 def test_an_alarm_is_said_once_and_kept_and_the_run_goes_on(make_stage, tmp_path, monkeypatch):

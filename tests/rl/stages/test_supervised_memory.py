@@ -80,6 +80,8 @@ def test_memory_is_flat_over_200_steps_of_images(tmp_path, folder, renderer):
         folder=SimpleNamespace(stage=lambda _: tmp_path / "sft"),
         console=PlainConsole(quiet=True),
         metrics=SimpleNamespace(write=on_step),
+        place_of=lambda _: "",
+        copy_to_mirror=lambda: None,
         inputs={"sft": SimpleNamespace(renderer=renderer, context=1024)},
         examples=lambda _: SimpleNamespace(draw=draw),
         barred_ids=(),

@@ -142,6 +142,7 @@ def train(tmp_path, folder, renderer, mixture):
             folder=SimpleNamespace(stage=lambda _: tmp_path / name),
             console=PlainConsole(quiet=True),
             metrics=SimpleNamespace(write=on_step),
+            place_of=lambda _: "",
             inputs={"sft": SimpleNamespace(renderer=renderer, context=1024)},
             examples=lambda _: examples,
             checkpoint=str(folder),

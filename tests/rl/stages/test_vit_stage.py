@@ -75,6 +75,7 @@ def train(tmp_path, folder, renderer, captions):
             console=PlainConsole(quiet=True),
             copy_to_mirror=lambda: None,
             metrics=SimpleNamespace(write=on_step),
+            place_of=lambda _: "",
             inputs={"vit": SimpleNamespace(renderer=renderer, context=1024, pairs=captions[1])},
             examples=lambda _: captions[0],
             checkpoint=str(folder),
