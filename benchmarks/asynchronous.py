@@ -46,7 +46,7 @@ from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
 from rollouts.tasks.task_samplers import UniformSampler
 from rollouts.types import Completion, Prompt, Request, Segment
-from rollouts.weight_checksums import checksums
+from rollouts.weight_stream import Shapes, WeightStream, stream_of
 from rollouts.workers.actor import EngineSpec
 from rollouts.workers.pool import RolloutPool
 from rollouts.workers.start_ray import start_ray
@@ -97,14 +97,20 @@ class ReplayEngine(Engine):
         """The policy version of the next slice."""
         return self._version
 
-    def load_weights(self, weights: Mapping[str, Any], *, version: int) -> None:
+    def start_load(self, shapes: Shapes) -> None:
+        """The two small tensors always fit."""
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Copy the two small tensors."""
+        self.model.load_state_dict(weights)
+
+    def finish_load(self, version: int) -> None:
         """Serve `version` from the next slice on."""
-        self.model.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
         self._version = version
 
-    def weight_checksums(self) -> dict[str, int]:
-        """Checksums of the two small tensors."""
-        return checksums(self.model.state_dict())
+    def served_weights(self) -> Mapping[str, torch.Tensor]:
+        """The two small tensors."""
+        return self.model.state_dict()
 
     def add(self, index: int, request: Request, sampling: SamplingConfig) -> None:
         """Queue the samples of a request."""
@@ -176,9 +182,9 @@ class SleepingLearner:
         """It computes on nothing."""
         return []
 
-    def weights(self) -> dict[str, np.ndarray]:
+    def weight_stream(self, dtype: str | None = None) -> WeightStream:
         """The tensors of the engine's layer."""
-        return {"0.weight": np.ones(2, np.float32), "0.bias": np.zeros(2, np.float32)}
+        return stream_of({"0.weight": np.ones(2, np.float32), "0.bias": np.zeros(2, np.float32)})
 
 
 class Numbered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,8 @@ from rl.learner.protocol import LearnerProtocol
 from rl.types import PromptCompletion
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Prompt, Request
-from rollouts.weight_checksums import checksums, differing
+from rollouts.weight_checksums import differing
+from rollouts.weight_stream import Bucket
 from rollouts.workers.pool import RolloutPool
 
 USUAL_THRESHOLD = {"float32": 1e-3, "bfloat16": 0.1}  # of a log-prob; several times what rounding makes
@@ -59,7 +60,6 @@ class WeightSync:
     threshold: float
     say: Callable[[str], None]
     typical: bool = False
-    engine_dtype: str | None = None  # of the weights that are sent; None: the learner's own
 
     def publish(self) -> dict[str, float]:
         """Send the weights under the learner's version. Returns the speed and the gap; see docs/metrics.md."""
@@ -77,10 +77,17 @@ class WeightSync:
 
     def _send(self) -> dict[str, float]:
         """Publish all weights; the bytes of one copy a second, gathered, sent, loaded and proven by every worker."""
-        began, weights = time.perf_counter(), self.learner.weights(self.engine_dtype)
-        self.pool.publish(weights, version=self.learner.version)
-        seconds = time.perf_counter() - began
-        return {"publish_gb_per_second": sum(array.nbytes for array in weights.values()) / 1e9 / seconds}
+        began, stream = time.perf_counter(), self.learner.weight_stream(self.pool.dtype)
+        size = 0
+
+        def counted() -> Iterator[Bucket]:
+            nonlocal size
+            for bucket in stream.buckets:
+                size += sum(sent.nbytes for sent in bucket.tensors)
+                yield bucket
+
+        self.pool.publish(replace(stream, buckets=counted()), version=self.learner.version)
+        return {"publish_gb_per_second": size / 1e9 / (time.perf_counter() - began)}
 
     def gap(self) -> float:
         """Distance of a token's log-prob between the worst worker and the learner; infinite for a stale worker."""
@@ -101,7 +108,8 @@ class WeightSync:
         return max(float(of_tokens(np.concatenate(gaps[at : at + each]))) for at in range(0, len(gaps), each))
 
     def _verdict(self, gap: float) -> str:
-        own = checksums(self.learner.weights(self.engine_dtype))
+        stream = self.learner.weight_stream(self.pool.dtype)
+        own = {sent.name: sent.checksum for bucket in stream.buckets for sent in bucket.tensors}
         named = []
         for slot, served in enumerate(self.pool.worker_group.weight_checksums()):
             names = differing(own, served)

@@ -14,11 +14,13 @@ from urllib.request import Request as HttpRequest
 from urllib.request import urlopen
 
 import numpy as np
+import torch
 
 from configs.rl import SamplingConfig
 from rollouts.engines.engine_spec import EngineSpec
 from rollouts.engines.protocol import Engine, FinishedGroup
 from rollouts.types import Completion, Request, Segment
+from rollouts.weight_stream import Shapes
 
 _POLL_SECONDS = 0.2  # the longest step: requests are added and cancelled between steps
 _SEEDS = 1_000_003  # more than a request has samples, so that no two samples share a seed
@@ -39,9 +41,15 @@ class OpenAIEngine(Engine):
         """Always 0: the weights are fixed."""
         return 0
 
-    def load_weights(self, weights: Mapping[str, Any], *, version: int) -> None:
+    def start_load(self, shapes: Shapes) -> None:
         """Raise ValueError: the server keeps its weights."""
-        raise ValueError(f"{self._url} serves fixed weights and cannot load version {version}; use another engine")
+        raise ValueError(f"{self._url} serves fixed weights and cannot load others; use another engine")
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Never called: `start_load` refuses."""
+
+    def finish_load(self, version: int) -> None:
+        """Never called: `start_load` refuses."""
 
     def add(self, index: int, request: Request, sampling: SamplingConfig) -> None:
         """Send the samples of a request. Raises ValueError for what the API cannot express."""

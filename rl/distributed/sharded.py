@@ -26,7 +26,7 @@ from rl.distributed.sharded_checkpoint import cut_state, read_shards, write_shar
 from rl.distributed.sharded_muon import ShardedMuonWithAdamW
 from rl.learner.balanced_shares import balanced_shares
 from rl.learner.batch import ImageSet, Packable
-from rl.learner.lora import adapter_experts
+from rl.learner.lora import Cast, adapter_experts, as_it_is
 from rl.learner.optimizer import build_optimizer
 from rl.learner.parallel import FinishCheckpoint
 from rl.types import DummySample
@@ -136,9 +136,9 @@ class Sharded:
         """A nested state dict, whole on the CPU of the first rank; on the others None stands for each tensor."""
         return whole_tree(state, keep=self._rank == 0)
 
-    def merged_weights(self, model: VisionLanguageModel) -> Iterator[tuple[str, torch.Tensor]]:
-        """See `rl.distributed.fsdp.gather_merged`; the first rank keeps the copies."""
-        return gather_merged(model, keep=self._rank == 0)
+    def merged_weights(self, model: nn.Module, cast: Cast = as_it_is) -> Iterator[tuple[str, torch.Tensor]]:
+        """See `rl.distributed.fsdp.gather_merged`; the first rank keeps the tensors."""
+        return gather_merged(model, cast, keep=self._rank == 0)
 
     def on_first(self, write: Callable[[], object]) -> None:
         """Call `write` on the first rank. The others do not wait: a collective would time out on a long write."""

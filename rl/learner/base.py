@@ -14,19 +14,20 @@ from torch import nn
 
 from configs.optimizer import OptimizerConfig
 from rl.learner.batch import ImageSet, Packable, dummy_sample
-from rl.learner.engine_weights import to_arrays, to_engine_dtype
 from rl.learner.gradient_sums import GradientSums
-from rl.learner.lora import adapter_state, save_adapters
+from rl.learner.lora import adapter_state, save_adapters, to_arrays
 from rl.learner.micro_batch_threads import add_gradients
 from rl.learner.optimizer import advance, build_schedule, clip_gradients, set_learning_rate
 from rl.learner.packed_attention import use_packed_attention
 from rl.learner.parallel import FinishCheckpoint, Parallel
 from rl.learner.skipped_updates import SpikeGuard
 from rl.learner.trained_state import load_trained_state, trained_state
+from rl.learner.weight_stream import weight_stream
 from rl.types import DummySample
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.model_family import VisionLanguageModel
 from rollouts.resource_use import ProcessUse, process_use
+from rollouts.weight_stream import WeightStream
 
 Part = TypeVar("Part")
 Statistics = TypeVar("Statistics")
@@ -183,12 +184,16 @@ class BaseLearner:
         """Device and peak memory of each process of the learner."""
         return self.parallel.exchange(process_use(self.model.device))
 
-    def weights(self, dtype: str | None = None) -> dict[str, np.ndarray]:
-        """A copy of the model's weights by state-dict name, adapters merged, for engines that serve them in `dtype`.
+    def weight_stream(self, dtype: str | None = None) -> WeightStream:
+        """The model's weights for engines, adapters merged, in `dtype`; see `rl.learner.weight_stream`.
 
-        None is their own type. First process only.
+        Every process must exhaust the buckets before the next call. The first process has them all, the others none.
         """
-        return to_arrays(to_engine_dtype(self.parallel.merged_weights(self.model), self.model, dtype))
+        return weight_stream(self.model, dtype, merged=self.parallel.merged_weights)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """A copy of the model's weights by state-dict name, adapters merged. First process only."""
+        return to_arrays(self.parallel.merged_weights(self.model))
 
     def save(self, folder: Path) -> None:
         """Write the model, adapters merged, as a model folder."""

@@ -7,10 +7,11 @@ engines, checkpoints of stages and exports get merged weights under the model's 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from peft import LoraConfig as PeftConfig
 from peft import get_peft_model_state_dict, inject_adapter_in_model
@@ -24,6 +25,7 @@ from configs.model import LoraConfig, ModelConfig
 from rollouts.model_family import VisionLanguageModel, family_of
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
+Cast = Callable[[str, torch.Tensor], torch.Tensor]  # a tensor by name to the type in which it is wanted
 _NAME = "default"
 
 
@@ -42,15 +44,20 @@ def prepare_training(model: VisionLanguageModel, config: ModelConfig, *, base: s
     _freeze(model, config.freeze)
 
 
-def merged_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def as_it_is(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor."""
+    return tensor
+
+
+def merged_weights(model: nn.Module, cast: Cast = as_it_is) -> Iterator[tuple[str, torch.Tensor]]:
     """The model's state dict under its own names, with `W + scale B A` for every adapted weight, one after the other.
 
     What is not adapted comes as it is, not as a copy. Merged weights are new: routed experts would be a second model,
-    so take each off the device before the next.
+    so take each off the device before the next. `cast` is applied to each, after the merge.
     """
     layers = dict(adapted_layers(model))
     for name, tensor in without_adapters(model.state_dict()).items():
-        yield name, add_delta(tensor, adapter_delta(layers[name])) if name in layers else tensor
+        yield name, cast(name, add_delta(tensor, adapter_delta(layers[name])) if name in layers else tensor)
 
 
 def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -155,3 +162,8 @@ def add_delta(weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
 def _plain(name: str) -> str:
     """The name that a module or parameter had before adapters were put around it."""
     return name.replace(".base_layer", "")
+
+
+def to_arrays(weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, np.ndarray]:
+    """Named tensors copied to arrays. numpy has no bfloat16, which goes as float32: that is exact."""
+    return {name: (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy().copy() for name, t in weights}

@@ -16,7 +16,7 @@ from torch import nn
 from configs.optimizer import OptimizerConfig
 from rl.learner.batch import ImageSet, Packable, collect_images
 from rl.learner.logprobs import token_logprobs
-from rl.learner.lora import merged_weights
+from rl.learner.lora import Cast, as_it_is, merged_weights
 from rl.learner.micro_batch_threads import split_for_threads
 from rl.learner.optimizer import build_optimizer
 from rl.types import DummySample
@@ -84,8 +84,8 @@ class Parallel(Protocol):
         """A nested state dict with whole tensors; in all processes but the first, None stands for each tensor."""
         ...
 
-    def merged_weights(self, model: VisionLanguageModel) -> Iterator[tuple[str, torch.Tensor]]:
-        """The whole weights one by one, adapters merged, in the first process; nothing in the others.
+    def merged_weights(self, model: nn.Module, cast: Cast = as_it_is) -> Iterator[tuple[str, torch.Tensor]]:
+        """The whole weights one by one, adapters merged and then cast, in the first process; nothing in the others.
 
         Every process must exhaust the iterator.
         """
@@ -161,9 +161,9 @@ class SingleProcess:
         """The state as it is: tensors are not copied."""
         return state
 
-    def merged_weights(self, model: VisionLanguageModel) -> Iterator[tuple[str, torch.Tensor]]:
+    def merged_weights(self, model: nn.Module, cast: Cast = as_it_is) -> Iterator[tuple[str, torch.Tensor]]:
         """See `rl.learner.lora.merged_weights`."""
-        return merged_weights(model)
+        return merged_weights(model, cast)
 
     def on_first(self, write: Callable[[], object]) -> None:
         """Call `write`."""

@@ -12,6 +12,7 @@ from rl.learner.parallel import FinishCheckpoint
 from rl.types import ModelOutputs, PromptCompletion, Sample
 from rollouts.resource_use import ProcessUse
 from rollouts.types import Group
+from rollouts.weight_stream import WeightStream
 
 
 class ModelProtocol(Protocol):
@@ -26,11 +27,8 @@ class ModelProtocol(Protocol):
         """Device and peak memory of each process of the learner."""
         ...
 
-    def weights(self, dtype: str | None = None) -> dict[str, np.ndarray]:
-        """A copy of the policy's weights by state-dict name, adapters merged, for engines that serve them in `dtype`.
-
-        None is the policy's own type.
-        """
+    def weight_stream(self, dtype: str | None = None) -> WeightStream:
+        """The policy's weights for engines, adapters merged, in `dtype`; exhaust it before the next call."""
         ...
 
     def save(self, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from configs.stage import StageConfig
-from rl.learner.engine_weights import numpy_weights
+from rl.learner.weight_stream import weight_stream
 from rl.run.context import RunContext
 from rl.run.evaluate import NO_TASKS, EvalResult, evaluate, evaluation_sampling
 from rl.run.scoring import scoring_stage
@@ -21,7 +21,7 @@ def evaluate_model(
     prompts = context.inputs[stage.name].held_out
     if not prompts:
         return NO_TASKS, []
-    context.pool.publish(numpy_weights(model, context.config.engine_dtype), version=context.pool.version + 1)
+    context.pool.publish(weight_stream(model, context.pool.dtype), version=context.pool.version + 1)
     trained = scoring_stage(context.config, stage)
     return evaluate(
         context.pipeline(stage),

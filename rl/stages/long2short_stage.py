@@ -16,7 +16,7 @@ from configs.errors import UserError
 from configs.json_io import read_json
 from configs.long2short import LongToShortConfig
 from rewards.types import Task
-from rl.learner.engine_weights import numpy_weights
+from rl.learner.weight_stream import weight_stream
 from rl.run.context import RunContext, load_policy
 from rl.run.evaluate import evaluation_sampling
 from rl.run.folder import write_json
@@ -75,7 +75,7 @@ class LongToShortStage:
         """Evaluate the entering model and sample it, as far as an earlier process has not."""
         context = self._context
         if self._before.exists():
-            context.pool.publish(numpy_weights(entering, context.config.engine_dtype), version=context.pool.version + 1)
+            context.pool.publish(weight_stream(entering, context.pool.dtype), version=context.pool.version + 1)
         else:
             result, _ = evaluate_model(context, self._config, entering, samples=0)
             accuracy, tokens = result.greedy_accuracy, result.mean_tokens

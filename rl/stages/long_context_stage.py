@@ -8,7 +8,7 @@ from pathlib import Path
 from configs.json_io import read_json
 from configs.long_context import LongContextConfig
 from rl.checkpoint import replace_folder
-from rl.learner.engine_weights import numpy_weights
+from rl.learner.weight_stream import weight_stream
 from rl.run.context import RunContext, load_policy
 from rl.run.folder import write_json
 from rl.run.needle import Cell, Needle, filler_sentences, find_needles, make_needles, needle_figures
@@ -57,7 +57,7 @@ class LongContextStage(SupervisedStage):
     def _measure(self, model: VisionLanguageModel, path: Path) -> None:
         """Find the needles with the run's workers, and keep what was found."""
         context = self._run_context
-        context.pool.publish(numpy_weights(model, context.config.engine_dtype), version=context.pool.version + 1)
+        context.pool.publish(weight_stream(model, context.pool.dtype), version=context.pool.version + 1)
         cells = find_needles(self._needles, context.pool.generate, context.decode, context.processor)
         write_json(path, asdict(_Map(cells=cells)))
         figures = needle_figures(cells)

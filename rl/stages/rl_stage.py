@@ -120,7 +120,6 @@ def build_loop(context: RunContext, stage: RLConfig, learner: LearnerProtocol, m
             threshold=USUAL_THRESHOLD[coarsest] if threshold is None else threshold,
             say=context.console.print,
             typical=coarsest == "bfloat16",
-            engine_dtype=context.config.engine_dtype,
         ),
         seed=seed,
         throughput=Throughput(work=rl_work(context.config.model, model_path, stage)),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import count
 from typing import Any
+
+import torch
 
 from configs.rl import SamplingConfig
 from rollouts.engines.fair_lock import FairLock
@@ -14,7 +17,8 @@ from rollouts.engines.protocol import Engine, FinishedGroup, ReadableWeights
 from rollouts.request_queue import QueueUpdate, RequestQueue
 from rollouts.resource_use import EngineUse
 from rollouts.types import Completion, Request
-from rollouts.weight_checksums import checksums
+from rollouts.weight_checksums import checksum, checksums
+from rollouts.weight_stream import Bucket, Shapes, stream_of
 
 
 class EngineDriver:
@@ -33,7 +37,8 @@ class EngineDriver:
         self._finished: dict[int, list[Completion]] = {}  # by index, until their stream takes them
         self._aborts = self._steps = 0
         self._busy = 0.0  # seconds of steps since the last report
-        self._loaded: dict[str, int] = {}  # checksums of the last weights, for engines that cannot read theirs back
+        self._loading: ExitStack | None = None  # holds the lock from `start_load` to `finish_load`
+        self._received: dict[str, int] = {}  # checksums of the last weights
 
     @property
     def version(self) -> int:
@@ -89,11 +94,40 @@ class EngineDriver:
 
         Raises ValueError, before anything is changed, if names or shapes do not fit.
         """
-        with self._lock.held():
-            self.engine.load_weights(weights, version=version)
-            self._steps += 1
-            if not isinstance(self.engine, ReadableWeights):
-                self._loaded = checksums(weights)
+        stream = stream_of(weights)
+        self.start_load(stream.shapes)
+        for bucket in stream.buckets:
+            self.load_bucket(bucket)
+        self.finish_load(version)
+
+    def start_load(self, shapes: Shapes) -> None:
+        """Begin to replace the weights. No step is made until `finish_load`: no token comes from half of a version.
+
+        A load that was begun and not finished starts from its beginning. Raises ValueError, before anything is
+        changed, if names or shapes do not fit.
+        """
+        with ExitStack() as stack:
+            if not self._loading:
+                stack.enter_context(self._lock.held())
+            self.engine.start_load(shapes)
+            self._loading, self._received = self._loading or stack.pop_all(), {}
+
+    def load_bucket(self, bucket: Bucket) -> dict[str, int]:
+        """Replace some of the weights. Returns the checksums of these tensors as the engine holds them now."""
+        assert self._loading, "start_load comes first"
+        self.engine.load_weights(bucket.named())
+        self._steps += 1
+        found = self._checksums(bucket)
+        self._received |= found
+        return found
+
+    def finish_load(self, version: int) -> None:
+        """Serve `version` from the next token on."""
+        assert self._loading, "start_load comes first"
+        self.engine.finish_load(version)
+        self._steps += 1
+        loading, self._loading = self._loading, None
+        loading.close()
 
     def sleep(self) -> None:
         """Have the engine free its memory; no request may be running."""
@@ -110,10 +144,10 @@ class EngineDriver:
     def weight_checksums(self) -> dict[str, int]:
         """The checksum of every tensor that the engine serves, by state-dict name.
 
-        An engine with `weight_checksums` reads its tensors back. For the others these are the checksums of the weights
+        An engine with `served_weights` reads its tensors back. For the others these are the checksums of the weights
         that were loaded last, empty before the first; the parity check then shows what the engine made of them.
         """
-        return self.engine.weight_checksums() if isinstance(self.engine, ReadableWeights) else self._loaded
+        return checksums(self.engine.served_weights()) if isinstance(self.engine, ReadableWeights) else self._received
 
     def take_padding_stats(self) -> Counter[str]:
         """Positions `computed` since the last call, and the `padded` ones among them."""
@@ -148,6 +182,13 @@ class EngineDriver:
         if update.cancelled:
             cancelled = set(update.cancelled)
             self._collect(self.engine.cancel([index for index, number in running.items() if number in cancelled]))
+
+    def _checksums(self, bucket: Bucket) -> dict[str, int]:
+        """Of a bucket that has been loaded: read back in the type in which it was sent, where the engine can."""
+        if not isinstance(self.engine, ReadableWeights):
+            return {sent.name: checksum(data) for sent, data in zip(bucket.tensors, bucket.data, strict=True)}
+        own = self.engine.served_weights()
+        return checksums({sent.name: own[sent.name].to(getattr(torch, sent.dtype)) for sent in bucket.tensors})
 
     def _collect(self, groups: Iterable[FinishedGroup]) -> None:
         self._finished.update((index, completions) for index, completions in groups if index in self._expected)

@@ -21,7 +21,9 @@ _CALLS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "add": (("index", "request", "sampling"), ()),
     "step": ((), ()),
     "cancel": (("indices",), ()),
-    "load_weights": (("weights",), ("version",)),
+    "start_load": (("shapes",), ()),
+    "load_weights": (("weights",), ()),
+    "finish_load": (("version",), ()),
 }
 _MEMBERS = (*_CALLS, "version")
 

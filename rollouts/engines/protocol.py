@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
 
 from configs.errors import UserError
 from configs.rl import SamplingConfig
 from rollouts.resource_use import CacheUse
 from rollouts.types import Completion, Request
+from rollouts.weight_stream import Shapes
 
 FinishedGroup = tuple[int, list[Completion]]  # the index under which a request was added, and its `n` completions
 
@@ -20,13 +23,14 @@ class EngineError(UserError, ValueError):
 
 
 class Engine(ABC):
-    """Generates completions with one model. A new engine implements the five abstract members and nothing else.
+    """Generates completions with one model. A new engine implements the seven abstract members and nothing else.
 
-    The driver calls `add`, `step`, `cancel` and `load_weights` from one thread at a time, so an engine needs no locks.
+    The driver calls the methods from one thread at a time, so an engine needs no locks. New weights come in buckets:
+    `start_load`, `load_weights` for each bucket, `finish_load`; nothing else is called in between.
     Every request that is added is returned exactly once, by `step` or by `cancel`.
     """
 
-    fixed_weights: ClassVar[bool] = False  # True: `load_weights` always refuses, so the engine cannot serve a run
+    fixed_weights: ClassVar[bool] = False  # True: `start_load` always refuses, so the engine cannot serve a run
 
     @abstractmethod
     def add(self, index: int, request: Request, sampling: SamplingConfig) -> None:
@@ -50,11 +54,19 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def load_weights(self, weights: Mapping[str, Any], *, version: int) -> None:
-        """Replace the weights, named as in the state dict of our model, and serve `version` from the next token on.
+    def start_load(self, shapes: Shapes) -> None:
+        """Prepare for new weights, named as in the state dict of our model.
 
         Raises ValueError, before anything is changed, if names or shapes do not fit.
         """
+
+    @abstractmethod
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Replace some of the weights. The tensors are valid during the call only, and must not be written to."""
+
+    @abstractmethod
+    def finish_load(self, version: int) -> None:
+        """Serve `version` from the next token on: every tensor has been replaced."""
 
     @property
     @abstractmethod
@@ -88,6 +100,6 @@ class Engine(ABC):
 class ReadableWeights(Protocol):
     """An engine that can read its weights back, so that a weight sync proves what it really serves."""
 
-    def weight_checksums(self) -> dict[str, int]:
-        """The checksum of every tensor, by its state-dict name (`rollouts.weight_checksums.checksums`)."""
+    def served_weights(self) -> Mapping[str, torch.Tensor]:
+        """Every tensor by its state-dict name, without a copy where it can be."""
         ...

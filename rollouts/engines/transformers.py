@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import torch
 
 from configs.rl import SamplingConfig
@@ -19,7 +18,7 @@ from rollouts.engines.sampling import barred_token_mask
 from rollouts.model_family import VisionLanguageModel, family_at
 from rollouts.resource_use import CacheMeter, CacheUse
 from rollouts.types import Request
-from rollouts.weight_checksums import checksums
+from rollouts.weight_stream import Shapes, check_shapes
 
 
 class TransformersEngine(Engine):
@@ -84,26 +83,23 @@ class TransformersEngine(Engine):
         self._drop_empty()
         return [(group.index, group.completions()) for group in finished]
 
-    def load_weights(self, weights: Mapping[str, np.ndarray | torch.Tensor], *, version: int) -> None:
-        """Copy `weights`, named as in the model's state dict, in place.
+    def start_load(self, shapes: Shapes) -> None:
+        """Raise ValueError if names or shapes differ from the model's state dict."""
+        check_shapes({name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}, shapes)
 
-        Running samples keep the latents they have, and their next tokens are a segment of `version`. Raises
-        ValueError, before anything is changed, if names or shapes differ from the model's.
-        """
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Copy `weights` in place. Running samples keep the latents they have."""
         own = self.model.state_dict()
-        if own.keys() != weights.keys():
-            missing, extra = sorted(own.keys() - weights.keys())[:3], sorted(weights.keys() - own.keys())[:3]
-            raise ValueError(f"weights of version {version} do not fit: missing {missing}, unexpected {extra}")
-        for name, tensor in own.items():
-            if tuple(weights[name].shape) != tuple(tensor.shape):
-                raise ValueError(f"{name}: shape {tuple(weights[name].shape)}, the engine has {tuple(tensor.shape)}")
-        for name, tensor in own.items():
-            tensor.copy_(torch.as_tensor(weights[name]))
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)
+
+    def finish_load(self, version: int) -> None:
+        """The next tokens of running samples are a segment of `version`."""
         self._version = version
 
-    def weight_checksums(self) -> dict[str, int]:
-        """The checksum of every tensor of the model, by state-dict name."""
-        return checksums(self.model.state_dict())
+    def served_weights(self) -> Mapping[str, torch.Tensor]:
+        """The model's own tensors, by state-dict name."""
+        return self.model.state_dict()
 
     def take_padding_stats(self) -> Counter[str]:
         """Positions `computed` since the last call, and the `padded` ones among them."""

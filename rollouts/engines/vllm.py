@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from configs.rl import SamplingConfig
+from rollouts.engines import vllm_weights
 from rollouts.engines.engine_options import SAMPLER
 from rollouts.engines.engine_spec import EngineSpec
 from rollouts.engines.protocol import Engine, FinishedGroup
@@ -31,10 +32,10 @@ from rollouts.engines.vllm_native import (
 from rollouts.engines.vllm_prompt import VllmPrompt
 from rollouts.engines.vllm_sampling import read_logprobs, sampling_params
 from rollouts.engines.vllm_start import VllmSettings, start_vllm
-from rollouts.engines.vllm_weights import Names, send
 from rollouts.model_family import family_at
 from rollouts.resource_use import CacheMeter, CacheUse
 from rollouts.types import Request
+from rollouts.weight_stream import Shapes, check_shapes
 
 
 class VllmEngine(Engine):
@@ -63,11 +64,11 @@ class VllmEngine(Engine):
         self._bias = bias_of(tuple(barred_ids)) if settings.options.get(SAMPLER) == "native" else None
         self._rows: int = self._vllm.vllm_config.scheduler_config.max_num_seqs
         self._record_experts = settings.record_experts
-        self._names = Names(model_path)
+        self._names = vllm_weights.Names(model_path)
         self._config = family_at(model_path).load_config(model_path)
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._stop_ids = frozenset(stop_ids)
-        self._version = version
+        self._version, self._loading = version, False
         self._groups: dict[int, RunningGroup] = {}
         self._prompts: dict[int, VllmPrompt] = {}
         self._queue: deque[RunningSample] = deque()  # samples that vLLM has not been given yet
@@ -81,16 +82,23 @@ class VllmEngine(Engine):
         """The policy version that the next token will come from."""
         return self._version
 
-    def load_weights(self, weights: Mapping[str, np.ndarray | torch.Tensor], *, version: int) -> None:
-        """Replace all weights, named as in our model's state dict, through vLLM's weight-transfer interface.
-
-        Running samples keep the latents they have, and their next tokens are a segment of `version`. Raises
-        ValueError, before anything is changed, if names or shapes differ from the model's.
-        """
-        self._names.check(weights, version=version)
+    def start_load(self, shapes: Shapes) -> None:
+        """Prepare vLLM for new weights. Raises ValueError if names or shapes differ from our model's."""
+        check_shapes(self._names.shapes, shapes)
         self._finish_running_steps()
-        send(self._vllm, self._names.to_hub(weights))
-        self._version = version
+        if self._loading:  # vLLM refuses to start again
+            vllm_weights.finish(self._vllm)
+        vllm_weights.start(self._vllm)
+        self._loading = True
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Replace some of the weights through vLLM's weight-transfer interface."""
+        vllm_weights.send(self._vllm, self._names.to_hub(weights))
+
+    def finish_load(self, version: int) -> None:
+        """Running samples keep the latents they have, and their next tokens are a segment of `version`."""
+        vllm_weights.finish(self._vllm)
+        self._version, self._loading = version, False
 
     def close(self) -> None:
         """Shut vLLM down."""

@@ -1,8 +1,9 @@
 """New weights for a vLLM that runs: our names to the hub's, through shared memory into vLLM's own update calls.
 
 vLLM's weight-transfer interface takes tensors under the checkpoint's names between `start_weight_update` and
-`finish_weight_update`, and packs them into its own layout. Its `nccl` and `ipc` backends move GPU memory; the one here
-moves a safetensors file in shared memory, which every process of a node can map.
+`finish_weight_update`, bucket by bucket, and packs each layer into its own layout once it is complete. Its `nccl` and
+`ipc` backends move GPU memory. The one here passes tensors that lie in Ray's object store, or a safetensors file in
+shared memory where vLLM has processes of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -33,6 +33,7 @@ from vllm.model_executor.model_loader.reload import (  # pyright: ignore[reportM
 
 from rollouts.engines import vllm_cpu
 from rollouts.model_family import family_at
+from rollouts.weight_stream import Shapes
 
 BACKEND = "thinkvl_shared_memory"
 
@@ -46,41 +47,52 @@ class Names:
             self._model = self._family.new_model(self._family.load_config(folder))
         self._shapes = {name: tuple(tensor.shape) for name, tensor in self._model.state_dict().items()}
 
-    def check(self, weights: Mapping[str, np.ndarray | torch.Tensor], *, version: int) -> None:
-        """Raise ValueError if names or shapes differ from the model's."""
-        if self._shapes.keys() != weights.keys():
-            missing, extra = sorted(self._shapes.keys() - weights.keys()), sorted(weights.keys() - self._shapes.keys())
-            raise ValueError(f"weights of version {version} do not fit: missing {missing[:3]}, unexpected {extra[:3]}")
-        for name, shape in self._shapes.items():
-            if tuple(weights[name].shape) != shape:
-                raise ValueError(f"{name}: shape {tuple(weights[name].shape)}, the engine has {shape}")
+    @property
+    def shapes(self) -> Shapes:
+        """The shape of every tensor, under our names."""
+        return self._shapes
 
-    def to_hub(self, weights: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The same tensors under the hub's names and in its layout."""
-        return self._family.hub_names(self._model, {name: _tensor(value) for name, value in weights.items()})
+    def to_hub(self, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Some of the tensors under the hub's names and in its layout."""
+        return self._family.hub_names(self._model, weights)
+
+
+def start(engine: Any) -> None:
+    """Prepare a `LLMEngine` for new weights."""
+    engine.collective_rpc("start_weight_update")
 
 
 def send(engine: Any, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give a `LLMEngine` tensors under the hub's names; it serves them from its next step on."""
+    """Give a `LLMEngine` some tensors under the hub's names.
+
+    Where vLLM runs in this process it gets the tensors themselves, else a file in shared memory.
+    """
+    if engine.vllm_config.parallel_config.world_size == 1:
+        engine.collective_rpc("update_weights", kwargs={"update_info": {"tensors": tensors}})
+        return
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="thinkvl-weights-", dir=memory) as folder:
         path = Path(folder) / "weights.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-        engine.collective_rpc("start_weight_update")
         engine.collective_rpc("update_weights", kwargs={"update_info": {"path": str(path)}})
-        engine.collective_rpc("finish_weight_update")
+
+
+def finish(engine: Any) -> None:
+    """Have a `LLMEngine` serve what it was sent since `start`, from its next step on."""
+    engine.collective_rpc("finish_weight_update")
 
 
 @dataclass
 class Nothing(WeightTransferInitInfo):
-    """A file needs no introduction."""
+    """Memory that is shared needs no introduction."""
 
 
 @dataclass
 class Where(WeightTransferUpdateInfo):
-    """The file to load."""
+    """The tensors to load, or the file that has them."""
 
-    path: str
+    path: str | None = None
+    tensors: Mapping[str, torch.Tensor] | None = None
 
 
 class SharedMemoryTransfer(WeightTransferEngine):
@@ -98,7 +110,11 @@ class SharedMemoryTransfer(WeightTransferEngine):
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: Where) -> None:
-        """Load all tensors of the file."""
+        """Load the tensors."""
+        if update_info.tensors is not None:
+            self.model.load_weights(update_info.tensors.items())
+            return
+        assert update_info.path is not None
         with safe_open(update_info.path, framework="pt") as file:
             self.model.load_weights((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
 
@@ -118,12 +134,6 @@ def register() -> None:
     """Make the backend known in this process; calling it twice does no harm."""
     if BACKEND not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine(BACKEND, SharedMemoryTransfer)
-
-
-def _tensor(value: np.ndarray | torch.Tensor) -> torch.Tensor:
-    if isinstance(value, torch.Tensor):
-        return value
-    return torch.from_numpy(value if value.flags.writeable else value.view())
 
 
 register()

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from rollouts.request_queue import RequestQueue
 from rollouts.resource_use import EngineUse, ProcessUse, process_use
 from rollouts.types import Completion, Request
 from rollouts.weight_checksums import LoadedWeights
+from rollouts.weight_stream import Bucket, SentTensor, Shapes
 
 
 class WorkerError(UserError):
@@ -86,14 +87,19 @@ class RolloutActor:
         queue.cancel(range(count))
         queue.close()
 
-    def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> LoadedWeights:
-        """Load new weights. Returns the version now served and the checksums of the model's tensors."""
-        self.engine.load_weights(weights, version=version)
-        return LoadedWeights(
-            version=self.engine.version,
-            checksums=self.engine.weight_checksums(),
-            padding_stats=dict(self.engine.take_padding_stats()),
-        )
+    def start_load(self, shapes: Shapes) -> None:
+        """Begin to load new weights: no step is made until all are there. Raises ValueError if they do not fit."""
+        self.engine.start_load(shapes)
+
+    def load_bucket(self, tensors: tuple[SentTensor, ...], data: Sequence[np.ndarray]) -> dict[str, int]:
+        """Load some of the weights, read where the object store has them. Returns their checksums as held now."""
+        torch.set_num_threads(self.threads)
+        return self.engine.load_bucket(Bucket(tensors=tensors, data=data))
+
+    def finish_load(self, version: int) -> LoadedWeights:
+        """Serve the new weights. Returns the version now served."""
+        self.engine.finish_load(version)
+        return LoadedWeights(version=self.engine.version, padding_stats=dict(self.engine.take_padding_stats()))
 
     def sleep(self) -> None:
         """Free the engine's memory for the learner."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
@@ -19,6 +18,7 @@ from configs.rl import SamplingConfig
 from configs.text import shorten
 from rollouts.resource_use import PoolUse
 from rollouts.types import Completion, Request
+from rollouts.weight_stream import WeightStream, stream_of
 from rollouts.workers.actor import EngineSpec, WorkerError
 from rollouts.workers.health import Watch, diagnose
 from rollouts.workers.quarantine import Failure, Quarantine, TooManyCulprits, find_culprits
@@ -73,23 +73,29 @@ class RolloutPool:
             seats=seats,
         )
 
-    def publish(self, weights: Mapping[str, np.ndarray], *, version: int) -> None:
-        """Give every worker the weights of `version`: written once to the object store, read by all without a copy.
+    def publish(self, weights: WeightStream | Mapping[str, Any], *, version: int) -> None:
+        """Give every worker the weights of `version`, bucket by bucket, as `rollouts.weight_stream` explains.
 
         Every worker returns the version that it serves and the checksums of its tensors; one that differs gets all
         weights once more. Raises StaleWorker with the names of the tensors if it differs again, ValueError for
         weights that do not fit the model.
         """
+        stream = weights if isinstance(weights, WeightStream) else stream_of(weights)
         with self.lock:
             for slot in self.worker_group.bring_back():
                 self._say(f"worker {slot} is back: there is room for it again")
-            self.worker_group.publish(weights, version=version)
+            self.worker_group.publish(stream, version=version)
             self.version = version
 
     def sleep(self) -> None:
         """Let the engines free their memory until the next `publish` wakes them."""
         with self.lock:
             self.worker_group.sleep()
+
+    @property
+    def dtype(self) -> str:
+        """Of the engines' weights: in which the learner sends its own."""
+        return self.worker_group.dtype
 
     def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> Groups:
         """Completions of each request, in order, and none for a task in quarantine; i is in share i mod workers."""

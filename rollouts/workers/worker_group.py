@@ -7,11 +7,10 @@ import re
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import remove_placement_group
@@ -20,15 +19,16 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from configs.errors import UserError
 from rollouts.engines.engine_spec import EngineSpec
 from rollouts.resource_use import EngineUse, ProcessUse
-from rollouts.weight_checksums import LoadedWeights, checksums, differing
+from rollouts.weight_stream import Bucket, WeightStream
 from rollouts.workers.actor import Address, RolloutActor, WorkerError
 from rollouts.workers.card_share import cards_of_worker, worker_share
 from rollouts.workers.nodes import alive_nodes, reserve
+from rollouts.workers.weight_sender import Sent, StoredWeights, send_weights
 
 START_TRIES = 2
 LOAD_DEATHS = 3  # rounds of one weight sync in which workers may die
 USE_SECONDS = 5.0  # for a worker to report its use; one that is stuck is left out
-START_SECONDS = 600.0  # for a worker to load its model, or its weights
+START_SECONDS = 600.0  # for a worker to load its model
 ROOM_SECONDS = 60.0  # for the cluster to notice that a node is lost, and to find room elsewhere
 _RAISED = re.compile(r"^(?=[\w.]+(?:Error|Exception|Exit|Interrupt)\b)", re.MULTILINE)  # where a traceback says what
 
@@ -63,9 +63,8 @@ class WorkerGroup:
         share = _gpu_share(workers, spec) if seats is None else seats.share
         self._spec, self._on_death = replace(spec, gpu_share=min(1.0, share or 1.0)), on_death
         self._needs = {"CPU": 1.0, **({"GPU": share} if share else {})}
-        self._weights: tuple[ray.ObjectRef[Any], int] | None = None
-        self._expected: Mapping[str, int] = {}
-        self._unchecked: Mapping[str, np.ndarray] | None = None  # published, without checksums so far
+        self.dtype = spec.dtype  # of the engines' weights
+        self._weights: StoredWeights | None = None
         self._padding_stats: Counter[str] = Counter()  # what the workers computed up to the last publish
         self._full_until = 0.0  # no room was found lately: until then the next worker does not wait for it
         self._asleep = False
@@ -81,16 +80,20 @@ class WorkerGroup:
         """Workers that were lost and not replaced."""
         return self.count - len(self.actors)
 
-    def publish(self, weights: Mapping[str, np.ndarray], *, version: int) -> None:
-        """Write the weights to the object store once, and have every worker load and confirm them."""
+    def publish(self, weights: WeightStream, *, version: int) -> None:
+        """Put the buckets into the object store, one after the other, and have every worker load and confirm them.
+
+        They stay there, in place of the version before, for workers that are replaced later.
+        """
         self._wake()
-        before = self._weights, self._expected
-        self._weights, self._unchecked = (ray.put(dict(weights)), version), weights
-        try:
-            self.load(list(self.actors))
-        except BaseException:
-            (self._weights, self._expected), self._unchecked = before, None
-            raise
+        self.start(list(self.actors))
+        before, stored = self._weights, StoredWeights(version=version, shapes=weights.shapes)
+
+        def storing() -> Iterator[Bucket]:
+            self._weights = stored  # from the first bucket on: until then the version before is whole
+            yield from stored.fill(weights, before)
+
+        self._confirm(self._send(list(self.actors), stored, storing()))
 
     def load(self, slots: Sequence[int]) -> None:
         """Send the published weights to workers, once more to those that do not confirm them, and to fresh ones.
@@ -98,15 +101,8 @@ class WorkerGroup:
         Raises StaleWorker, and WorkerError where no worker is left or one after the other dies of the weights.
         """
         self.start(slots)
-        left = [slot for slot in slots if slot in self.actors] if self._weights is not None else []
-        refused = deaths = 0
-        while left:
-            wrong, fresh = self._send(left)
-            refused, deaths, left = refused + bool(wrong), deaths + bool(fresh), [*wrong, *fresh]
-            if refused == 2:
-                raise StaleWorker(f"{self._published()} twice, but {'; '.join(wrong.values())}")
-            if deaths > LOAD_DEATHS:
-                raise WorkerError(f"{self._published()}, and worker {fresh[0]} died of it {deaths} times in a row")
+        if self._weights is not None:
+            self._confirm(self._send(slots, self._weights, self._weights.again()))
 
     def start(self, slots: Sequence[int]) -> None:
         """Wait until the workers have built their engines. Raises WorkerError where one cannot, or none is left."""
@@ -225,40 +221,38 @@ class WorkerGroup:
             **options, scheduling_strategy=room
         ).remote(self._spec)
 
-    def _send(self, slots: Sequence[int]) -> tuple[dict[int, str], list[int]]:
-        """Send the weights. Returns the workers that did not confirm them, with why, and those that died, fresh."""
+    def _send(self, slots: Sequence[int], weights: StoredWeights, buckets: Iterable[Bucket]) -> Sent:
+        """Send a stream. Workers that are lost on the way are replaced."""
+        return send_weights(
+            {slot: self.actors[slot] for slot in slots if slot in self.actors},
+            weights.shapes,
+            buckets,
+            version=weights.version,
+            on_lost=self._replace_lost,
+            padding_stats=self._padding_stats,
+        )
+
+    def _confirm(self, sent: Sent) -> None:
+        """Send the stored weights once more to workers that did not confirm them, and to those that are fresh.
+
+        Raises StaleWorker, and WorkerError where no worker is left or one after the other dies of the weights.
+        """
         assert self._weights is not None
-        reference, version = self._weights
-        futures = {slot: self.actors[slot].load_weights.remote(reference, version) for slot in slots}
-        expected = self._checksums()
-        wrong: dict[int, str] = {}
-        replaced: list[int] = []
-        for slot, future in futures.items():
-            try:
-                loaded: LoadedWeights = ray.get(future, timeout=START_SECONDS)
-            except (RayActorError, GetTimeoutError) as error:
-                kept = self.fresh(slot)
-                self._on_death(slot, exit_of(error) or f"new weights were not loaded within {START_SECONDS:.0f} s")
-                self.start([slot])
-                replaced += [slot] * kept
-                continue
-            self._padding_stats.update(loaded.padding_stats)
-            names = differing(expected, loaded.checksums)
-            if loaded.version != version:
-                wrong[slot] = f"worker {slot} serves version {loaded.version}"
-            elif names:
-                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-                wrong[slot] = f"worker {slot} holds other values of {', '.join(names[:5])}{more}"
-        return wrong, replaced
+        refused = deaths = 0
+        while sent.wrong or sent.lost:
+            published = f"published version {self._weights.version}"
+            refused, deaths = refused + bool(sent.wrong), deaths + bool(sent.lost)
+            if refused == 2:
+                raise StaleWorker(f"{published} twice, but {'; '.join(sent.wrong.values())}")
+            if deaths > LOAD_DEATHS:
+                raise WorkerError(f"{published}, and worker {sent.lost[0]} died of it {deaths} times in a row")
+            left = [*sent.wrong, *sent.lost]
+            self.start(left)
+            sent = self._send(left, self._weights, self._weights.again())
 
-    def _published(self) -> str:
-        return f"published version {self._weights[1] if self._weights is not None else None}"
-
-    def _checksums(self) -> Mapping[str, int]:
-        """The checksums of what was published; taken once, while the workers load."""
-        if self._unchecked is not None:
-            self._expected, self._unchecked = checksums(self._unchecked), None
-        return self._expected
+    def _replace_lost(self, slot: int, text: str) -> None:
+        self.fresh(slot)
+        self._on_death(slot, exit_of(text) or text)
 
     def _no_room(self, slot: int) -> str:
         return (
@@ -288,8 +282,8 @@ def last_error(error: BaseException) -> str:
     return textwrap.shorten(raised, 400, placeholder=" ...")
 
 
-def exit_of(error: BaseException) -> str:
-    """How a worker's process ended, out of Ray's long text."""
+def exit_of(error: BaseException | str) -> str:
+    """How a worker's process ended, out of Ray's long text; empty where it does not say."""
     text = " ".join(str(error).split())
     return text.rpartition("actor is dead because ")[2].partition(" Some common causes")[0][:300]
 

@@ -41,20 +41,22 @@ class HostileEngine(TransformersEngine):
                 act()
         TransformersEngine.add(self, index, request, sampling)
 
-    def load_weights(self, weights, *, version):
+    def load_weights(self, weights):
         weights = dict(weights)
-        if (self.folder / "stale").exists():
-            return
         for death in sorted(self.folder.glob("die-of-weights-*"))[:1]:  # each is obeyed once
             death.unlink()
             ACTS["kill"]()
-        own = self.model.state_dict()
         if (self.folder / "unsent").exists():
-            weights["lm_head.weight"] = own["lm_head.weight"].clone()
+            weights.pop("lm_head.weight", None)
         if (self.folder / "swapped").exists():
             a, b = (f"model.language_model.layers.{i}.input_layernorm.weight" for i in (0, 1))
-            weights[a], weights[b] = weights[b], weights[a]
-        TransformersEngine.load_weights(self, weights, version=version)
+            weights[a], weights[b] = weights[b], weights[a]  # in one bucket, as small as the model is
+        if not (self.folder / "unloaded").exists():
+            TransformersEngine.load_weights(self, weights)
+
+    def finish_load(self, version):
+        if not (self.folder / "stale").exists():
+            TransformersEngine.finish_load(self, version)
 
 
 def a_named_place():

@@ -13,9 +13,9 @@ from configs.algorithms import LossConfig
 from configs.optimizer import OptimizerConfig
 from configs.rl import SamplingConfig
 from kimi_vl import load_model
-from rl.learner.engine_weights import numpy_weights
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
+from rl.learner.weight_stream import weight_stream
 from rl.types import PromptCompletion
 from rl.weight_sync import ParityError, WeightSync
 from rollouts.engines.engine_spec import EngineSpec
@@ -95,7 +95,7 @@ def test_new_weights_in_bfloat16(cluster, checkpoint, ids, prompts):
     try:
         for version in (1, 2):
             move(model, by=0.1, seed=version)
-            pool.publish(numpy_weights(model), version=version)
+            pool.publish(weight_stream(model, pool.dtype), version=version)
             assert gap(version) < 0.05
         move(model, by=0.1, seed=3)
         assert gap(2) > 0.2, "weights that were not sent are seen"

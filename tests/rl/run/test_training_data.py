@@ -106,7 +106,8 @@ def test_an_engine_that_no_run_can_use(tmp_path, tiny, monkeypatch):
     )
     members = "fixed_weights = True\n    version = 0\n    def add(self, index, request, sampling): ...\n"
     members += (
-        "    def step(self): ...\n    def cancel(self, indices): ...\n    def load_weights(self, w, *, version): ..."
+        "    def step(self): ...\n    def cancel(self, indices): ...\n    def start_load(self, shapes): ...\n"
+        "    def load_weights(self, weights): ...\n    def finish_load(self, version): ..."
     )
     (tmp_path / "mine.py").write_text(f"{text}    {members}\n")
     said = refusal(tmp_path, tiny, monkeypatch, stages=(stage,))

@@ -1,5 +1,7 @@
 """The driver with an engine that counts: streams side by side, cancelling, aborting, the heartbeat and checksums."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -11,12 +13,13 @@ from rollouts.engines.protocol import Engine
 from rollouts.request_queue import RequestQueue
 from rollouts.types import Completion, Request, Segment
 from rollouts.weight_checksums import checksums
+from rollouts.weight_stream import fill_buckets, stream_of
 
 SAMPLING = SamplingConfig(max_new_tokens=100)
 
 
 class CountingEngine(Engine):
-    """Sample tokens are 0, 1, 2, ...; the seed of a request says how many. It implements the five members alone."""
+    """Sample tokens are 0, 1, 2, ...; the seed of a request says how many. It implements the seven members alone."""
 
     def __init__(self):
         self._version, self.running = 0, {}
@@ -38,7 +41,13 @@ class CountingEngine(Engine):
     def cancel(self, indices):
         return self._end([i for i in indices if i in self.running], "abort")
 
-    def load_weights(self, weights, *, version):
+    def start_load(self, shapes):
+        pass
+
+    def load_weights(self, weights):
+        pass
+
+    def finish_load(self, version):
         self._version = version
 
     def _end(self, indices, reason):
@@ -148,6 +157,30 @@ def test_checksums_of_the_embedded_engine_are_of_what_it_really_holds(engine):
         engine.engine.model.lm_head.weight[3, 3] += 1
     different = {n for n, value in checksums(weights).items() if engine.weight_checksums()[n] != value}
     assert different == {"lm_head.weight"}
+
+
+def test_no_token_comes_from_half_of_a_version(engine, prompts):
+    """While a load is under way a stream waits; a load that broke off starts again from its beginning."""
+    weights = {name: tensor * 1.5 for name, tensor in engine.engine.model.state_dict().items()}
+    stream = stream_of(weights)
+    first, *rest = fill_buckets(weights.items(), limit=1)
+    engine.start_load(stream.shapes)
+    engine.load_bucket(first)
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(engine.generate(requests_for(prompts), SAMPLING)))
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive()
+    assert not found
+    engine.start_load(stream.shapes)
+    for bucket in (first, *rest):
+        assert engine.load_bucket(bucket) == {sent.name: sent.checksum for sent in bucket.tensors}
+    engine.finish_load(4)
+    thread.join()
+    assert {s.version for group in found for c in group for s in c.segments} == {4}
+    with pytest.raises(ValueError, match="do not fit"):
+        engine.start_load({})
+    assert engine.generate(requests_for(prompts[:1]), SAMPLING), "nothing has begun"
 
 
 def test_other_sampling_settings_have_a_batch_of_their_own(engine, prompts):

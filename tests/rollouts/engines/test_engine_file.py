@@ -19,7 +19,9 @@ class Mine(Engine):
     def add(self, index, request, sampling): ...
     def step(self): return []
     def cancel(self, indices): return []
-    def load_weights(self, weights, *, version): ...
+    def start_load(self, shapes): ...
+    def load_weights(self, weights): ...
+    def finish_load(self, version): ...
     version = 0
 """
 
@@ -55,8 +57,8 @@ def test_it_is_built_with_the_spec_and_the_options(tmp_path):
             ["line 8: add(self, index): too many positional"],
         ),
         (
-            ("(self, weights, *, version)", "(self, weights)"),
-            ["unexpected keyword argument 'version'; it is called as"],
+            ("load_weights(self, weights)", "load_weights(self, weights, *, version)"),
+            ["missing a required argument: 'version'; it is called as load_weights(weights)"],
         ),
         (("def step(self): return []", "step = 3"), ["step is no method"]),
         (("def __init__(self, spec, *, size=1, name", "def __init__(self, *, spec, name"), ["must be the EngineSpec"]),
@@ -81,7 +83,7 @@ def test_everything_is_said_at_once(tmp_path):
     with pytest.raises(EngineError) as caught:
         choose(tmp_path, text, sise=3)
     assert [line.strip().split(":")[0] for line in str(caught.value).splitlines()[1:]] == [
-        "it lacks version; an engine has add, step, cancel, load_weights, version",
+        "it lacks version; an engine has add, step, cancel, start_load, load_weights, finish_load, version",
         "line 10",
         "rl.engine_options.sise",
     ]
