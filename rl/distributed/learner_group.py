@@ -28,6 +28,7 @@ from configs.errors import UserError
 from configs.model import ModelConfig
 from configs.ranks import RanksConfig
 from rl.distributed.sharded import Sharded
+from rl.distributed.weights_of_ranks import BUCKETS_AHEAD, weights_of_ranks
 from rl.learner.base import BaseLearner
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
@@ -39,12 +40,11 @@ from rl.types import ModelOutputs, PromptCompletion
 from rollouts.model_family import family_at
 from rollouts.resource_use import ProcessUse
 from rollouts.types import Group
-from rollouts.weight_stream import Bucket, WeightStream
+from rollouts.weight_stream import WeightStream
 from rollouts.workers.nodes import reserve
 
 START_SECONDS = 600.0  # until every rank has its CPU and GPU
 ROOM_SECONDS = 30.0  # until ranks that were ended have given theirs back, and until lost nodes are noticed
-BUCKETS_AHEAD = 2  # of weights that the first rank prepares before they are taken
 BLAME_SECONDS = 10.0  # wait after the first error: the ranks that lost a dead rank may report before it does
 
 
@@ -181,21 +181,8 @@ class LearnerGroup:
         return self._call("resource_use")
 
     def weight_stream(self, dtype: str | None = None) -> WeightStream:
-        """See `Learner.weight_stream`. The first rank puts the buckets into the object store; only references and
-        checksums come here. It prepares at most `BUCKETS_AHEAD` that are not taken.
-        """
-        streams = [actor.stream_weights.remote(dtype) for actor in self._actors]
-        first, ends = streams[0], [stream.completed() for stream in streams]
-
-        def buckets() -> Iterator[Bucket]:
-            for data in first:
-                tensors = next(first, None)
-                if tensors is None:  # `data` is the error of a rank
-                    break
-                yield Bucket(tensors=self._first_of([tensors, *ends]), data=data)
-            self._wait(ends)
-
-        return WeightStream(shapes=self._first_of([next(first), *ends]), buckets=buckets())
+        """See `Learner.weight_stream`."""
+        return weights_of_ranks(self._actors, dtype, wait=self._wait)
 
     def save(self, folder: Path) -> None:
         """See `Learner.save`."""
@@ -235,12 +222,6 @@ class LearnerGroup:
         shared = [ray.put(arg) for arg in args]
         result, self.version = self._wait([actor.call.remote(method, *shared) for actor in self._actors])[0]
         return result
-
-    def _first_of(self, futures: list[Any]) -> Any:
-        """The value of the first future; where it is an error, that of the rank at fault, from all of them."""
-        if _error(futures[0]) is not None:
-            self._wait(futures[1:])
-        return ray.get(futures[0])
 
     def _wait(self, futures: list[Any]) -> list[Any]:
         """Every rank's result. If a rank fails, all ranks are ended and the error of the rank at fault is raised."""

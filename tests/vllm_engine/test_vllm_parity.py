@@ -19,7 +19,7 @@ class OneEngine:
     """A pool of the one engine; `fault(tensors)` changes what reaches vLLM under the hub's names."""
 
     def __init__(self, engine, monkeypatch):
-        self.engine, self.worker_group, self.fault, self.sent = engine, self, None, 0
+        self.engine, self.worker_group, self.fault, self.sent, self.dtype = engine, self, None, 0, "float32"
         honest = engine.engine._names.to_hub
 
         def to_hub(weights):
@@ -30,7 +30,8 @@ class OneEngine:
 
     def publish(self, weights, *, version):
         self.sent += 1
-        self.engine.load_weights(weights, version=version)
+        whole = {name: tensor for bucket in weights.buckets for name, tensor in bucket.named().items()}
+        self.engine.load_weights(whole, version=version)
 
     def generate_on_each(self, requests, sampling):
         return [self.engine.generate(requests, sampling)]
@@ -62,7 +63,7 @@ def test_honest_weights_pass(made):
 
 def test_a_tensor_that_was_not_sent(made):
     sync, pool, said = made
-    old = pool.engine.engine._names.to_hub({**sync.learner.weights()})  # the names, with values of another time
+    old = pool.engine.engine._names.to_hub(sync.learner.model.state_dict())  # the names, with values of another time
     pool.fault = lambda tensors: tensors | {name: old[name] * 0.5 for name in ["language_model.lm_head.weight"]}
     with pytest.raises(ParityError, match=r"still differ by \d\S* in a token's log-prob"):
         sync.publish()
