@@ -1,7 +1,8 @@
 """Weight sync to one worker, in multiples of memcpy, and the cost of the parity check.
 
-One worker in a local Ray; each round times, one after the other, a plain copy of the weights, the learner's copy, the
-write to the object store, the checksums, a whole publish with the worker's confirmation, and the parity check.
+One worker in a local Ray; each round times, one after the other, a plain copy of the weights, the learner's buckets
+with their checksums, the write of all buckets to the object store, a whole publish from the learner's memory to the
+worker's confirmation, and the parity check.
 
     python benchmarks/publish.py [--quick]
 """
@@ -29,7 +30,6 @@ from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.weight_sync import WeightSync, parity_prompts
 from rollouts.tasks.prompts import PromptRenderer
-from rollouts.weight_checksums import checksums
 from rollouts.workers.actor import EngineSpec
 from rollouts.workers.pool import RolloutPool
 from rollouts.workers.start_ray import start_ray
@@ -70,18 +70,17 @@ def one_round(pool: RolloutPool, sync: WeightSync, version: int, flat: np.ndarra
 
     np.copyto(target, flat)
     lap("memcpy")
-    weights = sync.learner.weights()
-    lap("learner_copy")
-    reference = ray.put(dict(weights))
+    buckets = list(sync.learner.weight_stream(pool.dtype).buckets)
+    lap("buckets")
+    references = [ray.put(list(bucket.data)) for bucket in buckets]
     lap("object_store")
-    checksums(weights)
-    lap("checksums")
-    pool.publish(weights, version=version)
+    del references
+    began = time.perf_counter()
+    pool.publish(sync.learner.weight_stream(pool.dtype), version=version)
     lap("publish")
     sync.learner.version = version
     sync.gap()
     lap("parity")
-    del reference
     return seconds
 
 
