@@ -45,7 +45,13 @@ class Bucket:
 
     def named(self) -> dict[str, torch.Tensor]:
         """The tensors by name. They share the memory of `data`; do not write to them."""
-        return {sent.name: _tensor(sent, data) for sent, data in zip(self.tensors, self.data, strict=True)}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            flat = [torch.from_numpy(data) for data in self.data]
+        return {
+            sent.name: data.view(getattr(torch, sent.dtype)).view(sent.shape)
+            for sent, data in zip(self.tensors, flat, strict=True)
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +123,6 @@ def _bucket(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> Bucket:
         for name, tensor, own in zip(names, tensors, data, strict=True)
     )
     return Bucket(tensors=sent, data=data)
-
-
-def _tensor(sent: SentTensor, data: np.ndarray) -> torch.Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        flat = torch.from_numpy(data)
-    return flat.view(getattr(torch, sent.dtype)).view(sent.shape)
 
 
 def _bytes(tensors: Mapping[str, torch.Tensor]) -> int:

@@ -39,6 +39,7 @@ class EngineDriver:
         self._busy = 0.0  # seconds of steps since the last report
         self._loading: ExitStack | None = None  # holds the lock from `start_load` to `finish_load`
         self._received: dict[str, int] = {}  # checksums of the last weights
+        self._served: Mapping[str, torch.Tensor] = {}  # the engine's own tensors while it loads
 
     @property
     def version(self) -> int:
@@ -111,6 +112,7 @@ class EngineDriver:
                 stack.enter_context(self._lock.held())
             self.engine.start_load(shapes)
             self._loading, self._received = self._loading or stack.pop_all(), {}
+            self._served = self.engine.served_weights() if isinstance(self.engine, ReadableWeights) else {}
 
     def load_bucket(self, bucket: Bucket) -> dict[str, int]:
         """Replace some of the weights. Returns the checksums of these tensors as the engine holds them now."""
@@ -126,7 +128,7 @@ class EngineDriver:
         assert self._loading, "start_load comes first"
         self.engine.finish_load(version)
         self._steps += 1
-        loading, self._loading = self._loading, None
+        loading, self._loading, self._served = self._loading, None, {}
         loading.close()
 
     def sleep(self) -> None:
@@ -185,10 +187,9 @@ class EngineDriver:
 
     def _checksums(self, bucket: Bucket) -> dict[str, int]:
         """Of a bucket that has been loaded: read back in the type in which it was sent, where the engine can."""
-        if not isinstance(self.engine, ReadableWeights):
+        if not self._served:
             return {sent.name: checksum(data) for sent, data in zip(bucket.tensors, bucket.data, strict=True)}
-        own = self.engine.served_weights()
-        return checksums({sent.name: own[sent.name].to(getattr(torch, sent.dtype)) for sent in bucket.tensors})
+        return checksums({sent.name: self._served[sent.name].to(getattr(torch, sent.dtype)) for sent in bucket.tensors})
 
     def _collect(self, groups: Iterable[FinishedGroup]) -> None:
         self._finished.update((index, completions) for index, completions in groups if index in self._expected)

@@ -44,6 +44,7 @@ class TransformersEngine(Engine):
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         self._version, self._record_experts = version, record_experts
         self._limits = limits or BatchLimits()
+        self._loading: Mapping[str, torch.Tensor] = {}  # the model's state dict while weights are loaded
         self._batches: dict[SamplingConfig, RunningBatch] = {}
         self._padding_stats: Counter[str] = Counter()
         self._cache_meter = CacheMeter()
@@ -85,17 +86,18 @@ class TransformersEngine(Engine):
 
     def start_load(self, shapes: Shapes) -> None:
         """Raise ValueError if names or shapes differ from the model's state dict."""
-        check_shapes({name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}, shapes)
+        own = self.model.state_dict()
+        check_shapes({name: tuple(tensor.shape) for name, tensor in own.items()}, shapes)
+        self._loading = own
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Copy `weights` in place. Running samples keep the latents they have."""
-        own = self.model.state_dict()
         for name, tensor in weights.items():
-            own[name].copy_(tensor)
+            self._loading[name].copy_(tensor)
 
     def finish_load(self, version: int) -> None:
         """The next tokens of running samples are a segment of `version`."""
-        self._version = version
+        self._version, self._loading = version, {}
 
     def served_weights(self) -> Mapping[str, torch.Tensor]:
         """The model's own tensors, by state-dict name."""

@@ -16,6 +16,8 @@ from ray._private import ray_constants
 from rollouts.workers.actor import WorkerError
 from rollouts.workers.raylet_watch import watch_raylet
 
+FREE_MILLISECONDS = 10  # until the object store frees what is no longer used (1,000 in Ray): a weight sync fills again
+# what the last one has used, and new pages of shared memory cost five times as much as a copy
 _PRIVATE = "starting a private Ray on this machine, which ends with this command (RAY_ADDRESS joins a cluster)"
 
 
@@ -31,7 +33,12 @@ def start_ray(workers: int, *, say: Callable[[str], None] = lambda line: None) -
         return False
     joins = bool(os.environ.get("RAY_ADDRESS"))
     say(f"joining the Ray cluster at {os.environ['RAY_ADDRESS']}, since RAY_ADDRESS is set" if joins else _PRIVATE)
-    private = {"address": "local", "num_cpus": max(workers + 1, os.cpu_count() or 1), "include_dashboard": False}
+    private = {
+        "address": "local",
+        "num_cpus": max(workers + 1, os.cpu_count() or 1),
+        "include_dashboard": False,
+        "_system_config": {"free_objects_period_milliseconds": FREE_MILLISECONDS},
+    }
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # a token that is used is no news
     try:
         handler = signal.getsignal(signal.SIGTERM)

@@ -42,9 +42,9 @@ class NotingEngine(TransformersEngine):
     def wake(self):
         self.note("wake")
 
-    def load_weights(self, weights, *, version):
+    def finish_load(self, version):
         self.note(f"load {version}")
-        TransformersEngine.load_weights(self, weights, version=version)
+        TransformersEngine.finish_load(self, version)
 
     def add(self, index, request, sampling):
         self.note("generate")

@@ -65,14 +65,15 @@ def send(workers, stream=None):
 
 def test_every_worker_confirms():
     workers = [Worker(), Worker()]
-    assert send(workers) == ({}, {}, {"computed": 2})
+    found, lost, stats = send(workers)
+    assert (found.wrong, found.lost, lost, stats) == ({}, [], {}, {"computed": 2})
     assert all(w.calls == ["start", "finish"] and w.loaded == 6 for w in workers)
 
 
 def test_a_worker_that_dies_in_mid_stream_holds_up_no_other():
     workers = [Worker(dies_at=3), Worker()]
     found, lost, stats = send(workers)
-    assert found == {0: "worker 0 died"}
+    assert (found.wrong, found.lost) == ({}, [0])
     assert "actor died" in lost[0] or lost[0]
     assert (workers[0].loaded, workers[1].loaded, stats) == (3, 6, {"computed": 1})
     assert workers[0].calls == ["start"]
@@ -81,9 +82,9 @@ def test_a_worker_that_dies_in_mid_stream_holds_up_no_other():
 def test_a_worker_with_other_values_does_not_serve_them():
     workers = [Worker(wrong_at=5), Worker()]
     found, lost, _ = send(workers)
-    assert (found, lost) == ({0: "worker 0 holds other values of t4"}, {})
+    assert (found.wrong, lost) == ({0: "worker 0 holds other values of t4"}, {})
     assert workers[0].calls == ["start"], "it makes no step until it is sent all again"
-    assert send([Worker(version=2)])[0] == {0: "worker 0 serves version 2"}
+    assert send([Worker(version=2)])[0].wrong == {0: "worker 0 serves version 2"}
 
 
 def test_the_learner_is_never_more_than_two_buckets_ahead():
