@@ -20,13 +20,14 @@ import ray
 import torch
 import torch.distributed as dist
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
-from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch.distributed.device_mesh import init_device_mesh
 
 from configs.errors import UserError
 from configs.model import ModelConfig
 from configs.ranks import RanksConfig
+from rl.distributed.rank_room import in_order, reserve_ranks
 from rl.distributed.sharded import Sharded
 from rl.distributed.weights_of_ranks import BUCKETS_AHEAD, weights_of_ranks
 from rl.learner.base import BaseLearner
@@ -41,10 +42,7 @@ from rollouts.model_family import family_at
 from rollouts.resource_use import ProcessUse
 from rollouts.types import Group
 from rollouts.weight_stream import WeightStream
-from rollouts.workers.nodes import reserve
 
-START_SECONDS = 600.0  # until every rank has its CPU and GPU
-ROOM_SECONDS = 30.0  # until ranks that were ended have given theirs back, and until lost nodes are noticed
 BLAME_SECONDS = 10.0  # wait after the first error: the ranks that lost a dead rank may report before it does
 
 
@@ -139,6 +137,7 @@ class RankActor:
         for bucket in stream.buckets:
             yield list(bucket.data)
             yield bucket.tensors
+            del bucket  # or it would stay while the next is gathered
 
 
 class LearnerGroup:
@@ -246,44 +245,6 @@ def _build(spec: RankSpec, parallel: Sharded) -> BaseLearner:
         return SupervisedLearner(model, spec.learner, parallel=parallel)
     on_skip = spec.skipped.keep if spec.skipped is not None else None
     return Learner(model, spec.learner, barred_ids=spec.barred_ids, on_skip=on_skip, parallel=parallel)
-
-
-def reserve_ranks(ranks: int, nodes: Sequence[str] = ()) -> PlacementGroup:
-    """Room for the ranks, once Ray has it: a CPU each and, where there are any, a GPU, since NCCL needs one a rank.
-
-    `nodes` are Ray's ids of the nodes to use; where these are lost or full, the ranks go on as few others as possible.
-    Raises UserError if too few GPUs are free, or after START_SECONDS.
-    """
-    bundle = {"CPU": 1.0, **({"GPU": 1.0} if ray.cluster_resources().get("GPU") else {})}
-    if nodes:
-        room = reserve([bundle] * ranks, nodes[:ranks])
-        if room.wait(ROOM_SECONDS):
-            return room
-        remove_placement_group(room)
-    room = reserve([bundle] * ranks, [None] * ranks)
-    if room.wait(ROOM_SECONDS):
-        return room
-    total, free = (source().get("GPU", 0.0) for source in (ray.cluster_resources, ray.available_resources))
-    scarce = "GPU" in bundle and free < ranks
-    if not scarce and room.wait(START_SECONDS - ROOM_SECONDS):
-        return room
-    remove_placement_group(room)
-    if scarce:
-        raise UserError(
-            f"rl.ranks.count = {ranks}: each rank takes a GPU of its own, and {free:g} of {total:g} are free of "
-            f"rollout workers. Lower rl.ranks.count or rl.workers, so that together they are at most {total:g}"
-        )
-    raise UserError(
-        f"{ranks} learner ranks found no room within {START_SECONDS:.0f} s; each takes 1 CPU and "
-        f"{bundle.get('GPU', 0.0):g} GPU. Lower rl.ranks.count or rl.workers, or add nodes"
-    )
-
-
-def in_order(actors: Sequence[Any], seats: Sequence[tuple[str, tuple[int, ...]]]) -> list[Any]:
-    """Actors by node, in the order in which nodes first occur, and on a node by GPU: neighbours are neighbour ranks."""
-    nodes = list(dict.fromkeys(node for node, _ in seats))
-    places = sorted(range(len(actors)), key=lambda i: (nodes.index(seats[i][0]), seats[i][1], i))
-    return [actors[i] for i in places]
 
 
 def _error(future: Any) -> BaseException | None:

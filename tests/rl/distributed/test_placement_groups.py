@@ -9,8 +9,8 @@ from ray.util.placement_group import placement_group_table
 
 from configs.errors import UserError
 from configs.load import load_recipe
-from rl.distributed import learner_group
-from rl.distributed.learner_group import in_order, reserve_ranks
+from rl.distributed import rank_room
+from rl.distributed.rank_room import in_order, reserve_ranks
 from rl.run.seats import run_seats
 from rollouts.workers.nodes import alive_nodes, reserve
 
@@ -76,7 +76,7 @@ def test_ranks_are_not_split_by_the_workers_before_them(two_nodes, rooms, tmp_pa
 
 
 def test_ranks_whose_nodes_are_gone_go_elsewhere(two_nodes, rooms, monkeypatch):
-    monkeypatch.setattr(learner_group, "ROOM_SECONDS", 1.0)
+    monkeypatch.setattr(rank_room, "ROOM_SECONDS", 1.0)
     rooms.append(reserve_ranks(8, ["f" * 56] * 8))
     assert len(set(nodes_of(rooms[0]))) == 1, "packed on a node"
 
