@@ -7,20 +7,17 @@ models and makes demonstrations; a run refuses it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
-from urllib.request import Request as HttpRequest
-from urllib.request import urlopen
+from urllib import request as http
 
 import numpy as np
-import torch
 
 from configs.rl import SamplingConfig
 from rollouts.engines.engine_spec import EngineSpec
 from rollouts.engines.protocol import Engine, FinishedGroup
 from rollouts.types import Completion, Request, Segment
-from rollouts.weight_stream import Shapes
 
 _POLL_SECONDS = 0.2  # the longest step: requests are added and cancelled between steps
 _SEEDS = 1_000_003  # more than a request has samples, so that no two samples share a seed
@@ -41,15 +38,11 @@ class OpenAIEngine(Engine):
         """Always 0: the weights are fixed."""
         return 0
 
-    def start_load(self, shapes: Shapes) -> None:
+    def start_load(self, shapes: Any) -> None:
         """Raise ValueError: the server keeps its weights."""
         raise ValueError(f"{self._url} serves fixed weights and cannot load others; use another engine")
 
-    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Never called: `start_load` refuses."""
-
-    def finish_load(self, version: int) -> None:
-        """Never called: `start_load` refuses."""
+    load_weights = finish_load = start_load  # pyright: ignore[reportAssignmentType]
 
     def add(self, index: int, request: Request, sampling: SamplingConfig) -> None:
         """Send the samples of a request. Raises ValueError for what the API cannot express."""
@@ -88,9 +81,8 @@ class OpenAIEngine(Engine):
             "logprobs": 0,
             "return_tokens_as_token_ids": True,  # tokens come as "token_id:123"
         }
-        header = {"Content-Type": "application/json"}
-        call = HttpRequest(f"{self._url}/completions", json.dumps(body).encode(), header)
-        with urlopen(call, timeout=self._timeout) as reply:
+        data, header = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        with http.urlopen(http.Request(f"{self._url}/completions", data, header), timeout=self._timeout) as reply:
             choice = json.load(reply)["choices"][0]
         found, tokens = choice["logprobs"], [int(t.removeprefix("token_id:")) for t in choice["logprobs"]["tokens"]]
         return _completion(tokens, found["token_logprobs"], choice["finish_reason"], greedy=not sampling.temperature)
