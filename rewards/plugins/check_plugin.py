@@ -59,6 +59,7 @@ HOSTILE: Mapping[str, str] = {
     "code": "__import__('os')._exit(1)",
     "JSON and tags": '{"answer": [[[{"a": null}]]]}<answer><answer>19</answer>',
 }
+_FAILURES = (VerdictKind.CRASH, VerdictKind.TIMEOUT)
 _LEAK_CALLS = 200
 _LEAK_SECONDS = 10.0
 _LEAK_BYTES = 32 << 20
@@ -93,6 +94,8 @@ def check_reward(spec: str, config: RewardConfig, *, base: Path) -> Iterator[Che
         yield Check(name="loads", result=Result.OK, detail=f"{form}; {time.perf_counter() - began:.1f} s")
         before = _score(plugin, ORDINARY)
         yield _usable("ordinary responses", before)
+        if _always_fails(before):
+            return  # every other line would say the same
         yield from (_usable(name, {name: _score(plugin, {name: text})[name]}) for name, text in HOSTILE.items())
         yield _alone(plugin, before, grouped=kind["grouped"])
         yield _same("gives the same again", before, _score(plugin, ORDINARY))
@@ -120,10 +123,18 @@ def _score(plugin: IsolatedPlugin, responses: Mapping[str, str]) -> dict[str, Ou
     return {name: found[place] for place, name in enumerate(responses)}
 
 
+def _always_fails(outcomes: Mapping[str, Outcome]) -> bool:
+    """Whether every response failed in the same way."""
+    verdicts = {(outcome.verdict.kind, outcome.verdict.detail) for outcome in outcomes.values()}
+    return len(verdicts) == 1 and next(iter(verdicts))[0] in _FAILURES
+
+
 def _usable(name: str, outcomes: Mapping[str, Outcome]) -> Check:
-    bad = {
-        case: o.verdict for case, o in outcomes.items() if o.verdict.kind in (VerdictKind.CRASH, VerdictKind.TIMEOUT)
-    }
+    bad = {case: o.verdict for case, o in outcomes.items() if o.verdict.kind in _FAILURES}
+    if len(bad) > 1 and _always_fails(outcomes):
+        verdict = next(iter(bad.values()))
+        detail = f"every one: {verdict.kind.value}: {verdict.detail}; mend this first, nothing else was tried"
+        return Check(name=name, result=Result.FAILED, detail=detail)
     if bad:
         told = "; ".join(f"{'' if case == name else case + ': '}{v.kind.value}: {v.detail}" for case, v in bad.items())
         return Check(name=name, result=Result.FAILED, detail=told)

@@ -11,6 +11,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.json_io import read_json
+from configs.load import load_recipe
 from configs.schema import RunConfig
 from rl.checkpoint import sync_folder
 from rl.run.benchmarks.results import read_results
@@ -23,9 +24,19 @@ from rollouts.model_family import VisionLanguageModel, VisionLanguageProcessor, 
 _EXPORTED = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|prompt\.json|\.git.*")
 
 
-def known_licence(config: RunConfig) -> str | None:
-    """The licence of the weights that a run started from; None if it is unknown."""
-    return "apache-2.0" if config.model.path == "tiny" else model_family.known_licence(config.model.path)
+def known_licence(config: RunConfig, *, _depth: int = 8) -> str | None:
+    """The licence of the weights that a run started from; None if it is unknown.
+
+    Weights of an earlier run (`runs/X/STAGE/model`, `runs/X/export`) have the licence of those that it started from.
+    """
+    path = config.model.path
+    if path == "tiny":
+        return "apache-2.0"
+    folder = Path(path).expanduser().absolute()
+    for run in folder.parents[:2]:
+        if _depth > 0 and folder.is_dir() and (run / "recipe.yaml").is_file():
+            return known_licence(load_recipe(run / "recipe.yaml"), _depth=_depth - 1)
+    return model_family.known_licence(path)
 
 
 def write_export(

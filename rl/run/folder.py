@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +68,8 @@ class RunFolder:
                 f"output_dir = {config.output_dir!r}: cannot be written ({why}); choose another with output_dir=PATH"
             ) from error
         if recipe.exists():
-            folder._refuse_other_runs(config)
+            if folder.begun():
+                folder._refuse_other_runs(config)
         elif any(p.name not in _BEFORE_RECIPE for p in folder.path.iterdir()):
             raise UserError(
                 f"output_dir = {config.output_dir!r}: the folder is not empty and holds no recipe.yaml: it is no run; "
@@ -80,15 +82,32 @@ class RunFolder:
     def accept_changes(self, config: RunConfig) -> list[str]:
         """Make `config` the run's recipe, record the differences in `changes.jsonl`, and return them as lines of text.
 
-        The folder must be locked, because another process may run with the present recipe.
+        A run that has made no step is not worth keeping: its recipe may change in any way, and so may its files.
+        Raises UserError where a run that has begun may not change so. The folder must be locked, because another
+        process may run with the present recipe.
         """
         changed = differences(load_recipe(self.path / "recipe.yaml"), config)
+        if not self.begun():
+            (self.path / "inputs.json").unlink(missing_ok=True)
+            if changed:
+                shutil.rmtree(self.stage("base"), ignore_errors=True)  # made for the earlier recipe
+                write_text(self.path / "recipe.yaml", dump_recipe(config))
+            return []
+        self._refuse_other_runs(config)  # again: it may have begun since `open`
         if not changed:
             return []
         with (self.path / "changes.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": time.time(), "changed": changed}) + "\n")
         write_text(self.path / "recipe.yaml", dump_recipe(config))
         return [f"{key}: {there!r} before, {now!r} now" for key, (there, now) in changed.items()]
+
+    def begun(self) -> bool:
+        """Whether the run has anything to go on with: a step's metrics, a checkpoint, rollouts or a finished stage."""
+        metrics = self.path / "metrics.jsonl"
+        if metrics.exists() and metrics.stat().st_size:
+            return True
+        kept = ("*/stage.json", "*/checkpoints/*", "*/rollouts/*")
+        return any(next(self.path.glob(pattern), None) for pattern in kept)
 
     def _refuse_other_runs(self, config: RunConfig) -> None:
         """Raise UserError where the recipe in the folder differs in a key that must not change."""

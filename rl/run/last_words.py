@@ -31,6 +31,7 @@ class _Summary:
     """The part of `summary.json` that is read back."""
 
     seconds: float
+    example: str = ""  # the question about `example.png`
 
 
 def print_end(folder: RunFolder, config: RunConfig, console: PlainConsole) -> None:
@@ -127,6 +128,10 @@ def _next_commands(folder: RunFolder, config: RunConfig) -> list[str]:
     lines = [f"  python -m webbrowser {shlex.quote((folder.path / 'report.html').resolve().as_uri())}"]
     if any(_rollout_folders(folder, config)):
         lines.append(f"  thinkvl book {run}")
+    question = read_json(folder.path / "summary.json", _Summary).example
+    if question:
+        image = shlex.quote(str(folder.path / "example.png"))
+        lines.append(f"  thinkvl chat {run} --image {image} --question {shlex.quote(question)}")
     lines.append(f"  thinkvl eval {run} --tasks 100" if config.export else f"  thinkvl export {run}")
     return lines
 

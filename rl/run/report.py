@@ -15,6 +15,7 @@ from typing import Any
 
 from configs.schema import RunConfig
 from configs.text import printable
+from rewards.images import decode_image
 from rl.pages.page import REPORT_SCRIPTS, REPORT_STYLES, render_page
 from rl.pages.report import PACKAGES
 from rl.run.console import PlainConsole
@@ -26,6 +27,7 @@ from rl.run.trackers.jsonl_tracker import read_metrics
 from rollouts.types import ScoredRollout
 
 _EXAMPLES = 10
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 def finish_run(
@@ -55,9 +57,27 @@ def finish_run(
     write_recipe_page([folder], folder.path / "stages.html")
     chosen = choose_examples(answers, _EXAMPLES)
     (folder.path / "examples.html").write_text(examples_page(chosen, title=config.name), encoding="utf-8")
+    summary["example"] = _write_example(chosen, folder.path / "example.png")
     write_json(folder.path / "summary.json", summary)  # last: it says that the run is finished
+    if chosen:
+        console.print("some held-out tasks: the model's answer, its verdict")
     _print_examples(chosen, console)
     print_end(folder, config, console)
+
+
+def _write_example(answers: Sequence[ScoredRollout], path: Path) -> str:
+    """Write the image of the first held-out task with one image, for `thinkvl chat`; its question.
+
+    A long question, or one that a terminal cannot show, is "..."; without such a task there is none ("").
+    """
+    tasks = [answer.rollout.prompt.task for answer in answers]
+    task = next((task for task in tasks if len(task.images) == 1), None)
+    if task is None:
+        return ""
+    image = decode_image(task.images[0])
+    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(path)
+    question = task.question.replace("<image>", "").strip()
+    return question if len(question) <= 100 and question == printable(question) else "..."
 
 
 def choose_examples(answers: Sequence[ScoredRollout], count: int) -> list[ScoredRollout]:

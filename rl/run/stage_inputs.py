@@ -136,7 +136,7 @@ class _Reader:
             return found, []
         validation = self._render("validation", data, few, VALIDATION_SEED, scorer, renderer)
         if not validation:
-            raise _without_tasks("validation")
+            raise _without_tasks("validation", any_example=bool(self._documents[_key("validation", data)]))
         if not data.validation:
             self._console.print(
                 f"{stage.name}: data.validation is empty, so {len(validation)} tasks choose the best checkpoint that "
@@ -246,7 +246,12 @@ class _Reader:
         )
 
 
-def _without_tasks(key: str) -> UserError:
+def _without_tasks(key: str, *, any_example: bool = True) -> UserError:
+    if not any_example:
+        return UserError(
+            f"data.{key}: no task is left for it: data.train has too few rows to set some apart; "
+            f"give more rows, or tasks of their own under data.{key}"
+        )
     return UserError(f"data.{key}: all sources have documents; list at least one with questions and answers")
 
 

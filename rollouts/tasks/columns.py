@@ -18,6 +18,12 @@ from rollouts.tasks.rows import FIELDS, REQUIRED, BadRow
 _NUMBERED = re.compile(r"image_(\d+)")  # MMMU's image_1 to image_7
 _IMAGE_FILE = re.compile(r"data:image/.*|.*\.(?:png|jpe?g|gif|webp|bmp|tiff?)", re.IGNORECASE | re.DOTALL)
 
+_LIKELY = {  # common names in the data sets of others
+    "question": ("problem", "query", "prompt", "instruction", "q"),
+    "answer": ("label", "target", "ground_truth", "reference", "solution", "gold", "answers", "a"),
+    "text": ("caption", "content", "document"),
+}
+
 
 def holds_documents(columns: Mapping[str, str]) -> bool:
     """Whether a recipe's `columns` describe a file of documents: they say which column holds the text."""
@@ -78,8 +84,13 @@ def _check_columns(use: str, names: Sequence[str], columns: Mapping[str, str]) -
             texts = " A file of documents, without questions, needs `columns: {text: text}`." if "text" in names else ""
             raise ColumnError(
                 f"{use}: there is no column {field!r}; the columns are {', '.join(names)}. "
-                f"Say which one holds the {field}: `columns: {{{field}: {names[0]}}}`.{texts}"
+                f"Say which one holds the {field}: `columns: {{{field}: {_likely(field, names)}}}`.{texts}"
             )
+
+
+def _likely(field: str, names: Sequence[str]) -> str:
+    """The column that most likely holds the field by its name; `COLUMN` where none does."""
+    return next((name for name in names if name.lower() in _LIKELY.get(field, ())), "COLUMN")
 
 
 def known_columns(names: Sequence[str], columns: Mapping[str, str]) -> Columns:

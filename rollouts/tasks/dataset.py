@@ -232,7 +232,11 @@ def _file(use: str, base: Path) -> Path | None:
     if path.suffix in FORMATS:
         return path
     if path.exists() or use.startswith((".", "/", "~")) or path.suffix in {".json", ".csv", ".tsv", ".txt"}:
-        raise DataSetError(f"{use}: data files end in {' or '.join(FORMATS)}; convert it, one JSON object on each line")
+        kind = {".json": "json", ".csv": "csv"}.get(path.suffix)
+        how = f", for example datasets.Dataset.from_{kind}({use!r}).to_json('{path.stem}.jsonl')" if kind else ""
+        raise DataSetError(
+            f"{use}: data files end in {' or '.join(FORMATS)}; convert it, one JSON object on each line{how}"
+        )
     return None
 
 

@@ -41,6 +41,9 @@ def silent(response, reference, *, task):
 def neighbours(responses, reference, *, task):
     return [1.0] * 5
 
+def forgets(response, reference, *, task):
+    pass
+
 async def later(responses, reference, *, task):
     return [0.5 for _ in responses]
 """
@@ -116,3 +119,11 @@ def test_what_only_its_author_can_judge_is_a_note(check):
 def test_what_cannot_be_loaded_is_an_error(check):
     with pytest.raises(PluginError, match="did you mean 'good'"):
         check("goood")
+
+
+def test_a_reward_that_always_fails_says_so_once(check):
+    checks = check("forgets")
+    assert checks.keys() == {"loads", "ordinary responses"}
+    detail = checks["ordinary responses"].detail
+    assert detail.startswith("every one: crash: returned None: must be a finite float")
+    assert detail.count("returned None") == 1

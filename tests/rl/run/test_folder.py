@@ -40,6 +40,13 @@ def config(tmp_path):
     return RunConfig(name="t", output_dir=str(tmp_path / "run"), stages=(RLConfig(steps=3),))
 
 
+def begin(config):
+    """A run that has made a step: from then on its recipe counts."""
+    folder = RunFolder.open(config)
+    (folder.path / "metrics.jsonl").write_text('{"step": 1}\n')
+    return folder
+
+
 def refusal(config):
     with pytest.raises(UserError) as error:
         RunFolder.open(config)
@@ -67,7 +74,7 @@ def test_a_new_folder_keeps_its_recipe(config):
     ],
 )
 def test_another_recipe_is_refused_by_the_keys_that_differ(config, change, line):
-    RunFolder.open(config)
+    begin(config)
     before = (RunFolder.open(config).path / "recipe.yaml").read_text()
     text = refusal(dataclasses.replace(config, **change))
     assert "holds a run of another recipe" in text
@@ -95,7 +102,7 @@ def test_another_recipe_is_refused_by_the_keys_that_differ(config, change, line)
     + [{"model": ModelConfig(gradient_checkpointing=True)}],
 )
 def test_what_does_not_change_the_result_may_change_on_resume(config, change):
-    RunFolder.open(config)
+    begin(config)
     wanted = dataclasses.replace(config, **change)
     folder = RunFolder.open(wanted)
     assert load_recipe(folder.path / "recipe.yaml") == config, "another process may still run with it"
@@ -105,6 +112,29 @@ def test_what_does_not_change_the_result_may_change_on_resume(config, change):
     [noted] = map(json.loads, (folder.path / "changes.jsonl").read_text().splitlines())
     assert noted["changed"].keys() == differences(config, wanted).keys()
     assert folder.accept_changes(wanted) == []
+
+
+def test_a_run_without_a_step_may_still_change_its_recipe_and_its_files(config):
+    """Whoever mends a reward or a data file after an error gives the same command again."""
+    folder = RunFolder.open(config)
+    for name in ("inputs.json", "metrics.jsonl"):
+        (folder.path / name).write_text("")
+    folder.stage("base").mkdir()
+    wanted = dataclasses.replace(config, seed=4)
+    assert RunFolder.open(wanted).accept_changes(wanted) == []
+    assert load_recipe(folder.path / "recipe.yaml") == wanted
+    assert sorted(p.name for p in folder.path.iterdir()) == ["metrics.jsonl", "recipe.yaml"], "no base, no inputs"
+
+
+@pytest.mark.parametrize("kept", ["rl/checkpoints/1", "rl/rollouts/step-000001.parquet"])
+def test_a_run_that_has_begun_meanwhile_is_not_overwritten(config, kept):
+    wanted = dataclasses.replace(config, seed=4)
+    folder = RunFolder.open(config)
+    waiting = RunFolder.open(wanted)
+    (folder.path / kept).parent.mkdir(parents=True)
+    (folder.path / kept).touch()
+    with pytest.raises(UserError, match="seed: 0 there, 4 now"):
+        waiting.accept_changes(wanted)
 
 
 def test_more_steps_of_a_stage_that_is_done_are_refused(config):
@@ -121,7 +151,7 @@ def test_every_key_that_may_change_is_a_key():
 def test_a_key_of_another_kind_of_stage_may_not_change(config):
     """More steps of RL may be trained, more of SFT may not: its learning rates were planned for the number."""
     first = SFTConfig(steps=7, name="warm")
-    RunFolder.open(dataclasses.replace(config, stages=(first,)))
+    begin(dataclasses.replace(config, stages=(first,)))
     text = refusal(dataclasses.replace(config, stages=(dataclasses.replace(first, steps=8, save_every=3),)))
     assert "warm.steps: 7 there, 8 now" in text
     assert "save_every" not in text

@@ -8,6 +8,7 @@ import pytest
 from test_dataset import GOOD, open_lines, png, tasks
 
 from rewards.types import Task
+from rollouts.tasks.columns import ColumnError, map_columns
 from rollouts.tasks.dataset import DataSetError, DatasetTasks
 from rollouts.tasks.prompts import messages
 
@@ -146,3 +147,11 @@ def test_a_byte_order_mark_costs_no_row(tmp_path):
 
 def test_a_replacement_character_that_was_written_is_text(tmp_path):
     assert tasks(open_lines(tmp_path, [{**GOOD, "question": "What is \ufffd?"}]))[0].question == "What is \ufffd?"
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"), [(("img", "q", "a"), "question: q"), (("img", "words"), "question: COLUMN")]
+)
+def test_the_hint_names_a_column_that_may_hold_the_field(names, hint):
+    with pytest.raises(ColumnError, match=hint):
+        map_columns("mine.jsonl", names, {})
