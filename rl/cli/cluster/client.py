@@ -209,7 +209,7 @@ def _check_version(address: str, found: Version) -> None:
 def _auth_text(address: str) -> str:
     return (
         f"{address}: the cluster requires a token, and the one here is missing or wrong. On the head itself set "
-        "RAY_AUTH_MODE=token. Elsewhere copy the head's ~/.ray/auth_token, and set RAY_AUTH_TOKEN_PATH to that file, too "
+        "RAY_AUTH_MODE=token. Elsewhere copy the head's ~/.ray/auth_token, set it and RAY_AUTH_TOKEN_PATH to that file "
         f"(or RAY_AUTH_TOKEN to its text){_proxy_hint(address)}"
     )
 
