@@ -26,7 +26,7 @@ FLUENT := @lobehub/fluent-emoji-3d
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart recipe compare-algorithms benchmarks-quick setup test test-slow test-lean test-chaos test-browser test-mutants test-release vllm-env test-vllm lint format clean
+.PHONY: help quickstart recipe compare-algorithms benchmarks-quick setup test test-slow test-lean test-chaos test-browser test-mutants test-release docs vllm-env test-vllm lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,10 @@ test-release: $(BIN)/python  ## build wheel and sdist, install the wheel into a 
 	  "$$("$(CURDIR)/.release-env/bin/python" -c 'import configs; print(configs.__path__[0])')/recipes/quickstart.yaml"
 	rm -rf .release-env
 
+docs: $(INSTALLED_DEV)  ## build the site of docs/ into site/; a broken link is an error
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 vllm-env: $(VLLM_INSTALLED)  ## install vLLM beside ThinkVL, in .vllm-env (2 GB; VLLM=cpu or VLLM=gpu)
 
 # Where the installation fails there is nothing to test: that, and nothing else, is no failure here.
@@ -100,7 +104,7 @@ format: $(INSTALLED_DEV)  ## let ruff fix what it can
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv, .vllm-env, node_modules and caches; runs/ stays
-	rm -rf .venv .vllm-env .release-env .vllm-env.log node_modules .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .vllm-env .release-env .vllm-env.log node_modules site .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps live in .venv and are written last: a set-up that was cut short runs again, and so does an outdated one.

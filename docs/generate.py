@@ -1,6 +1,6 @@
-"""Writes the keys and tables of docs/configuration.md from the schema, and the metrics of docs/metrics.md.
+"""Writes what docs/ says of the code: the keys of a recipe, the metrics, and the symptoms that the doctor knows.
 
-    python docs/generate.py            # after a change of the schema or of rl/metrics_table.py
+    python docs/generate.py            # after a change of the schema, rl/metrics_table.py or rl/doctor
     python docs/generate.py --check    # exit code 1 where a page differs from the code
 
 A page is written by hand except for what stands between `<!-- table: NAME -->` and `<!-- end -->`. The meaning of a key
@@ -25,10 +25,14 @@ from configs.schema import RunConfig
 from configs.stage import StageConfig
 from configs.supervised import SupervisedConfig
 from rl import metrics_table
+from rl.alarms.table import ALARMS
+from rl.doctor.run_checks import CAUSES
+from rl.doctor.stacks import WAIT_SIGNS
+from rl.doctor.table import MACHINE_CHECKS, RUN_CHECKS, DoctorCheck
 from rl.metrics_table import Metric
 
 DOCS = Path(__file__).resolve().parent
-PAGES = ("configuration.md", "metrics.md")
+PAGES = ("configuration.md", "metrics.md", "troubleshooting.md")
 TABLE = re.compile(r"<!-- table: ([\w ]+) -->\n.*?<!-- end -->", re.DOTALL)
 WIDTH = 120
 ATOM = re.compile(r"`[^`]*`|\[[^\]]*\]\([^)]*\)")  # code and links stay on one line
@@ -117,11 +121,33 @@ def replacements_table() -> str:
     return "\n".join(rows)
 
 
+def checks_list(checks: tuple[DoctorCheck[Any], ...]) -> str:
+    """The checks of the doctor by their symptoms, with the first line of what each looks at."""
+    looks = ((check, (check.look.__doc__ or "").partition("\n")[0]) for check in checks)
+    return "\n".join(_wrap(f"- {_start(check.symptom)}: **{check.name}**. {look}") for check, look in looks)
+
+
+def symptoms() -> dict[str, str]:
+    """The lists of docs/troubleshooting.md."""
+    return {
+        "machine checks": checks_list(MACHINE_CHECKS),
+        "run checks": checks_list(RUN_CHECKS),
+        "causes": "\n".join(_wrap(f"- {_start(row.cause)}. What to do: {row.advice}.") for row in CAUSES),
+        "waits": "\n".join(_wrap(f"- {_start(row.waits_for)}. What to do: {row.advice}.") for row in WAIT_SIGNS),
+        "alarms": "\n".join(_wrap(f"- {_start(row.title)}. What to do: {row.advice}.") for row in ALARMS),
+    }
+
+
+def _start(text: str) -> str:
+    """`text` as the start of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def render(page: str) -> str:
     """The page with today's tables."""
     tables = {name: keys_list(cls) for name, cls in sections().items()}
     tables |= {name: metrics_list(table) for name, table in metrics_table.TABLES.items()}
-    tables |= {"algorithms": algorithms_table(), "replacements": replacements_table()}
+    tables |= {"algorithms": algorithms_table(), "replacements": replacements_table()} | symptoms()
     return TABLE.sub(lambda match: f"<!-- table: {match[1]} -->\n{tables[match[1]]}\n<!-- end -->", page)
 
 

@@ -167,6 +167,7 @@ def test_ci_passes_where_everything_passes(checkout):
         "low_bit_adamw",
     ):
         assert check in ran
+    assert "python -m mkdocs build --quiet" in checkout.log()
 
 
 @pytest.mark.parametrize("tool", ["ruff", "pyright"])
