@@ -41,6 +41,7 @@ from rl.types import ModelOutputs
 from rl.weight_sync import WeightSync
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.protocol import Engine, FinishedGroup
+from rollouts.patches import Patches
 from rollouts.resource_use import ProcessUse
 from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
@@ -202,7 +203,7 @@ class Plain:
         """One prompt a task."""
         empty = np.zeros((0, 3, 14, 14), np.float32), np.zeros((0, 2), np.int64)
         return [
-            Prompt(id=t.id, task=t, input_ids=np.arange(4), pixel_values=empty[0], image_grid_hws=empty[1])
+            Prompt(id=t.id, task=t, input_ids=np.arange(4), patches=Patches.of(empty[0]), image_grid_hws=empty[1])
             for t in tasks
         ], {}
 

@@ -82,6 +82,7 @@ def make_work(folder: Path, *, groups: int, rows: int, limit: int) -> None:
 
 def _requests(folder: Path, work: dict, seed: int, count: int) -> list:
     from rewards.types import Task
+    from rollouts.patches import Patches
     from rollouts.types import Prompt, Request
 
     pixels = np.load(folder / "images.npz")["pixels"]
@@ -90,7 +91,7 @@ def _requests(folder: Path, work: dict, seed: int, count: int) -> list:
             id=str(i),
             task=Task(id=str(i), source="made", question="?", answer="1"),
             input_ids=np.array(work["prompts"][i % len(pixels)]),
-            pixel_values=pixels[i % len(pixels)],
+            patches=Patches.of(pixels[i % len(pixels)]),
             image_grid_hws=np.array([GRID]),
         )
         for i in range(count)

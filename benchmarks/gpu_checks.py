@@ -15,6 +15,7 @@ from rl.learner.forward import encode, response_hidden
 from rl.learner.logprobs import token_logprobs
 from rl.learner.packed_attention import PackedLayout, PackedSegment, packed_attention, use_packed_attention
 from rl.types import PromptCompletion
+from rollouts.patches import Patches
 from rollouts.types import Prompt
 
 WORDS = 200
@@ -86,7 +87,7 @@ def _answers(model: KimiVLForConditionalGeneration) -> Sequence[PromptCompletion
             id="image",
             task=task,
             input_ids=np.concatenate([rng.integers(0, WORDS, 5), image, rng.integers(0, WORDS, 9)]),
-            pixel_values=rng.uniform(-1, 1, (32, 3, 14, 14)).astype(np.float32),
+            patches=Patches.of(rng.uniform(-1, 1, (32, 3, 14, 14)).astype(np.float32)),
             image_grid_hws=np.array([[4, 8]]),
         ),
         text_prompt(rng.integers(0, WORDS, 20)),
@@ -103,7 +104,7 @@ def text_prompt(ids: np.ndarray) -> Prompt:
         id="text",
         task=Task(id="made", source="made", question="?", answer="1"),
         input_ids=ids,
-        pixel_values=np.zeros((0, 3, 14, 14), np.float32),
+        patches=Patches.of(np.zeros((0, 3, 14, 14), np.float32)),
         image_grid_hws=np.zeros((0, 2), np.int64),
     )
 

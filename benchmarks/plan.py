@@ -35,6 +35,7 @@ from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerCo
 from rl.plan.memory import Training, Workload, learner_bytes, total  # noqa: E402
 from rl.plan.sizes import measure_sizes  # noqa: E402
 from rl.types import PromptCompletion  # noqa: E402
+from rollouts.patches import Patches  # noqa: E402
 from rollouts.types import Prompt  # noqa: E402
 
 
@@ -118,7 +119,7 @@ def examples(shape: Shape) -> list[PromptCompletion]:
             id=name,
             task=Task(id=name, source="benchmark", question="", answer=""),
             input_ids=rng.integers(0, 256, shape.prompt),
-            pixel_values=np.zeros((0, 3, 14, 14), np.float32),
+            patches=Patches.of(np.zeros((0, 3, 14, 14), np.float32)),
             image_grid_hws=np.zeros((0, 2), np.int64),
         )
         answers = (rng.integers(0, 256, shape.response) for _ in range(shape.responses))

@@ -32,6 +32,7 @@ from rl.alarms.watch import AlarmWatch
 from rl.rollout_log import RolloutLog
 from rl.run.trackers.jsonl_tracker import JsonlTracker, read_metrics
 from rl.run.trackers.run_info import RunInfo
+from rollouts.patches import Patches
 from rollouts.sources.group_building import group_metrics, make_groups
 from rollouts.types import Completion, Prompt, Rollout, ScoredRollout, Segment
 
@@ -165,8 +166,8 @@ def updated(logits: np.ndarray, chosen: Sequence[Sequence[int]], rewards: Sequen
 
 def score(scorer: Scorer, task: Task, texts: Sequence[str], step: int) -> tuple[ScoredRollout, ...]:
     """The group of a task as a run has it; a word is a token."""
-    nothing = np.zeros((0, 3, 14, 14), np.float32), np.zeros((0, 2), np.int64)
-    prompt = Prompt(id=task.id, task=task, input_ids=np.array([1]), pixel_values=nothing[0], image_grid_hws=nothing[1])
+    nothing = Patches.of(np.zeros((0, 3, 14, 14), np.float32)), np.zeros((0, 2), np.int64)
+    prompt = Prompt(id=task.id, task=task, input_ids=np.array([1]), patches=nothing[0], image_grid_hws=nothing[1])
     rollouts = []
     for sample, (text, future) in enumerate(zip(texts, scorer.submit(texts, task), strict=True)):
         size = max(1, len(text.split()))

@@ -29,6 +29,7 @@ from rl.learner.learner_config import LearnerConfig
 from rl.learner.optimizer import build_optimizer, build_schedule, clip_gradients
 from rl.run.scoring import open_scorer
 from rl.types import Sample, StepBatch
+from rollouts.patches import Patches
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Prompt
 
@@ -247,7 +248,7 @@ def _samples(batch: dict[str, Any], patch_shape: tuple[int, ...]) -> list[Sample
             id=key,
             task=Task(id=key, source="trl", question="?", answer="1"),
             input_ids=ids,
-            pixel_values=patches,
+            patches=Patches.of(patches),
             image_grid_hws=grids[i : i + 1, 1:].numpy(),
         )
         advantage = float(batch["advantages"][i])

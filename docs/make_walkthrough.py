@@ -30,6 +30,7 @@ from rl.types import PromptCompletion, StepBatch
 from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.model_family import FAMILIES, TINY_FAMILY
+from rollouts.patches import Patches
 from rollouts.sources.group_building import groups_with_signal, make_groups
 from rollouts.sources.reward_shaping import shape_rewards
 from rollouts.sources.rollout_pipeline import RolloutPipeline
@@ -210,6 +211,8 @@ def brief(value: Any) -> str:
         kind = str(value.dtype).removeprefix("torch.")
         shown = f" {rounded(value.tolist())}" if value.ndim == 1 and len(value) <= 4 else ""
         return f"{kind}[{', '.join(map(str, value.shape))}]{shown}"
+    if isinstance(value, Patches):
+        return brief(value.data.fetch())
     if isinstance(value, Enum):
         return str(value.value)
     if isinstance(value, tuple) and value and isinstance(value[0], bytes):

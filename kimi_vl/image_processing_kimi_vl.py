@@ -53,10 +53,13 @@ class KimiVLImageProcessor(BaseImageProcessor):
         self.merge_kernel_size = list(merge_kernel_size)
         self.num_pooled_tokens = num_pooled_tokens
 
-    def preprocess(self, images: Any, return_tensors: str | None = None, **kwargs: Any) -> BatchFeature:
+    def preprocess(
+        self, images: Any, return_tensors: str | None = None, do_normalize: bool = True, **kwargs: Any
+    ) -> BatchFeature:
         """One image or a (nested) list of them to `pixel_values` and `image_grid_hws`, in reading order.
 
-        `return_tensors` is "pt", "np" or None (numpy). Raises ValueError for an image without pixels, or with more
+        `return_tensors` is "pt", "np" or None (numpy). Without `do_normalize` the values are uint8 levels, which
+        `level_values` turns into floats. Raises ValueError for an image without pixels, or with more
         than 511 patches on a side. Settings belong to the processor: one given here is refused, not ignored.
         """
         if settings := kwargs.keys() & vars(self).keys():  # `device` and the like mean nothing here
@@ -67,7 +70,8 @@ class KimiVLImageProcessor(BaseImageProcessor):
         grids = np.array([grid for _, grid in patches], dtype=np.int64)
         pixels = np.concatenate([block for block, _ in patches])
         return BatchFeature(
-            {"pixel_values": self._normalize(pixels), "image_grid_hws": grids}, tensor_type=return_tensors
+            {"pixel_values": self._normalize(pixels) if do_normalize else pixels, "image_grid_hws": grids},
+            tensor_type=return_tensors,
         )
 
     def patchify(self, image: Any, index: int = 0) -> tuple[np.ndarray, tuple[int, int]]:
@@ -143,11 +147,16 @@ class KimiVLImageProcessor(BaseImageProcessor):
                 f"{self.merge_kernel_size[1]} x {self.merge_kernel_size[0]}; set pad_input=True as the checkpoints do"
             )
 
-    def _normalize(self, pixels: np.ndarray) -> np.ndarray:
+    @property
+    def level_values(self) -> np.ndarray:
+        """(3, 256) float32: the normalized value of each level of a channel."""
         mean = np.array(self.image_mean, dtype=np.float32)[:, None]
         std = np.array(self.image_std, dtype=np.float32)[:, None]
+        return (np.arange(256, dtype=np.float32) / np.float32(255) - mean) / std
+
+    def _normalize(self, pixels: np.ndarray) -> np.ndarray:
         # 256 levels x 3 channels are worked out once and looked up: the same floats as in place, several times faster.
-        levels = (np.arange(256, dtype=np.float32) / np.float32(255) - mean) / std
+        levels = self.level_values
         if (levels == levels[0]).all():
             return levels[0][pixels]
         return np.stack([levels[channel][pixels[:, channel]] for channel in range(3)], axis=1)

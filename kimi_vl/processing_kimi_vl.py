@@ -70,6 +70,11 @@ class KimiVLProcessor(ProcessorMixin):
         """Channels, height and width of an image patch."""
         return (3, self.image_processor.patch_size, self.image_processor.patch_size)
 
+    @property
+    def level_values(self) -> np.ndarray:
+        """(3, 256) float32: what each 8-bit level is in `pixel_values`; `do_normalize: False` keeps the levels."""
+        return self.image_processor.level_values
+
     def _token_counts(self, grids: np.ndarray | None) -> list[int]:
         merged = int(np.prod(self.image_processor.merge_kernel_size))
         return [] if grids is None else [int(h) * int(w) // merged for h, w in grids]

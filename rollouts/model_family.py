@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
@@ -64,6 +65,14 @@ class VisionLanguageProcessor(ProcessorMixin):
     @property
     def patch_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image patch."""
+        raise NotImplementedError
+
+    @property
+    def level_values(self) -> np.ndarray | None:
+        """`[channels, 256]` float32: the patch values of 8-bit levels, `pixel_values` under `do_normalize: False`.
+
+        None for a processor whose patches are floats only.
+        """
         raise NotImplementedError
 
     def __call__(

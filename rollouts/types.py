@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from rewards.types import Score, Task
+from rollouts.patches import Patches
 
 FinishReason = Literal["stop", "length", "abort", "repeat"]
 
@@ -25,13 +26,18 @@ class Prompt:
     id: str
     task: Task
     input_ids: np.ndarray  # [L] int64
-    pixel_values: np.ndarray  # [P, channels, height, width] float32; P = 0 for a text-only prompt
+    patches: Patches  # P = 0 for a text-only prompt
     image_grid_hws: np.ndarray  # [N, 2] int64, in patches
 
     def __post_init__(self) -> None:
         patches = int(self.image_grid_hws.prod(-1).sum()) if len(self.image_grid_hws) else 0
-        if patches != len(self.pixel_values):
-            raise ValueError(f"task {self.task.id}: {len(self.pixel_values)} patches, but the grids say {patches}")
+        if patches != len(self.patches):
+            raise ValueError(f"task {self.task.id}: {len(self.patches)} patches, but the grids say {patches}")
+
+    @property
+    def pixel_values(self) -> np.ndarray:
+        """The patches as float32, `[P, channels, height, width]`: fetched and looked up at each call."""
+        return self.patches.floats()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

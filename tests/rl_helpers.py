@@ -13,6 +13,7 @@ from rewards.types import Score, Task, Verdict, VerdictKind
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.types import Sample
+from rollouts.patches import Patches
 from rollouts.types import Completion, Prompt, Rollout, ScoredRollout, Segment
 
 SIZES = TinySizes(
@@ -62,7 +63,7 @@ def make_prompt(rng, model, *, text=4, grids=(), source="made"):
         id=new_id(),
         task=Task(id=f"{source}/{text}", source=source, question="?", answer="1"),
         input_ids=np.concatenate([words[:1], *images, words[1:]]).astype(np.int64),
-        pixel_values=rng.uniform(-1, 1, (sum(h * w for h, w in grids), 3, 14, 14)).astype(np.float32),
+        patches=Patches.of(rng.uniform(-1, 1, (sum(h * w for h, w in grids), 3, 14, 14)).astype(np.float32)),
         image_grid_hws=np.array(grids, dtype=np.int64).reshape(-1, 2),
     )
 

@@ -109,7 +109,7 @@ class Chat:
         model: Any = self._model  # its `generate` is bound to a protocol that type checkers find no model to fulfil
         ids = torch.from_numpy(prompt.input_ids)[None].to(model.device)
         vision: dict[str, torch.Tensor] = {}
-        if len(prompt.pixel_values):
+        if len(prompt.patches):
             vision["pixel_values"] = torch.from_numpy(prompt.pixel_values).to(model.device, model.dtype)
             vision["image_grid_hws"] = torch.from_numpy(prompt.image_grid_hws).to(model.device)
         sampling: dict[str, Any] = {"do_sample": False}

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from rl.learner.batch import ImageSet, collect_images, image_parts, images_of
 from rl.types import PromptCompletion
 from rollouts.model_family import VisionLanguageConfig
+from rollouts.patches import Patches
 
 
 def share_of_images(
@@ -32,7 +34,8 @@ def share_of_images(
 
 def _no_image(config: VisionLanguageConfig) -> ImageSet:
     return ImageSet(
-        pixel_values=torch.zeros(0, *config.patch_shape),
+        patches=Patches.of(np.zeros((0, *config.patch_shape), np.float32)),
+        patch_shape=config.patch_shape,
         grids=torch.zeros(0, 2, dtype=torch.long),
         offsets={},
         parts=(),

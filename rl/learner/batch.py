@@ -17,6 +17,7 @@ from rl.learner.packed_attention import PackedSegment
 from rl.learner.router_replay import place_experts
 from rl.types import DummySample, MicroBatch, PackedRow, PromptCompletion, Sample, SampledCompletion, StepBatch
 from rollouts.model_family import VisionLanguageConfig
+from rollouts.patches import Patches
 from rollouts.types import Prompt
 
 Packable = TypeVar("Packable", bound=PromptCompletion)
@@ -26,7 +27,8 @@ Packable = TypeVar("Packable", bound=PromptCompletion)
 class ImageSet:
     """The distinct images of a step: each is encoded once, and `offsets` are each prompt's rows of the features."""
 
-    pixel_values: torch.Tensor  # [P, *patch_shape]
+    patches: Patches
+    patch_shape: tuple[int, ...]
     grids: torch.Tensor  # [N, 2]
     offsets: dict[str, torch.Tensor]  # prompt id -> rows of the features that fill its placeholders
     parts: tuple[slice, ...]  # of the images: those that pass the tower together; an empty one keeps step with others
@@ -35,10 +37,11 @@ class ImageSet:
     def part(self, images: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Patches and grids of some images, or of a grey one in place of none."""
         if images.start == images.stop:
-            grey = torch.zeros(math.prod(self.merge_shape), *self.pixel_values.shape[1:])
+            grey = torch.zeros(math.prod(self.merge_shape), *self.patch_shape)
             return grey, torch.tensor([self.merge_shape])
         ends = [0, *self.grids.prod(-1).cumsum(0).tolist()]
-        return self.pixel_values[ends[images.start] : ends[images.stop]], self.grids[images]
+        rows = slice(ends[images.start], ends[images.stop])
+        return torch.from_numpy(self.patches.floats(rows)), self.grids[images]
 
 
 def images_of(completions: Sequence[PromptCompletion]) -> dict[str, Prompt]:
@@ -76,7 +79,8 @@ def collect_images(
         offsets[key] = torch.arange(start, start + count)
         start += count
     return ImageSet(
-        pixel_values=torch.from_numpy(np.concatenate([p.pixel_values for p in prompts.values()])),
+        patches=Patches.join([p.patches for p in prompts.values()]),
+        patch_shape=config.patch_shape,
         grids=torch.from_numpy(np.concatenate([p.image_grid_hws for p in prompts.values()])),
         offsets=offsets,
         parts=image_parts(prompts.values(), budget=budget),
@@ -174,7 +178,7 @@ def dummy_sample(token_id: int, config: VisionLanguageConfig) -> DummySample:
             id="dummy",
             task=Task(id="dummy", source="dummy", question="", answer=""),
             input_ids=np.array([token_id]),
-            pixel_values=np.zeros((0, *config.patch_shape), np.float32),
+            patches=Patches.of(np.zeros((0, *config.patch_shape), np.float32)),
             image_grid_hws=np.zeros((0, 2), np.int64),
         ),
         token_ids=np.array([token_id]),

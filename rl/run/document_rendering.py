@@ -15,8 +15,9 @@ from rewards.images import BadImage, decode_image
 from rewards.types import Task
 from rl.types import PromptCompletion
 from rollouts.model_family import VisionLanguageProcessor
+from rollouts.patches import Patches
 from rollouts.tasks.documents import Document
-from rollouts.tasks.prompts import BadPrompt
+from rollouts.tasks.prompts import BadPrompt, encode
 from rollouts.types import Prompt
 
 
@@ -31,7 +32,7 @@ class _Piece:
 class RenderedImage(_Piece):
     """One image: its tokens in a text, its patches, and how many there are down and across."""
 
-    pixel_values: np.ndarray  # [P, *patch_shape]
+    patches: Patches
     grid: np.ndarray  # [1, 2]
 
 
@@ -39,14 +40,10 @@ def render_image(processor: VisionLanguageProcessor, data: bytes) -> RenderedIma
     """An encoded file (PNG, JPEG, ...) as the processor renders it. Raises BadImage where it cannot be read."""
     image = decode_image(data)
     try:
-        encoded = processor(images=[image], text=processor.image_text, return_tensors="np")
+        encoded = encode(processor, [image], processor.image_text)
     except ValueError as error:
         raise BadImage("image does not fit the model", str(error)) from error
-    return RenderedImage(
-        ids=np.asarray(encoded["input_ids"], dtype=np.int64).reshape(-1),
-        pixel_values=np.asarray(encoded["pixel_values"], np.float32),
-        grid=np.asarray(encoded["image_grid_hws"], np.int64),
-    )
+    return RenderedImage(ids=encoded.input_ids, patches=encoded.patches, grid=encoded.grids)
 
 
 class DocumentRenderer:
@@ -60,7 +57,7 @@ class DocumentRenderer:
         self._processor, self._max_tokens = processor, max_tokens
         tokenizer = processor.tokenizer
         self._begin, self._end = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)
-        self._no_patches = np.zeros((0, *processor.patch_shape), np.float32)
+        self._no_patches = Patches.of(np.zeros((0, *processor.patch_shape), np.float32))
         self._no_grids = np.zeros((0, 2), np.int64)
 
     def render(self, document: Document) -> list[PromptCompletion]:
@@ -123,7 +120,7 @@ class DocumentRenderer:
             id=name,
             task=Task(id=document.id, source=document.source, question="", answer=""),
             input_ids=np.array([self._begin]),
-            pixel_values=np.concatenate([self._no_patches, *(image.pixel_values for image in images)]),
+            patches=Patches.join([image.patches for image in images]) if images else self._no_patches,
             image_grid_hws=np.concatenate([self._no_grids, *(image.grid for image in images)]),
         )
         return PromptCompletion(

@@ -24,6 +24,7 @@ from rl.learner.base import BaseLearner
 from rl.learner.lora import copy_model
 from rl.learner.parallel import SINGLE_PROCESS
 from rollouts.model_family import VisionLanguageModel, VisionLanguageProcessor
+from rollouts.patches import Patches
 from rollouts.types import Prompt
 
 _TRL_METRICS = {  # TRL's names: ours, as in docs/metrics.md
@@ -126,7 +127,7 @@ class PreferenceLearner(BaseLearner):
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "completion_mask": completion_mask}
         grids = np.concatenate([prompt.image_grid_hws for prompt, _ in rows])
         if len(grids):
-            patches = np.concatenate([prompt.pixel_values for prompt, _ in rows])
+            patches = Patches.join([prompt.patches for prompt, _ in rows]).floats()
             batch |= {"pixel_values": torch.from_numpy(patches).to(self.model.dtype)}
             batch |= {"image_grid_hws": torch.from_numpy(grids)}
         return {name: tensor.to(self.model.device) for name, tensor in batch.items()}

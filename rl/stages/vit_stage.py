@@ -46,7 +46,7 @@ class CaptionRenderer(ExampleRenderer):
             id=example.id,
             task=Task(id=example.id, source=example.source, question="", answer=caption),
             input_ids=np.array([tokenizer.bos_token_id]),
-            pixel_values=image.pixel_values,
+            patches=image.patches,
             image_grid_hws=image.grid,
         )
         token_ids = np.array([*ids[: self._longest - 1], tokenizer.eos_token_id], dtype=np.int64)

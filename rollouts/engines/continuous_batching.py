@@ -15,6 +15,7 @@ from rollouts.engines.kv_cache import KVCache, plan_step
 from rollouts.engines.sample_state import RunningGroup, RunningSample, route_dtype
 from rollouts.engines.sampling import choose_tokens
 from rollouts.model_family import VisionLanguageModel
+from rollouts.patches import Patches
 from rollouts.resource_use import CacheMeter
 from rollouts.types import Prompt, Request
 
@@ -169,8 +170,8 @@ class RunningBatch:
         for i, prompt in enumerate(prompts):
             ids[i, : len(prompt.input_ids)] = torch.as_tensor(prompt.input_ids)
         features = None
-        if any(len(p.pixel_values) for p in prompts):
-            pixels = torch.from_numpy(np.concatenate([p.pixel_values for p in prompts]))
+        if any(len(p.patches) for p in prompts):
+            pixels = torch.from_numpy(Patches.join([p.patches for p in prompts]).floats())
             grids = torch.from_numpy(np.concatenate([p.image_grid_hws for p in prompts]))
             features = self._model.encode_images(pixels.to(device, self._model.dtype), grids.to(device))
         return self._model.embed(ids, features), lengths

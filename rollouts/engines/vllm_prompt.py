@@ -28,9 +28,9 @@ class VllmPrompt:
         self._grids = prompt.image_grid_hws
         if not len(self._grids):
             return
-        sizes = torch.from_numpy(self._grids.prod(-1))
+        sizes, pixels = torch.from_numpy(self._grids.prod(-1)), prompt.pixel_values
         patches = {
-            "pixel_values": torch.from_numpy(prompt.pixel_values).to(dtype),
+            "pixel_values": torch.from_numpy(pixels).to(dtype),
             "image_grid_hws": torch.from_numpy(self._grids),
         }
         self._items = MultiModalKwargsItems.from_hf_inputs(
@@ -41,7 +41,7 @@ class VllmPrompt:
             },
         )
         self._places = _places(prompt, config)
-        pieces = np.split(prompt.pixel_values, np.cumsum(self._grids.prod(-1))[:-1])
+        pieces = np.split(pixels, np.cumsum(self._grids.prod(-1))[:-1])
         self._digests = [
             hashlib.sha256(grid.tobytes() + piece.tobytes()).hexdigest()
             for grid, piece in zip(self._grids, pieces, strict=True)

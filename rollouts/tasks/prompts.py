@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.images import BadImage, decode_image
 from rewards.types import Task
 from rewards.verifiers.accepted_answers import accepted_answers
+from rollouts.patches import Patches
 from rollouts.tasks.templates import PromptTemplates
 from rollouts.types import Prompt
 
@@ -69,6 +71,29 @@ def target_text(task: Task, *, thinking: bool) -> str:
     return f"{THINK_OPEN}{task.solution}{THINK_CLOSE}{answer}" if thinking else answer
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedText:
+    """A text with its images, as the model reads them."""
+
+    input_ids: np.ndarray  # [L] int64
+    patches: Patches
+    grids: np.ndarray  # [N, 2] int64
+
+
+def encode(processor: VisionLanguageProcessor, images: Sequence[Any], text: str) -> EncodedText:
+    """Run the processor on one text. Patches stay 8-bit levels if it has them. Raises ValueError as it does."""
+    levels = processor.level_values
+    kwargs = {} if levels is None else {"images_kwargs": {"do_normalize": False}}
+    found = processor(images=list(images) or None, text=text, return_tensors="np", **kwargs)
+    none = np.zeros((0, *processor.patch_shape), np.float32 if levels is None else np.uint8)
+    pixels = np.asarray(found.get("pixel_values", none), none.dtype)
+    return EncodedText(
+        input_ids=np.asarray(found["input_ids"], dtype=np.int64).reshape(-1),
+        patches=Patches.of(pixels, levels),
+        grids=np.asarray(found.get("image_grid_hws", _NO_GRIDS), np.int64),
+    )
+
+
 class PromptRenderer:
     """Renders tasks with one processor, the same for SFT, RL, evaluation and chat.
 
@@ -91,7 +116,6 @@ class PromptRenderer:
         for place, text in self.templates.texts():
             if control := self._control.search(text):
                 raise UserError(f"{place}: holds the control token {control[0]!r}; leave it out")
-        self._no_patches = np.zeros((0, *processor.patch_shape), np.float32)
 
     @classmethod
     def from_config(cls, processor: VisionLanguageProcessor, data: DataConfig) -> PromptRenderer:
@@ -114,12 +138,12 @@ class PromptRenderer:
         images = [decode_image(data) for data in task.images]
         text = self.processor.apply_chat_template(messages(task, prompt), add_generation_prompt=True, tokenize=False)
         try:
-            encoded = self.processor(images=images or None, text=text, return_tensors="np")
+            encoded = encode(self.processor, images, text)
         except ValueError as error:
             if not images:
                 raise
             raise BadImage("image does not fit the model", str(error)) from error
-        input_ids = np.asarray(encoded["input_ids"], dtype=np.int64).reshape(-1)
+        input_ids = encoded.input_ids
         if len(input_ids) > self.max_prompt_tokens:
             raise PromptTooLong(
                 f"prompt longer than {self.max_prompt_tokens} tokens",
@@ -129,8 +153,8 @@ class PromptRenderer:
             id=task.id,
             task=task,
             input_ids=input_ids,
-            pixel_values=np.asarray(encoded.get("pixel_values", self._no_patches), np.float32),
-            image_grid_hws=np.asarray(encoded.get("image_grid_hws", _NO_GRIDS), np.int64),
+            patches=encoded.patches,
+            image_grid_hws=encoded.grids,
         )
 
     def render_all(self, tasks: Iterable[Task]) -> tuple[list[Prompt], dict[str, int]]:

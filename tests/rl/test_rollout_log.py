@@ -17,6 +17,7 @@ from rewards.types import Task, VerdictKind
 from rl import rollout_log
 from rl.rollout_log import SCHEMA, RolloutLog, read_rollouts, task_of
 from rl.types import Sample
+from rollouts.patches import Patches
 from rollouts.sources.group_building import make_groups
 from rollouts.types import Completion, Group, Prompt, Rollout, ScoredRollout, Segment
 
@@ -33,7 +34,7 @@ def prompt(rng, model):
         id="1.0",
         task=task,
         input_ids=made.input_ids,
-        pixel_values=made.pixel_values,
+        patches=Patches.of(made.pixel_values),
         image_grid_hws=made.image_grid_hws,
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rewards.types import Score, Task, Verdict, VerdictKind
+from rollouts.patches import Patches
 from rollouts.types import Completion, Group, Prompt, Rollout, ScoredRollout, Segment
 
 TASK = Task(id="t/1", source="made", question="?", answer="1")
@@ -16,7 +17,7 @@ def prompt(patches=4, grids=((2, 2),)):
         id=TASK.id,
         task=TASK,
         input_ids=np.arange(3),
-        pixel_values=np.zeros((patches, 3, 14, 14), np.float32),
+        patches=Patches.of(np.zeros((patches, 3, 14, 14), np.float32)),
         image_grid_hws=np.array(grids, np.int64).reshape(-1, 2),
     )
 

@@ -7,6 +7,7 @@ import pytest
 from vllm_helpers import build_prompt, embedded, flat, gaps, move, requests_for, tokens_of
 
 from configs.rl import SamplingConfig
+from rollouts.patches import Patches
 from rollouts.request_queue import RequestQueue
 from rollouts.resource_use import CacheUse
 from rollouts.types import Request, Segment
@@ -44,7 +45,7 @@ def test_the_image_is_seen(engine, model, ids, prompts):
     """With other pixels the log-probs of the same tokens are far away: the comparison above has power."""
     requests = requests_for(prompts[1:2])
     found = engine.generate(requests, GREEDY)
-    object.__setattr__(prompts[1], "pixel_values", -prompts[1].pixel_values)
+    object.__setattr__(prompts[1], "patches", Patches.of(-prompts[1].pixel_values))
     changed = embedded(model, ids).generate(requests, GREEDY)
     first = [
         abs(float(a.policy_logprobs[0] - b.policy_logprobs[0]))

@@ -10,6 +10,7 @@ from configs.load import dump_recipe, load_recipe
 from kimi_vl import TinySizes
 from rewards.types import Score, Verdict
 from rl.run.folder import StageRecord
+from rollouts.patches import Patches
 from rollouts.types import Completion, Prompt, Rollout, ScoredRollout, Segment
 
 SIZES = TinySizes(
@@ -79,7 +80,7 @@ def scored(task, text, kind, reward, rule=""):
         id=task.id,
         task=task,
         input_ids=np.arange(3),
-        pixel_values=np.zeros((0, 3, 14, 14), np.float32),
+        patches=Patches.of(np.zeros((0, 3, 14, 14), np.float32)),
         image_grid_hws=np.zeros((0, 2), np.int64),
     )
     logprobs = np.zeros(2, np.float32)

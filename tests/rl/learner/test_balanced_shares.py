@@ -11,6 +11,7 @@ from rl_helpers import new_id
 from rewards.types import Task
 from rl.learner.balanced_shares import balanced_shares
 from rl.types import Sample
+from rollouts.patches import Patches
 from rollouts.types import Prompt
 
 
@@ -19,7 +20,7 @@ def group(prompt_tokens, lengths):
         id=new_id(),
         task=Task(id="t", source="s", question="?", answer="1"),
         input_ids=np.zeros(prompt_tokens, np.int64),
-        pixel_values=np.zeros((0, 3, 14, 14), np.float32),
+        patches=Patches.of(np.zeros((0, 3, 14, 14), np.float32)),
         image_grid_hws=np.zeros((0, 2), np.int64),
     )
     return [

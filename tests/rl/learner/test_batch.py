@@ -72,7 +72,7 @@ def test_features_follow_the_placeholders(rng, model):
     samples = make_samples(rng, model, per_prompt=2)
     images = collect_images(samples, model.config)
     prompts = list({id(s.prompt): s.prompt for s in samples}.values())
-    assert len(images.pixel_values) == sum(len(p.pixel_values) for p in prompts), "each prompt's images once"
+    assert len(images.patches) == sum(len(p.patches) for p in prompts), "each prompt's images once"
     picked = samples[::-1]
     micro = make_micro_batch(picked, images)
     placeholders = int((micro.input_ids == model.config.media_placeholder_token_id).sum())

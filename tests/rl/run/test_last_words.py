@@ -8,6 +8,7 @@ from rl_helpers import make_scored, new_id
 from rewards.types import Task
 from rl.rollout_log import RolloutLog
 from rl.run.last_words import _success_lines
+from rollouts.patches import Patches
 from rollouts.types import Prompt
 
 
@@ -15,7 +16,11 @@ def prompt(number):
     task = Task(id=f"sums/{number}/18792252", source="sums", question=f"What is {number} + 1?\n" * 9, answer="7")
     none = np.zeros((0, 3, 14, 14), np.float32)
     return Prompt(
-        id=new_id(), task=task, input_ids=np.arange(3), pixel_values=none, image_grid_hws=np.zeros((0, 2), np.int64)
+        id=new_id(),
+        task=task,
+        input_ids=np.arange(3),
+        patches=Patches.of(none),
+        image_grid_hws=np.zeros((0, 2), np.int64),
     )
 
 

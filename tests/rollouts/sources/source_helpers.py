@@ -12,6 +12,7 @@ from configs.task_sampler import TaskSamplerConfig
 from rewards.scorer import Scorer
 from rl.step import generate_groups
 from rl.step_metrics import Stopwatch
+from rollouts.patches import Patches
 from rollouts.resource_use import PoolUse
 from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.window import WindowedSource
@@ -24,9 +25,9 @@ class Renderer:
     """Prompts without a model; task 13 cannot be rendered."""
 
     def render_all(self, tasks):
-        none = np.zeros((0, 3, 14, 14), np.float32), np.zeros((0, 2), np.int64)
+        none = Patches.of(np.zeros((0, 3, 14, 14), np.float32)), np.zeros((0, 2), np.int64)
         prompts = [
-            Prompt(id=t.id, task=t, input_ids=np.arange(2), pixel_values=none[0], image_grid_hws=none[1]) for t in tasks
+            Prompt(id=t.id, task=t, input_ids=np.arange(2), patches=none[0], image_grid_hws=none[1]) for t in tasks
         ]
         kept = [p for p in prompts if p.task.answer != "13"]
         return kept, {"unlucky": 1} if len(kept) < len(prompts) else {}
