@@ -203,7 +203,7 @@ def test_a_worker_that_cannot_start_says_why(tiny_ids, tmp_path):
 
 def test_a_worker_that_finds_no_room_says_what_is_free(tiny_folder, monkeypatch):
     monkeypatch.setattr("rollouts.workers.worker_group.START_SECONDS", 2.0)
-    monkeypatch.setattr("rollouts.workers.worker_group._gpu_share", lambda workers: 7.0)
+    monkeypatch.setattr("rollouts.workers.worker_group._gpu_share", lambda *_: 7.0)
     spec = EngineSpec(model_path=str(tiny_folder), dtype="float32", stop_ids=(1,), barred_ids=())
     pool = RolloutPool(spec, workers=1)
     with pytest.raises(WorkerError, match=r"worker 0 has not started within 2 s\. It needs 1 CPU and 7 GPU; free in"):
