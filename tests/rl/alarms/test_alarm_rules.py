@@ -147,6 +147,18 @@ def test_the_validation_accuracy_falls_while_the_reward_rises():
     assert run(40, make, checks={10: 0.6, 20: 0.62, 30: 0.6, 40: 0.63}) == []
 
 
+def test_completions_that_were_always_cut_off_and_a_single_failure_are_no_alarm():
+    def make(step):
+        groups = make_groups(step)
+        for place in range(GROUPS):
+            groups[place][1] = make_rollout(make_prompt(place), 1, right=False, tokens=99, finish="length")
+        if step == 20:
+            groups[3][5] = make_rollout(make_prompt(3), 5, failed=True)
+        return groups, {}
+
+    assert run(40, make) == []
+
+
 def test_a_format_that_is_learned_first_is_no_alarm():
     def make(step):
         return make_groups(step, right=min(7, 2 + step // 12) / 8), {"reward/format": min(0.95, 0.4 + step / 20)}

@@ -8,7 +8,7 @@ import torch
 from alarm_helpers import make_groups, make_prompt, make_rollout, metrics_of, run
 
 from rl.alarms.facts import seen_rollouts
-from rl.alarms.history import MOST_STEPS, History
+from rl.alarms.history import MOST_STEPS, History, certainly_more
 from rl.alarms.watch import OVER_STEPS, AlarmWatch
 from rl.rollout_log import RolloutLog, read_step
 from rl.safe_load import load_state
@@ -43,6 +43,27 @@ def test_an_alarm_is_over_after_steps_without_it_and_may_come_back():
 def test_a_fault_that_comes_and_goes_is_said_once():
     events = run(60, lagging(faulty=set(range(10, 60, 3))))
     assert [e.event for e in events] == ["raised"]
+
+
+def with_lags(lags):
+    return lambda step: (make_groups(step), {"staleness_mean": lags.get(step, 0.0)})
+
+
+def test_a_limit_that_is_passed_in_two_steps_is_no_alarm():
+    """Of five steps the mean of 25 and 25 is above 8, in the two windows that hold both."""
+    assert run(30, with_lags({10: 25.0, 13: 25.0})) == []
+    assert [e.step for e in run(30, with_lags({10: 25.0, 12: 25.0}))] == [14, 21]
+
+
+def test_an_alarm_stands_while_its_level_is_above_half():
+    lags = {**dict.fromkeys(range(10, 16), 20.0), **dict.fromkeys(range(16, 60), 5.0)}
+    assert [e.event for e in run(50, with_lags(lags))] == ["raised"]
+
+
+@pytest.mark.parametrize(("count", "certain"), [(10, False), (60, False), (200, True)])
+def test_a_difference_of_few_rollouts_is_chance(count, certain):
+    assert certainly_more(0.5, count, 0.25, count) is certain
+    assert not certainly_more(0.25, count, 0.5, count)
 
 
 @pytest.mark.parametrize("cut", [7, 12, 20])
