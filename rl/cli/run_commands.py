@@ -165,6 +165,22 @@ def book(
         book_command(run, stage=stage, output=output, options=options, console=console)
 
 
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs, two or more.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("compare.html"),
+) -> None:
+    """Compare runs: curves side by side, final figures with intervals, and where the recipes differ.
+
+    Runs that differ in the seed only are one line with a band. Runs that are still going are shown as far as they are.
+
+    Example: `thinkvl compare runs/a runs/b runs/c`
+    """
+    with stoppable("nothing was written"):
+        from rl.cli.compare import compare_command
+
+        compare_command(runs, output=output, console=console)
+
+
 def replay(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.")],
     step: Annotated[int, typer.Argument(min=1, help="A step in which an update was skipped.")],
