@@ -203,7 +203,7 @@ class Plain:
         """One prompt a task."""
         empty = np.zeros((0, 3, 14, 14), np.float32), np.zeros((0, 2), np.int64)
         return [
-            Prompt(id=t.id, task=t, input_ids=np.arange(4), patches=Patches.of(empty[0]), image_grid_hws=empty[1])
+            Prompt(id=t.id, task=t, input_ids=np.arange(4), patches=Patches(empty[0]), image_grid_hws=empty[1])
             for t in tasks
         ], {}
 

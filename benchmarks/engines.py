@@ -91,7 +91,7 @@ def _requests(folder: Path, work: dict, seed: int, count: int) -> list:
             id=str(i),
             task=Task(id=str(i), source="made", question="?", answer="1"),
             input_ids=np.array(work["prompts"][i % len(pixels)]),
-            patches=Patches.of(pixels[i % len(pixels)]),
+            patches=Patches(pixels[i % len(pixels)]),
             image_grid_hws=np.array([GRID]),
         )
         for i in range(count)

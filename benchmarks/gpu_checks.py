@@ -87,7 +87,7 @@ def _answers(model: KimiVLForConditionalGeneration) -> Sequence[PromptCompletion
             id="image",
             task=task,
             input_ids=np.concatenate([rng.integers(0, WORDS, 5), image, rng.integers(0, WORDS, 9)]),
-            patches=Patches.of(rng.uniform(-1, 1, (32, 3, 14, 14)).astype(np.float32)),
+            patches=Patches(rng.uniform(-1, 1, (32, 3, 14, 14)).astype(np.float32)),
             image_grid_hws=np.array([[4, 8]]),
         ),
         text_prompt(rng.integers(0, WORDS, 20)),
@@ -104,7 +104,7 @@ def text_prompt(ids: np.ndarray) -> Prompt:
         id="text",
         task=Task(id="made", source="made", question="?", answer="1"),
         input_ids=ids,
-        patches=Patches.of(np.zeros((0, 3, 14, 14), np.float32)),
+        patches=Patches(np.zeros((0, 3, 14, 14), np.float32)),
         image_grid_hws=np.zeros((0, 2), np.int64),
     )
 

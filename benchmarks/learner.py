@@ -66,7 +66,7 @@ def make_samples(rng: np.random.Generator, model: KimiVLForConditionalGeneration
             id=str(index),
             task=Task(id=str(index), source="made", question="?", answer="1"),
             input_ids=np.concatenate([words[:4], image, words[4:]]),
-            patches=Patches.of(rng.uniform(-1, 1, (GRID[0] * GRID[1], 3, 14, 14)).astype(np.float32)),
+            patches=Patches(rng.uniform(-1, 1, (GRID[0] * GRID[1], 3, 14, 14)).astype(np.float32)),
             image_grid_hws=np.array([GRID]),
         )
         for member in range(GROUP):

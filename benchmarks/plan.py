@@ -119,7 +119,7 @@ def examples(shape: Shape) -> list[PromptCompletion]:
             id=name,
             task=Task(id=name, source="benchmark", question="", answer=""),
             input_ids=rng.integers(0, 256, shape.prompt),
-            patches=Patches.of(np.zeros((0, 3, 14, 14), np.float32)),
+            patches=Patches(np.zeros((0, 3, 14, 14), np.float32)),
             image_grid_hws=np.zeros((0, 2), np.int64),
         )
         answers = (rng.integers(0, 256, shape.response) for _ in range(shape.responses))

@@ -166,7 +166,7 @@ def updated(logits: np.ndarray, chosen: Sequence[Sequence[int]], rewards: Sequen
 
 def score(scorer: Scorer, task: Task, texts: Sequence[str], step: int) -> tuple[ScoredRollout, ...]:
     """The group of a task as a run has it; a word is a token."""
-    nothing = Patches.of(np.zeros((0, 3, 14, 14), np.float32)), np.zeros((0, 2), np.int64)
+    nothing = Patches(np.zeros((0, 3, 14, 14), np.float32)), np.zeros((0, 2), np.int64)
     prompt = Prompt(id=task.id, task=task, input_ids=np.array([1]), patches=nothing[0], image_grid_hws=nothing[1])
     rollouts = []
     for sample, (text, future) in enumerate(zip(texts, scorer.submit(texts, task), strict=True)):

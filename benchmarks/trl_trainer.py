@@ -248,7 +248,7 @@ def _samples(batch: dict[str, Any], patch_shape: tuple[int, ...]) -> list[Sample
             id=key,
             task=Task(id=key, source="trl", question="?", answer="1"),
             input_ids=ids,
-            patches=Patches.of(patches),
+            patches=Patches(patches),
             image_grid_hws=grids[i : i + 1, 1:].numpy(),
         )
         advantage = float(batch["advantages"][i])

@@ -212,7 +212,7 @@ def brief(value: Any) -> str:
         shown = f" {rounded(value.tolist())}" if value.ndim == 1 and len(value) <= 4 else ""
         return f"{kind}[{', '.join(map(str, value.shape))}]{shown}"
     if isinstance(value, Patches):
-        return brief(value.data.fetch())
+        return brief(value.data)
     if isinstance(value, Enum):
         return str(value.value)
     if isinstance(value, tuple) and value and isinstance(value[0], bytes):

@@ -27,12 +27,11 @@ from rewards.types import Score, Task, Verdict, VerdictKind
 from rl.learner.learner_config import LearnerConfig
 from rl.types import Sample
 from rollouts.patches import Patches
-from rollouts.stored import Stored
 from rollouts.types import Completion, Prompt, Segment
 
 _OURS = (
     *(Task, Verdict, VerdictKind, Score),
-    *(Prompt, Patches, Stored, Completion, Segment, Sample),
+    *(Prompt, Patches, Completion, Segment, Sample),
     *(LearnerConfig, LossConfig, KLConfig, CorrectionConfig, CriticConfig, OptimizerConfig),
 )
 _NUMPY = (

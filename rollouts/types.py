@@ -36,7 +36,7 @@ class Prompt:
 
     @property
     def pixel_values(self) -> np.ndarray:
-        """The patches as float32, `[P, channels, height, width]`: fetched and looked up at each call."""
+        """The patches as float32, `[P, channels, height, width]`: looked up at each call."""
         return self.patches.floats()
 
 

@@ -63,7 +63,7 @@ def make_prompt(rng, model, *, text=4, grids=(), source="made"):
         id=new_id(),
         task=Task(id=f"{source}/{text}", source=source, question="?", answer="1"),
         input_ids=np.concatenate([words[:1], *images, words[1:]]).astype(np.int64),
-        patches=Patches.of(rng.uniform(-1, 1, (sum(h * w for h, w in grids), 3, 14, 14)).astype(np.float32)),
+        patches=Patches(rng.uniform(-1, 1, (sum(h * w for h, w in grids), 3, 14, 14)).astype(np.float32)),
         image_grid_hws=np.array(grids, dtype=np.int64).reshape(-1, 2),
     )
 

@@ -34,7 +34,7 @@ def share_of_images(
 
 def _no_image(config: VisionLanguageConfig) -> ImageSet:
     return ImageSet(
-        patches=Patches.of(np.zeros((0, *config.patch_shape), np.float32)),
+        patches=Patches(np.zeros((0, *config.patch_shape), np.float32)),
         patch_shape=config.patch_shape,
         grids=torch.zeros(0, 2, dtype=torch.long),
         offsets={},

@@ -178,7 +178,7 @@ def dummy_sample(token_id: int, config: VisionLanguageConfig) -> DummySample:
             id="dummy",
             task=Task(id="dummy", source="dummy", question="", answer=""),
             input_ids=np.array([token_id]),
-            patches=Patches.of(np.zeros((0, *config.patch_shape), np.float32)),
+            patches=Patches(np.zeros((0, *config.patch_shape), np.float32)),
             image_grid_hws=np.zeros((0, 2), np.int64),
         ),
         token_ids=np.array([token_id]),

@@ -57,7 +57,7 @@ class DocumentRenderer:
         self._processor, self._max_tokens = processor, max_tokens
         tokenizer = processor.tokenizer
         self._begin, self._end = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)
-        self._no_patches = Patches.of(np.zeros((0, *processor.patch_shape), np.float32))
+        self._no_patches = Patches(np.zeros((0, *processor.patch_shape), np.float32))
         self._no_grids = np.zeros((0, 2), np.int64)
 
     def render(self, document: Document) -> list[PromptCompletion]:

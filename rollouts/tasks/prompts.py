@@ -89,7 +89,7 @@ def encode(processor: VisionLanguageProcessor, images: Sequence[Any], text: str)
     pixels = np.asarray(found.get("pixel_values", none), none.dtype)
     return EncodedText(
         input_ids=np.asarray(found["input_ids"], dtype=np.int64).reshape(-1),
-        patches=Patches.of(pixels, levels),
+        patches=Patches(pixels, levels),
         grids=np.asarray(found.get("image_grid_hws", _NO_GRIDS), np.int64),
     )
 

@@ -34,7 +34,7 @@ def prompt(rng, model):
         id="1.0",
         task=task,
         input_ids=made.input_ids,
-        patches=Patches.of(made.pixel_values),
+        patches=Patches(made.pixel_values),
         image_grid_hws=made.image_grid_hws,
     )
 

@@ -54,7 +54,7 @@ def build_prompt(rng, config, *, text, grids=()):
         id=f"t{text}",
         task=Task(id=f"t{text}", source="made", question="?", answer="1"),
         input_ids=ids,
-        patches=Patches.of(rng.uniform(-1, 1, (patches, 3, 14, 14)).astype(np.float32)),
+        patches=Patches(rng.uniform(-1, 1, (patches, 3, 14, 14)).astype(np.float32)),
         image_grid_hws=np.array(grids, dtype=np.int64).reshape(-1, 2),
     )
 

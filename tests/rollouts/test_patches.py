@@ -23,9 +23,9 @@ def test_levels_become_the_processors_floats_to_the_bit(images, statistics):
     wanted = processor(images=images)["pixel_values"]
     found = [processor(images=image, do_normalize=False)["pixel_values"] for image in images]
     assert {own.dtype for own in found} == {np.dtype(np.uint8)}
-    parts = [pickle.loads(pickle.dumps(Patches.of(own, processor.level_values))) for own in found]
+    parts = [pickle.loads(pickle.dumps(Patches(own, processor.level_values))) for own in found]
     joined = Patches.join(parts)
-    assert joined.data.fetch().dtype == np.uint8
+    assert joined.data.dtype == np.uint8
     assert joined.floats().tobytes() == wanted.tobytes()
     assert joined.floats(slice(3, 7)).tobytes() == wanted[3:7].tobytes()
 
@@ -34,11 +34,11 @@ def test_parts_of_unlike_kind_are_joined_as_floats(images, rng):
     processor = KimiVLImageProcessor()
     levels = processor(images=images, do_normalize=False)["pixel_values"]
     floats = rng.normal(size=(4, 3, 14, 14)).astype(np.float32)
-    joined = Patches.join([Patches.of(floats), Patches.of(levels, processor.level_values)])
+    joined = Patches.join([Patches(floats), Patches(levels, processor.level_values)])
     wanted = np.concatenate([floats, processor(images=images)["pixel_values"]])
     assert joined.floats().tobytes() == wanted.tobytes()
 
 
 def test_levels_without_their_values_are_refused(rng):
     with pytest.raises(ValueError, match="patches are uint8, and level_values are not given"):
-        Patches.of(np.zeros((1, 3, 14, 14), np.uint8))
+        Patches(np.zeros((1, 3, 14, 14), np.uint8))

@@ -17,7 +17,7 @@ def prompt(patches=4, grids=((2, 2),)):
         id=TASK.id,
         task=TASK,
         input_ids=np.arange(3),
-        patches=Patches.of(np.zeros((patches, 3, 14, 14), np.float32)),
+        patches=Patches(np.zeros((patches, 3, 14, 14), np.float32)),
         image_grid_hws=np.array(grids, np.int64).reshape(-1, 2),
     )
 

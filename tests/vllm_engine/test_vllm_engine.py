@@ -45,7 +45,7 @@ def test_the_image_is_seen(engine, model, ids, prompts):
     """With other pixels the log-probs of the same tokens are far away: the comparison above has power."""
     requests = requests_for(prompts[1:2])
     found = engine.generate(requests, GREEDY)
-    object.__setattr__(prompts[1], "patches", Patches.of(-prompts[1].pixel_values))
+    object.__setattr__(prompts[1], "patches", Patches(-prompts[1].pixel_values))
     changed = embedded(model, ids).generate(requests, GREEDY)
     first = [
         abs(float(a.policy_logprobs[0] - b.policy_logprobs[0]))

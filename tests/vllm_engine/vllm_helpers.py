@@ -60,7 +60,7 @@ def build_prompt(rng, config, *, grids=(), text=14, name="made"):
         id=f"{name}/{len(grids)}",
         task=Task(id=f"{name}/{len(grids)}", source="made", question="?", answer="1"),
         input_ids=np.concatenate([words[: text // 2], *images, words[text // 2 :]]).astype(np.int64),
-        patches=Patches.of(rng.uniform(-1, 1, (sum(h * w for h, w in grids), 3, 14, 14)).astype(np.float32)),
+        patches=Patches(rng.uniform(-1, 1, (sum(h * w for h, w in grids), 3, 14, 14)).astype(np.float32)),
         image_grid_hws=np.array(grids, dtype=np.int64).reshape(-1, 2),
     )
 

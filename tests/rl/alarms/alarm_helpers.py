@@ -15,7 +15,7 @@ def make_prompt(group, *, source="sums", answer=None):
         id=f"{source}/{group}",
         task=Task(id=f"{source}/{group}", source=source, question="?", answer=answer or str(group)),
         input_ids=np.array([1]),
-        patches=Patches.of(np.zeros((0, 3, 14, 14), np.float32)),
+        patches=Patches(np.zeros((0, 3, 14, 14), np.float32)),
         image_grid_hws=np.zeros((0, 2), np.int64),
     )
 

@@ -80,7 +80,7 @@ def scored(task, text, kind, reward, rule=""):
         id=task.id,
         task=task,
         input_ids=np.arange(3),
-        patches=Patches.of(np.zeros((0, 3, 14, 14), np.float32)),
+        patches=Patches(np.zeros((0, 3, 14, 14), np.float32)),
         image_grid_hws=np.zeros((0, 2), np.int64),
     )
     logprobs = np.zeros(2, np.float32)

@@ -20,7 +20,7 @@ def group(prompt_tokens, lengths):
         id=new_id(),
         task=Task(id="t", source="s", question="?", answer="1"),
         input_ids=np.zeros(prompt_tokens, np.int64),
-        patches=Patches.of(np.zeros((0, 3, 14, 14), np.float32)),
+        patches=Patches(np.zeros((0, 3, 14, 14), np.float32)),
         image_grid_hws=np.zeros((0, 2), np.int64),
     )
     return [

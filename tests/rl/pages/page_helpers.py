@@ -46,7 +46,7 @@ def scored_tokens(tokenizer, task, text, kind, reward, *, extracted=None, rule="
         id=task.id,
         task=task,
         input_ids=np.array([1, 2]),
-        patches=Patches.of(np.zeros((0, 3, 14, 14), np.float32)),
+        patches=Patches(np.zeros((0, 3, 14, 14), np.float32)),
         image_grid_hws=np.zeros((0, 2), np.int64),
     )
     verdict = Verdict(kind=kind, score=reward or 0.0, extracted=extracted, rule=rule, detail=detail)

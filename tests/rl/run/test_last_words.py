@@ -19,7 +19,7 @@ def prompt(number):
         id=new_id(),
         task=task,
         input_ids=np.arange(3),
-        patches=Patches.of(none),
+        patches=Patches(none),
         image_grid_hws=np.zeros((0, 2), np.int64),
     )
 

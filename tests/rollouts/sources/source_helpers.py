@@ -25,7 +25,7 @@ class Renderer:
     """Prompts without a model; task 13 cannot be rendered."""
 
     def render_all(self, tasks):
-        none = Patches.of(np.zeros((0, 3, 14, 14), np.float32)), np.zeros((0, 2), np.int64)
+        none = Patches(np.zeros((0, 3, 14, 14), np.float32)), np.zeros((0, 2), np.int64)
         prompts = [
             Prompt(id=t.id, task=t, input_ids=np.arange(2), patches=none[0], image_grid_hws=none[1]) for t in tasks
         ]
