@@ -88,8 +88,9 @@ def response_hidden(
     device = model.device
     images = features[row.feature_index.to(device)] if features is not None and len(row.feature_index) else None
     embeds = model.embed(row.input_ids[None].to(device), images)
-    if torch.is_grad_enabled() and not embeds.requires_grad and not _language_learns(model):
-        embeds = embeds.detach().requires_grad_()  # a row without images needs a backward pass, too
+    if torch.is_grad_enabled() and not embeds.requires_grad:
+        # A row without images, with frozen embeddings: all ranks pass backward through the same layers in one order.
+        embeds = embeds.detach().requires_grad_()
     hidden = model.text_model(
         inputs_embeds=embeds,
         position_ids=row.position_ids[None].to(device),
@@ -98,10 +99,6 @@ def response_hidden(
         use_cache=False,
     )
     return hidden.last_hidden_state[0, row.predictors.to(device)]
-
-
-def _language_learns(model: VisionLanguageModel) -> bool:
-    return any(p.requires_grad for p in (*model.text_model.parameters(), *model.lm_head.parameters()))
 
 
 def _tower_learns(model: VisionLanguageModel) -> bool:
