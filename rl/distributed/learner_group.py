@@ -27,6 +27,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from configs.errors import UserError
 from configs.model import ModelConfig
 from configs.ranks import RanksConfig
+from rl.distributed.one_reader import open_on_rank
 from rl.distributed.rank_room import in_order, reserve_ranks
 from rl.distributed.sharded import Sharded
 from rl.distributed.weights_of_ranks import BUCKETS_AHEAD, weights_of_ranks
@@ -38,7 +39,6 @@ from rl.learner.parallel import FinishCheckpoint
 from rl.learner.skipped_updates import SkippedUpdates
 from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
 from rl.types import ModelOutputs, PromptCompletion
-from rollouts.model_family import family_at
 from rollouts.resource_use import ProcessUse
 from rollouts.types import Group
 from rollouts.weight_stream import WeightStream
@@ -86,7 +86,7 @@ class RankActor:
         return ray.get_runtime_context().get_node_id(), tuple(int(gpu) for gpu in ray.get_gpu_ids())
 
     def join(self, address: tuple[str, int], rank: int, world: int, spec: RankSpec) -> None:
-        """Join the group and build this rank's learner. Ranks load the model in turn: memory holds one whole copy."""
+        """Join the group and build this rank's learner, from the weights that the first rank reads."""
         torch.set_num_threads(spec.threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
@@ -102,17 +102,8 @@ class RankActor:
         shape = (world,) if replicas == 1 else (replicas, world // replicas)
         mesh = init_device_mesh(device, shape, mesh_dim_names=("replica", "shard")[-len(shape) :])
         compute_dtype = getattr(torch, spec.ranks.compute_dtype) if spec.ranks.compute_dtype else None
-        parallel = Sharded(mesh, compute_dtype=compute_dtype, sequence=spec.ranks.sequence)
-        problem: UserError | None = None
-        for turn in range(world):
-            if turn == rank:
-                try:
-                    self.learner = _build(spec, parallel)
-                except UserError as error:  # raised after the barriers, where the others wait for this rank
-                    problem = error
-            dist.barrier()
-        if problem is not None:
-            raise problem
+        parallel = Sharded(mesh, compute_dtype=compute_dtype, sequence=spec.ranks.sequence, one_reader=True)
+        self.learner = _build(spec, parallel)
 
     def begin_checkpoint(self, folder: Path) -> None:
         """Copy this rank's shards, and begin to write them into `folder`."""
@@ -238,7 +229,7 @@ class LearnerGroup:
 
 
 def _build(spec: RankSpec, parallel: Sharded) -> BaseLearner:
-    model = family_at(spec.model_path).load_model(spec.model_path, dtype=getattr(torch, spec.model.dtype))
+    model = open_on_rank(spec.model_path, dtype=getattr(torch, spec.model.dtype))
     torch.set_rng_state(spec.random)
     prepare_training(model, spec.model, base=spec.model_path)
     if isinstance(spec.learner, SupervisedLearnerConfig):

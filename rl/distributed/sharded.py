@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from rl.distributed.fsdp import (
     whole_tree,
 )
 from rl.distributed.image_shares import share_of_images
+from rl.distributed.one_reader import give_memory, receive, tensors_of
 from rl.distributed.sequence_parallel import join, split, use_sequence_parallel
 from rl.distributed.sharded_checkpoint import cut_state, read_shards, write_shards
 from rl.distributed.sharded_muon import ShardedMuonWithAdamW
@@ -51,7 +53,8 @@ class Sharded:
     """One rank's `rl.learner.parallel.Parallel`: models sharded over the last dimension of `mesh`, which has all ranks.
 
     With two dimensions the first are replicas of the shards. Each `sequence` ranks in a row work on one packed row.
-    With `compute_dtype` forward and backward passes run in it, on weights that keep their type.
+    With `compute_dtype` forward and backward passes run in it, on weights that keep their type. With `one_reader` the
+    models of the first rank alone have weights, see `rl.distributed.one_reader`.
     """
 
     def __init__(
@@ -60,8 +63,9 @@ class Sharded:
         *,
         compute_dtype: torch.dtype | None = None,
         sequence: int = 1,
+        one_reader: bool = False,
     ) -> None:
-        self._mesh, self._compute_dtype = mesh, compute_dtype
+        self._mesh, self._compute_dtype, self._one_reader = mesh, compute_dtype, one_reader
         self._rank, self._sequence = dist.get_rank(), sequence
         self._row: Any = None  # the group of the ranks that work on the same rows
         if sequence > 1:
@@ -79,13 +83,26 @@ class Sharded:
         """Shard a model in place and move it to the mesh's device."""
         if self._sequence > 1:
             use_sequence_parallel(model.text_model, self._row)
-        shard(model, self._mesh, compute_dtype=self._compute_dtype)
+        with self._weights_of_first_rank(model):
+            shard(model, self._mesh, compute_dtype=self._compute_dtype)
         self._modules.append(model)
 
     def shard_head(self, head: nn.Module) -> None:
         """Shard a small module as one unit, computed in its own type."""
-        shard_whole(head, self._mesh, alike=self._sequence)
+        with self._weights_of_first_rank(head):
+            shard_whole(head, self._mesh, alike=self._sequence)
         self._modules.append(head)
+
+    @contextmanager
+    def _weights_of_first_rank(self, module: nn.Module) -> Iterator[None]:
+        """A context that shards `module`; at its end the shards are those of the first rank's weights."""
+        if not self._one_reader:
+            yield
+            return
+        whole = tensors_of(module) if self._rank == 0 else {}
+        give_memory(module, whole)
+        yield
+        receive(module, whole, self._mesh)
 
     def build_optimizer(self, model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
         """`rl.learner.optimizer.build_optimizer`, with Muon for matrices that are shards."""

@@ -6,6 +6,7 @@ import time
 import traceback
 from dataclasses import replace
 from multiprocessing.connection import wait
+from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ from configs.model import LoraConfig, ModelConfig
 from configs.optimizer import OptimizerConfig
 from rl.checkpoint import random_state, restore_random_state
 from rl.distributed.fsdp import whole, whole_tree
+from rl.distributed.one_reader import open_on_rank
 from rl.distributed.sharded import Sharded
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
@@ -411,6 +413,33 @@ def critic_goes_on(mesh, settings, read, write):
     state = whole_tree(learner.critic.state_dict())
     weights = {f"{part}.{n}": t.numpy() for part in ("head", "backbone") for n, t in state[part].items()}
     return weights, (state["iterations"], state["updates"], state["schedule"]["last_epoch"])
+
+
+def from_first_rank(mesh, path, settings, model_config, replicas=1):
+    """Weights before and after two updates of a learner whose first rank alone can see the model's folder."""
+    if replicas > 1:
+        mesh = init_device_mesh("cpu", (replicas, mesh.size() // replicas), mesh_dim_names=("replica", "shard"))
+    model = open_on_rank(str(path) if dist.get_rank() == 0 else "nowhere", dtype=torch.float32)
+    torch.manual_seed(dist.get_rank())  # adapters and the critic's head begin as on the first rank all the same
+    prepare_training(model, model_config, base="")
+    learner = Learner(model, settings, barred_ids=barred_ids(model), parallel=Sharded(mesh, one_reader=True))
+    before = learner.weights()
+    metrics = _teach_critic(learner)
+    buffers = {n: b.double().sum().item() for n, b in learner.model.named_buffers()}
+    return before, learner.weights(), metrics, buffers, learner.model.training
+
+
+def most_memory(mesh, path):
+    """Bytes that opening and sharding a model added on this rank at their most."""
+
+    def resident(name):
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+        return int(line.split()[1]) * 1024
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = resident("VmRSS")
+    Sharded(mesh, one_reader=True).shard_model(open_on_rank(str(path), dtype=torch.float32))
+    return resident("VmHWM") - before
 
 
 def _teach_critic(learner):
