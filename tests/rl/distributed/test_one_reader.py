@@ -22,7 +22,7 @@ LORA = LoraConfig(rank=2, targets=("attention", "experts", "vision"))
 
 
 @pytest.mark.parametrize(
-    ("loss", "lora", "world", "replicas"), [(PPO, None, 2, 1), (PPO, None, 4, 2), (MEAN, LORA, 2, 1)]
+    ("loss", "lora", "world", "replicas"), [(PPO, None, 2, 1), (PPO, None, 4, 2), (PPO, LORA, 2, 1), (MEAN, LORA, 2, 1)]
 )
 def test_all_ranks_begin_with_the_weights_of_the_first(tmp_path, loss, lora, world, replicas):
     """Policy, reference, critic and adapters; the others are given a folder that does not exist."""
