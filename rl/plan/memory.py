@@ -9,6 +9,7 @@ from configs.optimizer import OptimizerConfig
 from rl.plan import activations
 from rl.plan.sizes import ModelSizes
 from rollouts.engines.vllm_start import GPU_MEMORY
+from rollouts.weight_stream import bucket_bytes
 
 BYTES = {"float32": 4, "bfloat16": 2}
 _BLOCK = 256  # numbers that share a scale in torchao's 8-bit moments
@@ -140,14 +141,14 @@ def kv_tokens(sizes: ModelSizes, dtype: str, memory: float, *, split: int = 1) -
     return max(0, int((memory - fixed) / kv_bytes(sizes, 1, dtype)))
 
 
-def sync_bytes(sizes: ModelSizes, *, vllm_workers: int) -> dict[str, float]:
-    """A node's main memory during a weight sync, which travels in float32.
+def sync_bytes(sizes: ModelSizes, dtype: str) -> dict[str, float]:
+    """Main memory of the busiest node during a weight sync, which travels in the engines' type, in buckets.
 
-    The first rank copies all weights; the object store holds the version that is served, the copy of the first rank
-    and the version that is sent; each vLLM worker of the node writes a file in shared memory.
+    The first rank holds three buckets of whole layers at most. The object store of a node with workers keeps one
+    version, for workers that are replaced later.
     """
-    whole = 4.0 * sizes.parameters
-    return {"copy of the first rank": whole, "object store": 3 * whole, "vLLM's files": vllm_workers * whole}
+    whole, unit = BYTES[dtype] * sizes.parameters, BYTES[dtype] * sizes.largest_unit
+    return {"three buckets": 3.0 * max(bucket_bytes(whole), unit), "object store": float(whole)}
 
 
 def total(parts: Mapping[str, float]) -> float:

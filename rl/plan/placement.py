@@ -126,13 +126,6 @@ class Placement:
         return self.workers * self.split + self.ranks if self.ranks > 1 or self.split > 1 else 1
 
     @property
-    def workers_on_node(self) -> int:
-        """The most workers of one node."""
-        return (
-            min(self.workers, int(self.cluster.gpus // self.worker_share)) if self.worker_share >= 1 else self.workers
-        )
-
-    @property
     def missing(self) -> int:
         """Cards that the run needs and the cluster has not."""
         return max(0, self.cards - self.cluster.total)

@@ -108,7 +108,6 @@ def make_plan(config: RunConfig, cluster: Cluster, *, answer: int | None = None)
             frozen = stage.freeze if isinstance(stage, SupervisedConfig) else None
             sizes = measure_sizes(model, config.model, frozen, vision_alone=isinstance(stage, ViTConfig))
             stages.append(_stage(config, stage, sizes, placement, beside, answer, cached))
-    vllm = placement.workers_on_node if rollout_stage(config).engine == "vllm" else 0
     return Plan(
         placement=placement,
         sizes=engine,
@@ -116,7 +115,7 @@ def make_plan(config: RunConfig, cluster: Cluster, *, answer: int | None = None)
         worker=worker,
         cached=cached,
         context=context,
-        host=memory.sync_bytes(engine, vllm_workers=vllm),
+        host=memory.sync_bytes(engine, config.engine_dtype),
     )
 
 
@@ -138,7 +137,7 @@ def _stage(
         width = memory.BYTES[config.engine_dtype]
         engine = replace(gpu, flops=gpu.flops * placement.split, bandwidth=gpu.bandwidth * placement.split)
         rollout = timing.rollout_seconds(sizes, stage, means, engine, cached=cached, width=width)
-        sync = timing.sync_seconds(sizes)
+        sync = timing.sync_seconds(sizes, width)
     update = timing.update_seconds(sizes, stage, counts, gpu)
     learner, rollouts = _devices(stage, parts, placement, beside)
     return StagePlan(

@@ -71,6 +71,6 @@ def decode_seconds(sizes: ModelSizes, rows: int, cached: float, gpu: Gpu, width:
     return work.seconds(gpu.flops, gpu.bandwidth) * width / roofline.BYTES / DECODING.value
 
 
-def sync_seconds(sizes: ModelSizes) -> float:
-    """A weight sync in float32 through the object store."""
-    return 4.0 * sizes.parameters / SYNC.value
+def sync_seconds(sizes: ModelSizes, width: int) -> float:
+    """A weight sync through the object store, in a type of `width` bytes."""
+    return width * sizes.parameters / SYNC.value

@@ -91,4 +91,4 @@ def test_a_plan_prints_the_map_of_the_run():
     short = Placement(workers=17, ranks=6, worker_share=1.0, workers_beside=0, cluster=cluster)
     assert (short.map, short.missing) == ([], 7)
     split = Placement(workers=4, ranks=8, worker_share=2.0, workers_beside=0, cluster=cluster)
-    assert (split.cards, split.workers_on_node, split.map) == (16, 4, ["node 0: ranks 0-7", "node 1: workers 0-3"])
+    assert (split.cards, split.map) == (16, ["node 0: ranks 0-7", "node 1: workers 0-3"])

@@ -108,13 +108,11 @@ def test_adapters_are_the_only_trained_parameters_and_float32():
     assert parts["gradients"] == 4 * found.adapters
 
 
-def test_a_weight_sync_travels_in_float32(sizes):
-    parts = memory.sync_bytes(sizes, vllm_workers=4)
-    assert parts == {
-        "copy of the first rank": 4 * PARAMETERS,
-        "object store": 12 * PARAMETERS,
-        "vLLM's files": 16 * PARAMETERS,
-    }
+def test_a_weight_sync_travels_in_the_engines_type(sizes):
+    layer = 2 * sizes.largest_unit
+    assert layer == pytest.approx(1.17e9, rel=0.01), "more than the 512 MiB that fill a bucket"
+    assert memory.sync_bytes(sizes, "bfloat16") == {"three buckets": 3 * layer, "object store": 2 * PARAMETERS}
+    assert memory.sync_bytes(sizes, "float32") == {"three buckets": 6 * layer, "object store": 4 * PARAMETERS}
 
 
 @pytest.mark.parametrize(
