@@ -30,11 +30,13 @@ from rollouts.tasks.columns import (
 from rollouts.tasks.contents import TaskHash, contents_hash
 from rollouts.tasks.document_rows import parse_document
 from rollouts.tasks.documents import Example
+from rollouts.tasks.progress_bars import progress_bars
 from rollouts.tasks.rows import FIELDS, FRAMES, BadRow, optional_text, parse_row
 from rollouts.tasks.skip_report import SkipReport
 
 FORMATS = {".jsonl": "text", ".parquet": "parquet"}  # file suffix -> loader of `datasets`
 BATCH = 64  # rows read at a time while checking
+_LARGE = 256 << 20  # bytes of a file that takes long enough to read for a progress bar
 
 
 class DataSetError(UserError, ValueError):
@@ -263,7 +265,8 @@ def _open_file(path: Path, split: str) -> Any:
     try:
         # The contents name the copy in the cache of `datasets`, which knows a file by its time of change alone.
         name = f"{path.stat().st_size}-{contents_hash(path)}"
-        return load_dataset(loader, name, data_files={"train": glob.escape(str(path))}, split=split, **options)
+        with progress_bars(path.stat().st_size > _LARGE):
+            return load_dataset(loader, name, data_files={"train": glob.escape(str(path))}, split=split, **options)
     except Exception as error:  # the loaders' errors share no type
         if "corresponds to no data" in str(error):
             raise DataSetError(f"{path}: the data set is empty (split {split})") from error

@@ -155,3 +155,8 @@ def test_a_replacement_character_that_was_written_is_text(tmp_path):
 def test_the_hint_names_a_column_that_may_hold_the_field(names, hint):
     with pytest.raises(ColumnError, match=hint):
         map_columns("mine.jsonl", names, {})
+
+
+def test_a_small_file_is_read_without_progress_bars(tmp_path, capfd):
+    open_lines(tmp_path, [GOOD])
+    assert "Generating" not in capfd.readouterr().err
