@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ from rl.checkpoint import replace_folder
 from rollouts.tasks.contents import contents_hash
 
 _LIST = "run.json"
+_ID = "mirror.id"  # a file of the run and of its copy: two runs under one URL would overwrite each other
 _LEFT_OUT = {"lock", ".writable", "end.json"}
 _UNFINISHED = (".partial", ".old")
 _WRITTEN_ONCE = (".pt", ".safetensors", ".distcp", ".parquet")
@@ -33,13 +35,14 @@ _WRITTEN_ONCE = (".pt", ".safetensors", ".distcp", ".parquet")
 def open_mirror(config: RunConfig, say: Callable[[str], None]) -> Mirror | None:
     """The mirror of a recipe, if it has one. Where the run's folder is empty, it is made from the mirror.
 
-    Raises UserError where the mirror cannot be read.
+    Raises UserError where the mirror cannot be read, and where it holds another run than the folder.
     """
     if config.mirror is None:
         return None
     mirror, folder = Mirror(config.mirror), Path(config.output_dir).expanduser()
-    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if empty and (files := mirror.pull(folder)):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        mirror.check(folder)
+    elif files := mirror.pull(folder):
         say(f"{files} files of the run are from {config.mirror}")
     return mirror
 
@@ -85,8 +88,23 @@ class Mirror:
         replace_folder(partial, folder)
         return len(files)
 
+    def check(self, folder: Path) -> None:
+        """Raise UserError if there is a copy, and it is not of the run in `folder`."""
+        files, own = self._guarded("read", self._files), folder / _ID
+        if files and not (own.is_file() and _ID in files and contents_hash(own) == files[_ID].xxh3_128):
+            raise UserError(
+                f"mirror = {self._url!r}: holds another run than {folder}; give each run a URL of its own. To go on "
+                "with the run that it holds, set output_dir to a new folder"
+            )
+
     def push(self, folder: Path) -> None:
-        """Copy what is new in `folder`. Raises UserError where the URL cannot be written; the copy before stays."""
+        """Copy what is new in `folder`. Raises UserError where the URL cannot be written; the copy before stays.
+
+        Raises UserError, too, where the copy is of another run.
+        """
+        self.check(folder)
+        if not (folder / _ID).exists():
+            (folder / _ID).write_text(f"{uuid.uuid4().hex}\n", encoding="utf-8")
         with tempfile.TemporaryDirectory(prefix=".mirror-", dir=folder) as aside:
             names = _snapshot(folder, Path(aside))
             self._guarded("written", lambda: self._copy(Path(aside), names))

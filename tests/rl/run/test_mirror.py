@@ -53,10 +53,10 @@ def objects(url):
 
 def test_a_run_comes_back_on_an_empty_machine(run, url, tmp_path):
     Mirror(url).push(run)
-    assert len(objects(url)) == 4, "equal files are one object"
+    assert len(objects(url)) == 5, "equal files are one object, and the run's id is another"
     expected = complete(run)
     shutil.rmtree(run)
-    assert Mirror(url).pull(run) == 5
+    assert Mirror(url).pull(run) == 6
     assert contents(run) == expected
     assert Mirror(f"{url}/nothing").pull(tmp_path / "other") == 0
     assert not (tmp_path / "other").exists()
@@ -73,7 +73,7 @@ def test_only_what_is_new_is_sent_and_what_is_gone_is_deleted(run, url, monkeypa
         file.write("{}\n")
     mirror.push(run)
     assert sorted(name.rsplit("/", 1)[1] for name in sent) == ["metrics.jsonl", "step-000004.pt"]
-    assert len(objects(url)) == 4
+    assert len(objects(url)) == 5
     expected = complete(run)
     shutil.rmtree(run)
     Mirror(url).pull(run)
@@ -118,6 +118,20 @@ def test_a_damaged_copy_is_refused_and_nothing_is_left(run, url, tmp_path):
     fs.pipe_file(f"{root}/run.json", json.dumps({"../../out": {"size": 1, "xxh3_128": damaged}}).encode())
     with pytest.raises(UserError, match="outside the run's folder"):
         Mirror(url).pull(tmp_path / "new" / "mine")
+
+
+def test_two_runs_cannot_share_a_url(run, url, tmp_path):
+    Mirror(url).push(run)
+    expected, other = complete(run), tmp_path / "runs" / "other"
+    write(other, "recipe.yaml", "name: other")
+    for act in (Mirror(url).check, Mirror(url).push):
+        with pytest.raises(UserError, match=r"holds another run than .*other; give each run a URL of its own"):
+            act(other)
+    Mirror(url).push(run)
+    shutil.rmtree(run)
+    Mirror(url).pull(run)
+    assert contents(run) == expected
+    Mirror(url).push(run)
 
 
 def test_an_unknown_url_is_refused():
