@@ -141,6 +141,7 @@ def test_an_answer_without_thinking_follows_an_empty_think_block(model, tmp_path
         data=data,
         dtype=None,
         engine="transformers",
+        options={},
         context=300,
         workers=1,
         failures=tmp_path / "failures",

@@ -34,7 +34,8 @@ print("printed after")
 def seen(*arguments, terminal=True, **environment):
     """What the program writes to a terminal of 90 columns, or to a pipe."""
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), *map(str, arguments)]
-    environ = {**os.environ, "TERM": "xterm", **environment}
+    sizes = {"COLUMNS", "LINES"}  # pytest-xdist sets them, and they would count more than the terminal
+    environ = {**{k: v for k, v in os.environ.items() if k not in sizes}, "TERM": "xterm", **environment}
     if not terminal:
         return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60).stdout
     ours, theirs = pty.openpty()

@@ -88,9 +88,11 @@ def test_an_image_that_a_row_names_may_not_change(tmp_path, tiny, monkeypatch):
         with open_context(made, RunFolder.open(made), tmp_path, PlainConsole(quiet=True)):
             pass
 
-    for _ in range(2):
+    for color in ("red", "red", "green"):  # a run that has made no step may change its files
+        Image.new("RGB", (28, 28), color).save(tmp_path / "a.png")
         with pytest.raises(Started):
             begin()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"stage": "rl", "step": 1}\n')
     Image.new("RGB", (28, 28), "blue").save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"tasks of rows\.jsonl \(train\): 8 tasks \(\w+\) then, 8 tasks \(\w+\) now"):
         begin()
