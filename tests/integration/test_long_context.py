@@ -89,6 +89,7 @@ def test_later_stages_have_the_new_base_and_a_kill_changes_nothing(mini, monkeyp
         assert [name for name in expected if not torch.equal(expected[name], found[name])] == [], stage
 
 
+@pytest.mark.slow  # two invocations
 def test_two_ranks_extend_the_model_that_one_process_extends(mini):
     only = "rl=null", "export=false"
     mini.here("output_dir=runs/one", *only)
