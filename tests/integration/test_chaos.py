@@ -134,6 +134,7 @@ def differences(a, b):
 NONE = ([], [], [], [])
 
 
+@pytest.mark.chaos  # a minute and a half
 @pytest.mark.timeout(900)
 def test_three_kills_and_a_damaged_checkpoint_leave_no_trace(whole_run, make_mini):
     """In generation, in an update while a checkpoint is written, in an update; then the newest one is cut short."""

@@ -63,6 +63,7 @@ def weights(folder, stage):
     return load_model(folder / stage / "model").state_dict()
 
 
+@pytest.mark.chaos  # many invocations
 def test_each_method_runs_and_a_killed_run_ends_in_the_same_weights(make, monkeypatch):
     mini, whole = make("whole")
     printed = mini.here()

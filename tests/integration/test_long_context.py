@@ -45,6 +45,7 @@ def weights(folder, stage):
     return load_model(folder / stage / "model").state_dict()
 
 
+@pytest.mark.chaos  # three invocations
 def test_later_stages_have_the_new_base_and_a_kill_changes_nothing(mini, monkeypatch):
     printed = mini.here()
     whole = mini.run_folder
