@@ -211,6 +211,8 @@ def training(run: RunFacts) -> CheckResult:
     if found:
         said, _, advice = found[0].partition("; ")
         return warning(shorten(said), "as docs/metrics.md says", shorten(advice) or "read report.html")
+    if run.stage is None:
+        return ok("all stages are finished")
     return ok(f"{len(run.rows)} lines of metrics in stage {run.stage}" if run.rows else "no metrics yet")
 
 

@@ -93,7 +93,7 @@ class StageFigures:
         """The own figure in words, without the stage. Example: `sampled accuracy 0.410 -> 0.550, better`."""
         title, before, after = self.own.title, self.before, self.after
         if after is None:
-            return f"{title} was not measured"
+            return f"{title} was not measured: no held-out data for it"
         if before is None and self.from_random:
             return f"{title} {after:.3f}; random weights entered the stage"
         if before is None:

@@ -102,7 +102,7 @@ def test_figures_that_are_missing_are_said_to_be(tmp_path):
     assert [stage.improved for stage in run] == [None, None, None, None, True]
     said = " ".join(shortcomings([run]))
     assert read_stages(make_run(tmp_path / "good", GOOD))[0].sentence().endswith("random weights entered the stage")
-    assert "pretrain: perplexity was not measured." in said
+    assert "pretrain: perplexity was not measured: no held-out data for it." in said
     assert "it was not measured on the model that entered the stage" in said
     write_recipe_page([RunFolder(tmp_path / "missing")], tmp_path / "page.html")
 
