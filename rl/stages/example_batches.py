@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -88,13 +88,13 @@ class ExampleBatches:
         named = [_renamed(example, f"{step + 1}.{number}") for number, example in enumerate(found.examples)]
         return replace(found, examples=named)
 
-    def from_step(self, start: int) -> Generator[list[PromptCompletion]]:
+    def from_step(self, start: int, *, say: Callable[[str], object]) -> Generator[list[PromptCompletion]]:
         """The batches of all steps from `start` on. Close the iterator to end its processes.
 
-        Raises UserError once it is clear that no example at all can be rendered.
+        `say` gets a line for a process that died. Raises UserError once it is clear that no example can be rendered.
         """
         rendered, steps = 0, range(start, self._config.steps)
-        with closing(prefetched(self.batch, steps, stage=self._config.name)) as upcoming:
+        with closing(prefetched(self.batch, steps, stage=self._config.name, say=say)) as upcoming:
             for found in upcoming:
                 rendered += len(found.examples)
                 self.skipped.update(found.skipped)

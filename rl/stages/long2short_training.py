@@ -47,7 +47,8 @@ class ShortestTraining(SupervisedStage):
         self._renderer = context.inputs[config.name].renderer
 
     def _batches(self) -> Generator[Sequence[PromptCompletion]]:
-        return prefetched(self._batch, range(self._done, self._config.steps), stage=self._config.name)
+        steps, say = range(self._done, self._config.steps), self._context.console.print
+        return prefetched(self._batch, steps, stage=self._config.name, say=say)
 
     def _batch(self, step: int) -> Sequence[PromptCompletion]:
         chosen = in_epochs(self._answers, step, self._config.batch_size, seed=self._context.seed(self._config))
@@ -86,7 +87,8 @@ class PreferenceTraining(SupervisedStage):
         return PreferenceLearner(open_model(context, config, model_path), context.processor, own, folder=self._folder)
 
     def _batches(self) -> Generator[Sequence[PreferencePair]]:
-        return prefetched(self._batch, range(self._done, self._config.steps), stage=self._config.name)
+        steps, say = range(self._done, self._config.steps), self._context.console.print
+        return prefetched(self._batch, steps, stage=self._config.name, say=say)
 
     def _batch(self, step: int) -> Sequence[PreferencePair]:
         chosen = in_epochs(self._pairs, step, self._config.batch_size, seed=self._context.seed(self._config))

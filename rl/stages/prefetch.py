@@ -8,7 +8,6 @@ alone: how many processes there are, and when one begins, changes nothing.
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import signal
 import sys
@@ -31,8 +30,6 @@ _MOST_PROCESSES = 4
 _CORES = 4  # of the machine for each process: the others are the learner's and the rollout workers'
 _REPLACED = 2  # processes that may die over one step
 
-_LOG = logging.getLogger(__name__)
-
 
 class _Steps(Dataset["T | UserError"], Generic[T]):
     """Steps by number. What the user can mend is passed on as a value: PyTorch would put a traceback around it."""
@@ -47,11 +44,11 @@ class _Steps(Dataset["T | UserError"], Generic[T]):
             return UserError(str(error))
 
 
-def prefetched(prepare: Callable[[int], T], steps: range, *, stage: str) -> Generator[T]:
+def prefetched(prepare: Callable[[int], T], steps: range, *, stage: str, say: Callable[[str], object]) -> Generator[T]:
     """`prepare(step)` for each of `steps`, in order, some steps ahead. Close the iterator to end its processes.
 
-    A process that dies is replaced. Raises the UserErrors of `prepare`, and one that names `stage` where processes die
-    again and again over one step; other errors keep their traceback.
+    A process that dies is replaced, and `say` gets a line. Raises the UserErrors of `prepare`, and one that names
+    `stage` where processes die again and again over one step; other errors keep their traceback.
     """
     step, deaths = steps.start, 0
     while step < steps.stop:
@@ -67,7 +64,7 @@ def prefetched(prepare: Callable[[int], T], steps: range, *, stage: str) -> Gene
             deaths += 1
             if deaths > _REPLACED:
                 raise _unprepared(stage, step + 1, error) from error
-            _LOG.warning("%s: a process that prepares examples died (%s); another one goes on", stage, one_line(error))
+            say(f"{stage}: a process that prepares examples died ({one_line(error)}); another one goes on")
 
 
 def _begin_loading(prepare: Callable[[int], T], steps: range) -> Iterator[T | UserError]:

@@ -47,7 +47,7 @@ class SupervisedStage:
         config = replace(self._config, max_tokens=min(self._config.max_tokens, inputs.context))
         renderer = self._example_renderer(config)
         batches = ExampleBatches(context.examples(config), renderer, config, seed=context.config.seed)
-        yield from batches.from_step(self._done)
+        yield from batches.from_step(self._done, say=context.console.print)
         for reason, count in batches.skipped.items():
             context.console.print(f"{config.name}: {count} examples left out: {reason}")
 

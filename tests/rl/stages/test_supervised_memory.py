@@ -112,7 +112,7 @@ def test_of_100_000_examples_only_those_of_the_next_steps_are_drawn(tmp_path, re
 
     monkeypatch.setattr(source, "task", task)
     config, before = config_of(ROWS), resident()
-    steps = ExampleBatches(mixture, ExampleRenderer(renderer, config), config, seed=0).from_step(0)
+    steps = ExampleBatches(mixture, ExampleRenderer(renderer, config), config, seed=0).from_step(0, say=print)
     batch = next(steps)
     assert len(batch) == 2
     assert drawn.value <= 2 * (1 + STEPS_AHEAD + 1)

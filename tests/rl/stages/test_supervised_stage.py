@@ -74,7 +74,7 @@ def test_an_answer_with_and_without_thinking():
 
 def test_half_of_the_answers_think_and_the_seed_says_which(processor, mixture, batches):
     config, thinking = config_of(), 0
-    for step, batch in enumerate(batches(config).from_step(0)):
+    for step, batch in enumerate(batches(config).from_step(0, say=print)):
         tasks = mixture.draw(step, 8)
         assert [example.prompt.task.id for example in batch] == [task.id for task in tasks]
         assert len({example.id for example in batch}) == 8
@@ -86,7 +86,7 @@ def test_half_of_the_answers_think_and_the_seed_says_which(processor, mixture, b
     assert 14 <= thinking <= 34, "about half of 48"
 
     def tokens(seed, start):
-        return [e.token_ids.tolist() for batch in batches(config, seed=seed).from_step(start) for e in batch]
+        return [e.token_ids.tolist() for batch in batches(config, seed=seed).from_step(start, say=print) for e in batch]
 
     assert tokens(0, 0)[24:] == tokens(0, 3), "a step's examples depend on the seed and the step alone"
     assert tokens(0, 0) != tokens(1, 0)
@@ -114,7 +114,7 @@ def test_examples_that_cannot_be_rendered_are_counted(renderer):
 def test_a_stage_of_which_nothing_can_be_rendered_ends(batches):
     bad = Task(id="2", source="s", question="What?", answer="2", images=(b"no picture",))
     mixture = SimpleNamespace(draw=lambda step, n: [bad] * n)
-    upcoming = batches(config_of(steps=40), mixture=mixture).from_step(0)
+    upcoming = batches(config_of(steps=40), mixture=mixture).from_step(0, say=print)
     assert [next(upcoming) for _ in range(31)] == [[]] * 31
     with pytest.raises(UserError, match=r"^none of the first 256 examples can be rendered: .*not an image"):
         next(upcoming)
