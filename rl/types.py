@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,9 +67,14 @@ class PromptCompletion:
         """How many tokens a loss is computed on."""
         return int(self.trainable.sum())
 
+    @property
+    def response_tokens(self) -> int:
+        """Tokens of the response, context included."""
+        return len(self.token_ids)
+
     def __len__(self) -> int:
         """Tokens of prompt and response together."""
-        return len(self.prompt.input_ids) + len(self.token_ids)
+        return self.prompt.tokens + self.response_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,10 +122,36 @@ class DummySample(SampledCompletion):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptHeader:
+    """The sizes of a prompt, and references to the prompt and to its samples of a step."""
+
+    id: str
+    tokens: int
+    image_grid_hws: np.ndarray  # [N, 2] int64, in patches
+    prompt_ref: Any
+    samples_ref: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleHeader:
+    """What the plan of a step reads of a sample: where the sample itself is elsewhere, this stands for it."""
+
+    id: str
+    prompt: PromptHeader
+    response_tokens: int
+    trainable_tokens: int
+    sft_mask: bool
+
+    def __len__(self) -> int:
+        """Tokens of prompt and response together."""
+        return self.prompt.tokens + self.response_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepBatch:
     """All samples of one optimizer step; its counts are the loss's denominators, whatever the micro-batches."""
 
-    samples: tuple[Sample, ...]
+    samples: tuple[Sample | SampleHeader, ...]
     # The iteration's first update: the policy has not moved, and its log-probs in this very pass are the denominator.
     # A pass before the update is packed otherwise, and rounds otherwise in bfloat16.
     first: bool = False

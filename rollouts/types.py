@@ -35,6 +35,11 @@ class Prompt:
             raise ValueError(f"task {self.task.id}: {len(self.patches)} patches, but the grids say {patches}")
 
     @property
+    def tokens(self) -> int:
+        """How many tokens the prompt has."""
+        return len(self.input_ids)
+
+    @property
     def pixel_values(self) -> np.ndarray:
         """The patches as float32, `[P, channels, height, width]`: looked up at each call."""
         return self.patches.floats()

@@ -100,13 +100,13 @@ def _replay(skipped: SkippedUpdate, run: Path, console: PlainConsole) -> Replaye
     values = learner.accumulate(batch)
     norm = gradient_norm(learner.model)
     parameters = parameter_shares(learner.model)
-    with StageProgress(console, "samples", total=len(batch.samples)) as bar:
-        samples = sample_shares(learner, batch, lambda: bar.advance({}))
+    with StageProgress(console, "samples", total=len(skipped.samples)) as bar:
+        samples = sample_shares(learner, batch, skipped.samples, lambda: bar.advance({}))
     return Replayed(
         skipped=skipped,
         loss=values["loss"],
         norm=norm,
-        inputs=not_finite_inputs(batch.samples),
+        inputs=not_finite_inputs(skipped.samples),
         weights=not_finite_weights(learner.model),
         first=first_not_finite(learner, batch),
         parameters=parameters,

@@ -13,21 +13,28 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from rl.learner.batch import ImageSet, collect_images, image_parts, images_of
-from rl.types import PromptCompletion
+from rl.learner.batch import ImageSet, collect_images, grids_of, image_parts
+from rl.types import PromptCompletion, SampleHeader
 from rollouts.model_family import VisionLanguageConfig
 from rollouts.patches import Patches
 
 
 def share_of_images(
-    shares: Sequence[Sequence[Sequence[PromptCompletion]]], rank: int, config: VisionLanguageConfig, *, budget: int
+    shares: Sequence[Sequence[Sequence[PromptCompletion | SampleHeader]]],
+    own: Sequence[Sequence[PromptCompletion]],
+    config: VisionLanguageConfig,
+    *,
+    budget: int,
 ) -> ImageSet | None:
-    """The images of `rank`, in as many parts as any rank has; missing parts are empty. None if no rank has images."""
+    """The images of this rank's share `own`, in as many parts as any rank has; None if no rank has images.
+
+    Missing parts are empty.
+    """
     every = [[sample for part in share for sample in part] for share in shares]
-    most = max(len(image_parts(images_of(samples).values(), budget=budget)) for samples in every)
+    most = max(len(image_parts(grids_of(samples), budget=budget)) for samples in every)
     if not most:
         return None
-    images = collect_images(every[rank], config, budget=budget) or _no_image(config)
+    images = collect_images([s for part in own for s in part], config, budget=budget) or _no_image(config)
     missing = most - len(images.parts)
     return replace(images, parts=images.parts + (slice(0, 0),) * missing)
 

@@ -29,16 +29,18 @@ from configs.model import ModelConfig
 from configs.ranks import RanksConfig
 from rl.distributed.one_reader import open_on_rank
 from rl.distributed.rank_room import in_order, reserve_ranks
+from rl.distributed.remote_samples import RemoteSamples, fetch_samples
 from rl.distributed.sharded import Sharded
 from rl.distributed.weights_of_ranks import BUCKETS_AHEAD, weights_of_ranks
 from rl.learner.base import BaseLearner
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.lora import prepare_training
+from rl.learner.model_outputs import outputs_of_groups, sampled_completions
 from rl.learner.parallel import FinishCheckpoint
 from rl.learner.skipped_updates import SkippedUpdates
 from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
-from rl.types import ModelOutputs, PromptCompletion
+from rl.types import ModelOutputs, PromptCompletion, SampleHeader
 from rollouts.resource_use import ProcessUse
 from rollouts.types import Group
 from rollouts.weight_stream import WeightStream
@@ -102,8 +104,10 @@ class RankActor:
         shape = (world,) if replicas == 1 else (replicas, world // replicas)
         mesh = init_device_mesh(device, shape, mesh_dim_names=("replica", "shard")[-len(shape) :])
         compute_dtype = getattr(torch, spec.ranks.compute_dtype) if spec.ranks.compute_dtype else None
-        parallel = Sharded(mesh, compute_dtype=compute_dtype, sequence=spec.ranks.sequence, one_reader=True)
-        self.learner = _build(spec, parallel)
+        parallel = Sharded(
+            mesh, compute_dtype=compute_dtype, sequence=spec.ranks.sequence, one_reader=True, fetch=fetch_samples
+        )
+        self.learner, self._sequence = _build(spec, parallel), spec.ranks.sequence
 
     def begin_checkpoint(self, folder: Path) -> None:
         """Copy this rank's shards, and begin to write them into `folder`."""
@@ -118,6 +122,12 @@ class RankActor:
         """Call a method of the learner. The first rank returns (result, version), the others None."""
         result = getattr(self.learner, method)(*args)
         return (result, self.learner.version) if dist.get_rank() == 0 else None
+
+    def own_outputs(self, samples: Sequence[SampleHeader]) -> dict[str, ModelOutputs]:
+        """See `Learner.own_outputs`. Of the ranks that work on the same rows the first answers."""
+        assert isinstance(self.learner, Learner)
+        found = self.learner.own_outputs(samples)
+        return {} if dist.get_rank() % self._sequence else found
 
     @ray.method(num_returns="streaming", _generator_backpressure_num_objects=2 * BUCKETS_AHEAD)
     def stream_weights(self, dtype: str | None) -> Iterator[Any]:
@@ -139,6 +149,7 @@ class LearnerGroup:
 
     def __init__(self, spec: RankSpec, nodes: Sequence[str] = ()) -> None:
         self.version, ranks = 0, spec.ranks.count
+        self._samples = RemoteSamples()
         self._reads_before_update = isinstance(spec.learner, LearnerConfig) and spec.learner.reads_before_update
         self._room = reserve_ranks(ranks, nodes)
         self._actors: list[Any] = []
@@ -156,7 +167,10 @@ class LearnerGroup:
         """See `Learner.model_outputs`. Nothing is sent to the ranks where the algorithm reads nothing."""
         if not self._reads_before_update:
             return [[ModelOutputs() for _ in group.rollouts] for group in groups]
-        return self._call("model_outputs", list(groups), min_version)
+        masks, samples = sampled_completions(groups, min_version)
+        headers = ray.put(self._samples.put(samples))
+        parts = self._wait([actor.own_outputs.remote(headers) for actor in self._actors])
+        return outputs_of_groups(groups, masks, parts)
 
     def logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
         """See `Learner.logprobs`."""
@@ -164,7 +178,9 @@ class LearnerGroup:
 
     def update(self, samples: Sequence[PromptCompletion], /) -> dict[str, float]:
         """See `update` of the learner."""
-        return self._call("update", list(samples))
+        metrics = self._call("update", self._samples.put(samples))
+        self._samples.forget()
+        return metrics
 
     def resource_use(self) -> list[ProcessUse]:
         """See `Learner.resource_use`."""

@@ -31,7 +31,7 @@ from rl.learner.batch import ImageSet, Packable
 from rl.learner.lora import Cast, adapter_experts, as_it_is
 from rl.learner.optimizer import build_optimizer
 from rl.learner.parallel import FinishCheckpoint
-from rl.types import DummySample
+from rl.types import DummySample, PromptCompletion, SampleHeader
 from rollouts.model_family import VisionLanguageConfig, VisionLanguageModel
 
 T = TypeVar("T")
@@ -54,7 +54,8 @@ class Sharded:
 
     With two dimensions the first are replicas of the shards. Each `sequence` ranks in a row work on one packed row.
     With `compute_dtype` forward and backward passes run in it, on weights that keep their type. With `one_reader` the
-    models of the first rank alone have weights, see `rl.distributed.one_reader`.
+    models of the first rank alone have weights, see `rl.distributed.one_reader`. `fetch` gets the samples that headers
+    stand for; without it, the samples of a step are here.
     """
 
     def __init__(
@@ -64,9 +65,11 @@ class Sharded:
         compute_dtype: torch.dtype | None = None,
         sequence: int = 1,
         one_reader: bool = False,
+        fetch: Callable[[Sequence[SampleHeader]], list[PromptCompletion]] | None = None,
     ) -> None:
         self._mesh, self._compute_dtype, self._one_reader = mesh, compute_dtype, one_reader
         self._rank, self._sequence = dist.get_rank(), sequence
+        self._fetch = fetch
         self._row: Any = None  # the group of the ranks that work on the same rows
         if sequence > 1:
             groups = [dist.new_group(range(at, at + sequence)) for at in range(0, mesh.size(), sequence)]
@@ -112,12 +115,22 @@ class Sharded:
 
     def plan(
         self, samples: Sequence[Packable], config: VisionLanguageConfig, *, budget: int, dummy: DummySample
-    ) -> tuple[Sequence[Sequence[Packable | DummySample]], ImageSet | None]:
+    ) -> tuple[Sequence[Sequence[Any]], ImageSet | None]:
         """This rank's micro-batches, as many as any rank has; and its images, in as many parts as any rank's."""
         shares = balanced_shares(samples, ranks=self._mesh.size() // self._sequence, budget=budget)
-        place = self._rank // self._sequence
-        missing = max(map(len, shares)) - len(shares[place])
-        return [*shares[place], *[[dummy]] * missing], share_of_images(shares, place, config, budget=budget)
+        share = shares[self._rank // self._sequence]
+        whole = iter(self.whole([sample for part in share for sample in part]))
+        own = [[next(whole) for _ in part] for part in share]
+        missing = max(map(len, shares)) - len(share)
+        return [*own, *[[dummy]] * missing], share_of_images(shares, own, config, budget=budget)
+
+    def whole(self, samples: Sequence[Packable]) -> Sequence[Any]:
+        """The samples themselves, where headers stand for them."""
+        headers = [sample for sample in samples if isinstance(sample, SampleHeader)]
+        if not headers:
+            return samples
+        assert self._fetch is not None, "headers, and nothing that gets what they stand for"
+        return self._fetch(headers)
 
     def before_backward(self, *, last: bool) -> None:
         """Gradients are summed between replicas in the last micro-batch alone."""

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Sequence
 
 from rl.learner.batch import Packable, by_prompt, split_by_tokens
-from rl.types import PromptCompletion
+from rl.types import PromptCompletion, SampleHeader
 
 
 def balanced_shares(samples: Sequence[Packable], *, ranks: int, budget: int) -> list[list[list[Packable]]]:
@@ -28,10 +28,10 @@ def balanced_shares(samples: Sequence[Packable], *, ranks: int, budget: int) -> 
     return [sorted(split_by_tokens(share, budget=budget), key=packed_tokens, reverse=True) for share in shares]
 
 
-def packed_tokens(samples: Sequence[PromptCompletion]) -> int:
+def packed_tokens(samples: Sequence[PromptCompletion | SampleHeader]) -> int:
     """Tokens of the packed row: each prompt once, and each response without its last token."""
-    prompts = {s.prompt.id: len(s.prompt.input_ids) for s in samples}
-    return sum(prompts.values()) + sum(len(s.token_ids) - 1 for s in samples)
+    prompts = {s.prompt.id: s.prompt.tokens for s in samples}
+    return sum(prompts.values()) + sum(s.response_tokens - 1 for s in samples)
 
 
 def _cut(group: list[Packable], fair: int) -> list[list[Packable]]:
@@ -42,5 +42,5 @@ def _cut(group: list[Packable], fair: int) -> list[list[Packable]]:
     for sample in sorted(group, key=len, reverse=True):
         least = loads.index(min(loads))
         parts[least].append(sample)
-        loads[least] += len(sample.token_ids)
+        loads[least] += sample.response_tokens
     return parts

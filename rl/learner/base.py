@@ -23,7 +23,6 @@ from rl.learner.parallel import FinishCheckpoint, Parallel
 from rl.learner.skipped_updates import SpikeGuard
 from rl.learner.trained_state import load_trained_state, trained_state
 from rl.learner.weight_stream import weight_stream
-from rl.types import DummySample
 from rollouts.engines.sampling import barred_token_mask
 from rollouts.model_family import VisionLanguageModel
 from rollouts.resource_use import ProcessUse, process_use
@@ -80,7 +79,7 @@ class BaseLearner:
         """The module with the trained weights: the model."""
         return self.model
 
-    def _plan(self, samples: Sequence[Packable]) -> tuple[Sequence[Sequence[Packable | DummySample]], ImageSet | None]:
+    def _plan(self, samples: Sequence[Packable]) -> tuple[Sequence[Sequence[Any]], ImageSet | None]:
         """This process's micro-batches of a step, and its images."""
         return self.parallel.plan(samples, self.model.config, budget=self._budget, dummy=self._dummy)
 

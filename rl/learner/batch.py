@@ -15,12 +15,21 @@ from rewards.types import Task
 from rl.algorithms.loss_inputs import LossInputs
 from rl.learner.packed_attention import PackedSegment
 from rl.learner.router_replay import place_experts
-from rl.types import DummySample, MicroBatch, PackedRow, PromptCompletion, Sample, SampledCompletion, StepBatch
+from rl.types import (
+    DummySample,
+    MicroBatch,
+    PackedRow,
+    PromptCompletion,
+    Sample,
+    SampledCompletion,
+    SampleHeader,
+    StepBatch,
+)
 from rollouts.model_family import VisionLanguageConfig
 from rollouts.patches import Patches
 from rollouts.types import Prompt
 
-Packable = TypeVar("Packable", bound=PromptCompletion)
+Packable = TypeVar("Packable", bound=PromptCompletion | SampleHeader)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +58,19 @@ def images_of(completions: Sequence[PromptCompletion]) -> dict[str, Prompt]:
     return {c.prompt.id: c.prompt for c in completions if len(c.prompt.image_grid_hws)}
 
 
-def image_parts(prompts: Iterable[Prompt], *, budget: int | None) -> tuple[slice, ...]:
-    """Consecutive images of at most `budget` patches, but at least one image; a single part without a budget."""
+def grids_of(samples: Sequence[PromptCompletion | SampleHeader]) -> list[np.ndarray]:
+    """The grids `[N, 2]` of each distinct prompt that has images."""
+    return [*{s.prompt.id: s.prompt.image_grid_hws for s in samples if len(s.prompt.image_grid_hws)}.values()]
+
+
+def image_parts(grids: Iterable[np.ndarray], *, budget: int | None) -> tuple[slice, ...]:
+    """Consecutive images of at most `budget` patches, but at least one image; a single part without a budget.
+
+    `grids` `[N, 2]` are those of each prompt.
+    """
     parts: list[slice] = []
     left = 0
-    patches = [int(count) for prompt in prompts for count in prompt.image_grid_hws.prod(-1)]
+    patches = [int(count) for own in grids for count in own.prod(-1)]
     for at, count in enumerate(patches):
         if not parts or (budget is not None and count > left):
             parts.append(slice(at, at))
@@ -83,7 +100,7 @@ def collect_images(
         patch_shape=config.patch_shape,
         grids=torch.from_numpy(np.concatenate([p.image_grid_hws for p in prompts.values()])),
         offsets=offsets,
-        parts=image_parts(prompts.values(), budget=budget),
+        parts=image_parts(grids_of(completions), budget=budget),
         merge_shape=config.merge_shape,
     )
 
@@ -96,11 +113,11 @@ def by_prompt(samples: Sequence[Packable]) -> list[list[Packable]]:
     return list(groups.values())
 
 
-def split_minibatches(samples: Sequence[Sample], count: int, rng: np.random.Generator) -> list[list[Sample]]:
+def split_minibatches(samples: Sequence[Packable], count: int, rng: np.random.Generator) -> list[list[Packable]]:
     """Split samples into at most `count` minibatches, groups whole and in random order; none is empty."""
     ordered = by_prompt(samples)
     order = rng.permutation(len(ordered)) if count > 1 else range(len(ordered))
-    parts: list[list[Sample]] = [[] for _ in range(count)]
+    parts: list[list[Packable]] = [[] for _ in range(count)]
     for position, index in enumerate(order):
         parts[position % count].extend(ordered[index])
     return [part for part in parts if part]
@@ -114,13 +131,13 @@ def split_by_tokens(samples: Sequence[Packable], *, budget: int) -> list[list[Pa
     parts: list[list[Packable]] = []
     left = 0
     for group in sorted(by_prompt(samples), key=lambda g: sum(map(len, g)), reverse=True):
-        whole = len(group[0].prompt.input_ids) + sum(_inputs(s) for s in group)
+        whole = group[0].prompt.tokens + sum(_inputs(s) for s in group)
         opened = whole > left and bool(parts)  # a group that does not fit whole starts a part of its own
         for at, sample in enumerate(group):
-            prompt = len(sample.prompt.input_ids) if at == 0 else 0
+            prompt = sample.prompt.tokens if at == 0 else 0
             if not parts or (at == 0 and opened) or prompt + _inputs(sample) > left:
                 parts.append([])
-                left, prompt = budget, len(sample.prompt.input_ids)
+                left, prompt = budget, sample.prompt.tokens
             parts[-1].append(sample)
             left -= prompt + _inputs(sample)
     return parts
@@ -243,9 +260,9 @@ def loss_inputs(
     )
 
 
-def _inputs(completion: PromptCompletion) -> int:
+def _inputs(completion: PromptCompletion | SampleHeader) -> int:
     """Response tokens that the model reads: all but the last."""
-    return len(completion.token_ids) - 1
+    return completion.response_tokens - 1
 
 
 def _flat(arrays: Sequence[np.ndarray]) -> torch.Tensor:

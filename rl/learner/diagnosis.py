@@ -61,10 +61,15 @@ def parameter_shares(model: nn.Module) -> list[Share]:
     return sorted(shares, key=_size, reverse=True)
 
 
-def sample_shares(learner: Learner, batch: StepBatch, on_sample: Callable[[], None]) -> list[Share]:
-    """The gradient norm of each sample alone, under the step's denominators; largest first. Gradients are cleared."""
+def sample_shares(
+    learner: Learner, batch: StepBatch, samples: Sequence[Sample], on_sample: Callable[[], None]
+) -> list[Share]:
+    """The gradient norm of each sample of a step alone, under the step's denominators; largest first.
+
+    Gradients are cleared.
+    """
     shares = []
-    for at, sample in enumerate(batch.samples):
+    for at, sample in enumerate(samples):
         learner.optimizer.zero_grad()
         learner.accumulate(batch, [sample])
         about = f"{at}  {sample.prompt.task.id}  advantage {sample.advantage:.3g}  {len(sample.token_ids)} tokens"

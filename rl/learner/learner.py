@@ -25,7 +25,7 @@ from rl.learner.batch import (
 from rl.learner.critic import build_critic
 from rl.learner.forward import EncodedImages, response_hidden
 from rl.learner.learner_config import LearnerConfig
-from rl.learner.model_outputs import OutputReader, sampled_completions
+from rl.learner.model_outputs import OutputReader, outputs_of_groups, sampled_completions
 from rl.learner.optimizer import advance
 from rl.learner.packed_attention import use_packed_attention
 from rl.learner.parallel import SINGLE_PROCESS, Parallel
@@ -33,7 +33,7 @@ from rl.learner.reference_model import build_reference
 from rl.learner.router_replay import balance_term, routing_of
 from rl.learner.skipped_updates import OnSkip, SkippedUpdate
 from rl.learner.step_statistics import StepStatistics
-from rl.types import ModelOutputs, PromptCompletion, Sample, SampledCompletion, StepBatch
+from rl.types import ModelOutputs, PromptCompletion, Sample, SampledCompletion, SampleHeader, StepBatch
 from rollouts.model_family import VisionLanguageModel, family_of
 from rollouts.types import Group
 
@@ -83,9 +83,12 @@ class Learner(BaseLearner):
         update, and have 0.
         """
         masks, samples = sampled_completions(groups, min_version)
-        found = iter(self._reader.read(samples))
-        outputs = (next(found).spread(mask) if mask.any() else ModelOutputs() for mask in masks)
-        return [[next(outputs) for _ in group.rollouts] for group in groups]
+        parts = self.parallel.exchange(self.own_outputs(samples))
+        return outputs_of_groups(groups, masks, parts)
+
+    def own_outputs(self, samples: Sequence[SampledCompletion | SampleHeader]) -> dict[str, ModelOutputs]:
+        """`model_outputs` of the samples that this process reads, by id; arrays are `[N]`, of trainable tokens."""
+        return self._reader.read(samples)
 
     @property
     def _policy_waits(self) -> bool:
@@ -96,7 +99,7 @@ class Learner(BaseLearner):
         """The current policy's log-probs of the trainable tokens of each completion, `[N]` float32."""
         return self._reader.policy_logprobs(completions)
 
-    def update(self, samples: Sequence[Sample]) -> dict[str, float]:
+    def update(self, samples: Sequence[Sample | SampleHeader]) -> dict[str, float]:
         """One iteration over `samples`: epochs x minibatches optimizer steps. Returns metrics by name.
 
         Samples of one prompt stay in one minibatch. Without samples nothing is trained, but learning rates still move
@@ -134,7 +137,8 @@ class Learner(BaseLearner):
             applied = self._apply_gradient()
         if applied.refused is not None and self._on_skip is not None:
             figures = {"reason": applied.refused, "loss": values["loss"], "norm": applied.norm, "limit": applied.limit}
-            self.parallel.on_first(partial(self._on_skip, self._skipped(batch, number, random, figures)))
+            skipped = self._skipped(number, random, figures)
+            self.parallel.on_first(partial(self._keep, self._on_skip, skipped, batch))
         self._guard.stop_after_many("rl.optimizer")
         self.optimizer.zero_grad()
         return {
@@ -145,7 +149,7 @@ class Learner(BaseLearner):
             **values,
         }
 
-    def accumulate(self, batch: StepBatch, samples: Sequence[Sample] | None = None) -> dict[str, float]:
+    def accumulate(self, batch: StepBatch, samples: Sequence[Sample | SampleHeader] | None = None) -> dict[str, float]:
         """Add the gradient of `samples`, by default all of the step's, to the gradients. Returns metrics by name.
 
         Denominators are the step's, so the gradients of its samples add up to the step's.
@@ -207,12 +211,15 @@ class Learner(BaseLearner):
             loss = loss + self.critic.step_values(row, old_logprobs(part), hidden).sum()
         return 0.0 * loss
 
-    def _skipped(self, batch: StepBatch, number: int, random: dict[str, Any], figures: dict[str, Any]) -> SkippedUpdate:
-        """Everything that the refused optimizer step depends on."""
+    def _keep(self, on_skip: OnSkip, skipped: SkippedUpdate, batch: StepBatch) -> None:
+        on_skip(replace(skipped, samples=tuple(self.parallel.whole(batch.samples))))
+
+    def _skipped(self, number: int, random: dict[str, Any], figures: dict[str, Any]) -> SkippedUpdate:
+        """Everything that the refused optimizer step depends on, but for its samples."""
         return SkippedUpdate(
             step=self.version + 1,
             update=number,
-            samples=batch.samples,
+            samples=(),
             config=self.config,
             barred_ids=self._barred_ids,
             model_config=self.model.config.to_dict(),

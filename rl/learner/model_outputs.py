@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +14,9 @@ from rl.learner.forward import encode, response_hidden
 from rl.learner.parallel import Parallel
 from rl.learner.reference_model import ReferenceModel
 from rl.learner.router_replay import routing_of
-from rl.types import ModelOutputs, PackedRow, PromptCompletion, SampledCompletion
+from rl.types import DummySample, ModelOutputs, PackedRow, PromptCompletion, SampledCompletion, SampleHeader
 from rollouts.model_family import VisionLanguageModel, family_of
 from rollouts.types import Group
-
-T = TypeVar("T")
 
 
 class OutputReader:
@@ -46,10 +44,10 @@ class OutputReader:
         self._runs_policy = wants_policy or (critic is not None and critic.backbone is None)
 
     @torch.no_grad()
-    def read(self, samples: Sequence[SampledCompletion]) -> list[ModelOutputs]:
-        """The outputs of each sample; arrays are `[N]` float32, for its trainable tokens."""
+    def read(self, samples: Sequence[SampledCompletion | SampleHeader]) -> dict[str, ModelOutputs]:
+        """The outputs of this process's share of the samples, by id; `[N]` float32, for the trainable tokens."""
         if not (samples and (self._runs_policy or self._reference is not None or self._critic is not None)):
-            return [ModelOutputs() for _ in samples]
+            return {sample.id: ModelOutputs() for sample in samples}
         parts, images = self._plan(samples)
         of_policy = encode(self._policy, images) if self._runs_policy else None
         of_reference = encode(self._reference, images) if self._reference is not None else None
@@ -60,8 +58,10 @@ class OutputReader:
             columns = self._columns(row, old_logprobs(part), of_policy, of_reference, of_critic)
             pieces = {name: _by_sample(column, row) for name, column in columns.items()}
             for at, sample in enumerate(part):
+                if isinstance(sample, DummySample):
+                    continue
                 found[sample.id] = ModelOutputs(**{name: piece[at] for name, piece in pieces.items()})
-        return self._in_order(samples, found)
+        return found
 
     @torch.no_grad()
     def policy_logprobs(self, completions: Sequence[PromptCompletion]) -> list[np.ndarray]:
@@ -74,13 +74,9 @@ class OutputReader:
             values, _ = self._head(self._policy, self._policy_hidden(row, features), row.targets)
             pieces = _by_sample(values.float().cpu().numpy(), row)
             found |= {completion.id: piece for completion, piece in zip(part, pieces, strict=True)}
-        return self._in_order(completions, found)
-
-    def _in_order(self, samples: Sequence[PromptCompletion], found: Mapping[str, T]) -> list[T]:
-        """What all processes found for each sample; `found` is this process's part by sample id."""
-        own = {sample.id: found[sample.id] for sample in samples if sample.id in found}
+        own = {completion.id: found[completion.id] for completion in completions if completion.id in found}
         every = {key: value for part in self._parallel.exchange(own) for key, value in part.items()}
-        return [every[sample.id] for sample in samples]
+        return [every[completion.id] for completion in completions]
 
     def _policy_hidden(self, row: PackedRow, features: torch.Tensor | None) -> torch.Tensor:
         routing = routing_of(family_of(self._policy.config), row, self._policy.device)
@@ -136,3 +132,16 @@ def sampled_completions(groups: Sequence[Group], min_version: int) -> tuple[list
         if mask.any()
     ]
     return masks, samples
+
+
+def outputs_of_groups(
+    groups: Sequence[Group], masks: Sequence[np.ndarray], parts: Sequence[Mapping[str, ModelOutputs]]
+) -> list[list[ModelOutputs]]:
+    """The outputs `[T]` of each rollout of each group, from what each process found and the masks of the rollouts."""
+    found = {key: outputs for part in parts for key, outputs in part.items()}
+    mask = iter(masks)
+    return [[_outputs_of(found, member.rollout.id, next(mask)) for member in group.rollouts] for group in groups]
+
+
+def _outputs_of(found: Mapping[str, ModelOutputs], key: str, mask: np.ndarray) -> ModelOutputs:
+    return found[key].spread(mask) if mask.any() else ModelOutputs()

@@ -51,13 +51,17 @@ class Parallel(Protocol):
 
     def plan(
         self, samples: Sequence[Packable], config: VisionLanguageConfig, *, budget: int, dummy: DummySample
-    ) -> tuple[Sequence[Sequence[Packable | DummySample]], ImageSet | None]:
-        """The micro-batches of `samples` that this process runs, and their images.
+    ) -> tuple[Sequence[Sequence[Any]], ImageSet | None]:
+        """The micro-batches of `samples` that this process runs, and their images; headers are replaced by samples.
 
         A micro-batch has at most `budget` packed tokens, but at least one sample. `[dummy]` is a micro-batch that only
         keeps this process in step with the others. `config` is the model's. The micro-batches that run at a time
         share the budget.
         """
+        ...
+
+    def whole(self, samples: Sequence[Packable]) -> Sequence[Any]:
+        """The samples themselves, where headers stand for them."""
         ...
 
     def before_backward(self, *, last: bool) -> None:
@@ -132,10 +136,14 @@ class SingleProcess:
 
     def plan(
         self, samples: Sequence[Packable], config: VisionLanguageConfig, *, budget: int, dummy: DummySample
-    ) -> tuple[Sequence[Sequence[Packable | DummySample]], ImageSet | None]:
+    ) -> tuple[Sequence[Sequence[Any]], ImageSet | None]:
         """All micro-batches and all images."""
         parts = split_for_threads(samples, budget=budget, threads=self._threads)
-        return parts, collect_images(samples, config, budget=budget)
+        return parts, collect_images(self.whole(samples), config, budget=budget)
+
+    def whole(self, samples: Sequence[Packable]) -> Sequence[Any]:
+        """The samples as they are."""
+        return samples
 
     def before_backward(self, *, last: bool) -> None:
         """Nothing to prepare."""

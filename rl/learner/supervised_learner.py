@@ -15,7 +15,7 @@ from rl.learner.batch import ImageSet, pack
 from rl.learner.forward import EncodedImages, response_hidden
 from rl.learner.parallel import SINGLE_PROCESS, Parallel
 from rl.learner.router_replay import balance_term
-from rl.types import DummySample, PackedRow, PromptCompletion
+from rl.types import DummySample, PackedRow, PromptCompletion, SampleHeader
 from rollouts.model_family import Routing, VisionLanguageModel, family_of
 
 
@@ -73,7 +73,7 @@ class SupervisedLearner(BaseLearner):
             parallel=parallel,
         )
 
-    def update(self, examples: Sequence[PromptCompletion]) -> dict[str, float]:
+    def update(self, examples: Sequence[PromptCompletion | SampleHeader]) -> dict[str, float]:
         """One optimizer step on the mean loss over all trainable tokens of `examples`. Returns metrics by name.
 
         Without a trainable token the step is not made, but the learning rate moves on. Raises UserError after several
@@ -93,7 +93,7 @@ class SupervisedLearner(BaseLearner):
             metrics["balance_loss"] = sums.balance
         return metrics | {f"loss/{source}": -sums.logprobs[source] / n for source, n in sorted(sums.tokens.items())}
 
-    def _accumulate(self, examples: Sequence[PromptCompletion], tokens: int) -> _Sums:
+    def _accumulate(self, examples: Sequence[PromptCompletion | SampleHeader], tokens: int) -> _Sums:
         """Add the gradient of the mean over `tokens` tokens to the gradients. Returns the sums of all processes."""
         parts, images = self._plan(examples)
         encoded = EncodedImages(self.model, images, self.parallel)

@@ -6,22 +6,26 @@ import ray
 import torch
 from ray._private.internal_api import node_stats
 from ray.cluster_utils import Cluster
-from rl_helpers import barred_ids, build_model, make_prompt, make_samples, make_scored
+from rl_helpers import barred_ids, build_model, make_prompt, make_scored
 
-from configs.algorithms import LossConfig
+from configs.algorithms import KLConfig, LossConfig
 from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
 from configs.ranks import RanksConfig
+from configs.rl import RLConfig
 from rl.distributed.learner_group import LearnerGroup, RankSpec
+from rl.distributed.remote_samples import RemoteSamples, fetch_samples
+from rl.learner.balanced_shares import balanced_shares
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
+from rl.samples import build_samples, compute_advantages
 from rl.types import ModelOutputs
 from rollouts.sources.group_building import make_groups
 
 pytestmark = pytest.mark.timeout(600)  # raylets: minutes on a busy machine
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 CONFIG = LearnerConfig(
-    loss=LossConfig(algorithm="grpo"),
+    loss=LossConfig(algorithm="grpo", kl=KLConfig(coef=0.1), reference="frozen"),
     optimizer=OptimizerConfig(learning_rate=1e-3, grad_clip=1e9),
     temperature=0.9,
     total_steps=10,
@@ -61,15 +65,43 @@ def received():
     return np.array([own.cumulative_created_bytes for own in stats])
 
 
-def test_ranks_get_no_group_where_nothing_is_read_and_update_as_one_process_does(group, rng, model):
+def test_nothing_is_sent_where_nothing_is_read(group, rng, model, monkeypatch):
+    monkeypatch.setattr(group, "_reads_before_update", False)
     prompt = make_prompt(rng, model, text=2_000, grids=((8, 8),))
     groups = make_groups([prompt], [[make_scored(prompt, reward) for reward in (1.0, 0.0)]])
     before = received()
     assert group.model_outputs(groups) == [[ModelOutputs(), ModelOutputs()]]
     assert not (received() - before).any()
 
-    samples = make_samples(rng, model)
+
+def test_a_node_gets_the_prompts_and_samples_of_its_own_rank_once(group, rng, model):
+    prompts = [make_prompt(rng, model, text=4, grids=((32, 32),)) for _ in range(4)]
+    groups = make_groups(prompts, [[make_scored(prompt, reward) for reward in (1.0, 0.0)] for prompt in prompts])
     alone = Learner(model, CONFIG, barred_ids=barred_ids(model))
+    before = received()
+
+    outputs = group.model_outputs(groups)  # reads the reference model
+    for found, expected in zip(outputs, alone.model_outputs(groups), strict=True):
+        for own, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(own.reference_logprobs, other.reference_logprobs, rtol=1e-4, atol=1e-5)
+    config = RLConfig(steps=1, loss=CONFIG.loss)
+    samples = build_samples(groups, config, outputs, compute_advantages(groups, config, outputs))
     assert group.update(samples) == pytest.approx(alone.update(samples), rel=1e-4, abs=1e-6)
-    patches = sum(p.pixel_values.nbytes for p in {s.prompt.id: s.prompt for s in samples}.values())
-    assert (received() - before > patches).all(), "what is counted misses what is sent"
+
+    driver, *others = received() - before
+    whole, beside = sum(prompt.patches.data.nbytes for prompt in prompts), 100_000  # headers, tokens, results
+    assert whole < driver < whole + beside, "patches are put once, for both calls"
+    for own in others:
+        assert whole / 2 < own < whole / 2 + beside, "a rank reads two of the four prompts"
+
+
+def test_samples_of_one_prompt_that_ranks_share(group, rng, model):
+    prompt = make_prompt(rng, model, text=4, grids=((4, 4),))
+    groups = make_groups([prompt], [[make_scored(prompt, reward, length=40) for reward in (1.0, 0.0, 1.0, 0.0)]])
+    alone = Learner(model, CONFIG, barred_ids=barred_ids(model))
+    config, outputs = RLConfig(steps=1, loss=CONFIG.loss), alone.model_outputs(groups)
+    samples = build_samples(groups, config, outputs, compute_advantages(groups, config, outputs))
+    headers = RemoteSamples().put(samples)
+    assert [len(share) for share in balanced_shares(headers, ranks=2, budget=1_000)] == [1, 1]
+    assert [sample.id for sample in fetch_samples(headers)] == [sample.id for sample in samples]
+    assert all(sample.prompt.id == prompt.id for sample in fetch_samples(headers[1:3]))
