@@ -118,7 +118,10 @@ def test_outputs_of_dummy_samples_are_left_out():
     loss = LOSSES["own critic"]
     plain, other = (learner_with(parallel, loss) for parallel in (SINGLE_PROCESS, WithDummies()))
     samples = make_samples(np.random.default_rng(0), plain.model)
-    for one, two in zip(plain._reader.read(samples), other._reader.read(samples), strict=True):
+    found, others = plain.own_outputs(samples), other.own_outputs(samples)
+    assert list(found) == list(others)
+    assert set(found) == {sample.id for sample in samples}
+    for one, two in zip(found.values(), others.values(), strict=True):
         assert np.array_equal(one.reference_logprobs, two.reference_logprobs)
         assert np.array_equal(one.values, two.values)
     for one, two in zip(plain.logprobs(samples), other.logprobs(samples), strict=True):
