@@ -6,8 +6,6 @@ import pytest
 from rl_helpers import make_learner, make_prompt, make_scored
 
 from configs.algorithms import ALGORITHMS, KLConfig, LossConfig
-from rl.distributed.learner_group import LearnerGroup
-from rl.types import ModelOutputs
 from rollouts.sources.group_building import make_groups
 
 RECIPES = [
@@ -29,15 +27,3 @@ def test_the_config_knows_whether_a_model_is_read(model, groups, loss, options):
     learner = make_learner(model, loss=loss, **options)
     found = [getattr(o, f.name) for own in learner.model_outputs(groups) for o in own for f in fields(o)]
     assert learner.config.reads_before_update == any(column is not None for column in found)
-
-
-def test_ranks_are_sent_nothing_where_nothing_is_read(groups):
-    group = LearnerGroup.__new__(LearnerGroup)
-    sent = []
-    group._call = lambda *arguments: sent.append(arguments)
-    group._reads_before_update = False
-    assert group.model_outputs(groups) == [[ModelOutputs(), ModelOutputs()]]
-    assert sent == []
-    group._reads_before_update = True
-    group.model_outputs(groups)
-    assert len(sent) == 1
