@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rl.learner.logprobs import TILE
+from rl.learner.logprobs import CPU_TILE, TILE
 
 _ROUTES = 200  # bytes of a token's routes in one layer: indices in int64, weights
 _TILES = 6  # tiles of logits that exist at the same time in the backward pass of the head
@@ -98,8 +98,11 @@ def vision_bytes(vision: Any, patches: int, b: int, *, checkpointing: bool) -> f
     return pixels + blocks * block
 
 
-def head_bytes(text: Any, tokens: int, b: int, *, trains: bool) -> float:
-    """Log-probs in tiles: the tiles, the hidden states with their gradient, and the head's gradient before its cast."""
-    tile = min(TILE, tokens * text.vocab_size) * 4
+def head_bytes(text: Any, tokens: int, b: int, *, trains: bool, flash: bool = True) -> float:
+    """Log-probs in tiles: the tiles, the hidden states with their gradient, and the head's gradient before its cast.
+
+    Without `flash` the tiles are those of a CPU.
+    """
+    tile = min(TILE if flash else CPU_TILE, tokens * text.vocab_size) * 4
     gradient = text.vocab_size * text.hidden_size * (4 + b) if trains else 0
     return _TILES * tile + tokens * text.hidden_size * (2 * b + 4) + gradient

@@ -106,7 +106,8 @@ def _at_the_peak(training: Training, load: Workload, compute: int, gradients: fl
         tower = activations.vision_bytes(vision, load.patches, compute, checkpointing=training.checkpointing)
     elif load.patches:
         tower = load.patches * activations.block_bytes(vision, compute)
-    head = activations.head_bytes(text, load.predicted, compute, trains=sizes.trains_text and not sizes.adapters)
+    trains_head = sizes.trains_text and not sizes.adapters
+    head = activations.head_bytes(text, load.predicted, compute, trains=trains_head, flash=training.flash)
     features = 2.0 * load.features * text.hidden_size * max(compute, 4)  # and their gradients, which rows add up
     kept = row + (tower if load.passes == 1 else 0.0)  # several parts are encoded again after the last row
     # The head's backward pass is over when that of the last layer begins.

@@ -52,7 +52,7 @@ class Products(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func is torch.ops.aten.mm.default
+        self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm_.default)
         return func(*args, **(kwargs or {}))
 
 
@@ -138,3 +138,26 @@ def test_no_token_gives_no_logprob(rng):
     head, hidden, targets, barred = setting(rng, count=1)
     logprobs, entropy = token_logprobs(hidden[:0], head, targets[:0], temperature=1.0, barred=barred)
     assert logprobs.shape == entropy.shape == (0,)
+
+
+@pytest.mark.parametrize("tile", [60, 1 << 24])
+def test_the_gradient_of_one_output_alone_is_that_of_the_plain_computation(rng, tile):
+    """The backward pass leaves out what nobody asked for."""
+    head, hidden, targets, barred = setting(rng)
+    expected = whole(hidden, head, targets, barred, 0.7)
+    found = token_logprobs(hidden, head, targets, temperature=0.7, barred=barred, tile=tile)
+    for plain, tiled in zip(expected, found, strict=True):
+        wanted = torch.autograd.grad(plain.square().sum(), [hidden, head], retain_graph=True)
+        given = torch.autograd.grad(tiled.square().sum(), [hidden, head], retain_graph=True)
+        for one, other in zip(wanted, given, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_a_barred_target_has_no_probability_at_any_temperature(rng):
+    head, hidden, _, barred = setting(rng, dtype=torch.float32)
+    for temperature in (0.01, 1.0):
+        logprobs, entropy = token_logprobs(
+            hidden, head, torch.full((37,), 48), temperature=temperature, barred=barred, tile=60
+        )
+        assert (logprobs == -torch.inf).all()
+        assert entropy.isfinite().all()
