@@ -28,6 +28,7 @@ CODE_FILES = (
     "configuration_kimi_vl.py",
     "image_processing_kimi_vl.py",
     "modeling_kimi_vl.py",
+    "norm_kimi_vl.py",
     "processing_kimi_vl.py",
     "routing_kimi_vl.py",
     "tokenization_kimi_vl.py",

@@ -24,6 +24,7 @@ from transformers.models.kimi_k25.modeling_kimi_k25 import (
 
 from .attention_kimi_vl import LatentAttention, PackedVisionAttention
 from .configuration_kimi_vl import KimiVLConfig, MoonViTConfig
+from .norm_kimi_vl import take_norms
 from .routing_kimi_vl import take_routing
 from .weights_kimi_vl import register_hub_weight_mapping
 
@@ -94,6 +95,7 @@ class KimiVLTextModel(_ExpertsChoice, DeepseekV3Model):
         for index, layer in enumerate(self.layers):
             layer.self_attn = LatentAttention(config, index)
             take_routing(layer)
+        take_norms(self)
         self.post_init()
 
 

@@ -1,7 +1,7 @@
 """What autograd keeps between the forward and the backward pass, counted from the model's config.
 
 `tests/rl/plan/test_activations.py` compares these counts with the tensors that a small model keeps. A number takes `b`
-bytes, 2 in bfloat16 and 4 in float32; RMS norms keep a copy of their input in float32.
+bytes, 2 in bfloat16 and 4 in float32; in bfloat16 RMS norms keep a copy of their input in float32.
 
 H width of the text model, h heads, n and r the parts of a key without and with rotation, v a value's width, c the
 latent's; I width of an MLP, m of an expert, k experts of a token, s shared experts, E experts of a layer; w and J the
@@ -20,8 +20,8 @@ _TILES = 6  # tiles of logits that exist at the same time in the backward pass o
 
 
 def norm_bytes(width: int, b: int) -> float:
-    """A token's share of an RMS norm: its input in float32, the normalized input and the weighted one."""
-    return width * (4 + 2 * b)
+    """A token's share of an RMS norm: its input in float32, its output, in bfloat16 the normalized input too."""
+    return width * (4 + 2 * b if b < 4 else 2 * b)
 
 
 def attention_bytes(text: Any, b: int, *, flash: bool) -> float:
