@@ -4,8 +4,9 @@ A packed row is `[prompt][response][response]...[prompt][response]...`: the proj
 on real tokens alone, and only attention has to know which tokens belong together. A response sees its prompt and
 itself; what it computes is what it computes alone, to rounding.
 
-Two kernels compute it. On a GPU in half precision it is one call of flash attention over sequences of any lengths:
-no mask, no padding, memory linear in the tokens. Elsewhere segments of similar length share a masked call.
+Three kernels compute it. On a GPU in half precision it is one call of flash attention over sequences of any lengths:
+no mask, no padding, memory linear in the tokens. On a CPU, where values are as wide as keys, it is that of
+`rl.learner.prefix_attention`. Elsewhere segments of similar length share a masked call.
 
 Shapes: `N` packed tokens, `S` segments, `h` heads, `d` width of a head.
 """
@@ -20,8 +21,11 @@ from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from rl.learner.prefix_attention import CausalBlock, PrefixPlan, prefix_attention, takes_prefix_attention
+
 PACKED = "packed"  # the name of this attention for `set_attn_implementation`
 _CELLS = 1 << 22  # of one attention call: rows x queries x keys, padded
+_PADDED = 1.25  # the longest segment of a causal call, relative to the shortest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,19 @@ class PackedLayout:
         return torch.cat([b.queries[b.real] for b in self.blocks]).argsort()
 
     @cached_property
+    def prefix_plan(self) -> PrefixPlan:
+        """The calls of `prefix_attention`."""
+        tokens = self.segments[-1].start + self.segments[-1].length
+        spans: list[list[tuple[int, int]]] = []
+        for segment in sorted(self.segments, key=lambda s: s.length, reverse=True):
+            if not spans or spans[-1][0][1] > _PADDED * segment.length:
+                spans.append([])
+            spans[-1].append((segment.start, segment.length))
+        return PrefixPlan(
+            blocks=tuple(CausalBlock.of(part, tokens) for part in spans), prefixes=_prefixes(self.segments)
+        )
+
+    @cached_property
     def ragged(self) -> _Ragged:
         """The one call of flash attention."""
         keys = [
@@ -114,6 +131,8 @@ def packed_attention(
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, h, d]
     if _takes_flash(query):
         return _flash_packed(q, k, v, layout.ragged, scaling, dropout)[None], None
+    if takes_prefix_attention(q, v, dropout):
+        return prefix_attention(q, k, v, layout.prefix_plan, scaling)[None], None
     outputs = []
     for block in layout.blocks:
         mixed = functional.scaled_dot_product_attention(
@@ -166,6 +185,18 @@ def _flash(
         False,
         scale=scaling,
     )[0]
+
+
+def _prefixes(segments: Sequence[PackedSegment]) -> tuple[tuple[slice, slice], ...]:
+    """Each prefix with the run of packed tokens that see it."""
+    found: list[tuple[slice, slice]] = []
+    for segment in segments:
+        if segment.prefix_length:
+            keys, start = slice(segment.prefix_start, segment.prefix_start + segment.prefix_length), segment.start
+            if found and found[-1][0] == keys and found[-1][1].stop == start:
+                start = found.pop()[1].start
+            found.append((keys, slice(start, segment.start + segment.length)))
+    return tuple(found)
 
 
 def _starts(lengths: Sequence[int]) -> torch.Tensor:

@@ -27,9 +27,10 @@ def seen(segment):
     return [*prefix, *range(segment.start, segment.start + segment.length)]
 
 
-@pytest.mark.parametrize("cells", [1, 100, 1 << 22])
-def test_attention_is_that_of_each_segment_alone(cells, monkeypatch):
+@pytest.mark.parametrize(("kernel", "cells"), [("masked", 1), ("masked", 100), ("masked", 1 << 22), ("prefix", 1)])
+def test_attention_is_that_of_each_segment_alone(kernel, cells, monkeypatch):
     monkeypatch.setattr(packing, "_CELLS", cells)
+    monkeypatch.setattr(packing, "takes_prefix_attention", lambda *_: kernel == "prefix")
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, HEADS, 35, WIDTH, dtype=torch.float64, generator=generator) for _ in range(3))
     mixed, weights = packed_attention(None, q, k, v, None, layout=PackedLayout.of(SEGMENTS), scaling=0.3)
@@ -41,6 +42,39 @@ def test_attention_is_that_of_each_segment_alone(cells, monkeypatch):
             scores = torch.einsum("hd,hkd->hk", q[0, :, position], k[0][:, keys]) * 0.3
             expected = torch.einsum("hk,hkd->hd", scores.softmax(-1), v[0][:, keys])
             torch.testing.assert_close(mixed[0, position], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+@pytest.mark.parametrize("padded", [1.0, 1.25, 100.0])
+def test_prefix_attention_gives_what_the_masked_calls_give(dtype, tolerance, padded, monkeypatch):
+    """Forward and backward; also where a response does not follow the others of its prompt, and without a prompt."""
+    monkeypatch.setattr(packing, "_PADDED", padded)
+    late = PackedSegment(start=35, length=6, prefix_start=0, prefix_length=5)
+    given = [torch.randn(1, HEADS, 41, WIDTH, dtype=dtype, requires_grad=True) for _ in range(3)]
+    gradient = torch.randn(1, 41, HEADS, WIDTH, dtype=dtype)
+    results, layouts = [], []
+    for prefix in (False, True):
+        monkeypatch.setattr(packing, "takes_prefix_attention", lambda *_, prefix=prefix: prefix)
+        layouts.append(PackedLayout.of([*SEGMENTS, late]))
+        mixed, _ = packed_attention(None, *given, None, layout=layouts[-1], scaling=0.3)
+        results.append((mixed, *torch.autograd.grad(mixed, given, gradient)))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+    prompt, other = slice(0, 5), slice(29, 31)
+    assert layouts[1].prefix_plan.prefixes == (
+        (prompt, slice(5, 20)),  # three responses in one call
+        (other, slice(31, 35)),
+        (prompt, slice(35, 41)),
+    )
+    assert "blocks" not in vars(layouts[1]), "no mask was made"
+
+
+def test_a_cpu_takes_prefix_attention_where_values_are_as_wide_as_keys():
+    wide, narrow = torch.zeros(1, 2, 3, 8), torch.zeros(1, 2, 3, 5)
+    assert packing.takes_prefix_attention(wide, wide, 0.0)
+    assert not packing.takes_prefix_attention(wide, narrow, 0.0)
+    assert not packing.takes_prefix_attention(wide, wide, 0.1)
+    assert not packing.takes_prefix_attention(wide.to("meta"), wide.to("meta"), 0.0)
 
 
 def ragged_attention(q, k, v, plan, scaling, dropout):
@@ -90,7 +124,7 @@ def test_torch_takes_the_arguments_of_flash_attention():
     assert v.grad.shape == v.shape
 
 
-def test_a_cpu_takes_the_masked_calls():
+def test_a_cpu_takes_no_flash_attention_of_gpus():
     assert not packing._takes_flash(torch.zeros(1, 2, 3, 8, dtype=torch.bfloat16))
 
 
