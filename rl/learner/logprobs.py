@@ -98,9 +98,9 @@ class _TokenLogprobs(torch.autograd.Function):
             grad.scatter_add_(-1, index, torch.where(inside, of_logprob[rows], 0.0)[:, None])
             grad = grad.to(hidden.dtype)
             if to_hidden is not None:
-                _add_product(to_hidden[rows], grad, head[words])
+                to_hidden[rows] += grad @ head[words]
             if to_head is not None:
-                _add_product(to_head[words], grad.T, hidden[rows])
+                to_head[words] += grad.T @ hidden[rows]
         found = [None if x is None else x.to(hidden.dtype) for x in (to_hidden, to_head)]
         return *found, None, None, None, None
 
@@ -125,14 +125,6 @@ def _logits(hidden: torch.Tensor, head: torch.Tensor, temperature: float, bias: 
     """`(hidden @ head.T + bias) / temperature` in the type of `bias`."""
     logits = (hidden @ head.T).to(bias.dtype).add_(bias)
     return logits if temperature == 1.0 else logits.div_(temperature)
-
-
-def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """`total += left @ right`, in one call where all have one type."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
 
 
 def _targets(targets: torch.Tensor, words: slice) -> tuple[torch.Tensor, torch.Tensor]:

@@ -52,7 +52,7 @@ class Products(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm_.default)
+        self.count += func is torch.ops.aten.mm.default
         return func(*args, **(kwargs or {}))
 
 
