@@ -83,10 +83,7 @@ class MoonViT(KimiVLPreTrainedModel, Kimi_K25VisionModel):
 
 
 class KimiVLTextModel(_ExpertsChoice, DeepseekV3Model):
-    """The text model: transformers' DeepSeek-V3 with an attention that decodes from the latent cache.
-
-    It takes `routing=`, which replays and observes the choice of experts.
-    """
+    """The text model: transformers' DeepSeek-V3 with an attention that decodes from the latent cache."""
 
     _no_split_modules = ["KimiVLDecoderLayer"]  # noqa: RUF012
 
@@ -94,7 +91,7 @@ class KimiVLTextModel(_ExpertsChoice, DeepseekV3Model):
         super().__init__(config)
         for index, layer in enumerate(self.layers):
             layer.self_attn = LatentAttention(config, index)
-            take_routing(layer)
+            take_routing(layer)  # `routing=` replays and observes the choice of experts
         take_norms(self)
         self.post_init()
 
