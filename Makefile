@@ -23,6 +23,9 @@ INSTALLED_DATA := .venv/.installed-data
 # The third artist's emoji of `make recipe` come from npm; the other data from PyPI.
 NPM ?= npm
 FLUENT := @lobehub/fluent-emoji-3d
+# Draws the diagrams of `make docs` in the reader's browser; the site has a copy, so that it asks no other server for it.
+MERMAID := 11.17.2
+MERMAID_FILE := build/mermaid-$(MERMAID).min.js
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -80,9 +83,9 @@ test-release: $(BIN)/python  ## build wheel and sdist, install the wheel into a 
 	  "$$("$(CURDIR)/.release-env/bin/python" -c 'import configs; print(configs.__path__[0])')/recipes/quickstart.yaml"
 	rm -rf .release-env
 
-docs: $(INSTALLED_DEV)  ## build the site of docs/ into site/; a broken link is an error
+docs: $(INSTALLED_DEV) $(MERMAID_FILE)  ## build the site of docs/ into site/; a broken link is an error
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 THINKVL_MERMAID=$(MERMAID_FILE) $(BIN)/python -m mkdocs build --quiet
 
 vllm-env: $(VLLM_INSTALLED)  ## install vLLM beside ThinkVL, in .vllm-env (2 GB; VLLM=cpu or VLLM=gpu)
 
@@ -123,6 +126,13 @@ $(INSTALLED_DATA): pyproject.toml constraints.txt | $(BIN)/python
 node_modules/$(FLUENT)/package.json:
 	@command -v $(NPM) >/dev/null || { echo "$(NPM) was not found: it fetches $(FLUENT), pictures that the recipe is evaluated on; on Debian and Ubuntu: apt install npm"; exit 1; }
 	$(NPM) install --no-save --no-package-lock --no-audit --no-fund --silent $(FLUENT)@1.1.0
+
+$(MERMAID_FILE):
+	@command -v $(NPM) >/dev/null || { echo "$(NPM) was not found: it fetches mermaid, which draws the diagrams of the site; on Debian and Ubuntu: apt install npm"; exit 1; }
+	@mkdir -p build
+	cd build && $(NPM) pack --silent mermaid@$(MERMAID) >/dev/null
+	tar -xzOf build/mermaid-$(MERMAID).tgz package/dist/mermaid.min.js >$@
+	@rm build/mermaid-$(MERMAID).tgz
 
 # uv and not pip: only uv can leave out what a package asks for.
 $(VLLM_INSTALLED): pyproject.toml $(wildcard requirements/vllm-$(VLLM)*.txt)

@@ -15,6 +15,6 @@ def on_page_markdown(markdown: str, config: Any, **_: Any) -> str:
 
     def to_repository(match: re.Match[str]) -> str:
         kind = "tree" if (_ROOT / match[1].partition("#")[0]).is_dir() else "blob"
-        return f"]({config['repo_url'].rstrip('/')}/{kind}/main/{match[1]})"
+        return f"]({config['extra']['repository']}/{kind}/main/{match[1]})"
 
     return _OUTSIDE.sub(to_repository, markdown)

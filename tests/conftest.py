@@ -3,6 +3,7 @@
 import importlib.util
 import ipaddress
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -23,6 +24,8 @@ from hypothesis import settings
 
 # These tests need another environment: `make test-vllm`. The folder is not named `vllm`, which libraries look for.
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["vllm_engine"]
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 # A script that starts pytest in the background ignores Ctrl-C, and every process that a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -66,3 +69,19 @@ def _is_far(host):
     except ValueError:
         return host not in ("localhost", socket.gethostname())
     return address.is_global and host not in socket.gethostbyname_ex(socket.gethostname())[2]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium; the test is skipped where playwright or a browser is missing."""
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("playwright is not installed: make test-browser installs it")
+    found = os.environ.get("THINKVL_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip("no Chromium was found: apt install chromium, or set THINKVL_CHROMIUM to its path")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()

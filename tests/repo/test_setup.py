@@ -22,6 +22,12 @@ esac
 """
 
 
+STAND_IN_NPM = """#!/bin/sh
+mkdir -p package/dist && echo mermaid > package/dist/mermaid.min.js
+tar -czf "mermaid-${3#mermaid@}.tgz" package && rm -r package
+"""
+
+
 @pytest.fixture
 def checkout(tmp_path, root):
     """A folder with the Makefile and a stand-in; `make(...)` runs there and gives (exit code, output)."""
@@ -36,7 +42,9 @@ def checkout(tmp_path, root):
         def stand_in(self, too_old=0, pytest_exit=0):
             script = STAND_IN.format(log=tmp_path / "log", too_old=too_old, pytest_exit=pytest_exit)
             (tmp_path / "fakepython").write_text(script)
-            (tmp_path / "fakepython").chmod(0o755)
+            (tmp_path / "fakenpm").write_text(STAND_IN_NPM)
+            for name in ("fakepython", "fakenpm"):
+                (tmp_path / name).chmod(0o755)
 
         def run(self, *command):
             env = {
@@ -44,7 +52,7 @@ def checkout(tmp_path, root):
                 for key, value in os.environ.items()
                 if not key.startswith(("MAKE", "ARGS", "RECIPE", "VLLM"))
             }
-            env["PYTHON"] = "./fakepython"
+            env |= {"PYTHON": "./fakepython", "NPM": str(tmp_path / "fakenpm")}
             done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
             return done.returncode, done.stdout + done.stderr
 

@@ -1,8 +1,4 @@
-"""A rollout log that is as hostile as a model can make it, a tokenizer for it, and Chromium."""
-
-import importlib.util
-import os
-import shutil
+"""A rollout log that is as hostile as a model can make it, a tokenizer for it, and pages of it in a browser."""
 
 import pytest
 from page_helpers import HOSTILE, make_tokenizer, png, scored_tokens
@@ -10,8 +6,6 @@ from page_helpers import HOSTILE, make_tokenizer, png, scored_tokens
 from rewards.types import Task, VerdictKind
 from rl.pages.book import BookOptions, write_book
 from rl.rollout_log import RolloutLog
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 @pytest.fixture(scope="session")
@@ -56,22 +50,6 @@ def book(log, tmp_path):
     path = tmp_path / "book.html"
     write_book(log, path, title=HOSTILE, tokenizers=[tmp_path], options=BookOptions())
     return path
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    """A headless Chromium; the test is skipped where playwright or a browser is missing."""
-    if importlib.util.find_spec("playwright") is None:
-        pytest.skip("playwright is not installed: make test-browser installs it")
-    found = os.environ.get("THINKVL_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("no Chromium was found: apt install chromium, or set THINKVL_CHROMIUM to its path")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
