@@ -12,7 +12,7 @@ from typing import Any
 from configs.schema import RunConfig
 from configs.text import printable
 from rl.pages.charts import Line, line_chart
-from rl.pages.curves import Curve, curves_of, healthy, values
+from rl.pages.curves import VALIDATION_CURVES, Curve, curves_of, healthy, values
 from rl.pages.page import REPORT_SCRIPTS, REPORT_STYLES, write_page
 from rl.run.folder import StageRecord
 from rl.run.recipe_changes import differences
@@ -102,11 +102,12 @@ def write_comparison(groups: Sequence[Sequence[ComparedRun]], path: Path) -> Non
 
 
 def _charts(groups: Sequence[Sequence[ComparedRun]], stage: str, kind: str) -> list[dict[str, object]]:
-    """A chart for each metric that at least one run has written."""
+    """A chart for each metric that at least one run has written; those of the validation tasks first."""
     charts = []
-    for curve in curves_of(kind):
-        for metric in _metrics(groups, stage, curve):
-            lines = [line_of(group, stage, metric) for group in groups]
+    checks = [(f"validation/{stage}", curve) for curve in VALIDATION_CURVES]
+    for rows, curve in [*checks, *((stage, curve) for curve in curves_of(kind))]:
+        for metric in _metrics(groups, rows, curve):
+            lines = [line_of(group, rows, metric) for group in groups]
             picture = line_chart(lines, share=curve.share, log=curve.log)
             if picture:
                 shown = [(at % 6, printable(line.name)) for at, line in enumerate(line for line in lines if line.known)]

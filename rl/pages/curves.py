@@ -64,6 +64,10 @@ LOSS_CURVES = (
     Curve(title="Tokens of a step", metrics=("sequence_tokens", "tokens")),
     *_SPEED_AND_MEMORY,
 )
+VALIDATION_CURVES = (
+    Curve(title="Greedy accuracy on validation tasks", metrics=("greedy_accuracy",), share=True),
+    Curve(title="Sampled accuracy on validation tasks", metrics=("sampled_accuracy",), share=True),
+)
 TABLES: Mapping[str, tuple[Metric, ...]] = {"rl": RL, "vit": VIT, "long2short": (*PREFERENCE, *SUPERVISED)}
 
 

@@ -12,13 +12,14 @@ from rl.pages.compare import group_by_recipe, line_of
 
 @pytest.fixture
 def make_run(tmp_path):
-    def make(name, *overrides, steps=4, offset=0.0, metric="reward"):
+    def make(name, *overrides, steps=4, offset=0.0, metric="reward", checks=()):
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         recipe = folder / "recipe.yaml"
         recipe.write_text(RECIPE.format(output_dir=folder))
         recipe.write_text(dump_recipe(load_recipe(recipe, overrides)))
         rows = [{"stage": "rl", "step": at, "time": at, metric: at / 10 + offset} for at in range(1, steps + 1)]
+        rows += [{"stage": "validation/rl", "step": at, "time": at, "greedy_accuracy": found} for at, found in checks]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         return folder
 
@@ -46,6 +47,15 @@ def test_the_page_and_the_table(thinkvl, make_run, tmp_path):
     assert "rl.steps" in page
     assert "77" in page
     assert page.count("<svg") == 2, "a metric that only one run has is drawn for it; what no run has is not drawn"
+
+
+def test_validation_is_drawn_before_the_stages_own_curves(thinkvl, make_run, tmp_path):
+    a, b = make_run("a", checks=[(0, 0.2), (4, 0.5)]), make_run("b", "rl.steps=77", checks=[(0, 0.2), (4, 0.4)])
+    assert thinkvl("compare", a, b, "--output", tmp_path / "c.html")[0] == 0
+    page = (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 2
+    assert page.index("Greedy accuracy on validation tasks") < page.index("<h3>Reward")
+    assert "Sampled accuracy on validation tasks" not in page
 
 
 def test_mistakes(thinkvl, make_run, tmp_path):
