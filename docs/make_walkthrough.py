@@ -160,7 +160,7 @@ class InProcess:
     lock = contextlib.nullcontext()
 
     def __init__(
-        self, engine: EngineDriver, sampling: SamplingConfig, *, on_completions: Any, room: int | None
+        self, engine: EngineDriver, sampling: SamplingConfig, *, on_completions: Any, on_arrival: Any, room: int | None
     ) -> None:
         self.engine, self.sampling, self.on_completions = engine, sampling, on_completions
         self.requests: dict[int, Request] = {}

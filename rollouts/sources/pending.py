@@ -7,6 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from rewards.types import Score
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Completion, Prompt, Request, Rollout, ScoredRollout
@@ -48,6 +50,15 @@ class FinishedGroup:
     def min_version(self) -> int:
         """The oldest policy version that sampled any of its tokens."""
         return min((s.version for r in self.rollouts for s in r.completion.segments), default=self.pending.version)
+
+    def with_completions(self, completions: Sequence[Completion]) -> FinishedGroup | None:
+        """The group with completions that were generated again; None where their tokens, and so the scores, differ."""
+        if len(completions) != len(self.rollouts):  # a task that went to quarantine
+            return None
+        pairs = list(zip(self.rollouts, completions, strict=True))
+        if not all(np.array_equal(r.completion.token_ids, c.token_ids) for r, c in pairs):
+            return None
+        return replace(self, rollouts=tuple(replace(r, completion=c) for r, c in pairs))
 
     def scored(self) -> tuple[ScoredRollout, ...]:
         """The scored rollouts. Waits for the verifiers, whose time is bounded."""

@@ -57,12 +57,15 @@ class WindowedSource:
         self._skipped: dict[int, Counter[str]] = {}  # by step
         self._paused: dict[int, PendingGroup] = {}  # out of budget, or from a checkpoint: for the next step
         self._running: dict[int, PendingGroup] = {}
+        self._arrived: dict[int, FinishedGroup] = {}  # of batches that are not complete, with scores on their way
         self._finished: dict[int, FinishedGroup] = {}
         self._taken: list[FinishedGroup] = []  # by the current step
         self._stale: list[FinishedGroup] = []  # dropped in the current step
         self._dropped: Counter[str] = Counter()  # tokens since the last step, by cause
         room = ROOM if self._window else None
-        self._dispatcher = dispatcher(pool, config.sampling, on_completions=self._receive, room=room)
+        self._dispatcher = dispatcher(
+            pool, config.sampling, on_completions=self._receive, on_arrival=self._arrive, room=room
+        )
 
     @property
     def unfinished(self) -> int:
@@ -147,9 +150,15 @@ class WindowedSource:
             self._running.update(groups)
             self._dispatcher.submit({key: replace(group.request, budget=budget) for key, group in groups.items()})
 
+    def _arrive(self, key: int, completions: list[Completion]) -> None:
+        """Called by the dispatcher: begin to score a group while others of its batch are generated."""
+        pending = self._running.get(key)
+        if pending is not None and all(c.finish_reason != "abort" for c in completions):
+            self._arrived[key] = self._begin_scoring(pending, completions)
+
     def _receive(self, key: int, completions: list[Completion]) -> None:
         """Called by the dispatcher: begin to score a finished group, or keep one that is out of budget."""
-        pending = self._running.pop(key, None)
+        pending, arrived = self._running.pop(key, None), self._arrived.pop(key, None)
         if pending is None:  # dropped while it ran
             self._dropped["aborted"] += sum(len(c.token_ids) for c in completions)
             return
@@ -159,9 +168,13 @@ class WindowedSource:
                 self._paused[key] = replace(pending, request=replace(pending.request, prefixes=tuple(completions)))
                 return
             self._budget.count(completions, prefixes=pending.request.prefixes)
+        again = arrived is not None and arrived.with_completions(completions)
+        self._finished[key] = again or self._begin_scoring(pending, completions)
+
+    def _begin_scoring(self, pending: PendingGroup, completions: Sequence[Completion]) -> FinishedGroup:
         rollouts = self.pipeline.rollouts(pending.prompt, completions)
         scores = self.pipeline.begin_scoring(rollouts)
-        self._finished[key] = FinishedGroup(pending=pending, rollouts=tuple(rollouts), scores=tuple(scores))
+        return FinishedGroup(pending=pending, rollouts=tuple(rollouts), scores=tuple(scores))
 
     def _first_finished(self, max_staleness: int) -> list[int]:
         """Keys of the finished groups submitted first, as many as a step takes, once so many are not too old."""

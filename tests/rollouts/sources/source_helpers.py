@@ -39,9 +39,9 @@ class Renderer:
 class LocalDispatcher:
     """Stands in for `RequestDispatcher` without workers: what was submitted is one batch of `pool.generate`."""
 
-    def __init__(self, pool, sampling, *, on_completions, room):
+    def __init__(self, pool, sampling, *, on_completions, on_arrival, room):
         assert room is None
-        self.pool, self.sampling, self.on_completions = pool, sampling, on_completions
+        self.pool, self.sampling, self.on_completions, self.on_arrival = pool, sampling, on_completions, on_arrival
         self.lock, self.waiting = contextlib.nullcontext(), {}
 
     def submit(self, requests):
@@ -51,6 +51,8 @@ class LocalDispatcher:
         requests, self.waiting = self.waiting, {}
         if requests:
             found = self.pool.generate(list(requests.values()), self.sampling)
+            for key, completions in list(zip(requests, found, strict=True))[:-1]:
+                self.on_arrival(key, completions)
             for key, completions in zip(requests, found, strict=True):
                 self.on_completions(key, completions)
         assert ready(), "a synchronous source waits for requests that it did not submit"

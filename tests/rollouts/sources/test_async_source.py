@@ -24,7 +24,7 @@ class FakeDispatcher:
     choose = staticmethod(min)
     submitted = None  # every request ever submitted, to all dispatchers
 
-    def __init__(self, pool, sampling, *, on_completions, room):
+    def __init__(self, pool, sampling, *, on_completions, on_arrival, room):
         self.pool, self.on_completions, self.room = pool, on_completions, room
         self.lock = threading.RLock()
         self.running = {}

@@ -82,9 +82,11 @@ def test_batches_are_those_of_one_call_to_the_last_bit(pool, dispatch, orders, p
     """Also where a worker dies after the first of its completions has come, and after an evaluation replaced one."""
     requests = requests_for([*prompts, *prompts, *prompts], n=3)
     expected = pool.generate(requests, SAMPLED)
-    dispatcher, found = dispatch(room=None)
+    arrived = []
+    dispatcher, found = dispatch(room=None, on_arrival=lambda key, completions: arrived.append(key))
     for step in range(3):
         found.clear()
+        arrived.clear()
         with pool.lock:
             dispatcher.submit(dict(enumerate(requests[:7])))
             dispatcher.submit(dict(enumerate(requests[7:], 7)))  # another call, the same batch
@@ -93,6 +95,8 @@ def test_batches_are_those_of_one_call_to_the_last_bit(pool, dispatch, orders, p
         dispatcher.wait_until(lambda: len(found) == len(requests))
         same(found, expected)
         assert len(early) == (step == 1)
+        assert len(arrived) == len(set(arrived)) >= 1, "none is told twice, also where its batch is generated again"
+        assert step == 1 or len(arrived) == len(requests) - 2, "all but the last of each of two batches"
         if step == 1:
             (orders / "once-kill-t60").touch()
             same(pool.generate(requests, SAMPLED), expected)
