@@ -199,7 +199,9 @@ class Numbered:
 class Plain:
     """Prompts without a model."""
 
-    def render_all(self, tasks: Sequence[Task]) -> tuple[list[Prompt], dict[str, int]]:
+    def render_all(
+        self, tasks: Sequence[Task], rendered: Mapping[int, Any] | None = None
+    ) -> tuple[list[Prompt], dict[str, int]]:
         """One prompt a task."""
         empty = np.zeros((0, 3, 14, 14), np.float32), np.zeros((0, 2), np.int64)
         return [

@@ -1,11 +1,27 @@
-"""Image patches as they travel: 8-bit levels, a quarter of the bytes of the floats that the vision tower reads."""
+"""Image patches as they travel: 8-bit levels, a quarter of the bytes of the floats that the vision tower reads.
+
+Those of a large image lie in Ray's object store. Whoever reads them fetches them there; the driver does not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+
+
+class FetchablePatches(Protocol):
+    """The patches of a prompt, here or elsewhere: `Patches`, or `rollouts.workers.render_tasks.StoredPatches`."""
+
+    def __len__(self) -> int:
+        """How many there are; known without fetching them."""
+        ...
+
+    def fetch(self) -> Patches:
+        """The patches themselves."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +41,9 @@ class Patches:
             raise ValueError(f"patches are {self.data.dtype}, and level_values are {given}")
 
     @classmethod
-    def join(cls, parts: Sequence[Patches]) -> Patches:
-        """All patches of `parts`, one or more, in order; as floats where their levels stand for unlike values."""
+    def join(cls, given: Sequence[FetchablePatches]) -> Patches:
+        """All patches of `given`, one or more, in order; as floats where their levels stand for unlike values."""
+        parts = [part.fetch() for part in given]
         first = parts[0].level_values
         if first is not None and all(p.level_values is not None and (p.level_values == first).all() for p in parts):
             return cls(np.concatenate([part.data for part in parts]), first)
@@ -35,6 +52,10 @@ class Patches:
     def __len__(self) -> int:
         """How many there are."""
         return len(self.data)
+
+    def fetch(self) -> Patches:
+        """These: they are here."""
+        return self
 
     def floats(self, rows: slice = slice(None)) -> np.ndarray:
         """The patches in `rows` as float32, `[rows, C, h, w]`."""

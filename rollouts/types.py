@@ -5,13 +5,13 @@ Shapes: T response tokens, L prompt tokens, P image patches, N images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from rewards.types import Score, Task
-from rollouts.patches import Patches
+from rollouts.patches import FetchablePatches
 
 FinishReason = Literal["stop", "length", "abort", "repeat"]
 
@@ -26,7 +26,7 @@ class Prompt:
     id: str
     task: Task
     input_ids: np.ndarray  # [L] int64
-    patches: Patches  # P = 0 for a text-only prompt
+    patches: FetchablePatches  # P = 0 for a text-only prompt
     image_grid_hws: np.ndarray  # [N, 2] int64, in patches
 
     def __post_init__(self) -> None:
@@ -41,8 +41,12 @@ class Prompt:
 
     @property
     def pixel_values(self) -> np.ndarray:
-        """The patches as float32, `[P, channels, height, width]`: looked up at each call."""
-        return self.patches.floats()
+        """The patches as float32, `[P, channels, height, width]`: fetched and looked up at each call."""
+        return self.patches.fetch().floats()
+
+    def with_patches(self) -> Prompt:
+        """The prompt with its patches here, so that it can be written to a file."""
+        return replace(self, patches=self.patches.fetch())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

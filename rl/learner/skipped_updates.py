@@ -8,7 +8,7 @@ import shutil
 import statistics
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,9 @@ class SkippedUpdates:
         """Write it, and delete all but the newest steps. A full disk raises OSError."""
         target = self.folder / f"step-{skipped.step:06d}"
         with atomic_write(target / f"update-{skipped.update}.pt") as file:
-            torch.save({name: getattr(skipped, name) for name in SkippedUpdate.__slots__}, file)
+            samples = tuple(replace(sample, prompt=sample.prompt.with_patches()) for sample in skipped.samples)
+            kept = replace(skipped, samples=samples)
+            torch.save({name: getattr(kept, name) for name in SkippedUpdate.__slots__}, file)
         figures = {name: str(getattr(skipped, name)) for name in ("update", "reason", "loss", "norm", "limit")}
         why = target / "why.json"
         known = read_json(why, list[dict[str, str]]) if why.exists() else []

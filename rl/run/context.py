@@ -40,6 +40,7 @@ from rollouts.tasks.prompts import target_text
 from rollouts.tasks.templates import PromptTemplates
 from rollouts.workers.pool import RolloutPool
 from rollouts.workers.quarantine import Quarantine
+from rollouts.workers.render_tasks import RenderTasks
 from rollouts.workers.start_ray import start_ray
 
 _TINY_CORPUS_TASKS = 2000
@@ -80,7 +81,11 @@ class RunContext:
         """From a stage's tasks to scored rollouts, with the run's workers."""
         inputs = self.inputs[stage.name]
         return RolloutPipeline(
-            renderer=inputs.renderer, generate=self.pool.generate, decode=self.decode, scorer=inputs.scorer
+            renderer=inputs.renderer,
+            generate=self.pool.generate,
+            decode=self.decode,
+            scorer=inputs.scorer,
+            render_tasks=RenderTasks(inputs.renderer),
         )
 
     def processor_of(self, model: VisionLanguageModel) -> VisionLanguageProcessor:

@@ -53,7 +53,7 @@ class AnswerSampling:
             for number, tasks in enumerate(self._batches, 1):
                 if self._log.path(number).exists():  # a file is there as a whole or not at all
                     continue
-                prompts, _ = self._pipeline.render(tasks)
+                prompts, _ = self._pipeline.render(tasks, self._pipeline.render_large(tasks))
                 seed = request_seed(self._seed, number)
                 scored = self._pipeline.generate_and_score(prompts, self._sampling, n=self._samples, seed=seed)
                 self._log.write(number, scored, [], [])

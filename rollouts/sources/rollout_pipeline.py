@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from rewards.scorer import Scorer
 from rewards.types import Score, Task
 from rollouts.tasks.prompts import PromptRenderer
 from rollouts.types import Completion, Prompt, Request, Rollout, ScoredRollout
+
+if TYPE_CHECKING:  # it imports Ray
+    from rollouts.workers.render_tasks import RenderTasks
 
 Generate = Callable[[Sequence[Request], SamplingConfig], list[list[Completion]]]
 Decode = Callable[[np.ndarray], str]
@@ -23,17 +27,26 @@ class RolloutPipeline:
     """Task -> prompt -> completions -> scored rollouts. Training and evaluation use the same one.
 
     `generate` returns the completions of each request in order, and none for a task in quarantine.
-    `decode` returns the text of response tokens without special tokens.
+    `decode` returns the text of response tokens without special tokens. Without `render_tasks` all prompts are rendered
+    in this process.
     """
 
     renderer: PromptRenderer
     generate: Generate
     decode: Decode
     scorer: Scorer
+    render_tasks: RenderTasks | None = None
 
-    def render(self, tasks: Iterable[Task]) -> tuple[list[Prompt], dict[str, int]]:
-        """The prompts in order, and how many tasks cannot be rendered, by reason."""
-        return self.renderer.render_all(tasks)
+    def render_large(self, tasks: Sequence[Task]) -> Mapping[int, Prompt | str]:
+        """The prompts with large images by place, and why others cannot be rendered; from other processes.
+
+        It leaves this process's tokenizer alone.
+        """
+        return self.render_tasks.render(tasks) if self.render_tasks is not None else {}
+
+    def render(self, tasks: Sequence[Task], large: Mapping[int, Prompt | str]) -> tuple[list[Prompt], dict[str, int]]:
+        """The prompts in order, and how many tasks cannot be rendered, by reason; `large` is from `render_large`."""
+        return self.renderer.render_all(tasks, large)
 
     def rollouts(self, prompt: Prompt, completions: Sequence[Completion]) -> list[Rollout]:
         """Completions of one prompt with their texts."""

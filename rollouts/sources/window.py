@@ -87,8 +87,9 @@ class WindowedSource:
 
         A group's id is the step, counted from 1, and its number in the step. Returns the groups' keys.
         """
+        large = self.pipeline.render_large(tasks)
         with self._dispatcher.lock:  # whose thread decodes: a tokenizer serves one thread at a time
-            prompts, left_out = self.pipeline.render(tasks)
+            prompts, left_out = self.pipeline.render(tasks, large)
             self._skipped.setdefault(step, Counter()).update(left_out)
             before = self._submitted[step]
             self._submitted[step] += len(prompts)

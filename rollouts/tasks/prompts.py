@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _PLAIN = PromptConfig()
 _NO_GRIDS = np.zeros((0, 2), np.int64)
+_NONE: Mapping[int, Prompt | str] = MappingProxyType({})
 
 
 class BadPrompt(ValueError):
@@ -157,13 +159,26 @@ class PromptRenderer:
             image_grid_hws=encoded.grids,
         )
 
-    def render_all(self, tasks: Iterable[Task]) -> tuple[list[Prompt], dict[str, int]]:
-        """Return the prompts in order, and how many tasks were left out for each reason."""
+    def render_or_refuse(self, task: Task) -> Prompt | str:
+        """The prompt, or why the task is left out: the `reason` of what `render` raises."""
+        try:
+            return self.render(task)
+        except (BadPrompt, BadImage) as error:
+            return error.reason
+
+    def render_all(
+        self, tasks: Iterable[Task], rendered: Mapping[int, Prompt | str] = _NONE
+    ) -> tuple[list[Prompt], dict[str, int]]:
+        """Return the prompts in order, and how many tasks were left out for each reason.
+
+        `rendered` has what `render_or_refuse` returned elsewhere for some of the tasks, by their place.
+        """
         prompts: list[Prompt] = []
         skipped: Counter[str] = Counter()
-        for task in tasks:
-            try:
-                prompts.append(self.render(task))
-            except (BadPrompt, BadImage) as error:
-                skipped[error.reason] += 1
+        for place, task in enumerate(tasks):
+            found = rendered[place] if place in rendered else self.render_or_refuse(task)
+            if isinstance(found, str):
+                skipped[found] += 1
+            else:
+                prompts.append(found)
         return prompts, dict(skipped)

@@ -27,7 +27,10 @@ class FakePipeline:
     def __init__(self, model, *, fail_at=None):
         self._model, self._fail_at, self.calls = model, fail_at, []
 
-    def render(self, tasks):
+    def render_large(self, tasks):
+        return {}
+
+    def render(self, tasks, large):
         return [(task, make_prompt(np.random.default_rng(0), self._model)) for task in tasks], {}
 
     def generate_and_score(self, prompts, sampling, *, n, seed):

@@ -24,7 +24,7 @@ from rollouts.types import Completion, Prompt, Segment
 class Renderer:
     """Prompts without a model; task 13 cannot be rendered."""
 
-    def render_all(self, tasks):
+    def render_all(self, tasks, rendered=()):
         none = Patches(np.zeros((0, 3, 14, 14), np.float32)), np.zeros((0, 2), np.int64)
         prompts = [
             Prompt(id=t.id, task=t, input_ids=np.arange(2), patches=none[0], image_grid_hws=none[1]) for t in tasks

@@ -44,7 +44,7 @@ class Renderer:
     def render(self, task):
         return self.by_id[task.id]
 
-    def render_all(self, tasks):
+    def render_all(self, tasks, rendered=()):
         return [self.render(task) for task in tasks], {}
 
 
