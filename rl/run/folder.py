@@ -18,7 +18,7 @@ from configs.json_io import read_json
 from configs.load import dump_recipe, load_recipe
 from configs.schema import RunConfig
 from rl.run.accuracy import Estimate
-from rl.run.recipe_changes import differences, may_change
+from rl.run.recipe_changes import differences, may_change, written
 
 _BEFORE_RECIPE = {"lock", ".writable", "recipe.yaml.partial"}  # what a run that was killed at once may have left
 
@@ -99,7 +99,7 @@ class RunFolder:
         with (self.path / "changes.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": time.time(), "changed": changed}) + "\n")
         write_text(self.path / "recipe.yaml", dump_recipe(config))
-        return [f"{key}: {there!r} before, {now!r} now" for key, (there, now) in changed.items()]
+        return [f"{key}: {written(there)} before, {written(now)} now" for key, (there, now) in changed.items()]
 
     def begun(self) -> bool:
         """Whether the run has anything to go on with: a step's metrics, a checkpoint, rollouts or a finished stage."""
@@ -116,7 +116,7 @@ class RunFolder:
         refused = [key for key in changed if not may_change(config, key, done=done)]
         if not refused:
             return
-        lines = [f"  {key}: {changed[key][0]!r} there, {changed[key][1]!r} now" for key in refused]
+        lines = [f"  {key}: {written(changed[key][0])} there, {written(changed[key][1])} now" for key in refused]
         more = f"\n  and {len(lines) - 8} more" if len(lines) > 8 else ""
         raise UserError(
             f"output_dir = {config.output_dir!r} holds a run of another recipe:\n" + "\n".join(lines[:8]) + more + "\n"

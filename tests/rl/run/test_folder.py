@@ -9,10 +9,12 @@ import textwrap
 import pytest
 
 from configs import keys
+from configs.data import DataConfig, SourceConfig
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.model import ModelConfig
 from configs.optimizer import OptimizerConfig
+from configs.rewards import RewardConfig
 from configs.rl import RanksConfig, RLConfig
 from configs.schema import RunConfig
 from configs.stage_kinds import STAGE_KINDS
@@ -20,7 +22,7 @@ from configs.supervised import SFTConfig
 from rl.pipeline import run
 from rl.run.console import PlainConsole
 from rl.run.folder import RunFolder, StageRecord, write_json
-from rl.run.recipe_changes import MAY_CHANGE, differences
+from rl.run.recipe_changes import MAY_CHANGE, NOT_SET, differences
 from rl.run.stage_weights import check_weights, weight_hashes
 
 RECORD = StageRecord(
@@ -33,6 +35,8 @@ RECORD = StageRecord(
     mean_tokens=12.5,
     resumed=True,
 )
+
+TWO = (RewardConfig(workers=2), RewardConfig(use="format"))
 
 
 @pytest.fixture
@@ -71,6 +75,14 @@ def test_a_new_folder_keeps_its_recipe(config):
             "rl.optimizer.learning_rate: 1e-06 there, 0.001 now",
         ),
         ({"stages": (SFTConfig(steps=7), RLConfig(steps=3))}, "stages: 'rl' there, 'sft -> rl' now"),
+        (
+            {"stages": (RLConfig(steps=3, rewards=(RewardConfig(), RewardConfig(use="format"))),)},
+            "rl.rewards.1.use: not set there, 'format' now",
+        ),
+        (
+            {"stages": (RLConfig(steps=3, rewards=(RewardConfig(workers=2),)),)},
+            "rl.rewards.0.workers: null there, 2 now",
+        ),
     ],
 )
 def test_another_recipe_is_refused_by_the_keys_that_differ(config, change, line):
@@ -81,6 +93,15 @@ def test_another_recipe_is_refused_by_the_keys_that_differ(config, change, line)
     assert line in text
     assert "output_dir:" not in text
     assert (RunFolder.open(config).path / "recipe.yaml").read_text() == before
+
+
+def test_a_list_that_was_empty_is_not_named_beside_its_items(config):
+    """`data.validation: []` is left out where `data.validation.0.use` and its other keys say the same."""
+    validation = DataConfig(validation=(SourceConfig(use="easy_vqa"),))
+    found = differences(config, dataclasses.replace(config, data=validation))
+    assert "data.validation" not in found
+    assert found["data.validation.0.use"] == (NOT_SET, "easy_vqa")
+    assert found["data.validation.0.limit"] == (NOT_SET, None)
 
 
 @pytest.mark.parametrize(
