@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # before a user's 
 
 from configs.version import VERSION
 from rl.cli import curation_commands, data_commands, doctor_commands, model_commands, run_commands
+from rl.cli.option_hint import RecipeCommand
 from rl.cli.terminal import end_with
 
 app = typer.Typer(
@@ -44,10 +45,10 @@ def thinkvl(
     """
 
 
-app.command()(run_commands.run)
-app.command()(run_commands.plan)
-app.command()(doctor_commands.doctor)
-app.command(name="eval")(model_commands.evaluate)
+app.command(cls=RecipeCommand)(run_commands.run)
+app.command(cls=RecipeCommand)(run_commands.plan)
+app.command(cls=RecipeCommand)(doctor_commands.doctor)
+app.command(name="eval", cls=RecipeCommand)(model_commands.evaluate)
 app.command()(run_commands.book)
 app.command()(run_commands.compare)
 app.command()(run_commands.rescore)
@@ -55,11 +56,11 @@ app.command()(run_commands.replay)
 app.command()(model_commands.export)
 app.command()(model_commands.chat)
 app.command(name="check-reward")(data_commands.check_reward)
-app.command()(data_commands.audit)
+app.command(cls=RecipeCommand)(data_commands.audit)
 app.command()(data_commands.score)
-app.command()(curation_commands.curate)
-app.command(name="build-cot")(curation_commands.build_cot)
-app.command()(run_commands.submit)
+app.command(cls=RecipeCommand)(curation_commands.curate)
+app.command(name="build-cot", cls=RecipeCommand)(curation_commands.build_cot)
+app.command(cls=RecipeCommand)(run_commands.submit)
 
 
 def main() -> None:

@@ -32,6 +32,30 @@ class TestHelp:
         assert thinkvl("--version")[:2] == (0, f"thinkvl {VERSION}\n")
         assert all(name in thinkvl("--help")[1] for name in ("run", "eval", "export", "chat", "quickstart.yaml"))
 
+    @pytest.mark.parametrize(
+        ("command", "given", "instead"),
+        [
+            ("run", ["--rl.steps=5"], "rl.steps=5"),
+            ("plan", ["--rl.steps", "5", "seed=1"], "rl.steps=5"),
+            ("submit", ["-rl.steps=5"], "rl.steps=5"),
+            ("audit", ["--data.train.0.limit"], "data.train.0.limit=VALUE"),
+            ("curate", ["--rl.steps=5"], "rl.steps=5"),
+            ("run", ["--seed=7"], "seed=7"),
+            ("build-cot", ["--rl.steps=5"], "rl.steps=5"),
+            ("doctor", ["--rl.steps=5"], "rl.steps=5"),
+            ("eval", ["--rl.steps=5"], "rl.steps=5"),
+        ],
+    )
+    def test_a_change_of_the_recipe_with_dashes(self, thinkvl, command, given, instead):
+        code, _, errors = thinkvl(command, "x.yaml", *given)
+        assert code == 2
+        assert errors == f"error: {given[0]}: no such option; a change of the recipe has no dashes: {instead}\n"
+
+    def test_other_options_keep_their_own_errors(self, thinkvl):
+        code, _, errors = thinkvl("run", "x.yaml", "--bogus")
+        assert (code, "No such option: --bogus" in errors) == (2, True)
+        assert "no such file" in thinkvl("plan", "x.yaml", "--gpus=8")[2], "an option of the command"
+
     def test_help_loads_neither_torch_nor_ray(self):
         code = (
             "import sys; sys.argv = ['thinkvl', 'chat', '--help']\n"
