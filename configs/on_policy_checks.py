@@ -29,8 +29,11 @@ def check_single_update(loss: LossConfig, *, updates: int) -> None:
 
 
 def single_update_note(loss: LossConfig, *, updates: int) -> str | None:
-    """A line for the user of a recipe whose `kimi_k15` does not read `tau`; None for any other."""
-    if updates > 1 or loss.algorithm != "kimi_k15" or loss.resolved().reference != "iteration":
+    """A line for the user of a recipe whose `kimi_k15` does not read `tau`; None for any other.
+
+    Where the whole loss is the default there is nothing that its user chose, and so nothing to say.
+    """
+    if loss == LossConfig() or updates > 1 or loss.algorithm != "kimi_k15" or loss.resolved().reference != "iteration":
         return None
     return (
         "rl.loss: kimi_k15 with one update a step has a log-ratio of 0, so tau and its penalty have no effect, and "

@@ -20,3 +20,8 @@ def test_another_reference_has_a_log_ratio(reference):
     loss = LossConfig(algorithm="kimi_k15", tau=0.5, reference=reference)
     assert RLConfig(steps=1, loss=loss)
     assert single_update_note(loss, updates=1) is None
+
+
+def test_what_nobody_chose_is_not_warned_of():
+    assert single_update_note(LossConfig(), updates=1) is None
+    assert single_update_note(LossConfig(reset_optimizer=True), updates=1) is not None

@@ -13,8 +13,8 @@ from rl.stages import open_learner, rl_stage
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_default_recipe_says_that_tau_has_no_effect(monkeypatch, algorithm):
-    """At the start of the stage, before the learner is built."""
+def test_a_chosen_loss_whose_tau_has_no_effect_is_told(monkeypatch, algorithm):
+    """At the start of the stage, before the learner is built. A recipe that leaves `loss` alone is not warned of it."""
     said = []
     console = SimpleNamespace(print=lambda text, **_: said.append(text))
     context = SimpleNamespace(
@@ -23,7 +23,7 @@ def test_the_default_recipe_says_that_tau_has_no_effect(monkeypatch, algorithm):
     monkeypatch.setattr(rl_stage, "dump_recipe", lambda config: "")
     monkeypatch.setattr(rl_stage, "open_rl_learner", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        rl_stage.RLStage(context, RLConfig(steps=1, loss=LossConfig(algorithm=algorithm)), "tiny")
+        rl_stage.RLStage(context, RLConfig(steps=1, loss=LossConfig(algorithm=algorithm, entropy_bonus=0.01)), "tiny")
     assert [text[:64] for text in said] == (
         ["rl.loss: kimi_k15 with one update a step has a log-ratio of 0, s"] if algorithm == "kimi_k15" else []
     )
