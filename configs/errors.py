@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from configs.text import counted
+
 _SHOWN = 50
 
 
@@ -42,4 +44,4 @@ class ConfigError(UserError, ValueError):
         more = len(self.problems) - _SHOWN
         rest = [f"  and {more} more"] if more > 0 else []
         shown = [f"  {p}" for p in self.problems[:_SHOWN]]
-        return "\n".join([f"{len(self.problems)} problems in the recipe:", *shown, *rest])
+        return "\n".join([f"{counted(len(self.problems), 'problem')} in the recipe:", *shown, *rest])

@@ -10,6 +10,7 @@ from typing import Any
 from configs import keys, yaml_io
 from configs.errors import Problem
 from configs.stage_paths import by_name, in_document, in_schema, shown
+from configs.text import counted
 from configs.yaml_io import COMMAND_LINE, KeyPath, YamlDocument, dotted
 
 
@@ -66,7 +67,9 @@ def _leave_out(document: YamlDocument, path: KeyPath) -> None:
     """Take a stage out of the list; those after it move up, with the lines that they came from."""
     stages, place = document.data["stages"], int(path[1])
     if not 0 <= place < len(stages):
-        _refuse(document, dotted(path), f"{dotted(path)}: the recipe has {len(stages)} stages, counted from 0")
+        _refuse(
+            document, dotted(path), f"{dotted(path)}: the recipe has {counted(len(stages), 'stage')}, counted from 0"
+        )
         return
     del stages[place]
     moved: dict[KeyPath, str] = {}

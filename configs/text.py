@@ -78,3 +78,14 @@ def nearest_or_allowed(name: str, allowed: Iterable[str]) -> str:
     if close:
         return f"; did you mean {' or '.join(close)}?"
     return f"; allowed are {', '.join(names[:12])}" if names else "; there is none"
+
+
+def counted(count: float, noun: str) -> str:
+    """A number and what it counts, in the plural unless it is 1. Example: `1 node`, `1,000 tasks`, `0.5 GPUs`."""
+    return f"{count:,{'' if isinstance(count, int) else 'g'}} {noun}{'' if count == 1 else 's'}"
+
+
+def with_article(noun: str) -> str:
+    """`a` or `an` with a noun, such as the name of a type. Example: `an int`, `a dict`, `a uint8`, `an ndarray`."""
+    vowel = noun[:1].lower() in tuple("aeio") or noun.startswith("nd")
+    return f"{'an' if vowel else 'a'} {noun}"

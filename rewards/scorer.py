@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from configs.rewards import JudgeConfig, RewardConfig
-from configs.text import did_you_mean
+from configs.text import did_you_mean, with_article
 from rewards.pending_score import VERIFIER, Pending, part_name
 from rewards.plugins.interface import Outcome, PluginError
 from rewards.plugins.runner import AnyPlugin, make_plugin
@@ -150,7 +150,7 @@ class Scorer:
 
     def _verify(self, responses: Sequence[str], task: Task, group: Sequence[Pending], flow: Flow) -> None:
         if not isinstance(task.answer, str):
-            detail = f"the reference is a {type(task.answer).__name__}, not a text"
+            detail = f"the reference is {with_article(type(task.answer).__name__)}, not a text"
             unusable = Verdict(kind=VerdictKind.BAD_REFERENCE, score=0.0, rule="reference", detail=detail)
             for pending in group:
                 pending.verdict(unusable, 0.0)

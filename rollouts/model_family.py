@@ -22,6 +22,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 import kimi_vl.family
 from configs.errors import UserError
+from configs.text import with_article
 
 
 class VisionLanguageConfig(PreTrainedConfig):
@@ -240,7 +241,9 @@ def family_at(path: str | Path) -> ModelFamily:
     except (AttributeError, TypeError) as error:
         raise UnknownFamily(f"{path}: its config.json does not hold a JSON object") from error
     if not isinstance(kind, str) or kind not in FAMILIES:
-        raise UnknownFamily(f"{path}: is a {kind or 'nameless'} model (model_type); must be {' or '.join(FAMILIES)}")
+        raise UnknownFamily(
+            f"{path}: is {with_article(kind or 'nameless')} model (model_type); must be {' or '.join(FAMILIES)}"
+        )
     return FAMILIES[kind]
 
 

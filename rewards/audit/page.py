@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from configs.text import printable
+from configs.text import counted, printable
 from rewards.audit.check import Tried
 from rewards.audit.data import CODES, Finding
 from rewards.types import Task, VerdictKind
@@ -100,8 +100,8 @@ def as_page(report: AuditReport) -> str:
 
 
 def _headline(report: AuditReport) -> str:
-    found = "no findings" if not report.findings else f"{len(report.findings):,} findings"
-    return f"{found}; {report.verifications:,} verifications in {report.seconds:.0f} s"
+    found = "no findings" if not report.findings else counted(len(report.findings), "finding")
+    return f"{found}; {counted(report.verifications, 'verification')} in {report.seconds:.0f} s"
 
 
 def _sources(report: AuditReport) -> str:
@@ -123,7 +123,8 @@ def _overview(report: AuditReport) -> str:
         shown += f" <span class=muted>({ignored:,} ignored)</span>" if ignored else ""
         rows.append(f"<tr><td>{code}<td>{meaning}<td class=n>{shown}")
     note = "".join(
-        f"<p class=muted>{count:,} tasks with the verifier <code>{_text(name)}</code>: answers were not tried.</p>"
+        f"<p class=muted>{counted(count, 'task')} with the verifier <code>{_text(name)}</code>: "
+        f"answers were not tried.</p>"
         for name, count in report.not_tried.items()
     )
     return "<table><tr><th>finding<th>meaning<th class=n>count" + "".join(rows) + "</table>" + note

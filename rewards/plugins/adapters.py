@@ -15,6 +15,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from configs.text import counted, with_article
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.plugins.interface import Outcome, Plugin, PluginError, RewardFunction, is_async, is_finite, judged
 from rewards.types import Task, Verdict, VerdictKind
@@ -90,7 +91,9 @@ def _trl_plugin(spec: str, found: object, *, conversational: bool) -> Plugin:
             return [_SKIPPED if value is None else value for value in values]
         for name, values in lists.items():
             if len(values) != len(responses):
-                raise ValueError(f"{name} returned {len(values)} values for {len(responses)} responses")
+                raise ValueError(
+                    f"{name} returned {counted(len(values), 'value')} for {counted(len(responses), 'response')}"
+                )
         rows = [{name: values[i] for name, values in lists.items()} for i in range(len(responses))]
         rows = [{name: value for name, value in row.items() if value is not None} for row in rows]
         return [row or _SKIPPED for row in rows]
@@ -152,7 +155,7 @@ def _verl_result(result: Any) -> Any:
 def _function(spec: str, found: object) -> tuple[RewardFunction, tuple[str, ...]]:
     """The function and the names it takes; "" among them where it takes any (`**kwargs`)."""
     if not callable(found):
-        raise PluginError(f"reward {spec!r}: is a {type(found).__name__}, not a function")
+        raise PluginError(f"reward {spec!r}: is {with_article(type(found).__name__)}, not a function")
     parameters = inspect.signature(found).parameters.values()
     return found, tuple("" if p.kind is p.VAR_KEYWORD else p.name for p in parameters if p.kind is not p.VAR_POSITIONAL)
 

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from configs.rewards import RewardConfig
+from configs.text import counted
 from rewards.plugins.interface import Outcome
 from rewards.plugins.runner import IsolatedPlugin
 from rewards.sandbox.pool import Flow
@@ -171,7 +172,7 @@ def _leak(plugin: IsolatedPlugin) -> Check:
     if plugin.pool.pids != pids:
         return Check(name=name, result=Result.NOTE, detail="not measured: a process was replaced meanwhile")
     grown = _resident(pids) - start
-    detail = f"{grown / 2**20:+.1f} MiB over {calls} responses"
+    detail = f"{grown / 2**20:+.1f} MiB over {counted(calls, 'response')}"
     return Check(name=name, result=Result.FAILED if grown > _LEAK_BYTES else Result.OK, detail=detail)
 
 

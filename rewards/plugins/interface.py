@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from configs.errors import UserError
-from configs.text import printable
+from configs.text import counted, printable, with_article
 from rewards.types import Task, Verdict, VerdictKind
 
 RewardFunction = Callable[..., Any]
@@ -57,7 +57,9 @@ class Outcome:
 def native(spec: str, function: object) -> Plugin:
     """Check the signature of a native plug-in. Raises PluginError."""
     if not callable(function):
-        raise PluginError(f"reward {spec!r}: is a {type(function).__name__}, not a function; allowed is {ALLOWED}")
+        raise PluginError(
+            f"reward {spec!r}: is {with_article(type(function).__name__)}, not a function; allowed is {ALLOWED}"
+        )
     try:
         signature = inspect.signature(function)
     except ValueError:  # a builtin that does not tell; the call will
@@ -101,7 +103,10 @@ def _call_group(plugin: Plugin, responses: Sequence[str], task: Task, run: Run, 
     if isinstance(result, (str, bytes, Mapping)) or not hasattr(result, "__len__") or not hasattr(result, "__iter__"):
         return [_crash(f"returned {_show(result)}: a group's reward must be a list", start)] * len(responses)
     if len(result) != len(responses):
-        text = f"returned {len(result)} values for {len(responses)} responses: one for each is needed"
+        text = (
+            f"returned {counted(len(result), 'value')} for "
+            f"{counted(len(responses), 'response')}: one for each is needed"
+        )
         return [_crash(text, start)] * len(responses)
     return [to_outcome(item, start) for item in result]
 
@@ -209,4 +214,4 @@ def _show(value: object) -> str:
         return "a huge int"  # its digits cost, and past 4300 of them Python refuses
     if isinstance(value, (str, int, float, bool, type(None))):
         return f"{value!r:.60}"
-    return f"a {type(value).__name__}"
+    return with_article(type(value).__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from configs.text import counted
 from rl.alarms.finding import AlarmFinding, percent
 from rl.alarms.history import CERTAIN, WINDOW, History, certainly_more, standard_error
 
@@ -91,7 +92,7 @@ def _without_signal(history: History) -> Iterator[AlarmFinding]:
         right = history.now(f"accuracy/{source}")
         if groups >= 4 * WINDOW and right < 0.5 and overall >= 0.2:
             text = (
-                f"{source}: {signal:.0f} of {groups:.0f} groups had a signal, {percent(overall)} of all; "
+                f"{source}: {signal:.0f} of {counted(groups, 'group')} had a signal, {percent(overall)} of all; "
                 f"{percent(right)} are correct"
             )
             yield AlarmFinding(level=0.05 / max(signal / groups, 0.01), evidence=text, source=source)

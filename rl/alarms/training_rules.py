@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from configs.text import counted
 from rl.alarms.finding import AlarmFinding, percent
 from rl.alarms.history import History
 
@@ -37,7 +38,7 @@ def length_explodes(history: History) -> AlarmFinding | None:
         before, now = history.mean_at("accuracy", tokens.low_at), history.now("accuracy")
         if now <= before + 0.02:
             text = (
-                f"a completion has {tokens.now:.0f} tokens, {tokens.low:.0f} once; "
+                f"a completion has {counted(tokens.now, 'token')}, {tokens.low:.0f} once; "
                 f"{percent(now)} are correct, {percent(before)} then"
             )
             found.append(AlarmFinding(level=tokens.now / (2 * max(tokens.low, 1.0)), evidence=text))
@@ -60,7 +61,7 @@ def verifiers_fail(history: History) -> AlarmFinding | None:
     """More than one verification in a hundred fails: the policy is trained on what is left."""
     failed = history.total("verifier_failures")
     share = failed / max(1.0, failed + history.total("rollouts"))
-    text = f"{failed:.0f} verifications failed in the last steps, {100 * share:.1f} % of all"
+    text = f"{counted(failed, 'verification')} failed in the last steps, {100 * share:.1f} % of all"
     return AlarmFinding(level=share / 0.01 if failed >= 2 else 0.0, evidence=text)
 
 

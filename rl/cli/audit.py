@@ -15,7 +15,7 @@ from configs.data import SourceConfig, recipe_verifiers
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.schema import RunConfig
-from configs.text import shorten
+from configs.text import counted, shorten
 from rewards.audit.check import Auditor
 from rewards.audit.data import CODES, Duplicates, Finding
 from rewards.audit.page import AuditReport, CheckedTask, SourceSummary, as_json, as_page
@@ -117,7 +117,8 @@ class _Run:
         self._warm_up(pool)
         self._rejected(source)
         every = max(1, count // _STEPS)
-        with StageProgress(self._console, source.name[:12], total=-(-count // every)) as bar:
+        title = f"{source.name[:24]} ({role})" if role else source.name[:24]  # a source may play two roles
+        with StageProgress(self._console, title, total=-(-count // every)) as bar:
             for done, row in enumerate(rows, 1):
                 example = source.task(row, _SEED)
                 if isinstance(example, Task):
@@ -194,8 +195,9 @@ def _plain(message: object) -> str:
 
 def _print(report: AuditReport, folder: Path, console: PlainConsole) -> None:
     for source in report.sources:
-        of = "" if source.total in (None, source.checked) else f" of {source.total:,}"
-        console.print(f"{source.title}: {source.checked:,}{of} tasks")
+        part = source.total not in (None, source.checked)
+        checked = f"{source.checked:,} of {source.total:,} tasks" if part else counted(source.checked, "task")
+        console.print(f"{source.title}: {checked}")
     for code, count in report.counts.items():
         first = next(finding for finding in report.findings if finding.code == code)
         example = f"{shorten(first.task_id or first.source, 60)}: {first.message}"
@@ -203,7 +205,10 @@ def _print(report: AuditReport, folder: Path, console: PlainConsole) -> None:
     for code, count in report.ignored.items():
         console.print(f"  {count:>6,} {code:<19} ignored")
     for verifier, count in report.not_tried.items():
-        console.print(f"  {count:>6,} tasks of {verifier} were not tried")
-    found = f"{len(report.findings):,} findings" if report.findings else "clean"
-    end = f"{found}: {report.verifications:,} verifications in {report.seconds:.1f} s; see {folder / 'report.html'}"
+        console.print(f"  {count:>6,} {verifier}: not tried")
+    found = counted(len(report.findings), "finding") if report.findings else "clean"
+    end = (
+        f"{found}: {counted(report.verifications, 'verification')} in {report.seconds:.1f} s; see "
+        f"{folder / 'report.html'}"
+    )
     console.print(end)

@@ -8,6 +8,7 @@ from pathlib import Path
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.schema import RunConfig
+from configs.text import counted
 from rl.pages.book import BookOptions, write_book
 from rl.run.console import PlainConsole
 
@@ -35,8 +36,8 @@ def book_command(
     )
     size = output.stat().st_size / 2**20
     console.print(
-        f"{summary.rollouts:,} rollouts of {summary.groups:,} questions in {len(summary.steps)} of "
-        f"{summary.steps_in_log} steps, {summary.images:,} images, {size:.1f} MB, "
+        f"{counted(summary.rollouts, 'rollout')} of {counted(summary.groups, 'question')} in {len(summary.steps)} of "
+        f"{counted(summary.steps_in_log, 'step')}, {counted(summary.images, 'image')}, {size:.1f} MB, "
         f"{time.monotonic() - began:.1f} s"
     )
     console.print(f"book in {output}  (open it in a browser)")

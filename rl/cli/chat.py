@@ -15,6 +15,7 @@ from transformers.generation.streamers import BaseStreamer
 from configs.errors import UserError
 from configs.files import MAX_IMAGE_BYTES, read_bytes
 from configs.rl import SamplingConfig
+from configs.text import counted
 from rewards.images import BadImage, decode_image
 from rewards.types import Task
 from rl.cli.chat_text import AnswerPrinter, TextStream
@@ -74,7 +75,8 @@ class Chat:
         reserved = options.max_new_tokens or 1
         if reserved >= self._room:
             raise UserError(
-                f"--max-new-tokens {reserved}: the model has room for {self._room} tokens in all, question and images "
+                f"--max-new-tokens {reserved}: the model has room for "
+                f"{counted(self._room, 'token')} in all, question and images "
                 "included; choose fewer"
             )
         self._renderer = PromptRenderer(
@@ -92,7 +94,7 @@ class Chat:
         began = time.monotonic()
         self._generate(prompt, limit, stream)
         printer.close()
-        note = f"{stream.count} tokens in {time.monotonic() - began:.1f} s"
+        note = f"{counted(stream.count, 'token')} in {time.monotonic() - began:.1f} s"
         if not stream.stopped:
             note += f"; cut off there: --max-new-tokens allows more, the model has room for {self._room}"
         self._console.print(note, style="dim")

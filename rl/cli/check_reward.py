@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.text import Text
 
 from configs.rewards import RewardConfig
-from configs.text import shorten
+from configs.text import counted, shorten
 from rewards.plugins.check_plugin import Check, Result, check_reward
 from rl.run.console import PlainConsole
 
@@ -23,7 +23,8 @@ def check_reward_command(spec: str, config: RewardConfig, *, console: PlainConso
         console.print(_line(check))
     failed = counts[Result.FAILED]
     console.print(
-        f"{spec}: {failed} of {counts.total()} checks failed" if failed else f"{spec}: can be used", markup=False
+        f"{spec}: {failed} of {counted(counts.total(), 'check')} failed" if failed else f"{spec}: can be used",
+        markup=False,
     )
     return int(failed > 0)
 

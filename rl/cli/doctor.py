@@ -14,7 +14,7 @@ from rich.text import Text
 
 from configs.errors import UserError
 from configs.load import load_recipe
-from configs.text import shorten
+from configs.text import counted, shorten
 from rl.alarms.records import read_alarms
 from rl.doctor.machine import Machine
 from rl.doctor.run_facts import RunFacts, read_run
@@ -47,7 +47,7 @@ def doctor_command(
         print(json.dumps([{"check": one.name, **asdict(one.finding)} for one in checked], indent=1))
     else:
         _show(checked, run, console)
-        console.print(f"{len(checked)} checks in {time.monotonic() - began:.1f} s")
+        console.print(f"{counted(len(checked), 'check')} in {time.monotonic() - began:.1f} s")
     return int(any(one.finding.level == "fault" for one in checked))
 
 

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import validate_repo_id
 
 from configs.errors import UserError
-from configs.text import one_line
+from configs.text import counted, one_line
 
 _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "hf_xet"}  # packages whose errors are the network's
 # what an earlier upload may have and this one has not; git keeps it
@@ -56,7 +56,7 @@ class Hub:
         """
         files = [path for path in folder.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
-        say(f"uploading {len(files)} files, {size / 1e6:.1f} MB, to {self.repo_id}")
+        say(f"uploading {counted(len(files), 'file')}, {size / 1e6:.1f} MB, to {self.repo_id}")
         with self._explained():
             self._create(say)
             self._api.upload_folder(

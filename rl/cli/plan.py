@@ -13,6 +13,7 @@ from rich.table import Table
 
 from configs.load import load_recipe
 from configs.schema import RunConfig
+from configs.text import counted
 from rl.plan import hardware
 from rl.plan.changes import smallest_change
 from rl.plan.data_check import DataFinding, check_data
@@ -104,7 +105,8 @@ def show(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFindin
     cluster, placement = plan.placement.cluster, plan.placement
     console.print(
         f"{plan.sizes.parameters:,} parameters on {cluster.nodes} x {cluster.gpus} "
-        f"{cluster.gpu.name}: {placement.workers} rollout workers, {placement.ranks} learner ranks"
+        f"{cluster.gpu.name}: {counted(placement.workers, 'rollout worker')}, "
+        f"{counted(placement.ranks, 'learner rank')}"
     )
     for line in placement.map:
         console.print(line)
@@ -116,7 +118,8 @@ def show(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFindin
             console.print(f"{stage.rollouts.name}, while the engines generate: {_of_device(stage.rollouts)}")
     longest = plan.cached // max(1, plan.context)
     console.print(
-        f"KV cache of a worker: {plan.cached:,} tokens, {longest:,} sequences of the longest {plan.context:,} tokens"
+        f"KV cache of a worker: {counted(plan.cached, 'token')}, {longest:,} sequences of the "
+        f"longest {counted(plan.context, 'token')}"
     )
     host = ", ".join(f"{name} {size / 1e9:.0f} GB" for name, size in plan.host.items() if size)
     console.print(f"main memory of a node during a weight sync: {host}")

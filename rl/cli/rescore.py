@@ -20,6 +20,7 @@ from configs.load import load_recipe
 from configs.rewards import RewardConfig
 from configs.rl import RLConfig
 from configs.schema import RunConfig
+from configs.text import counted
 from rewards.scorer import Scorer
 from rewards.types import Score
 from rl.cli.score import reward_term, split_terms
@@ -130,7 +131,7 @@ def _print(results: Sequence[Rescored], terms: Sequence[RewardConfig], console: 
     table.add_row("all", "", "", str(len(results)), _mean(r.row["reward"] for r in results), _new(results))
     console.print(table)
     changed = sum(old != new for old, new in (r.verdicts for r in results))
-    console.print(f"{changed} of {len(results)} verdicts changed (*)")
+    console.print(f"{changed} of {counted(len(results), 'verdict')} changed (*)")
 
 
 def _new(results: Sequence[Rescored]) -> str:

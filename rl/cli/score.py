@@ -17,6 +17,7 @@ from configs.errors import UserError
 from configs.files import open_regular
 from configs.load import load_recipe
 from configs.rewards import JudgeConfig, RewardConfig
+from configs.text import counted
 from rewards.plugins.interface import PluginError
 from rewards.scorer import Scorer
 from rewards.types import Score, VerdictKind
@@ -217,7 +218,7 @@ def _print(totals: ScoreTotals, terms: Sequence[RewardConfig], console: PlainCon
     for bad in totals.bad[:_NAMED]:
         console.print(f"line {bad.line}: {bad.reason}")
     if len(totals.bad) > _NAMED:
-        console.print(f"... and {len(totals.bad) - _NAMED:,} more lines that cannot be used")
+        console.print(f"... and {counted(len(totals.bad) - _NAMED, 'more line')} that cannot be used")
     table = Table("source", "responses", "accuracy", *VerdictKind)
     rows = {**totals.by_source, **({"all": totals.kinds} if len(totals.by_source) != 1 else {})}
     for source, kinds in rows.items():
@@ -228,6 +229,6 @@ def _print(totals: ScoreTotals, terms: Sequence[RewardConfig], console: PlainCon
         for name, (total, count) in totals.parts.items():
             console.print(f"  {name:<24} mean {total / count:.4f}")
     for name, count in totals.failures.items():
-        console.print(f"  {count:,} responses without a reward: {name}")
+        console.print(f"  {counted(count, 'response')} without a reward: {name}")
     if totals.bad:
-        console.print(f"{len(totals.bad):,} lines left out")
+        console.print(f"{counted(len(totals.bad), 'line')} left out")

@@ -10,7 +10,7 @@ from typing import Any
 
 from configs.files import MAX_IMAGE_BYTES, open_regular, read_bytes
 from configs.json_io import parse_json
-from configs.text import shorten
+from configs.text import shorten, with_article
 from rewards.types import Task
 
 FIELDS = ("response", "responses", "answer", "verifier", "choices", "question", "source", "id", "images")
@@ -83,7 +83,7 @@ def _fields(line: bytes, columns: Mapping[str, str]) -> dict[str, Any]:
     except ValueError as error:
         raise _Bad(f"is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise _Bad(f"must be a JSON object, and is a {type(value).__name__}")
+        raise _Bad(f"must be a JSON object, and is {with_article(type(value).__name__)}")
     return {field: value.get(columns.get(field, field)) for field in FIELDS}
 
 

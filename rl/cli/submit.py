@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from configs.errors import UserError
 from configs.load import load_recipe
 from configs.schema import RunConfig
-from configs.text import printable
+from configs.text import counted, printable
 from rl.run.console import PlainConsole
 
 if TYPE_CHECKING:  # Ray takes a second to import: a mistake in the recipe shows before
@@ -123,7 +123,7 @@ def _send(
         size = bundle.write(archive)
         mine = len(bundle.files)
         what = "ThinkVL's packages and " if bundle.packages else ""
-        console.print(f"sending {what}{mine} files of yours ({size / 2**20:.1f} MiB): {_shown(bundle)}")
+        console.print(f"sending {what}{counted(mine, 'file')} of yours ({size / 2**20:.1f} MiB): {_shown(bundle)}")
         runtime_env: dict[str, Any] = {"working_dir": str(archive), "env_vars": environment}
         if options.pip:
             runtime_env["pip"] = list(options.pip)

@@ -10,6 +10,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.prompt import PromptConfig
+from configs.text import counted
 from rl.curation.balance import LEVELS, Candidate, cap_levels
 from rl.curation.chains import Chain, chain_of, shortest
 from rl.curation.generators import Drawing
@@ -120,8 +121,8 @@ def _write(session: Session, kept: Mapping[str, Solved], samples: Mapping[str, i
     levels = Counter(own.sampled.level for own in kept.values())
     by_level = {name: levels[number] for number, name in enumerate(LEVELS)}
     chains = [chain for own in kept.values() for chain in own.chains]
-    counted = [count_patterns(chain.thinking) for chain in chains]
-    showing = {name: sum(counts[name] > 0 for counts in counted) for name in PATTERNS}
+    patterns = [count_patterns(chain.thinking) for chain in chains]
+    showing = {name: sum(counts[name] > 0 for counts in patterns) for name in PATTERNS}
     tags = dict(Counter(tag for key in kept for tag in session.left[key].tags).most_common())
     sizes = {"prompts": len(kept), "solutions": len(chains), "tokens": sum(chain.tokens for chain in chains)}
     values = {**session.settings, **report.as_json(), **sizes, "samples_by_outcome": dict(samples)}
@@ -129,11 +130,15 @@ def _write(session: Session, kept: Mapping[str, Solved], samples: Mapping[str, i
     print_counts(console, "prompts left out", report.counts)
     print_counts(console, "samples", samples)
     if not kept:
-        raise UserError(f"no solution of {report.read:,} prompts stays: {report.reasons()}; the report is {where}")
+        raise UserError(
+            f"no solution of {counted(report.read, 'prompt')} stays: {report.reasons()}; the report is {where}"
+        )
     write_set(output, _rows(session, kept), WORKED, settings=session.settings)
     print_counts(console, "pass rate of those kept", by_level)
     print_counts(console, "solutions that show", showing)
-    console.print(f"{len(chains):,} solutions of {len(kept):,} prompts in {output}; the report is {where}")
+    console.print(
+        f"{counted(len(chains), 'solution')} of {counted(len(kept), 'prompt')} in {output}; the report is {where}"
+    )
 
 
 def _rows(session: Session, kept: Mapping[str, Solved]) -> Iterator[dict[str, Any]]:

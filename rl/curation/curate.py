@@ -9,6 +9,7 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.prompt import PromptConfig
+from configs.text import counted
 from rl.curation.balance import LEVELS, Candidate, cap_levels, cap_tags
 from rl.curation.generators import DIRECT, Drawing
 from rl.curation.inputs import DataOptions
@@ -145,7 +146,7 @@ def _write(session: Session, sampled: Mapping[str, Sampled], kept: Sequence[str]
     where = write_report(output, values)
     print_counts(console, "left out", report.counts)
     if not kept:
-        raise UserError(f"none of {report.read:,} prompts stays: {report.reasons()}; the report is {where}")
+        raise UserError(f"none of {counted(report.read, 'prompt')} stays: {report.reasons()}; the report is {where}")
     rows = (
         session.origin.row(task, row_id=task.id, samples=own.judged, correct=own.correct)
         for own, task in ((sampled[key], session.task(key)) for key in kept)
@@ -153,4 +154,4 @@ def _write(session: Session, sampled: Mapping[str, Sampled], kept: Sequence[str]
     write_set(output, rows, PROMPTS, settings=session.settings)
     print_counts(console, "pass rate of those kept", by_level)
     print_counts(console, "tag of those kept", tags)
-    console.print(f"{len(kept):,} of {report.read:,} prompts in {output}; the report is {where}")
+    console.print(f"{len(kept):,} of {counted(report.read, 'prompt')} in {output}; the report is {where}")

@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.text import shorten
+from configs.text import counted, shorten
 from rl.alarms.records import read_alarms
 from rl.doctor.machine import Machine, disk
 from rl.doctor.result import CheckResult, fault, gib, ok, warning
@@ -192,7 +192,9 @@ def quarantine(run: RunFacts) -> CheckResult:
     """Tasks that no worker survived."""
     count = _text(run.folder / "quarantine.json").count('"task":')
     if count:
-        return warning(f"{count} tasks", "none", f"read {run.folder / 'quarantine.json'}; delete it to try them again")
+        return warning(
+            counted(count, "task"), "none", f"read {run.folder / 'quarantine.json'}; delete it to try them again"
+        )
     return ok("none")
 
 
@@ -213,7 +215,7 @@ def training(run: RunFacts) -> CheckResult:
         return warning(shorten(said), "as docs/metrics.md says", shorten(advice) or "read report.html")
     if run.stage is None:
         return ok("all stages are finished")
-    return ok(f"{len(run.rows)} lines of metrics in stage {run.stage}" if run.rows else "no metrics yet")
+    return ok(f"{counted(len(run.rows), 'line')} of metrics in stage {run.stage}" if run.rows else "no metrics yet")
 
 
 def _damage(file: Path) -> str | None:

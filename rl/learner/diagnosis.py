@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from configs.text import counted
 from rl.learner.learner import Learner
 from rl.learner.parallel import SINGLE_PROCESS
 from rl.types import Sample, StepBatch
@@ -72,7 +73,10 @@ def sample_shares(
     for at, sample in enumerate(samples):
         learner.optimizer.zero_grad()
         learner.accumulate(batch, [sample])
-        about = f"{at}  {sample.prompt.task.id}  advantage {sample.advantage:.3g}  {len(sample.token_ids)} tokens"
+        about = (
+            f"{at}  {sample.prompt.task.id}  advantage {sample.advantage:.3g}  "
+            f"{counted(len(sample.token_ids), 'token')}"
+        )
         shares.append(Share(name=about, norm=gradient_norm(learner.model)))
         on_sample()
     learner.optimizer.zero_grad()

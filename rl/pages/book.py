@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
-from configs.text import printable
+from configs.text import counted, printable
 from rl.pages.book_images import data_uri
 from rl.pages.book_rows import BookRows
 from rl.pages.page import packed, write_page
@@ -94,10 +94,13 @@ def _note(summary: BookSummary, options: BookOptions) -> str:
     if options.task is not None:
         return f"Only the task {options.task}."
     if summary.left_out:
-        return f"{summary.left_out:,} more rollouts of these steps are left out; --limit sets how many a book holds."
+        return (
+            f"{counted(summary.left_out, 'more rollout')} of these steps are left out; --limit "
+            f"sets how many a book holds."
+        )
     if len(summary.steps) < summary.steps_in_log:
         return (
-            f"{len(summary.steps)} of the {summary.steps_in_log} steps in the log: {_list(summary.steps)}. "
+            f"{len(summary.steps)} of the {counted(summary.steps_in_log, 'step')} in the log: {_list(summary.steps)}. "
             "Others: thinkvl book RUN --step N."
         )
     return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from configs.text import without_secrets
+from configs.text import counted, without_secrets
 from rewards.extraction import split_thinking
 from rl.pages.token_pieces import TokenPieces
 from rl.pages.verdict_steps import verdict_steps
@@ -136,7 +136,9 @@ def token_numbers(row: dict[str, Any]) -> dict[str, Any]:
 def shown(text: str, limit: int) -> str:
     """`text` without secrets in addresses; of a longer one its beginning and its end."""
     if len(text) > limit:
-        text = f"{text[: limit // 2]}\n... {len(text) - limit:,} characters left out ...\n{text[-limit // 2 :]}"
+        text = (
+            f"{text[: limit // 2]}\n... {counted(len(text) - limit, 'character')} left out ...\n{text[-limit // 2 :]}"
+        )
     return without_secrets(text)
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import RunConfig
-from configs.text import printable
+from configs.text import counted, printable
 from rl.pages.charts import Line, line_chart
 from rl.pages.curves import VALIDATION_CURVES, Curve, curves_of, healthy, values
 from rl.pages.page import REPORT_SCRIPTS, REPORT_STYLES, write_page
 from rl.run.folder import StageRecord
-from rl.run.recipe_changes import differences
+from rl.run.recipe_changes import differences, written
 
 _FREE = ("seed", "output_dir", "name")  # runs that differ in nothing else are seeds of one recipe
 _MOST_SOURCES = 4  # charts of one curve that has a line for each source
@@ -56,7 +56,7 @@ def group_by_recipe(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
 
 def title_of(group: Sequence[ComparedRun]) -> str:
     """The name of a line: the run's, and how many seeds it stands for."""
-    return group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more seeds"
+    return group[0].name if len(group) == 1 else f"{group[0].name} and {counted(len(group) - 1, 'more seed')}"
 
 
 def recipe_rows(groups: Sequence[Sequence[ComparedRun]]) -> list[list[str]]:
@@ -64,7 +64,7 @@ def recipe_rows(groups: Sequence[Sequence[ComparedRun]]) -> list[list[str]]:
     found = [_differences(groups[0][0], group[0]) for group in groups]
     keys = sorted({key for one in found for key in one})
     first = {key: one[key][0] for one in found for key in one}
-    rows = [[key, *(str(one[key][1] if key in one else first[key]) for one in found)] for key in keys]
+    rows = [[key, *(_cell(one[key][1] if key in one else first[key]) for one in found)] for key in keys]
     return [["key", *map(title_of, groups)], *rows] if rows else []
 
 
@@ -156,6 +156,10 @@ def _figure(group: Sequence[ComparedRun], stage: str, name: str) -> str:
         return str(known[0])
     own = [one.value for one in known]
     return f"{statistics.fmean(own):.3f} ({min(own):.3f} to {max(own):.3f}, {len(own)} seeds)"
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, str) else written(value)
 
 
 def _differences(first: ComparedRun, second: ComparedRun) -> dict[str, tuple[object, object]]:

@@ -16,7 +16,7 @@ from typing import Any
 from configs.files import read_bytes
 from configs.load import dump_recipe, load_recipe
 from configs.schema import RunConfig
-from configs.text import printable
+from configs.text import counted, printable
 from rl.pages.alarms import alarm_views
 from rl.pages.charts import line_chart
 from rl.pages.curves import curves_of, healthy, lines_of, validation_line
@@ -87,7 +87,7 @@ def _state(config: RunConfig, metrics: Mapping[str, Sequence[Any]], *, done: Seq
         if stage.name not in done:
             rows = metrics.get(stage.name)
             at = f"step {rows[-1]['step']} of {getattr(stage, 'steps', '?')}" if rows else "before its first step"
-            return f"Stage {stage.name}, {at}; {len(done)} of {len(config.stages)} stages are done."
+            return f"Stage {stage.name}, {at}; {len(done)} of {counted(len(config.stages), 'stage')} are done."
     return "All stages are done; the run is being finished."
 
 
@@ -138,11 +138,15 @@ def _changes(path: Path) -> list[list[str]]:
             change = json.loads(line)
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(change["time"])))
             rows += [
-                [when, *(printable(str(part)) for part in (key, *pair))] for key, pair in change["changed"].items()
+                [when, *(printable(_value(part)) for part in (key, *pair))] for key, pair in change["changed"].items()
             ]
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # a kill cut the line
     return rows
+
+
+def _value(part: object) -> str:
+    return "null" if part is None else str(part)
 
 
 def _environment(metrics: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from configs.text import counted
+
 Row = Mapping[str, Any]
 
 
@@ -99,4 +101,4 @@ def warnings_of(stage: str, rows: Sequence[Row]) -> list[str]:
 
 
 def _where(steps: Sequence[int], total: int) -> str:
-    return f"in {len(steps)} of {total} steps, first in step {steps[0]}, last in step {steps[-1]}"
+    return f"in {len(steps)} of {counted(total, 'step')}, first in step {steps[0]}, last in step {steps[-1]}"

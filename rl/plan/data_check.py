@@ -11,6 +11,7 @@ from configs.errors import UserError
 from configs.schema import RunConfig
 from configs.stage import StageConfig
 from configs.supervised import SFTConfig
+from configs.text import counted
 from rewards.audit.data import Duplicates
 from rewards.types import Task
 from rollouts.tasks.dataset import FORMATS
@@ -66,7 +67,7 @@ def _check_source(
     if role == "train" and without and isinstance(stage, SFTConfig) and stage.thinking_share:
         yield DataFinding(
             source=entry.use,
-            text=f"{without} of {len(tasks)} tasks have no solution, and {stage.name}.thinking_share is "
+            text=f"{without} of {counted(len(tasks), 'task')} have no solution, and {stage.name}.thinking_share is "
             f"{stage.thinking_share:g}: they train the answer alone",
         )
     if not source.endless:

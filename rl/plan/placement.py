@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from configs.errors import UserError
 from configs.rl import RLConfig
 from configs.schema import RunConfig
+from configs.text import counted
 from rl.plan.hardware import Cluster
 from rollouts.workers.card_share import cards_of_worker, worker_share
 
@@ -85,7 +86,7 @@ def _take(free: list[int], share: float, count: int, *, packed: bool) -> tuple[i
 
 def _too_few(cards: Sequence[float], ranks: int, workers: int, total: float | None, each: int) -> str:
     """The error of a run that does not fit."""
-    needed = f"{workers} rollout workers" + (f" and {ranks} learner ranks" if ranks > 1 else "")
+    needed = counted(workers, "rollout worker") + (f" and {counted(ranks, 'learner rank')}" if ranks > 1 else "")
     nodes = ", ".join(f"{found:g}" for found in cards)
     split = f", a worker {each} of one node (rl.engine_options)" if each > 1 else ""
     fewer = (
@@ -100,7 +101,8 @@ def _too_few(cards: Sequence[float], ranks: int, workers: int, total: float | No
     else:
         change = ["more GPUs" + (", or a smaller tensor_parallel_size" if each > 1 else "")]
     return (
-        f"{needed} do not fit: they need a GPU each{split}, and free are {sum(cards):g} on {len(cards)} nodes "
+        f"{needed} do not fit: they need a GPU each{split}, and free are {sum(cards):g} on "
+        f"{counted(len(cards), 'node')} "
         f"({nodes}). The smallest change: {' and '.join(change)}"
     )
 

@@ -8,6 +8,7 @@ from configs.long2short import LongToShortConfig
 from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.supervised import SupervisedConfig
+from configs.text import counted
 from configs.vit import ViTConfig
 from rl.plan import memory, timing
 from rl.plan.hardware import RESERVED, Cluster
@@ -77,10 +78,10 @@ class Plan:
         """What does not fit, in words."""
         found = []
         if self.placement.missing:
-            split = f" of {self.placement.split} cards" if self.placement.split > 1 else ""
+            split = f" of {counted(self.placement.split, 'card')}" if self.placement.split > 1 else ""
             found.append(
-                f"{self.placement.workers} workers{split} and {self.placement.ranks} ranks need "
-                f"{self.placement.cards} cards, and there are {self.placement.cluster.total}"
+                f"{counted(self.placement.workers, 'worker')}{split} and {counted(self.placement.ranks, 'rank')} need "
+                f"{counted(self.placement.cards, 'card')}, and there are {self.placement.cluster.total}"
             )
         return found + [
             f"{device.name}: {device.used / 1e9:.1f} GB of {device.capacity / 1e9:.1f} GB"

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableT
 from rich.segment import Segment
 from rich.text import Text
 
-from configs.text import printable
+from configs.text import counted, printable
 
 _LONGEST = 20_000  # characters of one text
 
@@ -57,7 +57,7 @@ class PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """The text without passwords and cut to a length; here it is still in one piece."""
         left_out = len(text) - _LONGEST
-        cut = text if left_out <= 0 else f"{text[:_LONGEST]} ... ({left_out:,} more characters)"
+        cut = text if left_out <= 0 else f"{text[:_LONGEST]} ... ({counted(left_out, 'more character')})"
         return super().render_str(printable(cut, keep="\n\t"), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from configs.prompt import IMAGE_MARK
+from configs.text import counted
 from rewards.images import BadImage, decode_image
 from rewards.types import Task
 from rl.types import PromptCompletion
@@ -78,7 +79,8 @@ class DocumentRenderer:
             image = render_image(self._processor, next(images))
             if len(image.ids) > self._max_tokens - 2:
                 raise BadPrompt(
-                    f"image longer than {self._max_tokens} tokens", f"document {document.id}: {len(image.ids)} tokens"
+                    f"image longer than {counted(self._max_tokens, 'token')}",
+                    f"document {document.id}: {counted(len(image.ids), 'token')}",
                 )
             pieces += [image, *self._text(text)]
         return [*pieces, _Piece(ids=np.array([self._end]))]

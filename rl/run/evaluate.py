@@ -11,6 +11,7 @@ import numpy as np
 
 from configs.rl import SamplingConfig
 from configs.schema import EvaluationConfig
+from configs.text import counted
 from rl.run.accuracy import Estimate, estimates
 from rollouts.sources.rollout_pipeline import RolloutPipeline
 from rollouts.sources.scoring import accuracy, thinks
@@ -48,12 +49,12 @@ class EvalResult:
     def gaps(self) -> list[str]:
         """Lines that say which completions have no verdict and why, and which estimates are over fewer tasks."""
         reasons = list(self.failure_reasons.items())
-        lines = [f"{count} answers without a verdict: {reason}" for reason, count in reasons[:_MOST_REASONS]]
+        lines = [f"{counted(count, 'answer')} without a verdict: {reason}" for reason, count in reasons[:_MOST_REASONS]]
         if more := sum(count for _, count in reasons[_MOST_REASONS:]):
-            lines.append(f"{more} answers without a verdict for other reasons")
+            lines.append(f"{counted(more, 'answer')} without a verdict for other reasons")
         short = {name: e.tasks for name, e in self.intervals.items() if e.tasks < self.tasks}
         return lines + [
-            f"{name} is over {tasks} of {self.tasks} tasks: the others have too few verdicts"
+            f"{name} is over {tasks} of {counted(self.tasks, 'task')}: the others have too few verdicts"
             for name, tasks in short.items()
         ]
 

@@ -21,7 +21,7 @@ import fsspec
 
 from configs.errors import UserError
 from configs.schema import RunConfig
-from configs.text import one_line
+from configs.text import counted, one_line
 from rl.checkpoint import replace_folder
 from rollouts.tasks.contents import contents_hash
 
@@ -43,7 +43,7 @@ def open_mirror(config: RunConfig, say: Callable[[str], None]) -> Mirror | None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         mirror.check(folder)
     elif files := mirror.pull(folder):
-        say(f"{files} files of the run are from {config.mirror}")
+        say(f"{counted(files, 'file')} of the run are from {config.mirror}")
     return mirror
 
 

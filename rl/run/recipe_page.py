@@ -9,7 +9,7 @@ from pathlib import Path
 
 from configs.load import load_recipe
 from configs.schema import RunConfig
-from configs.text import printable
+from configs.text import counted, printable
 from rl.pages.page import REPORT_SCRIPTS, REPORT_STYLES, write_page
 from rl.run.folder import RunFolder
 from rl.run.recipe_plots import plot_accuracies, plot_answers, plot_perplexities, plot_retrieval
@@ -99,7 +99,10 @@ def _which(configs: Sequence[RunConfig]) -> str:
     seeds = ", ".join(str(config.seed) for config in configs)
     if len(configs) == 1:
         return f"One run, seed {seeds}."
-    return f"{len(configs)} runs, seeds {seeds}: means, and in brackets the range. Curves are those of the first run."
+    return (
+        f"{counted(len(configs), 'run')}, seeds {seeds}: means, and in brackets the range. "
+        f"Curves are those of the first run."
+    )
 
 
 def _not_better(runs: Sequence[Run], at: int) -> list[StageFigures]:

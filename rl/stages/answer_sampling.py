@@ -10,6 +10,7 @@ import numpy as np
 
 from configs.errors import UserError
 from configs.rl import SamplingConfig
+from configs.text import counted
 from rewards.types import REWARD_KINDS, Task, VerdictKind
 from rl.rollout_log import RolloutLog, read_rollouts
 from rl.run.console import PlainConsole
@@ -81,7 +82,8 @@ class AnswerSampling:
                 groups[answer.task].append(answer)
         if not groups:
             raise UserError(
-                f"{self._log.folder}: of {rows} samples none has a verdict and fits into max_tokens = {max_tokens}; "
+                f"{self._log.folder}: of {counted(rows, 'sample')} none has a verdict and fits into "
+                f"max_tokens = {max_tokens}; "
                 "raise it, or look at the column `detail` of the Parquet files for what the verifier says"
             )
         return groups

@@ -11,6 +11,7 @@ import numpy as np
 
 from configs.errors import UserError
 from configs.supervised import SFTConfig, SupervisedConfig
+from configs.text import counted
 from rewards.images import BadImage
 from rewards.types import Task
 from rl.run.document_rendering import DocumentRenderer
@@ -59,7 +60,7 @@ class ExampleRenderer:
         prompt = self._renderer.render(example)
         completion = PromptCompletion(id=example.id, prompt=prompt, token_ids=self.target(example, thinking=thinking))
         if len(completion) > self._max_tokens:
-            raise BadPrompt(f"example longer than {self._max_tokens} tokens", f"task {example.id}")
+            raise BadPrompt(f"example longer than {counted(self._max_tokens, 'token')}", f"task {example.id}")
         return [completion]
 
     def target(self, task: Task, *, thinking: bool) -> np.ndarray:
@@ -100,7 +101,9 @@ class ExampleBatches:
                 self.skipped.update(found.skipped)
                 tried = self.skipped.total()
                 if not rendered and tried >= _HOPELESS:
-                    raise UserError(f"none of the first {tried} examples can be rendered: {dict(self.skipped)}")
+                    raise UserError(
+                        f"none of the first {counted(tried, 'example')} can be rendered: {dict(self.skipped)}"
+                    )
                 yield found.examples
 
 

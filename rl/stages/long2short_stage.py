@@ -15,6 +15,7 @@ import torch
 from configs.errors import UserError
 from configs.json_io import read_json
 from configs.long2short import LongToShortConfig
+from configs.text import counted
 from rewards.types import Task
 from rl.learner.weight_stream import weight_stream
 from rl.run.context import RunContext, load_policy
@@ -113,7 +114,7 @@ class LongToShortStage:
                 f"{config.name}: no question has a correct sample and a longer one that is wrong, or correct and "
                 f"{LONGER} times as long, so there is no pair; raise samples or prompts, or use method: shortest"
             )
-        context.console.print(f"{config.name}: {len(pairs)} pairs")
+        context.console.print(f"{config.name}: {counted(len(pairs), 'pair')}")
         return PreferenceTraining(context, config, self._model_path, tasks, pairs)
 
     def _say_what_was_sampled(
@@ -122,12 +123,14 @@ class LongToShortStage:
         config = self._config
         if not chosen:
             raise UserError(
-                f"{config.name}: none of {config.samples} samples of {questions} questions is correct and complete, "
+                f"{config.name}: none of {counted(config.samples, 'sample')} of "
+                f"{counted(questions, 'question')} is correct and complete, "
                 "so there is nothing to train on; train the model further, raise evaluation.max_new_tokens, or take "
                 "easier questions"
             )
         self._context.console.print(
-            f"{config.name}: {len(chosen)} of {questions} questions have a correct sample; the shortest ones have "
+            f"{config.name}: {len(chosen)} of {counted(questions, 'question')} have a correct "
+            f"sample; the shortest ones have "
             f"{np.mean([len(own) for own in chosen]):.1f} tokens, all correct ones "
             f"{np.mean([len(own) for own in correct]):.1f}"
         )

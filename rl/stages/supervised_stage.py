@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from configs.supervised import SupervisedConfig
+from configs.text import counted
 from rl.learner.base import BaseLearner
 from rl.learner.optimizer import rounding_note
 from rl.learner.parallel import SingleProcess
@@ -49,7 +50,7 @@ class SupervisedStage:
         batches = ExampleBatches(context.examples(config), renderer, config, seed=context.config.seed)
         yield from batches.from_step(self._done, say=context.console.print)
         for reason, count in batches.skipped.items():
-            context.console.print(f"{config.name}: {count} examples left out: {reason}")
+            context.console.print(f"{config.name}: {counted(count, 'example')} left out: {reason}")
 
     def _completions(self, batch: Sequence[Any]) -> Sequence[PromptCompletion]:
         """What the learner reads in a step; the metrics of speed count it."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from configs.errors import UserError
+from configs.text import counted
 from rewards.audit.cases import gold_case
 from rewards.scorer import Scorer
 from rewards.types import Score, Task
@@ -29,7 +30,7 @@ class VerdictWatch:
             self._completions += 1
             self._failures.update(failure_texts(score))
         if not self._judged and self._completions and (last or self._completions >= ENOUGH):
-            raise UserError(_refusal(where, f"{self._completions} completions", self._failures))
+            raise UserError(_refusal(where, counted(self._completions, "completion"), self._failures))
 
 
 def failure_texts(score: Score) -> list[str]:
@@ -58,11 +59,11 @@ def try_rewards(scorer: Scorer, tasks: Sequence[Task], *, where: str) -> list[st
     failures = Counter(text for score in scores[::2] for text in failure_texts(score))
     lost = sum(score.reward is None for score in scores[::2])
     if scores and all(score.reward is None for score in scores):
-        raise UserError(_refusal(where, f"{lost} reference answers", failures))
+        raise UserError(_refusal(where, counted(lost, "reference answer"), failures))
     if not lost:
         return []
     reasons = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common(5))
-    return [f"{where}: {lost} of {len(tried)} reference answers cannot be judged: {reasons}"]
+    return [f"{where}: {lost} of {counted(len(tried), 'reference answer')} cannot be judged: {reasons}"]
 
 
 def _refusal(where: str, what: str, failures: Counter[str]) -> str:

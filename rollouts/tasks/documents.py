@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from configs.prompt import IMAGE_MARK
+from configs.text import counted
 from rewards.types import Task
 
 
@@ -22,7 +23,9 @@ class Document:
 
     def __post_init__(self) -> None:
         if (marks := self.text.count(IMAGE_MARK)) != len(self.images):
-            raise ValueError(f"document {self.id}: {marks} {IMAGE_MARK} marks but {len(self.images)} images")
+            raise ValueError(
+                f"document {self.id}: {counted(marks, f'{IMAGE_MARK} mark')} but {counted(len(self.images), 'image')}"
+            )
 
 
 Example = Task | Document  # what a supervised stage trains on

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from configs.errors import UserError
 from configs.prompt import IMAGE_MARK
+from configs.text import counted
 from rollouts.tasks.documents import Document, Example
 from rollouts.tasks.prompts import BadPrompt, target_text
 
@@ -16,7 +17,7 @@ def image_text(example: Example) -> tuple[bytes, str]:
     Raises BadPrompt for an example with no image or several, and for an image without a caption.
     """
     if len(example.images) != 1:
-        raise BadPrompt("not one image", f"{example.id} has {len(example.images)} images")
+        raise BadPrompt("not one image", f"{example.id} has {counted(len(example.images), 'image')}")
     if isinstance(example, Document):
         caption = example.text.replace(IMAGE_MARK, "").strip()
     else:

@@ -18,6 +18,7 @@ import numpy as np
 from configs.data import DataConfig
 from configs.errors import UserError
 from configs.prompt import IMAGE_MARK, PromptConfig
+from configs.text import counted
 from rewards.extraction import THINK_CLOSE, THINK_OPEN
 from rewards.images import BadImage, decode_image
 from rewards.types import Task
@@ -148,8 +149,8 @@ class PromptRenderer:
         input_ids = encoded.input_ids
         if len(input_ids) > self.max_prompt_tokens:
             raise PromptTooLong(
-                f"prompt longer than {self.max_prompt_tokens} tokens",
-                f"task {task.id}: {len(input_ids)} tokens",
+                f"prompt longer than {counted(self.max_prompt_tokens, 'token')}",
+                f"task {task.id}: {counted(len(input_ids), 'token')}",
             )
         return Prompt(
             id=task.id,

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from configs.task_sampler import TaskSamplerConfig
+from configs.text import counted
 from rewards.types import Task
 from rollouts.tasks.dataset import DataSetError
 from rollouts.tasks.mixture import TaskMixture
@@ -186,7 +187,8 @@ class CurriculumSampler(UniformSampler):
         labels = [mixture.at(place).difficulty for place in places]
         if all(label is None for label in labels):
             raise DataSetError(
-                f"rl.task_sampler.name = {config.name}: none of the {len(labels)} tasks has a difficulty; map a column "
+                f"rl.task_sampler.name = {config.name}: none of the {counted(len(labels), 'task')} "
+                f"has a difficulty; map a column "
                 "to `difficulty` in data.train, or choose another sampler"
             )
         rank = [0.5 if label is None else label for label in labels]
@@ -265,7 +267,7 @@ def _pool(config: TaskSamplerConfig, mixture: TaskMixture) -> list[tuple[int, in
 def _check_size(size: int, n: int) -> None:
     if n > size:
         raise DataSetError(
-            f"rl.prompts_per_step = {n}: more than the {size} tasks that the sampler draws from; "
+            f"rl.prompts_per_step = {n}: more than the {counted(size, 'task')} that the sampler draws from; "
             "raise rl.task_sampler.pool, add data, or lower it"
         )
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 from configs.files import write_text
 from configs.json_io import read_json
-from configs.text import shorten
+from configs.text import counted, shorten
 from rewards.types import Task
 
 T = TypeVar("T")
@@ -77,7 +77,8 @@ class Quarantine:
         """One line for each task, for people."""
         rows = self.entries.values()
         return [
-            f"{shorten(row.question, 100)} ({shorten(row.source, 40)}): {row.kind} of {row.failures} workers; "
+            f"{shorten(row.question, 100)} ({shorten(row.source, 40)}): {row.kind} of "
+            f"{counted(row.failures, 'worker')}; "
             f"{row.headline}"
             for row in rows
         ]

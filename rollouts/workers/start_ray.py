@@ -13,6 +13,7 @@ from pathlib import Path
 import ray
 from ray._private import ray_constants
 
+from configs.text import counted
 from rollouts.workers.actor import WorkerError
 from rollouts.workers.raylet_watch import watch_raylet
 
@@ -62,9 +63,12 @@ def start_ray(workers: int, *, say: Callable[[str], None] = lambda line: None) -
 
 
 def _resources() -> str:
-    """Example: `2 nodes, 16 CPUs, 1 GPUs`."""
+    """Example: `2 nodes, 16 CPUs, 1 GPU`."""
     found = ray.cluster_resources()
-    return f"{len(ray.nodes())} nodes, {found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs"
+    return (
+        f"{counted(len(ray.nodes()), 'node')}, {counted(found.get('CPU', 0), 'CPU')}, "
+        f"{counted(found.get('GPU', 0), 'GPU')}"
+    )
 
 
 @contextmanager

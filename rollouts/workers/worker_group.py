@@ -17,6 +17,7 @@ from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from configs.errors import UserError
+from configs.text import counted
 from rollouts.engines.engine_spec import EngineSpec
 from rollouts.resource_use import EngineUse, ProcessUse
 from rollouts.weight_stream import Bucket, WeightStream
@@ -176,7 +177,8 @@ class WorkerGroup:
             return "a fresh one takes its place"
         return (
             f"no node has room for a fresh one, which takes {self._needed()} (free in the cluster: "
-            f"{free_resources()}), so it is retired: the run goes on with {len(self.actors)} of {self.count} workers, "
+            f"{free_resources()}), so it is retired: the run goes on with {len(self.actors)} of "
+            f"{counted(self.count, 'worker')}, "
             "and takes it back once there is room"
         )
 
@@ -245,7 +247,9 @@ class WorkerGroup:
             if refused == 2:
                 raise StaleWorker(f"{published} twice, but {'; '.join(sent.wrong.values())}")
             if deaths > LOAD_DEATHS:
-                raise WorkerError(f"{published}, and worker {sent.lost[0]} died of it {deaths} times in a row")
+                raise WorkerError(
+                    f"{published}, and worker {sent.lost[0]} died of it {counted(deaths, 'time')} in a row"
+                )
             left = [*sent.wrong, *sent.lost]
             self.start(left)
             sent = self._send(left, self._weights, self._weights.again())

@@ -125,7 +125,7 @@ def test_names_of_the_users_own(path):
         ("rl.steps=0", "rl.steps = 0: must be 1 or more"),
         ("stages.rll.steps=3", "stages.rll.steps: no stage is called 'rll'; the recipe's stages: rl"),
         ("rll.steps=3", "rll: no such key; did you mean rl?"),
-        ("stages.4=null", "stages.4: the recipe has 1 stages, counted from 0"),
+        ("stages.4=null", "stages.4: the recipe has 1 stage, counted from 0"),
         (
             "stages.1={steps: 4}",
             "stages.1.kind is missing: give it one of vit, pretrain, long_context, sft, long2short, rl",

@@ -1,6 +1,7 @@
 """Pages fit in 120 columns, and code and pages use the terms of the field."""
 
 import ast
+import itertools
 import re
 from collections import defaultdict
 
@@ -10,6 +11,13 @@ PRIVATE = (
     *("anew", "asked", "companions", "crew", "imitated", "inbox", "learnt", "nursery", "pulse", "shelf", "shelves"),
     *("tally", "taught", "whole_answer"),
 )
+COUNTED = (
+    *("answer", "card", "check", "document", "example", "file", "finding", "group", "image", "line", "node", "pair"),
+    *("problem", "prompt", "question", "rank", "response", "rollout", "row", "run", "sample", "solution", "source"),
+    *("stage", "task", "token", "value", "verdict", "verification", "warning", "worker"),
+)
+PLURAL = re.compile(rf"^ (?:[a-z]+ )?({'|'.join(COUNTED)})s\b")
+COUNT = re.compile(r"len\(.*\)|(.*\.)?(count|total|tasks|tried|nodes|workers)")  # bounds and means are not 1
 WORD = re.compile(rf"\b({'|'.join(PRIVATE)})\b", re.IGNORECASE)
 
 
@@ -43,3 +51,27 @@ def test_no_two_classes_share_a_name(modules):
             if isinstance(node, ast.ClassDef) and "Protocol" not in [ast.unparse(base) for base in node.bases]:
                 places[node.name].append(name)
     assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_what_is_counted_may_be_one(modules):
+    """`1 tasks` is wrong: what users see counts with `configs.text.counted`; a ValueError is a mistake of ours."""
+    found = [
+        f"{name}:{number.lineno}: {ast.unparse(number)}{text.value}"
+        for name, module in modules.items()
+        for node in _shown_texts(module.tree)
+        for number, text in itertools.pairwise(node.values)
+        if isinstance(number, ast.FormattedValue) and isinstance(text, ast.Constant) and PLURAL.match(text.value)
+        if number.format_spec is None and COUNT.fullmatch(ast.unparse(number.value))
+    ]
+    assert not found, "\n".join(found)
+
+
+def _shown_texts(tree):
+    """The f-strings that are not within `raise ValueError(...)`."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.JoinedStr):
+            yield node
+        elif not (isinstance(node, ast.Raise) and ast.unparse(node).startswith("raise ValueError(")):
+            todo.extend(ast.iter_child_nodes(node))

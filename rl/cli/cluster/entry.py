@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs.errors import UserError
+from configs.text import counted
 from rl.cli import main as cli
 from rl.cli.cluster.bundle import fingerprint, package_folder, read_packages
 from rl.cli.terminal import end_with
@@ -64,7 +65,8 @@ def check_nodes() -> str:
             )
     total = ray.cluster_resources()
     return (
-        f"cluster: {len(nodes)} nodes, {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs; "
+        f"cluster: {counted(len(nodes), 'node')}, {counted(total.get('CPU', 0), 'CPU')}, "
+        f"{counted(total.get('GPU', 0), 'GPU')}; "
         f"Ray {ray.__version__}, Python {platform.python_version()}, one code on all nodes"
     )
 

@@ -13,6 +13,7 @@ from configs.errors import UserError
 from configs.files import write_text
 from configs.load import load_recipe
 from configs.schema import RunConfig
+from configs.text import counted
 from rl.cli.cluster.kuberay import kuberay_job
 from rl.cli.cluster.slurm import slurm_script
 from rl.plan.hardware import GPUS, Cluster
@@ -92,7 +93,7 @@ def nodes_of(config: RunConfig, options: JobFileOptions) -> Nodes:
     count = options.nodes or -(-needed // gpus)
     if count * gpus < needed:
         raise UserError(
-            f"the recipe needs {needed} GPUs, and {count} x {gpus} are {count * gpus}. Raise --nodes to "
+            f"the recipe needs {counted(needed, 'GPU')}, and {count} x {gpus} are {count * gpus}. Raise --nodes to "
             f"{-(-needed // gpus)}, or lower rl.workers or rl.ranks.count"
         )
     return Nodes(count=count, gpus=gpus)

@@ -173,7 +173,7 @@ def test_page_and_json(auditor):
         "&lt;data&gt;",
         "unit (held_out)",
         "endless",
-        "1 findings",
+        "1 finding",
         "data:image/*;base64,",
         "(2 ignored)",
         "very long",

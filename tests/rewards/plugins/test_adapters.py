@@ -124,7 +124,7 @@ def test_mistakes_are_told_when_it_is_loaded(run, spec, message):
 
 def test_a_result_of_the_wrong_length_is_a_crash(run):
     outcomes = run("trl:mine.py:short", "a", "b")
-    assert all("1 values for 2 responses" in o.verdict.detail for o in outcomes)
+    assert all("1 value for 2 responses" in o.verdict.detail for o in outcomes)
 
 
 def test_the_rewards_that_trl_ships_run_unchanged_in_worker_processes():

@@ -106,7 +106,7 @@ def test_memory_that_grows_is_told(check):
 def test_a_group_of_one_must_do(check):
     checks = check("neighbours")
     assert "ordinary responses" not in failed(checks)
-    assert "returned 5 values for 1 responses" in checks["a response alone"].detail
+    assert "returned 5 values for 1 response" in checks["a response alone"].detail
 
 
 def test_what_only_its_author_can_judge_is_a_note(check):

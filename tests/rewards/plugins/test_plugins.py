@@ -38,7 +38,7 @@ def returning(write, expression):
     [
         ("mine.py:g", r"has no 'g'.*defines brevity, few, many, later, grouped"),
         ("mine.py:breviti", "did you mean 'brevity'"),
-        ("mine.py:NUMBER", "is a int, not a function"),
+        ("mine.py:NUMBER", "is an int, not a function"),
         ("mine.py:few", r"takes \(response\).*allowed is \(response: str, reference: str, \*, task: Task\)"),
         ("mine.py:many", "allowed is"),
         ("mine.py:grouped", r"allowed is .*\(responses: list\[str\], reference: str, \*, task: Task\)"),
@@ -195,7 +195,7 @@ def test_a_group_is_seen_at_once_and_answered_with_a_list(write):
 @pytest.mark.parametrize(
     ("name", "detail"),
     [
-        ("short", "returned 1 values for 2 responses"),
+        ("short", "returned 1 value for 2 responses"),
         ("text", "returned 'ab': a group's reward must be a list"),
         ("generator", "returned a generator: a group's reward must be a list"),
     ],

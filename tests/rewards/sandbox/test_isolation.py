@@ -190,7 +190,7 @@ def test_a_file_that_breaks_while_it_is_loaded_stops_the_run_before_it_starts(tm
         ("import sys\nsys.exit('bye')\n", "SystemExit: bye"),
         ("import os\nos._exit(3)\n", "worker process"),
         ("1 / 0\n", "importing .* failed: ZeroDivisionError"),
-        ("f = 333\n", "is a int, not a function"),
+        ("f = 333\n", "is an int, not a function"),
     ):
         (tmp_path / "mine.py").write_text(body)
         with pytest.raises(PluginError, match=message) as caught:

@@ -102,7 +102,7 @@ class TestCommand:
         arguments = ["chat", run_folder, "--image", picture, "--image", picture, "--question", "What is the result?"]
         code, output, _ = thinkvl(*arguments, "--max-new-tokens", 8)
         assert code == 0
-        assert output.splitlines()[-1].startswith(("8 tokens in", "1 tokens", "2 tokens", "3 tokens"))
+        assert output.splitlines()[-1].startswith(("8 tokens in", "1 token ", "2 tokens", "3 tokens"))
         assert thinkvl(*arguments, "--max-new-tokens", 8)[1].splitlines()[:-1] == output.splitlines()[:-1]
 
     def test_the_text_is_what_the_model_generates(self, thinkvl, run_folder):

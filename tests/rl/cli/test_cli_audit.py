@@ -49,6 +49,18 @@ def test_a_clean_file(here):
     assert "no findings" in (here / "audits/good/report.html").read_text()
 
 
+def test_a_file_in_two_roles_is_told_apart(here):
+    lines(here / "dots.jsonl", [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(60, 70)])
+    entries = "train: [{use: dots.jsonl, split: 'train[:80%]'}], held_out: [{use: dots.jsonl, split: 'train[80%:]'}]"
+    (here / "my.yaml").write_text(
+        f"{{name: a, output_dir: runs, data: {{{entries}}}, stages: [{{kind: rl, steps: 1}}]}}"
+    )
+    done = audited("my.yaml")
+    assert "dots (train) 1/8" in done.output
+    assert "dots (held_out) 1/2" in done.output
+    assert "dots (held_out): 2 tasks" in done.output
+
+
 def test_a_file_with_everything_wrong(here):
     Image.new("RGB", (60, 40)).save(here / "ok.png")
     (here / "cut.png").write_bytes((here / "ok.png").read_bytes()[:-30])
@@ -194,7 +206,7 @@ def test_other_columns_a_recipe_and_a_plug_in(here):
     )
     done = RUNNER.invoke(app, ["score", "r.jsonl", "--rewards", "mine.py:mine=2", *options])
     assert done.exit_code == 1, "a plug-in that fails is no zero"
-    assert "responses without a reward: mine.py:mine/crash" in done.output
+    assert "1 response without a reward: mine.py:mine/crash" in done.output
     record = json.loads((here / "r.jsonl.verdicts.jsonl").read_text().splitlines()[0])
     assert (record["reward"], record["failures"]["mine.py:mine"]["kind"]) == (None, "crash")
 

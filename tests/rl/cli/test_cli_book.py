@@ -29,7 +29,7 @@ def test_the_book_of_the_last_stage_with_rollouts(thinkvl, run):
 def test_steps_task_and_file_can_be_chosen(thinkvl, run, tmp_path):
     code, output, _ = thinkvl("book", run, "--step", "2", "--output", tmp_path / "mine.html")
     assert code == 0
-    assert "2 rollouts of 1 questions in 1 of 2 steps" in output
+    assert "2 rollouts of 1 question in 1 of 2 steps" in output
     assert (tmp_path / "mine.html").exists()
 
 

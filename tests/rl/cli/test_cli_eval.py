@@ -94,7 +94,7 @@ def test_a_model_folder_needs_a_recipe_and_writes_nothing_unasked(thinkvl, run_f
         (["--recipe", "none.yaml"], "none.yaml: no such file"),
         (["data.held_out.0.options.scanz=[3]"], "options.scanz: unknown; the options are scans"),
         (["rl.rewards.0.use=mine.py:reward"], "mine.py:reward"),
-        (["data.max_prompt_tokens=1"], "none of the 6 held-out tasks can be used: 6 prompt longer than 1 tokens"),
+        (["data.max_prompt_tokens=1"], "none of the 6 held-out tasks can be used: 6 prompt longer than 1 token"),
     ],
 )
 def test_mistakes_are_one_text(thinkvl, run_folder, arguments, message):

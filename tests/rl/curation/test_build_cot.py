@@ -191,7 +191,7 @@ def test_choices_may_be_solved(build):
 
 
 def test_no_solution_at_all(build, tmp_path):
-    with pytest.raises(UserError, match=r"no solution of 1 prompts stays: no sample is right and well-formed \(1\)"):
+    with pytest.raises(UserError, match=r"no solution of 1 prompt stays: no sample is right and well-formed \(1\)"):
         build(sums((1, 1)))
     assert not (tmp_path / "cot.parquet").exists()
 

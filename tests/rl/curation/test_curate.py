@@ -242,7 +242,7 @@ class TestOutput:
             curate(sums((4, 1), (6, 1)), model={"seed": 1})
 
     def test_nothing_left_is_an_error_with_the_reasons(self, curate, tmp_path):
-        with pytest.raises(UserError, match=r"none of 1 prompts stays: answer guessed without thinking \(1\)"):
+        with pytest.raises(UserError, match=r"none of 1 prompt stays: answer guessed without thinking \(1\)"):
             curate(sums((4, 5)))
         assert not (tmp_path / "out.parquet").exists()
         assert left_out(json.loads((tmp_path / "out.report.json").read_text())) == {GUESSED: 1}

@@ -66,7 +66,7 @@ def test_a_card_of_the_driver_is_not_free_and_not_lacking():
             (8,),
             4,
             6,
-            r"6 rollout workers and 4 learner ranks do not fit: .* 8 on 1 nodes \(8\).*rl.workers=4$",
+            r"6 rollout workers and 4 learner ranks do not fit: .* 8 on 1 node \(8\).*rl.workers=4$",
         ),
         ((8, 8), 16, 1, "smallest change: ranks.count=15 in each stage$"),
         ((2,), 4, 2, "smallest change: ranks.count=1 in each stage$"),

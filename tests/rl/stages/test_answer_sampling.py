@@ -101,7 +101,7 @@ def answer(length, correct):
 
 
 def test_nothing_to_train_on_is_an_error_that_says_what_to_do(stage):
-    with pytest.raises(UserError, match="none of 8 samples of 1 questions is correct and complete"):
+    with pytest.raises(UserError, match="none of 8 samples of 1 question is correct and complete"):
         stage({"made/0": [answer(3, False)]}, method="shortest")._training()
     with pytest.raises(UserError, match=r"1\.5 times as long, so there is no pair; raise samples or prompts"):
         stage({"made/0": [answer(3, True), answer(4, True), answer(2, False)]})._training()

@@ -52,5 +52,5 @@ def test_a_moving_weight_goes_in_a_straight_line(monkeypatch, tmp_path):
 
 
 def test_a_document_has_an_image_for_each_mark():
-    with pytest.raises(ValueError, match="2 <image> marks but 1 images"):
+    with pytest.raises(ValueError, match="2 <image> marks but 1 image"):
         Document(id="a", source="texts", text="<image> and <image>", images=(b"png",))

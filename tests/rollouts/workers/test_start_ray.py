@@ -81,4 +81,4 @@ def test_a_run_says_that_it_joins_a_cluster(head):
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"joining the Ray cluster at {head}, since RAY_ADDRESS is set" in done.stdout
-    assert "1 nodes, 1 CPUs" in done.stdout
+    assert "1 node, 1 CPU" in done.stdout
