@@ -29,7 +29,7 @@ from configs.yaml_io import KeyPath, YamlDocument
 MAX_RECIPE_BYTES = 2**20
 MOST_PROBLEMS = 100  # hints at the nearest key take time
 
-__all__ = ["ConfigError", "Problem", "dump_recipe", "load_recipe", "plain"]
+__all__ = ["ConfigError", "Problem", "dump_recipe", "load_recipe", "plain", "without_defaults"]
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -66,6 +66,26 @@ def plain(config: RunConfig) -> dict[str, Any]:
     """Dicts, lists and scalars, whole numbers made floats where the schema says so (`1` and `1.0` are one recipe)."""
     checked = _adapter().validate_json(json.dumps(dataclasses.asdict(config)), strict=True)
     return json.loads(json.dumps(dataclasses.asdict(checked)))
+
+
+def without_defaults(config: RunConfig) -> dict[str, Any]:
+    """The recipe as plain values, without keys that have their default; `load_recipe` reads it back equal."""
+    return _chosen(config, plain(config))
+
+
+def _chosen(section: Any, values: Any) -> Any:
+    """`values`, those of `section`, without what its dataclasses have by default."""
+    if isinstance(section, tuple):
+        return [_chosen(item, value) for item, value in zip(section, values, strict=True)]
+    if not dataclasses.is_dataclass(section):
+        return values
+    kept = {}
+    for field in dataclasses.fields(section):
+        own = getattr(section, field.name)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if field.name in ("kind", "name") or own != default:
+            kept[field.name] = _chosen(own, values[field.name])
+    return kept
 
 
 def _text(path: str | Path) -> str:

@@ -13,6 +13,7 @@ from rl.cli.open_model import find_model, open_model
 from rl.run.console import PlainConsole
 from rl.run.export import known_licence, write_export
 from rl.run.folder import RunFolder
+from rl.run.last_words import chat_command
 
 
 def export_command(
@@ -49,7 +50,7 @@ def export_command(
         url = hub.upload(target, message=f"Upload {config.name}", say=lambda text: _say(console, text))
         _say(console, f"on the hub: {url} ({'public' if public else 'private'})")
     else:
-        _say(console, f"try it: thinkvl chat {target} --image FILE.png --question 'What is the result?'")
+        console.print(f"try it: {chat_command(target, place.run)}")
     return target
 
 

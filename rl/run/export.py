@@ -16,7 +16,7 @@ from configs.schema import RunConfig
 from rl.checkpoint import sync_folder
 from rl.run.benchmarks.results import read_results
 from rl.run.folder import RunFolder, StageRecord
-from rl.run.model_card import CardFacts, model_card
+from rl.run.model_card import RECIPE, CardFacts, model_card, public_recipe
 from rl.run.model_prompt import write_prompt
 from rollouts import model_family
 from rollouts.model_family import VisionLanguageModel, VisionLanguageProcessor, family_of
@@ -73,6 +73,7 @@ def write_export(
         )
         write_prompt(partial, config)
         (partial / "README.md").write_text(model_card(facts), encoding="utf-8")
+        (partial / RECIPE).write_text(public_recipe(config), encoding="utf-8")
         _check_only_exports(target, partial)
         _swap(partial, target, aside / "old")
     finally:

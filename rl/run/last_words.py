@@ -15,7 +15,7 @@ from rich.table import Table
 from configs.files import open_regular
 from configs.json_io import read_json
 from configs.schema import RunConfig
-from configs.text import shorten
+from configs.text import counted, shorten
 from rl.rollout_log import rollout_files
 from rl.run.console import PlainConsole
 from rl.run.folder import RunFolder, StageRecord
@@ -55,7 +55,7 @@ def _print_stages(folder: RunFolder, console: PlainConsole) -> None:
     for line in shortening_lines(records):
         console.print(f"  {line}")
     for name, value in records[-1].intervals.items() if records else ():
-        console.print(f"  {name}: {value} (95 % interval over {value.tasks} tasks)")
+        console.print(f"  {name}: {value} (95 % interval over {counted(value.tasks, 'task')})")
 
 
 def _cells(record: StageRecord) -> list[str]:
@@ -74,7 +74,7 @@ def _success_lines(stage: Path) -> list[str]:
     values = [row["success"] for row in rates.values()]
     questions = _questions(stage / "rollouts", list(rates)[:_HARDEST])
     return [
-        f"{len(values)} tasks used in RL: mean success {sum(values) / len(values):.2f}, "
+        f"{counted(len(values), 'task')} used in RL: mean success {sum(values) / len(values):.2f}, "
         f"{sum(v == 0 for v in values)} never solved, {sum(v == 1 for v in values)} always; all in {path}",
         *(f"  hardest: {text}; success {rates[task]['success']:.2f}" for task, text in questions.items()),
     ]
@@ -102,7 +102,7 @@ def _quarantine_lines(folder: RunFolder) -> list[str]:
     """The tasks that no worker survived."""
     path = folder.path / "quarantine.json"
     lines = [f"  {line}" for line in Quarantine(path).lines()]
-    return [f"{len(lines)} tasks in quarantine, evidence in {path}:", *lines] if lines else []
+    return [f"{counted(len(lines), 'task')} in quarantine, evidence in {path}:", *lines] if lines else []
 
 
 def _places(folder: RunFolder, config: RunConfig) -> list[str]:
@@ -128,12 +128,19 @@ def _next_commands(folder: RunFolder, config: RunConfig) -> list[str]:
     lines = [f"  python -m webbrowser {shlex.quote((folder.path / 'report.html').resolve().as_uri())}"]
     if any(_rollout_folders(folder, config)):
         lines.append(f"  thinkvl book {run}")
-    question = read_json(folder.path / "summary.json", _Summary).example
-    if question:
-        image = shlex.quote(str(folder.path / "example.png"))
-        lines.append(f"  thinkvl chat {run} --image {image} --question {shlex.quote(question)}")
+    if read_json(folder.path / "summary.json", _Summary).example:
+        lines.append(f"  {chat_command(folder.path, folder.path)}")
     lines.append(f"  thinkvl eval {run} --tasks 100" if config.export else f"  thinkvl export {run}")
     return lines
+
+
+def chat_command(model: Path, run: Path) -> str:
+    """The command that asks `model` about the run's example, or without one, about whatever is typed in."""
+    command, summary, image = f"thinkvl chat {shlex.quote(str(model))}", run / "summary.json", run / "example.png"
+    question = read_json(summary, _Summary).example if summary.is_file() else ""
+    if not question or not image.is_file():
+        return command
+    return f"{command} --image {shlex.quote(str(image))} --question {shlex.quote(question)}"
 
 
 def _rollout_folders(folder: RunFolder, config: RunConfig) -> list[Path]:

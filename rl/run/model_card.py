@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from configs.data import DataConfig, SourceConfig
-from configs.load import dump_recipe
+from configs.load import plain, without_defaults
 from configs.prompt import PromptConfig
 from configs.schema import RunConfig
 from configs.text import printable, shorten
@@ -21,6 +21,7 @@ from rl.run.benchmarks.results import table
 from rollouts.model_family import ModelFamily
 from rollouts.tasks.templates import prompt_of_typed_questions
 
+RECIPE = "thinkvl_recipe.yaml"  # beside the card; a folder with a `recipe.yaml` is a run
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _BUILT_IN = {
     "digit_sums": "sums of handwritten digits, tiled into pictures: UCI handwritten digits, 1,797 scans shipped by "
@@ -61,7 +62,8 @@ def model_card(facts: CardFacts) -> str:
         f"## Training data\n\n{_data(facts.config.all_data)}",
         f"## Limits\n\n{_limits(facts)}",
         f"## Recipe\n\nMade with [ThinkVL](https://github.com/thinkvl/thinkvl), seed {facts.config.seed}. "
-        f"The whole recipe:\n\n{_fenced(_recipe(facts.config), 'yaml')}",
+        f"What differs from the defaults; all keys are in [{RECIPE}]({RECIPE}).\n\n"
+        f"{_fenced(_public_yaml(without_defaults(facts.config), facts.config), 'yaml')}",
     ]
     return printable(f"---\n{_front_matter(facts)}---\n\n" + "\n\n".join(sections) + "\n", keep="\n")
 
@@ -187,7 +189,7 @@ model_path = "{place}"
 model = AutoModelForCausalLM.from_pretrained(model_path, dtype="auto", device_map="auto", trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=True)
 
-image_path = "demo.png"
+image_path = "photo.png"  # an image of yours
 image = Image.open(image_path)
 {_question(prompt)}
 messages = [
@@ -204,7 +206,7 @@ answer_ids = generated_ids[:, inputs["input_ids"].shape[1] :]
 print(processor.batch_decode(answer_ids, skip_special_tokens=True)[0])
 ```
 
-Or, with ThinkVL: `thinkvl chat {place} --image demo.png --question 'What is the result?'`
+Or, with ThinkVL: `thinkvl chat {place} --image photo.png --question 'What is the result?'`
 """[:-1]
 
 
@@ -240,10 +242,13 @@ def _limits(facts: CardFacts) -> str:
     return "\n".join(lines)
 
 
-def _recipe(config: RunConfig) -> str:
-    """The recipe without keys that describe the machine."""
-    recipe = yaml.safe_load(dump_recipe(config))
-    recipe["output_dir"] = f"runs/{config.name}"
+def public_recipe(config: RunConfig) -> str:
+    """The whole recipe as YAML, without what describes the machine and without passwords."""
+    return printable(_public_yaml(plain(config), config), keep="\n")
+
+
+def _public_yaml(values: Mapping[str, Any], config: RunConfig) -> str:
+    recipe = {**values, "output_dir": f"runs/{config.name}"}
     return yaml.safe_dump(_without_places(recipe), sort_keys=False, allow_unicode=True, width=110)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ from configs.load import load_recipe
 from configs.stage_kinds import STAGE_KINDS
 from kimi_vl import load_model
 from rl.run import model_card as card_page
-from rl.run.model_card import CardFacts, model_card
+from rl.run.model_card import CardFacts, model_card, public_recipe
 from rollouts.model_family import FAMILIES
 
 
@@ -146,16 +147,27 @@ class TestCard:
         made.summary["stages"][0]["sampled_accuracy"] = float("nan")
         assert "| 0.250 | - |" in model_card(made)
 
-    def test_the_recipe_is_whole_but_for_this_machine(self, run_folder, tmp_path):
-        card = model_card(
-            facts(run_folder, f"model.path={tmp_path}/secret/base", "data.train.0={use: /home/me/x.jsonl}")
-        )
-        assert str(tmp_path) not in card
-        assert "/home/me" not in card
+    def test_the_recipe_is_short_in_the_card_and_whole_beside_it(self, run_folder, tmp_path):
+        made = facts(run_folder, f"model.path={tmp_path}/secret/base", "data.train.0={use: /home/me/x.jsonl}")
+        card, whole = model_card(made), public_recipe(made.config)
         shown = re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1]
-        again = tmp_path / "again.yaml"
-        again.write_text(shown)
-        assert load_recipe(again).last_rl.loss.algorithm == "grpo"
+        assert "learning_rate: 1.0e-06" not in shown, "a default"
+        assert len(shown.splitlines()) < 40 < len(whole.splitlines())
+        assert "[thinkvl_recipe.yaml](thinkvl_recipe.yaml)" in card
+        read = []
+        for text in (shown, whole):
+            assert str(tmp_path) not in text
+            assert "/home/me" not in text
+            again = tmp_path / "again.yaml"
+            again.write_text(text)
+            read.append(load_recipe(again))
+        assert read[0] == read[1]
+        assert read[0].last_rl.loss.algorithm == "grpo"
+
+    def test_no_file_is_named_that_is_not_there(self, run_folder):
+        card = model_card(facts(run_folder))
+        assert "demo.png" not in card
+        assert 'image_path = "photo.png"  # an image of yours' in card
 
 
 @pytest.fixture
@@ -204,9 +216,22 @@ def test_the_snippet_of_the_card_runs_as_it_stands(thinkvl, run_folder, picture,
     export = run_folder / "export"
     code = re.search(r"```python\n(.*?)```", (export / "README.md").read_text(), re.DOTALL)[1]
     code = code.replace("path/to/this/folder", str(export))
+    picture.rename(tmp_path / "photo.png")
     env = {**os.environ, "HF_HOME": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_last_line_of_an_export_is_a_command_that_works(thinkvl, run_folder, picture):
+    """With the run's own example; a run that has none yet is asked about what is typed in."""
+    output = thinkvl("export", run_folder)[1]
+    assert output.splitlines()[-1] == f"try it: thinkvl chat {run_folder / 'export'}"
+    picture.rename(run_folder / "example.png")
+    summary = json.loads((run_folder / "summary.json").read_text())
+    (run_folder / "summary.json").write_text(json.dumps(summary | {"example": "What is 1 + 1?"}))
+    line = thinkvl("export", run_folder)[1].splitlines()[-1]
+    assert line.endswith(f"--image {run_folder / 'example.png'} --question 'What is 1 + 1?'")
+    assert thinkvl(*shlex.split(line.removeprefix("try it: thinkvl ")), "--max-new-tokens", 4)[::2] == (0, "")
 
 
 def test_an_export_deletes_nothing_that_it_did_not_write(thinkvl, run_folder):
