@@ -17,6 +17,7 @@ from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.stage import StageConfig
 from configs.supervised import PretrainConfig, SFTConfig
+from configs.text import counted
 from configs.vit import ViTConfig
 from rewards.images import BadImage
 from rewards.scorer import Scorer
@@ -25,6 +26,7 @@ from rl.run.console import PlainConsole
 from rl.run.data_fingerprint import Contents
 from rl.run.document_rendering import DocumentRenderer
 from rl.run.evaluate import HELD_OUT_SEED, VALIDATION_SEED
+from rl.run.leaks import leak_line
 from rl.run.model_context import stage_contexts, within_context
 from rl.run.scoring import open_scorer, scoring_stage
 from rl.types import PromptCompletion
@@ -81,8 +83,9 @@ def open_inputs(
         if key not in scorers:
             scorers[key] = stack.enter_context(open_scorer(rl, data, base=base))
         renderer = PromptRenderer.from_config(processor, data)
-        reader.check_training(stage, data, scorers[key], renderer)
+        train = reader.check_training(stage, data, scorers[key], renderer)
         held, validation = reader.evaluation_prompts(stage, data, scorers[key], renderer)
+        reader.report_leaks(train, {"held_out": held, "validation": validation})
         found[stage.name] = StageInputs(
             data=data,
             context=contexts[stage.name],
@@ -139,7 +142,8 @@ class _Reader:
             raise _without_tasks("validation", any_example=bool(self._documents[_key("validation", data)]))
         if not data.validation:
             self._console.print(
-                f"{stage.name}: data.validation is empty, so {len(validation)} tasks choose the best checkpoint that "
+                f"{stage.name}: data.validation is empty, so the best checkpoint is chosen by "
+                f"{counted(len(validation), 'task')} that "
                 "are set apart from data.train and never trained on; the held-out tasks are only reported",
             )
         return found, validation
@@ -188,7 +192,9 @@ class _Reader:
             for reason, count in reasons.items():
                 self._console.print(f"{key}: {count} {what} left out ({reason})")
         if tasks and not rendered:
-            raise UserError(f"data.{key}: none of the {len(tasks)} tasks can be rendered: {_reasons(skipped)}")
+            raise UserError(
+                f"data.{key}: none of the {counted(len(tasks), 'task')} can be rendered: {_reasons(skipped)}"
+            )
         self._try_rewards(key, scorer, tasks)
         self._prompts[same] = rendered
         return rendered
@@ -204,8 +210,10 @@ class _Reader:
             for line in try_rewards(scorer, tasks, where=f"data.{key}"):
                 self._console.print(line)
 
-    def check_training(self, stage: StageConfig, data: DataConfig, scorer: Scorer, renderer: PromptRenderer) -> None:
-        """Raise if the stage cannot use the training data: no prompt fits, no solution, or an unknown verifier.
+    def check_training(
+        self, stage: StageConfig, data: DataConfig, scorer: Scorer, renderer: PromptRenderer
+    ) -> Mixture[Example]:
+        """The training data, open. Raise if the stage cannot use them: no prompt fits, no solution, unknown verifier.
 
         The first tasks of the mixture are looked at, to which every source adds whose share is above a hundredth.
         """
@@ -227,10 +235,18 @@ class _Reader:
         if isinstance(stage, LongToShortConfig) and stage.method != "average":
             scorer.check_tasks(TaskMixture(data.train, seed=0, base=self._base, part=part).draw(0, _CHECKED_TASKS))
         if isinstance(stage, RLConfig):
-            mixture = TaskMixture(data.train, seed=0, base=self._base, part=part)
-            self._try_rewards("train", scorer, mixture.draw(0, _CHECKED_TASKS))
-            sampler = build_task_sampler(stage.decided_task_sampler, mixture, seed=0, steps=stage.steps)
+            own = TaskMixture(data.train, seed=0, base=self._base, part=part)
+            self._try_rewards("train", scorer, own.draw(0, _CHECKED_TASKS))
+            sampler = build_task_sampler(stage.decided_task_sampler, own, seed=0, steps=stage.steps)
             sampler.draw(0, stage.prompts_per_step)
+        return mixture
+
+    def report_leaks(self, train: Mixture[Example], measured: Mapping[str, Sequence[Prompt]]) -> None:
+        """Print that tasks of `measured` are training tasks too; once for stages of the same data."""
+        line = leak_line(train, {role: [prompt.task for prompt in prompts] for role, prompts in measured.items()})
+        if line is not None and line not in self._told:
+            self._told.add(line)
+            self._console.print(line)
 
     def _check_solutions(self, stage: SFTConfig, tasks: Sequence[Task]) -> None:
         without = sum(task.solution is None for task in tasks)
@@ -238,11 +254,13 @@ class _Reader:
             return
         if without == len(tasks):
             raise UserError(
-                f"{stage.name}.thinking_share = {stage.thinking_share}: none of the first {len(tasks)} tasks of "
+                f"{stage.name}.thinking_share = {stage.thinking_share}: none of the first "
+                f"{counted(len(tasks), 'task')} of "
                 "data.train has a solution; map a column with `columns: {solution: NAME}`, or set thinking_share to 0"
             )
         self._console.print(
-            f"{stage.name}: {without} of the first {len(tasks)} tasks have no solution: they train the answer alone"
+            f"{stage.name}: {without} of the first {counted(len(tasks), 'task')} have no solution: "
+            "they train the answer alone"
         )
 
 

@@ -1,5 +1,6 @@
 """Data that would make a run worthless stops it before any training."""
 
+import dataclasses
 import json
 from contextlib import ExitStack
 from pathlib import Path
@@ -133,7 +134,37 @@ def test_without_validation_a_part_of_the_training_rows_is_set_apart_and_the_con
     assert len(apart) + len(trained) == 300
     assert not apart & trained
     assert not apart & {prompt.task.id for prompt in inputs["rl"].held_out}
-    assert f"rl: data.validation is empty, so {len(apart)} tasks choose the best checkpoint" in console.export_text()
+    assert (
+        f"rl: data.validation is empty, so the best checkpoint is chosen by {len(apart)} tasks" in console.export_text()
+    )
+
+
+@pytest.mark.parametrize("leaks", [0, 3])
+def test_held_out_tasks_that_are_trained_on_are_told_at_the_start(tmp_path, tiny, leaks):
+    """Once, though two stages have the data: how many, one of them, and how to see the others."""
+    for name, numbers in (("train", range(20)), ("held", range(20 - leaks, 40))):
+        rows = [{"question": f"How much is {i} + 1?", "answer": str(i + 1)} for i in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = {"train": "train", "validation": "train", "held_out": "held"}
+    data = DataConfig(**{role: (SourceConfig(use=f"{name}.jsonl"),) for role, name in names.items()})
+    if not leaks:
+        data = dataclasses.replace(data, validation=(SourceConfig(use="digit_sums", options={"scans": [2]}),))
+    stages = (SFTConfig(name="sft", steps=1), RLConfig(name="rl", steps=1))
+    config = RunConfig(name="t", output_dir=str(tmp_path), model=ModelConfig(path=tiny), data=data, stages=stages)
+    console = PlainConsole(record=True, width=300)
+    with ExitStack() as stack:
+        open_inputs(stack, config, family_at(tiny).load_processor(tiny), tmp_path, console, base_context=1024)
+    said = [line for line in console.export_text().splitlines() if line.startswith("data leak")]
+    example = "such as 'How much is 18 + 1?' (held.jsonl/1, in training train.jsonl/18)"
+    end = f"{example}: the accuracy on them measures memory; `thinkvl audit RECIPE` lists them"
+    assert said == (
+        [
+            f"data leak: 3 tasks of held_out among the training tasks, {end}",
+            f"data leak: 23 tasks of held_out and validation among the training tasks, {end}",
+        ]
+        if leaks
+        else []
+    )
 
 
 def test_with_validation_of_its_own_a_run_trains_on_all_rows(tmp_path):
@@ -161,7 +192,7 @@ def test_a_long_context_stage_raises_the_longest_prompt_and_never_lowers_it(tmp_
         inputs, _ = open_inputs(stack, config, processor, tmp_path, console, base_context=1024)
     contexts = {name: (own.context, own.renderer.max_prompt_tokens) for name, own in inputs.items()}
     assert contexts == {"short": (1024, 1024), "long_context": (4096, 4096), "long": (4096, 4096)}
-    assert "held_out: 8 tasks left out (prompt longer than 1024 tokens)" in console.export_text()
+    assert "held_out: 8 tasks left out (prompt longer than 1,024 tokens)" in console.export_text()
     assert len(inputs["long"].held_out) == len(inputs["short"].held_out) + 8
     said = refusal(tmp_path, tiny, monkeypatch, data=data, stages=stages(512))
     assert said == "long_context.context = 512: must be 1024 or more, the context of the model that enters the stage"
