@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from configs.schema import RunConfig
 from configs.stage import StageConfig
 from configs.supervised import SupervisedConfig
+from configs.text import counted
 from rl.learner.lora import merged_state
 from rl.run.console import PlainConsole
 from rl.run.context import RunContext, load_policy, open_context
@@ -24,6 +25,7 @@ from rl.run.last_words import print_end
 from rl.run.mirror import open_mirror
 from rl.run.own_screen import own_screen
 from rl.run.perplexity import perplexities
+from rl.run.progress import working
 from rl.run.report import finish_run
 from rl.run.stage_weights import check_weights, weight_hashes
 from rl.stages.stage import train_stage
@@ -85,7 +87,9 @@ def _export(context: RunContext, model_path: str) -> None:
     context.console.print("exporting")
     model, run = load_policy(context, model_path), context.folder.path
     licence = known_licence(context.config) or "other"
-    write_export(model, context.processor_of(model), run / "export", run=run, config=context.config, licence=licence)
+    with working(context.console, "writing the export"):
+        target, processor = run / "export", context.processor_of(model)
+        write_export(model, processor, target, run=run, config=context.config, licence=licence)
 
 
 def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> list[ScoredRollout]:
@@ -97,11 +101,13 @@ def _run_stage(context: RunContext, config: StageConfig, model_path: str) -> lis
     model, figures = trained.model, trained.figures
     seconds = time.monotonic() - began
     target = context.folder.stage(config.name) / "model"
-    model.save_pretrained(target, state_dict=merged_state(model))
-    context.processor_of(model).save_pretrained(target)
-    result, answers = evaluate_model(context, config, model)
-    require_verdicts(answers, where=f"{config.name}, held-out tasks")
-    figures |= _perplexities(context, config, model)
+    tasks = counted(len(context.inputs[config.name].held_out), "held-out task")
+    with working(context.console, f"{config.name}: saving the model, evaluating it on {tasks}"):
+        model.save_pretrained(target, state_dict=merged_state(model))
+        context.processor_of(model).save_pretrained(target)
+        result, answers = evaluate_model(context, config, model)
+        require_verdicts(answers, where=f"{config.name}, held-out tasks")
+        figures |= _perplexities(context, config, model)
     context.metrics.write(f"held_out/{config.name}", 0, (result.metrics() if result.tasks else {}) | figures)
     context.folder.finish(
         StageRecord(

@@ -25,6 +25,7 @@ from rl.run.data_fingerprint import check_commit, check_files, check_tasks
 from rl.run.folder import RunFolder
 from rl.run.loading import load_model, load_processor
 from rl.run.mirror import Mirror
+from rl.run.progress import working
 from rl.run.rollout_workers import RolloutWorkers
 from rl.run.seats import run_seats
 from rl.run.short_model import check_short_models
@@ -137,14 +138,16 @@ def open_context(
     with ExitStack() as stack:
         info = RunInfo(folder=folder.path, name=config.name, recipe=plain(config))
         metrics = stack.enter_context(closing(Metrics.open(config.trackers, info, console.print)))
-        checkpoint = _base_model(config, folder, base, console)
-        check_sizes(stage.engine, checkpoint)
-        family = family_at(checkpoint)
-        processor = load_processor(checkpoint, name=f"model.path = {config.model.path}")
+        with working(console, "preparing the model"):
+            checkpoint = _base_model(config, folder, base, console)
+            check_sizes(stage.engine, checkpoint)
+            family = family_at(checkpoint)
+            processor = load_processor(checkpoint, name=f"model.path = {config.model.path}")
         check_commit(folder.path, checkpoint)
-        inputs, contents = open_inputs(
-            stack, config, processor, base, console, base_context=family.load_config(checkpoint).context
-        )
+        with working(console, "reading and checking the data"):
+            inputs, contents = open_inputs(
+                stack, config, processor, base, console, base_context=family.load_config(checkpoint).context
+            )
         check_tasks(folder.path, contents)
         stop, barred = family.stop_and_barred_ids(checkpoint, processor)
         spec = EngineSpec(
@@ -158,7 +161,8 @@ def open_context(
             context=config.longest_sequence,
             sleeps=stage.colocate,
         )
-        workers, rank_nodes = _open_workers(stack, config, spec, folder, console)
+        with working(console, "starting Ray"):
+            workers, rank_nodes = _open_workers(stack, config, spec, folder, console)
         yield RunContext(
             config=config,
             folder=folder,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
-from rich.console import ConsoleRenderable
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
 from rich.live import Live
+from rich.text import Text
 
 from rl.run.console import PlainConsole
-from rl.run.live_view import LiveView
+from rl.run.live_view import LiveView, duration
 
 _LINE_SECONDS = 10.0  # without a terminal, at most one line in so many seconds
 _RENEWALS = 2  # of the view, a second
@@ -54,6 +56,40 @@ class StageProgress:
     def advance(self, values: Mapping[str, float]) -> None:
         """One step is done; `values` are its metrics."""
         self._reader.step(values)
+
+
+@contextmanager
+def working(console: PlainConsole, what: str) -> Iterator[None]:
+    """Within the block a terminal says at its foot what is going on, and for how long; elsewhere nothing is written.
+
+    Not around a `StageProgress`, which has the foot for itself.
+    """
+    if not console.can_redraw:
+        yield
+        return
+    others = console.file is sys.stdout
+    with Live(
+        _Doing(what),
+        console=console,
+        transient=True,
+        refresh_per_second=_RENEWALS,
+        redirect_stdout=others,
+        redirect_stderr=others,
+    ):
+        yield
+
+
+class _Doing:
+    """One line: what is going on, and since when."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._began = what, time.monotonic()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        seconds = duration(time.monotonic() - self._began)
+        line = Text(f"{self._what} ... {seconds}", style="dim", no_wrap=True)
+        line.truncate(options.max_width, overflow="ellipsis")
+        yield line
 
 
 class _PlainLines:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import importlib
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from configs.stage_kinds import STAGE_KINDS
 from configs.supervised import SupervisedConfig
 from rl.distributed.learner_group import LostRank
 from rl.run.context import RunContext
+from rl.run.progress import working
 from rollouts.model_family import VisionLanguageModel
 
 
@@ -73,9 +74,11 @@ def train_stage(context: RunContext, config: StageConfig, model_path: str) -> Tr
     while True:
         torch.manual_seed(context.seed(config))  # whatever ran before in this process
         try:
-            with closing(open_stage(context, config, model_path)) as stage:
-                context.workers.start()  # they load while the stage trains
-                resumed = stage.resume() > 0
+            with ExitStack() as stack:
+                with working(context.console, f"{config.name}: loading the model"):
+                    stage = stack.enter_context(closing(open_stage(context, config, model_path)))
+                    context.workers.start()  # they load while the stage trains
+                    resumed = stage.resume() > 0
                 return TrainedStage(model=stage.run(), figures=stage.figures(), resumed=resumed)
         except LostRank as error:
             if done == restarts:

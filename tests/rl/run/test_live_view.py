@@ -9,7 +9,7 @@ from terminal_stand_in import Terminal
 
 from rl.run.console import PlainConsole
 from rl.run.live_view import ROWS, LiveView, duration, sparkline
-from rl.run.progress import StageProgress
+from rl.run.progress import StageProgress, working
 
 STEP = {
     "reward": 0.5,
@@ -180,6 +180,30 @@ def test_an_error_leaves_the_terminal_as_it_was(error):
         fail()
     assert "1/3" in screen_of(console, file, terminal)
     assert terminal.cursor_shown
+
+
+def test_between_stages_a_terminal_says_what_is_going_on():
+    """While it goes on, below what is printed meanwhile; nothing of it is left at the end, or after an error."""
+    console, file = terminal_console()
+    terminal = Terminal(100)
+
+    def stopped():
+        with working(console, "reading: evaluating"):
+            console.print("a line of the run")
+            assert screen_of(console, file, terminal) == "a line of the run\nreading: evaluating ... 0 s"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert screen_of(console, file, terminal) == "a line of the run"
+    assert terminal.cursor_shown
+
+
+def test_a_file_is_not_told_what_goes_on_between_stages():
+    file = io.StringIO()
+    with working(PlainConsole(file=file), "starting Ray"):
+        pass
+    assert file.getvalue() == ""
 
 
 def lines_of(console, file):

@@ -49,7 +49,7 @@ def train(monkeypatch):
         monkeypatch.setattr(module, "open_stage", lambda *_: Stage())
         context = SimpleNamespace(
             seed=lambda config: 5,
-            console=SimpleNamespace(print=said.append),
+            console=SimpleNamespace(print=said.append, can_redraw=False),
             workers=SimpleNamespace(start=lambda: None),
         )
         try:
