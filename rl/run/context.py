@@ -32,6 +32,7 @@ from rl.run.short_model import check_short_models
 from rl.run.stage_inputs import StageInputs, open_inputs, training_part
 from rl.run.trackers.run_info import RunInfo
 from rl.run.trackers.table import Metrics
+from rollouts.engines.engine_file import EngineFile
 from rollouts.engines.engine_spec import VLLM_CPU_LATENTS, EngineSpec, check_sizes, choose_engine
 from rollouts.model_family import FAMILIES, TINY_FAMILY, VisionLanguageModel, VisionLanguageProcessor, family_at
 from rollouts.sources.rollout_pipeline import RolloutPipeline, request_seed
@@ -149,18 +150,7 @@ def open_context(
                 stack, config, processor, base, console, base_context=family.load_config(checkpoint).context
             )
         check_tasks(folder.path, contents)
-        stop, barred = family.stop_and_barred_ids(checkpoint, processor)
-        spec = EngineSpec(
-            model_path=checkpoint,
-            dtype=config.engine_dtype,
-            stop_ids=tuple(stop),
-            barred_ids=tuple(barred),
-            record_experts=any(rl.router_replay for rl in config.rl_stages),
-            engine=engine,
-            options=stage.engine_options,
-            context=config.longest_sequence,
-            sleeps=stage.colocate,
-        )
+        spec = _engine_spec(config, engine, checkpoint, processor)
         with working(console, "starting Ray"):
             workers, rank_nodes = _open_workers(stack, config, spec, folder, console)
         yield RunContext(
@@ -168,7 +158,7 @@ def open_context(
             folder=folder,
             base=base,
             checkpoint=checkpoint,
-            barred_ids=tuple(barred),
+            barred_ids=spec.barred_ids,
             processor=processor,
             workers=workers,
             metrics=metrics,
@@ -177,6 +167,25 @@ def open_context(
             rank_nodes=rank_nodes,
             mirror=mirror,
         )
+
+
+def _engine_spec(
+    config: RunConfig, engine: str | EngineFile, checkpoint: str, processor: VisionLanguageProcessor
+) -> EngineSpec:
+    """What the workers build their engines from."""
+    stage = config.last_rl or RLConfig(steps=1)
+    stop, barred = family_at(checkpoint).stop_and_barred_ids(checkpoint, processor)
+    return EngineSpec(
+        model_path=checkpoint,
+        dtype=config.engine_dtype,
+        stop_ids=tuple(stop),
+        barred_ids=tuple(barred),
+        record_experts=any(rl.router_replay for rl in config.rl_stages),
+        engine=engine,
+        options=stage.engine_options,
+        context=config.longest_sequence,
+        sleeps=stage.colocate,
+    )
 
 
 def _open_workers(
