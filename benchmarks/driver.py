@@ -49,7 +49,7 @@ from rollouts.workers.start_ray import start_ray
 
 STEP, SAMPLES = 16_384, 16  # answers of a step, and of each prompt
 BESIDE = ("decode", "begin scoring", "log")
-WORDS = "wait let me count the red cubes in this picture again so the answer is seven plus four".split()
+WORDS = "wait let me count the red cubes in this picture again so the answer is seven plus four"
 T = TypeVar("T")
 
 
@@ -84,11 +84,11 @@ def make_tasks(count: int) -> list[Task]:
 def make_completions(tokenizer: Any, prompts: int, tokens: int) -> list[list[Completion]]:
     """Half of the answers are right. They come out of a pickle, as those of a worker do."""
     rng = np.random.default_rng(0)
-    thinking = np.array(tokenizer(" ".join(WORDS * 2000), add_special_tokens=False)["input_ids"], np.int64)
+    thinking = np.array(tokenizer(" ".join([WORDS] * 2000), add_special_tokens=False)["input_ids"], np.int64)
     ends = [np.array(tokenizer(f"\\boxed{{{n}}}", add_special_tokens=False)["input_ids"], np.int64) for n in (7, 8)]
 
     def one(right: bool) -> Completion:
-        end, start = ends[0 if right else 1], int(rng.integers(len(WORDS)))
+        end, start = ends[0 if right else 1], int(rng.integers(18))
         ids = np.concatenate([np.resize(thinking[start:], tokens - len(end)), end])
         logprobs = -rng.random(len(ids), dtype=np.float32)
         whole = (Segment(start=0, stop=len(ids), version=0),)
@@ -174,7 +174,7 @@ def main() -> None:
     start_ray(1)
     with tempfile.TemporaryDirectory() as folder:
         family = FAMILIES[TINY_FAMILY]
-        text = " ".join(WORDS) + " \\boxed{7} \\boxed{8} How many? 0 1 2 3 4 5 6 9"
+        text = WORDS + " \\boxed{7} \\boxed{8} How many? 0 1 2 3 4 5 6 9"
         processor = family.load_processor(family.create_tiny_checkpoint(Path(folder) / "tiny", corpus=[text] * 20))
     renderer = PromptRenderer.from_config(processor, DataConfig(max_prompt_tokens=4096))
     for answers in sizes:
