@@ -13,7 +13,7 @@ VLLM ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 WHEELS = $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 
 BIN := .venv/bin
-QUICK_BENCHMARKS := gpu driver learner end_to_end experts verifiers publish engines drafts asynchronous reward_pool quickstart compare_algorithms critic plan elastic book scaling reward_hacks imports eta rendering learner_floor
+QUICK_BENCHMARKS := gpu driver learner end_to_end experts verifiers publish engines drafts asynchronous reward_pool quickstart compare_algorithms critic plan elastic book scaling reward_hacks imports eta rendering learner_floor decoding
 VLLM_BIN := .vllm-env/bin
 VLLM_INSTALLED := .vllm-env/.installed-$(VLLM)
 INSTALLED := .venv/.installed

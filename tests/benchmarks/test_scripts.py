@@ -11,7 +11,7 @@ import pytest
 QUICK = (
     *("gpu", "learner", "end_to_end", "experts", "verifiers", "publish", "engines", "asynchronous", "reward_pool"),
     *("quickstart", "compare_algorithms", "critic", "plan", "elastic", "book", "scaling", "reward_hacks", "imports"),
-    *("drafts", "eta", "rendering", "driver", "learner_floor"),
+    *("drafts", "eta", "rendering", "driver", "learner_floor", "decoding"),
 )
 # They need a trained model, a fuzzer or data that are no dependency, hours, or outputs that others have published.
 OTHERS = ("errors", "fuzz_extraction", "fuzz_verifiers", "official_rules", "recipe")
