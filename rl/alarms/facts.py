@@ -15,7 +15,7 @@ KEPT_METRICS = (
     *("rollouts", "reward", "accuracy", "entropy", "tokens_mean", "truncated_share", "signal_share"),
     *("verifier_failures", "thinking_share", "reward/format", "approx_kl", "correction_outside"),
     *("loss", "grad_norm", "skipped_updates", "discarded/stale", "discarded/aborted", "masked_share"),
-    "staleness_mean",
+    *("staleness_mean", "clip_fraction", "workers/hangs", "workers/quarantined"),
 )
 
 

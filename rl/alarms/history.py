@@ -90,6 +90,11 @@ class History:
         """The sum over the newest window, where steps without the number count 0."""
         return math.fsum(row.get(name, 0.0) for row in self.rows[-WINDOW:])
 
+    def gain(self, name: str) -> float:
+        """How far a count has grown over the newest window; 0 where it began anew, as after a resume."""
+        before = self.rows[max(0, len(self.rows) - WINDOW - 1)].get(name, 0.0)
+        return max(0.0, self.rows[-1].get(name, 0.0) - before)
+
     def mean_at(self, name: str, at: int) -> float:
         """The mean of the window with an index; NaN where a step of it lacks the number."""
         found = [row.get(name, math.nan) for row in self.rows[at : at + WINDOW]]

@@ -66,6 +66,11 @@ def failed(_: AlarmFinding, __: History, rollouts: Rollouts) -> Rollouts:
     return [r for r in rollouts if r.reward is None]
 
 
+def nothing(_: AlarmFinding, __: History, ___: Rollouts) -> Rollouts:
+    """None: no rollout came of what went wrong."""
+    return []
+
+
 def unlikely(_: AlarmFinding, __: History, rollouts: Rollouts) -> Rollouts:
     """Those whose log-probs are not finite, then those with the least likely token."""
 

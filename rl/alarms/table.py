@@ -72,7 +72,7 @@ ALARMS = (
     ),
     Alarm(
         name="length_explodes",
-        title="completions get longer and not better",
+        title="completions are cut off, or get longer and not better",
         rule=training_rules.length_explodes,
         shows=shown.longest,
         advice="add rl.length_reward, set rl.overlong_buffer, or end loops with rl.sampling.repeat_window; if the "
@@ -108,6 +108,22 @@ ALARMS = (
         shows=shown.unlikely,
         advice="lower the learning rate or take fewer minibatches; with one update a step the two compute different "
         "things: set rl.engine_dtype, rl.router_replay or rl.loss.correction",
+    ),
+    Alarm(
+        name="clipped",
+        title="most of the update is clipped away",
+        rule=training_rules.clipped,
+        shows=shown.unlikely,
+        advice="lower the learning rate, or take fewer epochs or minibatches of the same rollouts",
+    ),
+    Alarm(
+        name="workers_fail",
+        title="workers hang again and again",
+        rule=training_rules.workers_fail,
+        shows=shown.nothing,
+        advice="failures/ and quarantine.json in the run's folder have the stacks and the tasks; thinkvl doctor RUN "
+        "reads them",
+        patience=1,
     ),
     Alarm(
         name="stale",

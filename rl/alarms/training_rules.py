@@ -24,7 +24,7 @@ def entropy_collapses(history: History) -> AlarmFinding | None:
 
 
 def length_explodes(history: History) -> AlarmFinding | None:
-    """Completions hit the limit of tokens more and more, or have doubled while no more of them are correct.
+    """Many completions hit the limit of tokens, or more and more; or they doubled and no more of them are correct.
 
     Length that pays is no alarm: thinking grows with the accuracy (k1.5, DeepSeek-R1).
     """
@@ -32,7 +32,7 @@ def length_explodes(history: History) -> AlarmFinding | None:
     cut = history.trend("truncated_share")
     if cut is not None and cut.now >= 0.1:
         text = f"{percent(cut.now)} of the completions are cut off, {percent(cut.low)} at best"
-        found.append(AlarmFinding(level=(cut.now - cut.low) / 0.1, evidence=text))
+        found.append(AlarmFinding(level=max((cut.now - cut.low) / 0.1, cut.now / 0.3), evidence=text))
     tokens = history.trend("tokens_mean")
     if tokens is not None:
         before, now = history.mean_at("accuracy", tokens.low_at), history.now("accuracy")
@@ -88,6 +88,24 @@ def engine_apart(history: History) -> AlarmFinding | None:
     if outside > 0:
         text += f"; {percent(outside)} of the importance weights are outside their limits"
     return AlarmFinding(level=max(_or_0(distance) / 0.1, _or_0(outside) / 0.1), evidence=text)
+
+
+def clipped(history: History) -> AlarmFinding | None:
+    """The clip takes the gradient of three tokens in ten: most of what was sampled in these steps trains nothing."""
+    share = history.now("clip_fraction")
+    if math.isnan(share):
+        return None
+    return AlarmFinding(level=share / 0.3, evidence=f"the clip removed the gradient of {percent(share)} of the tokens")
+
+
+def workers_fail(history: History) -> AlarmFinding | None:
+    """Workers hang again and again, or task after task is put in quarantine: three times in five steps.
+
+    One worker that is replaced changes nothing, and no run should stop for it.
+    """
+    hangs, tasks = history.gain("workers/hangs"), history.gain("workers/quarantined")
+    text = f"in the last steps {hangs:.0f} workers made no progress and {tasks:.0f} tasks were put in quarantine"
+    return AlarmFinding(level=max(hangs, tasks) / 3, evidence=text)
 
 
 def stale(history: History) -> AlarmFinding | None:

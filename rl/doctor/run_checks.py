@@ -9,11 +9,11 @@ from pathlib import Path
 
 from configs.text import counted, shorten
 from rl.alarms.records import read_alarms
+from rl.alarms.supervised import supervised_alarms
 from rl.doctor.machine import Machine, disk
 from rl.doctor.result import CheckResult, fault, gib, ok, warning
 from rl.doctor.run_facts import RunFacts
 from rl.doctor.stacks import dump, wait_sign
-from rl.pages.warnings import warnings_of
 
 _SILENT = 60.0  # seconds without a file written, after which a run is looked at
 _STEPS = 5.0  # times the usual step, after which it counts as stuck
@@ -199,9 +199,9 @@ def quarantine(run: RunFacts) -> CheckResult:
 
 
 def training(run: RunFacts) -> CheckResult:
-    """Alarms that are not over, and what the metrics of the stage warn of."""
+    """Alarms that are not over."""
     raised = {}
-    for row in read_alarms(run.folder):
+    for row in [*read_alarms(run.folder), *supervised_alarms(run.stage or "", run.rows)]:
         if row["event"] == "over":
             raised.pop((row["stage"], row["alarm"]), None)
         else:
@@ -209,10 +209,6 @@ def training(run: RunFacts) -> CheckResult:
     if raised:
         last = list(raised.values())[-1]
         return warning(f"alarm in step {last['step']}: {last['title']}", "no alarm", shorten(last["advice"]))
-    found = warnings_of(run.stage or "", run.rows)
-    if found:
-        said, _, advice = found[0].partition("; ")
-        return warning(shorten(said), "as docs/metrics.md says", shorten(advice) or "read report.html")
     if run.stage is None:
         return ok("all stages are finished")
     return ok(f"{counted(len(run.rows), 'line')} of metrics in stage {run.stage}" if run.rows else "no metrics yet")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from configs.text import printable
 from rl.alarms.records import book_command, read_alarms
+from rl.alarms.supervised import supervised_alarms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +26,12 @@ class AlarmView:
     rollouts: Sequence[tuple[str, str]]  # (group/sample, address in the book)
 
 
-def alarm_views(run: Path) -> list[AlarmView]:
-    """The alarms of a run: those that stand, then those that are over; the oldest first, which is nearest the cause."""
-    rows = read_alarms(run)
+def alarm_views(run: Path, stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[AlarmView]:
+    """The alarms of a run: those that stand, then those that are over; the oldest first, which is nearest the cause.
+
+    `stages` are the metrics of each stage.
+    """
+    rows = [*(row for stage, own in stages.items() for row in supervised_alarms(stage, own)), *read_alarms(run)]
     ends = {(row["stage"], row["alarm"], row["since"]): row["step"] for row in rows if row["event"] == "over"}
     views = []
     for row in [row for row in rows if row["event"] == "raised"]:

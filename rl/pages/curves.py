@@ -55,6 +55,8 @@ RL_CURVES = (
         metrics=("seconds/rollout", "seconds/update", "seconds/record", "seconds/publish"),
     ),
     *_SPEED_AND_MEMORY,
+    Curve(title="Workers that were replaced", metrics=("workers/deaths", "workers/exceptions", "workers/hangs")),
+    Curve(title="Verifications that failed", metrics=("verifier_failures",)),
 )
 LOSS_CURVES = (
     Curve(title="Loss (nats)", metrics=("loss",), log=True),

@@ -21,7 +21,6 @@ from rl.pages.alarms import alarm_views
 from rl.pages.charts import line_chart
 from rl.pages.curves import curves_of, healthy, lines_of, validation_line
 from rl.pages.page import REPORT_SCRIPTS, REPORT_STYLES, write_page
-from rl.pages.warnings import warnings_of
 from rl.run.folder import RunFolder
 from rl.run.recipe_page import own_rows, shortcomings
 from rl.run.stage_figures import read_stages
@@ -57,7 +56,7 @@ def write_report(folder: RunFolder) -> Path:
         metrics.setdefault(str(row["stage"]), []).append(row)
     figures = read_stages(folder)
     gains = own_rows([figures]) if figures else []
-    warnings = [line for stage in config.stages for line in warnings_of(stage.name, metrics.get(stage.name, []))]
+    rows = {stage.name: metrics.get(stage.name, []) for stage in config.stages}
     finished = (folder.path / "summary.json").exists()
     unmeasured = [line for line in shortcomings([figures]) if "improved its own" not in line] if figures else []
     values = {
@@ -66,8 +65,7 @@ def write_report(folder: RunFolder) -> Path:
         "gains": [[printable(cell) for cell in row] for row in gains],
         "notes": [printable(line) for line in unmeasured],
         "accuracies": _accuracies(folder),
-        "alarms": alarm_views(folder.path),
-        "warnings": [printable(line) for line in warnings],
+        "alarms": alarm_views(folder.path, rows),
         "stages": [_stage(folder, stage.name, stage.kind, metrics) for stage in reversed(config.stages)],
         "changes": _changes(folder.path / "changes.jsonl"),
         "recipe": printable(dump_recipe(config), keep="\n"),

@@ -90,6 +90,19 @@ def stale(step):
     return groups, {"discarded/stale": after(step, 0.0, 0.2), "discarded/aborted": after(step, 0.0, 0.1)}
 
 
+def always_cut_off(step):
+    groups = make_groups(step)
+    for place in range(GROUPS):
+        for sample in (1, 2, 3):
+            groups[place][sample] = make_rollout(make_prompt(place), sample, right=False, tokens=99, finish="length")
+    return groups, {}
+
+
+def workers_hang(step):
+    """A worker is replaced in step 5, and one in every step from step 16 on."""
+    return make_groups(step), {"workers/hangs": float(max(step >= 5, step - BEGINS + 1))}
+
+
 def with_metrics(**faulty):
     def make(step):
         return make_groups(step), after(step, {}, faulty)
@@ -106,6 +119,9 @@ FAULTS = (
     ("entropy_collapses", with_metrics(entropy=0.02), lambda r: r.score.reward == 0),
     ("length_explodes", length_explodes, lambda r: len(r.rollout.completion.token_ids) > 20),
     ("length_explodes", cut_off, lambda r: r.rollout.completion.finish_reason == "length"),
+    ("length_explodes", always_cut_off, lambda r: r.rollout.completion.finish_reason == "length"),
+    ("clipped", with_metrics(clip_fraction=0.5), lambda r: True),
+    ("workers_fail", workers_hang, lambda r: True),
     ("no_signal", no_signal, lambda r: r.rollout.prompt.task.answer != "0"),
     ("verifiers_fail", verifiers_fail, lambda r: r.score.reward is None),
     ("not_finite", with_metrics(loss=math.nan), lambda r: True),
@@ -124,7 +140,7 @@ def test_an_alarm_is_raised_by_its_fault_and_names_rollouts_that_show_it(name, m
     raised = [event for event in run(40, make) if event.event == "raised"]
     assert [event.alarm for event in raised][:1] == [name], raised
     event = raised[0]
-    begins = 0 if make is source_starves else BEGINS
+    begins = 0 if make in (source_starves, always_cut_off) else BEGINS
     assert begins < event.step <= begins + 15
     assert len([e for e in raised if e.alarm == name]) == 1, "said once, not in every step"
     assert event.evidence
@@ -133,7 +149,7 @@ def test_an_alarm_is_raised_by_its_fault_and_names_rollouts_that_show_it(name, m
     for place in event.rollouts:
         assert place.step == event.step
         assert shows(scored[place.group][place.sample])
-    assert event.rollouts
+    assert event.rollouts or name == "workers_fail"
 
 
 def test_the_validation_accuracy_falls_while_the_reward_rises():
@@ -157,6 +173,13 @@ def test_completions_that_were_always_cut_off_and_a_single_failure_are_no_alarm(
         return groups, {}
 
     assert run(40, make) == []
+
+
+def test_a_worker_that_is_replaced_and_a_quarantine_that_a_resume_finds_are_no_alarm():
+    def make(step):
+        return make_groups(step), {"workers/hangs": float(5 <= step < 20), "workers/quarantined": 7.0}
+
+    assert run(30, make) == []
 
 
 def test_a_format_that_is_learned_first_is_no_alarm():

@@ -1,6 +1,7 @@
 """Runs that are dead or stuck: real processes in real folders, killed, stopped, out of memory or of disk."""
 
 import io
+import json
 import os
 import resource
 import shutil
@@ -99,6 +100,15 @@ def test_a_run_that_was_killed(folder, drive):
     assert f"process {process.pid}" in found.value
     assert "was killed" in found.value
     assert "same command" in found.fix
+
+
+def test_a_stage_whose_loss_is_not_finite(folder):
+    rows = [{"stage": "rl", "step": 1, "loss": 1.0}, {"stage": "rl", "step": 2, "loss": None}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = findings(folder)["training"]
+    assert (found.level, found.value) == ("warning", "alarm in step 2: an update was skipped, or a number is not finite")
+    (folder / "metrics.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    assert findings(folder)["training"].level == "ok"
 
 
 def test_a_run_that_was_stopped_by_the_user(folder, drive):

@@ -1,4 +1,4 @@
-"""The report: curves with what is healthy, warnings with their evidence, and hostile names that stay text."""
+"""The report: curves with what is healthy, what changed on a resume, and hostile names that stay text."""
 
 import json
 import math
@@ -12,7 +12,6 @@ from rl.pages.charts import Line, line_chart
 from rl.pages.curves import LOSS_CURVES, RL_CURVES, healthy, lines_of, wilson
 from rl.pages.page import policy
 from rl.pages.report import write_report
-from rl.pages.warnings import RULES, warnings_of
 from rl.run.folder import RunFolder
 from rl.run.trackers import report_tracker
 from rl.run.trackers.report_tracker import ReportTracker
@@ -21,7 +20,7 @@ from rl.run.trackers.run_info import RunInfo
 
 @pytest.fixture
 def run(tmp_path, root):
-    """A run in its RL stage: 40 steps, two validations, a warning, a change, and hostile names."""
+    """A run in its RL stage: 40 steps, two validations, a change, and hostile names."""
     config = load_recipe(root / "configs" / "recipes" / "quickstart.yaml", ["name=evil"])
     name = json.dumps(HOSTILE.replace("\x00", "").replace("/", ""))
     recipe = dump_recipe(config).replace("name: evil", f"name: {name}", 1)
@@ -66,27 +65,9 @@ def test_hostile_names_are_text(run):
     assert "other" in names
 
 
-def test_warnings_name_their_steps(run):
-    text = write_report(run).read_text(encoding="utf-8")
-    assert (
-        "rl: more than one completion in ten was cut off (in 40 of 40 steps, first in step 1, last in step 40)" in text
-    )
-    assert "rl: grad_norm was not finite (in 1 of 40 steps, first in step 7, last in step 7)" in text
-    assert "one in ten had a signal" not in text
-
-
 def test_what_changed_on_resume_is_there_and_a_cut_line_is_left_out(run):
     text = write_report(run).read_text(encoding="utf-8")
     assert text.count("<td>rl.workers</td>") == 1
-
-
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.metric)
-def test_each_rule_warns_of_its_fault_and_not_of_health(rule):
-    bad = 0.0 if rule.wrong(0.0) else 1.0
-    assert len(warnings_of("rl", [{"step": step, rule.metric: bad} for step in range(1, 11)])) == 1
-    good = 0.5 if rule.wrong(0.0) else 0.0
-    assert warnings_of("rl", [{"step": step, rule.metric: good} for step in range(1, 11)]) == []
-    assert warnings_of("rl", [{"step": 1}]) == []
 
 
 def test_the_tracker_writes_at_once_then_pauses_and_writes_at_the_end(run, monkeypatch):

@@ -47,6 +47,25 @@ def test_alarms_that_are_over_come_last_and_say_so(run):
     assert [attrs.get("class") for attrs in page.of("article")] == ["alarm", "alarm good"]
 
 
+def test_a_stage_without_rollouts_has_its_alarms_from_its_metrics_and_rl_only_its_own(run):
+    rows = [{"stage": "reading", "step": step, "loss": None if step == 7 else 1.0} for step in range(1, 10)]
+    rows += [{"stage": "rl", "step": step, "loss": None, "rollouts": 8.0} for step in range(1, 10)]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text, page = written(run, ROW)
+    assert 'or a number is not finite <span class="soft">reading, step 7</span>' in text
+    assert "loss not finite." in text
+    assert len(page.of("article")) == 2
+
+
+def test_an_alarm_of_a_stage_without_rollouts_is_over_too(run):
+    rows = [{"stage": "long_cot", "step": s, "skipped_updates": float(s == 3)} for s in range(1, 10)]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text, page = written(run)
+    assert "long_cot, step 3, over after step 8" in text
+    assert "100 % of the step&#39;s updates were skipped" in text
+    assert [attrs.get("class") for attrs in page.of("article")] == ["alarm good"]
+
+
 def test_a_run_without_alarms_has_no_section(run):
     assert "Alarms" not in write_report(run).read_text(encoding="utf-8")
 
