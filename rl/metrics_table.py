@@ -195,8 +195,8 @@ grad_norm (norm): Norm of the gradient before clipping. Healthy: steady
 learning_rate (rate): Learning rate of the first parameter group. Healthy: as scheduled
 loss/SOURCE (nats): The loss of one data source. Healthy: no source rises while another falls
 skipped_updates (share): 1 where the gradient was not finite and the step was not made. Healthy: 0
-tokens (tokens): Tokens of the step that are predicted.
-sequence_tokens (tokens): Tokens of the step that are read, prompts and images included.
+tokens (tokens): Tokens of the step that are predicted. Healthy: steady
+sequence_tokens (tokens): Tokens of the step that are read, prompts and images included. Healthy: steady
 balance_loss (loss): Mean over the layers of the routers' balance loss. Only with `balance_coef`. Healthy: near 1
 """)
 

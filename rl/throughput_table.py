@@ -22,7 +22,7 @@ version (version): Policy version that the workers serve after the step. Healthy
 
 SPEED = metrics("""
 tokens_per_second/learner (tokens/s): Tokens of the step's samples, divided by the seconds that the learner ran. A
-  prompt counts once with its image tokens, a completion without its last token.
+  prompt counts once with its image tokens, a completion without its last token. Healthy: steady
 tflops/learner (TFLOP/s): Operations of the learner a second, `rl/throughput.py`. A matrix of p parameters costs 2p a
   token forward, 2p for the gradient of its inputs and 2p for its own where it is trained; attention costs as much as
   its pairs of tokens need. Passes before the update, reference and critic count; recomputed activations, padding and
@@ -37,7 +37,8 @@ cuda_memory/learner (GB): Peak memory that PyTorch allocated on its card. Absent
 
 USE = metrics("""
 tokens_per_second/rollouts (tokens/s): Tokens of the completions that the step got, divided by `seconds/rollout`. With
-  a window or partial rollouts, tokens of earlier steps are among them.
+  a window or partial rollouts, tokens of earlier steps are among them. Healthy: steady; it falls as completions of one
+  step become less equal in length
 tflops/rollouts (TFLOP/s): Operations of the engines a second: each prompt with its images once, each token through the
   matrices once, absorbed attention over what it sees.
 mfu/rollouts (share): `tflops/rollouts` divided by the dense bfloat16 peak of the workers' cards. Absent as above.

@@ -17,12 +17,13 @@ _LINK = re.compile(r"\[([^]]+)\]\([^)]+\)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A chart of one or more metrics. What is healthy is what the table of metrics says of the first that is there."""
+    """A chart of one or more metrics. What is healthy is what the table of metrics says of each."""
 
     title: str
     metrics: tuple[str, ...]  # a name that ends in `/` stands for all that begin with it
     share: bool = False
     log: bool = False
+    events: bool = False  # counts of what should not happen: drawn where something did
 
 
 _SPEED_AND_MEMORY = (
@@ -55,8 +56,12 @@ RL_CURVES = (
         metrics=("seconds/rollout", "seconds/update", "seconds/record", "seconds/publish"),
     ),
     *_SPEED_AND_MEMORY,
-    Curve(title="Workers that were replaced", metrics=("workers/deaths", "workers/exceptions", "workers/hangs")),
-    Curve(title="Verifications that failed", metrics=("verifier_failures",)),
+    Curve(
+        title="Workers that were replaced",
+        metrics=("workers/deaths", "workers/exceptions", "workers/hangs"),
+        events=True,
+    ),
+    Curve(title="Verifications that failed", metrics=("verifier_failures",), events=True),
 )
 LOSS_CURVES = (
     Curve(title="Loss (nats)", metrics=("loss",), log=True),
@@ -82,9 +87,9 @@ def lines_of(curve: Curve, rows: Sequence[Row]) -> list[Line]:
     """The lines of a curve over the rows of a stage's metrics; without any, the run has not measured it."""
     names = [name for metric in curve.metrics for name in _matching(metric, rows)]
     xs = [row["step"] for row in rows]
-    lines = [Line(name=name.rpartition("/")[2] or name, xs=xs, ys=values(rows, name)) for name in names]
+    lines = [Line(name=_short(name), xs=xs, ys=values(rows, name)) for name in names]
     known = [line for line in lines if line.known]
-    return known if len(known) > 1 or not curve.title.endswith("by source") else []
+    return known if len(known) > 1 or "by source" not in curve.title else []
 
 
 def validation_line(rows: Sequence[Row]) -> Line:
@@ -110,15 +115,39 @@ def wilson(share: float, count: float, *, z: float = 1.96) -> tuple[float, float
     return (middle - reach) / (1 + z * z / count), (middle + reach) / (1 + z * z / count)
 
 
-def healthy(kind: str, curve: Curve) -> str:
-    """What a healthy run shows, in a sentence, from the table of metrics; empty where the table has none."""
-    first = curve.metrics[0] + ("x" if curve.metrics[0].endswith("/") else "")
-    for metric in (*TABLES.get(kind, SUPERVISED), *EVALUATION):
-        pattern = re.compile(re.sub(r"[A-Z]{2,}", ".+", metric.name))
-        if metric.healthy and pattern.fullmatch(first):
-            text = _LINK.sub(r"\1", metric.healthy).replace("`", "")
-            return f"Healthy: {text}."
-    return ""
+def healthy(kind: str, curve: Curve, lines: Sequence[str] = ()) -> str:
+    """What a healthy run shows of the lines that are drawn, from the table of metrics; empty where it has none.
+
+    It is one sentence where it is the same for all; else each begins with the name of its line.
+    """
+    found = {_short(name): text for name in curve.metrics if (text := _healthy(kind, name))}
+    found = {name: text for name, text in found.items() if not lines or name in lines} or found
+    if len(set(found.values())) == 1:
+        return f"Healthy: {next(iter(found.values()))}."
+    return f"Healthy: {'. '.join(f'{name} {text}' for name, text in found.items())}." if found else ""
+
+
+def is_of(kind: str, curve: Curve) -> bool:
+    """Whether a kind of stage measures a metric of the curve at all."""
+    return any(_metric(kind, name) for name in curve.metrics)
+
+
+def _healthy(kind: str, name: str) -> str:
+    metric = _metric(kind, name)
+    return _LINK.sub(r"\1", metric.healthy).replace("`", "") if metric and metric.healthy else ""
+
+
+def _metric(kind: str, name: str) -> Metric | None:
+    """The entry of a metric in the tables; of several that match, the first that says what is healthy."""
+    full = name + ("x" if name.endswith("/") else "")
+    tables = (*TABLES.get(kind, SUPERVISED), *EVALUATION)
+    found = [m for m in tables if re.fullmatch(re.sub(r"[A-Z]{2,}", ".+", m.name), full)]
+    return next((m for m in found if m.healthy), found[0] if found else None)
+
+
+def _short(name: str) -> str:
+    """What the legend calls a metric."""
+    return name.rpartition("/")[2] or name
 
 
 def values(rows: Sequence[Row], name: str) -> list[float]:

@@ -19,7 +19,7 @@ from configs.schema import RunConfig
 from configs.text import counted, printable
 from rl.pages.alarms import alarm_views
 from rl.pages.charts import line_chart
-from rl.pages.curves import curves_of, healthy, lines_of, validation_line
+from rl.pages.curves import curves_of, healthy, is_of, lines_of, validation_line
 from rl.pages.page import REPORT_SCRIPTS, REPORT_STYLES, write_page
 from rl.run.folder import RunFolder
 from rl.run.recipe_page import own_rows, shortcomings
@@ -42,6 +42,7 @@ class StageView:
     kind: str
     state: str
     charts: Sequence[Mapping[str, object]]  # title, healthy, names of lines, picture
+    quiet: Sequence[str]  # titles of what should not happen, and did not
     absent: Sequence[str]  # titles of curves that the run has not measured
 
 
@@ -91,20 +92,23 @@ def _state(config: RunConfig, metrics: Mapping[str, Sequence[Any]], *, done: Seq
 
 def _stage(folder: RunFolder, name: str, kind: str, metrics: Mapping[str, Sequence[Any]]) -> StageView:
     rows = metrics.get(name, [])
-    charts, absent = [], []
+    charts, quiet, absent = [], [], []
     for curve in curves_of(kind):
         lines = lines_of(curve, rows)
         if curve.title == "Accuracy" and (checks := metrics.get(f"validation/{name}")):
             lines.append(validation_line(checks))
         picture = line_chart(lines, share=curve.share, log=curve.log)
-        if not picture:
-            absent.append(curve.title)
-            continue
         names = [line.name for line in lines]
-        charts.append({"title": curve.title, "healthy": healthy(kind, curve), "names": names, "picture": picture})
+        if picture and curve.events and not any(value > 0 for line in lines for value in line.ys):
+            quiet.append(curve.title)
+        elif picture:
+            text = healthy(kind, curve, names)
+            charts.append({"title": curve.title, "healthy": text, "names": names, "picture": picture})
+        elif is_of(kind, curve):
+            absent.append(curve.title)
     done = folder.record(name) is not None
     state = "done" if done else f"step {rows[-1]['step']}" if rows else "not begun"
-    return StageView(name=name, kind=kind, state=state, charts=charts, absent=absent if rows else [])
+    return StageView(name=name, kind=kind, state=state, charts=charts, quiet=quiet, absent=absent if rows else [])
 
 
 def _accuracies(folder: RunFolder) -> list[list[str]]:

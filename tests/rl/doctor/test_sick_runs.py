@@ -106,7 +106,10 @@ def test_a_stage_whose_loss_is_not_finite(folder):
     rows = [{"stage": "rl", "step": 1, "loss": 1.0}, {"stage": "rl", "step": 2, "loss": None}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = findings(folder)["training"]
-    assert (found.level, found.value) == ("warning", "alarm in step 2: an update was skipped, or a number is not finite")
+    assert (found.level, found.value) == (
+        "warning",
+        "alarm in step 2: an update was skipped, or a number is not finite",
+    )
     (folder / "metrics.jsonl").write_text(json.dumps(rows[0]) + "\n")
     assert findings(folder)["training"].level == "ok"
 

@@ -9,7 +9,7 @@ from page_helpers import HOSTILE, ParsedPage
 
 from configs.load import dump_recipe, load_recipe
 from rl.pages.charts import Line, line_chart
-from rl.pages.curves import LOSS_CURVES, RL_CURVES, healthy, lines_of, wilson
+from rl.pages.curves import LOSS_CURVES, RL_CURVES, curves_of, healthy, is_of, lines_of, wilson
 from rl.pages.page import policy
 from rl.pages.report import write_report
 from rl.run.folder import RunFolder
@@ -82,8 +82,35 @@ def test_the_tracker_writes_at_once_then_pauses_and_writes_at_the_end(run, monke
 
 
 def test_every_curve_of_metrics_that_are_in_the_table_says_what_is_healthy():
-    assert [curve.title for curve in RL_CURVES if not healthy("rl", curve)] == ["Throughput (tokens a second)"]
+    for kind in ("rl", "sft", "pretrain", "vit", "long_context", "long2short"):
+        assert [c.title for c in curves_of(kind) if is_of(kind, c) and not healthy(kind, c)] == []
     assert healthy("sft", LOSS_CURVES[0]) == "Healthy: falls."
+
+
+def test_lines_that_differ_in_what_is_healthy_are_named_and_only_those_that_are_drawn():
+    thinks = next(curve for curve in RL_CURVES if curve.title == "Thinks; cut off")
+    assert healthy("rl", thinks, ["truncated_share"]).startswith("Healthy: below 0.1")
+    both = healthy("rl", thinks, ["thinking_share", "truncated_share"])
+    assert both.startswith("Healthy: thinking_share steady")
+    assert ". truncated_share below 0.1" in both
+
+
+def test_what_should_not_happen_is_drawn_where_it_did(run):
+    assert "None in this stage" not in write_report(run).read_text(encoding="utf-8")
+    for failures, drawn in ((0.0, False), (3.0, True)):
+        row = {"stage": "rl", "step": 41, "verifier_failures": failures}
+        with (run.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        text = write_report(run).read_text(encoding="utf-8")
+        assert ("<h3>Verifications that failed</h3>" in text) is drawn
+        assert ("None in this stage: Verifications that failed." in text) is not drawn
+
+
+def test_one_source_is_not_drawn_beside_the_whole(run):
+    rows = [{"step": step, "loss/a": 1.0, "loss/b": 2.0} for step in range(3)]
+    by_source = next(curve for curve in LOSS_CURVES if curve.title == "Loss by source (nats)")
+    assert len(lines_of(by_source, rows)) == 2
+    assert lines_of(by_source, [{"step": 1, "loss/a": 1.0}]) == []
 
 
 def test_the_interval_of_a_share():
