@@ -51,6 +51,10 @@ function number(value, digits = 3) {
   return value === null || value === undefined ? "–" : String(Number(value.toFixed(digits)));
 }
 
+function tokensOf(count) {
+  return `${count.toLocaleString("en")} ${count === 1 ? "token" : "tokens"}`;
+}
+
 function mean(values) {
   const known = values.filter((value) => value !== null);
   return known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;

@@ -140,7 +140,7 @@ class GroupView {
     top.append(make("span", `badge ${sample.verdict}`, `${sign} ${title}`));
     top.append(make("span", "", `reward ${number(sample.reward)}`));
     if (sample.advantage !== null) top.append(make("span", "", `advantage ${number(sample.advantage)}`));
-    top.append(make("span", "soft", `${sample.tokens} tokens`));
+    top.append(make("span", "soft", tokensOf(sample.tokens)));
     if (sample.finish !== "stop") top.append(make("span", "badge wrong", sample.finish === "length" ? "cut off" : sample.finish));
     const versions = sample.first === sample.last ? `v${sample.first}` : `v${sample.first} to ${sample.last}`;
     if (sample.first !== null) top.append(make("span", "soft", versions));
@@ -154,7 +154,7 @@ class GroupView {
     if (details.thinks) {
       const thought = make("details", "thought");
       thought.open = this.thinking ?? details.answer <= UNFOLDED;
-      const size = details.plain ? "" : ` · ${details.answer} tokens`;
+      const size = details.plain ? "" : ` · ${tokensOf(details.answer)}`;
       thought.append(make("summary", "", `thinking${size}`));
       const body = this.text(details, sample, 0, details.answer + (details.cut ? 1 : 0), "thinking");
       if (thought.open) body.fill();
@@ -177,7 +177,9 @@ class GroupView {
       if (next > from || next >= to) return;
       const more = (count) => {
         const end = Math.min(to, next + count);
-        writeTokens(element, this.chunk, details, sample, next, end, this.colour, part);
+        const piece = make("span"); // one element: with dir="auto" each that is added costs a look at all before it
+        writeTokens(piece, this.chunk, details, sample, next, end, this.colour, part);
+        element.append(piece);
         next = end;
         if (next >= to) return;
         const button = make("button", "", `${(to - next).toLocaleString("en")} more tokens`);

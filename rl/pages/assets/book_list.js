@@ -80,14 +80,14 @@ class List {
       const length = mean(own.map((i) => rollouts.tokens[i]));
       row.append(dots(this.book, group, this.filters.matching));
       const reward = number(mean(own.map((i) => rollouts.reward[i])), 2);
-      row.append(make("div", "facts", `step ${group.step} · reward ${reward} · ${number(length, 0)} tokens · ${group.source}`));
+      row.append(make("div", "facts", `step ${group.step} · reward ${reward} · ${tokensOf(Math.round(length))} · ${group.source}`));
     } else {
       const line = make("span", "dots");
       const kind = rollouts.verdict[sample];
       line.append(make("span", `dot ${kind}`, (KINDS[kind] || ["?"])[0]));
       line.append(make("span", "ask mono", rollouts.extracted[sample] ?? ""));
       row.append(line);
-      const facts = [`step ${group.step}`, `reward ${number(rollouts.reward[sample], 2)}`, `${rollouts.tokens[sample]} tokens`];
+      const facts = [`step ${group.step}`, `reward ${number(rollouts.reward[sample], 2)}`, tokensOf(rollouts.tokens[sample])];
       row.append(make("div", "facts", [...facts, group.source].join(" · ")));
     }
     return row;
