@@ -10,6 +10,7 @@ from typing import Any
 
 from rl.metrics_table import EVALUATION, PREFERENCE, RL, SUPERVISED, VIT, Metric
 from rl.pages.charts import Line
+from rl.run.accuracy import wilson
 
 Row = Mapping[str, Any]
 _LINK = re.compile(r"\[([^]]+)\]\([^)]+\)")
@@ -104,15 +105,6 @@ def validation_line(rows: Sequence[Row]) -> Line:
         high=[high for _, high in ends],
         marked=True,
     )
-
-
-def wilson(share: float, count: float, *, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share of `count` independent trials (Wilson 1927); NaN where nothing is known."""
-    if not count or math.isnan(share):
-        return math.nan, math.nan
-    middle = share + z * z / (2 * count)
-    reach = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return (middle - reach) / (1 + z * z / count), (middle + reach) / (1 + z * z / count)
 
 
 def healthy(kind: str, curve: Curve, lines: Sequence[str] = ()) -> str:

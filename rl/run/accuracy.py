@@ -58,15 +58,29 @@ def majority(verdicts: Sequence[Verdict]) -> float:
 def bootstrap(values: Sequence[float], *, seed: int) -> Estimate:
     """The mean of one value per task, with the 95 % percentile interval over resampled tasks. NaNs are left out.
 
-    The same values and seed give the same interval. It holds the mean.
+    The same values and seed give the same interval. It holds the mean. Where all tasks are wrong, or all are right,
+    resampling finds nothing else, so that the interval is Wilson's.
     """
     known = np.array([value for value in values if not math.isnan(value)])
     if not len(known):
         return Estimate(value=math.nan, low=math.nan, high=math.nan, tasks=0)
     rng, mean = np.random.default_rng(seed), float(known.mean())
+    if mean in (0.0, 1.0):
+        low, high = wilson(mean, len(known))
+        return Estimate(value=mean, low=min(low, mean), high=max(high, mean), tasks=len(known))
     means = [known[rng.integers(len(known), size=len(known))].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value=mean, low=min(float(low), mean), high=max(float(high), mean), tasks=len(known))
+
+
+def wilson(share: float, count: float, *, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share of `count` independent trials (Wilson 1927); NaN where nothing is known."""
+    if not count or math.isnan(share):
+        return math.nan, math.nan
+    middle = share + z * z / (2 * count)
+    reach = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    whole = 1 + z * z / count
+    return max(0.0, (middle - reach) / whole), min(1.0, (middle + reach) / whole)
 
 
 def estimates(

@@ -203,7 +203,7 @@ def test_a_response_without_end_waits_behind_a_button(tmp_path, open_page):
     page.wait_for_selector("button:has-text('27,001 more tokens')")
     assert page.locator(".t").count() == 3000
     click = "b => { const s = performance.now(); b.click(); return performance.now() - s; }"
-    assert page.locator("button:has-text('27,001 more tokens')").evaluate(click) < 2500  # milliseconds; 6,000 one by one
+    assert page.locator("button:has-text('27,001 more tokens')").evaluate(click) < 2500  # ms; 6,000 one by one
     page.click("button:has-text('7,001 more tokens')")
     assert page.locator(".t").count() == 30_001
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")

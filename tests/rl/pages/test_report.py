@@ -9,9 +9,10 @@ from page_helpers import HOSTILE, ParsedPage
 
 from configs.load import dump_recipe, load_recipe
 from rl.pages.charts import Line, line_chart
-from rl.pages.curves import LOSS_CURVES, RL_CURVES, curves_of, healthy, is_of, lines_of, wilson
+from rl.pages.curves import LOSS_CURVES, RL_CURVES, curves_of, healthy, is_of, lines_of
 from rl.pages.page import policy
 from rl.pages.report import write_report
+from rl.run.accuracy import wilson
 from rl.run.folder import RunFolder
 from rl.run.trackers import report_tracker
 from rl.run.trackers.report_tracker import ReportTracker

@@ -83,8 +83,14 @@ def test_an_interval_is_that_of_the_normal_distribution_for_many_tasks():
     error = math.sqrt(0.75 * 0.25 / 400)
     estimate = bootstrap(values, seed=0)
     assert (estimate.low, estimate.high) == pytest.approx((0.75 - 1.96 * error, 0.75 + 1.96 * error), abs=0.006)
-    assert bootstrap([1.0] * 9, seed=0).low == 1.0
     assert math.isnan(bootstrap([], seed=0).value)
+
+
+def test_where_all_tasks_are_wrong_or_all_right_the_interval_is_wilsons():
+    wrong, right = bootstrap([0.0] * 20, seed=0), bootstrap([1.0] * 20, seed=0)
+    z2 = 1.96**2
+    assert (wrong.low, wrong.high) == (0.0, pytest.approx(z2 / (20 + z2)))  # 0.161
+    assert (right.low, right.high) == (pytest.approx(20 / (20 + z2)), 1.0)
 
 
 def test_estimates_by_hand():
