@@ -246,7 +246,7 @@ class GroupView {
     const tip = field("tip");
     tip.hidden = !span;
     if (!span) return;
-    tip.textContent = span.parentElement.facts(Number(span.dataset.t));
+    tip.textContent = span.closest(".response").facts(Number(span.dataset.t));
     const box = span.getBoundingClientRect();
     tip.style.left = `${Math.max(8, Math.min(box.left, innerWidth - tip.offsetWidth - 8))}px`;
     const below = box.bottom + 6;
