@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rl.alarms.table import ALARMS
 from rl.alarms.watch import AlarmWatch
 
-_RULES = tuple(alarm for alarm in ALARMS if alarm.name == "not_finite")
+# `thinkvl replay` has the updates of RL alone.
+_ADVICE = (
+    "lower optimizer.learning_rate or lengthen optimizer.warmup_steps; the loss by source shows whether one source is "
+    "the cause"
+)
+_RULES = tuple(replace(alarm, advice=_ADVICE) for alarm in ALARMS if alarm.name == "not_finite")
 
 
 def supervised_alarms(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -54,6 +54,8 @@ def test_a_stage_without_rollouts_has_its_alarms_from_its_metrics_and_rl_only_it
     text, page = written(run, ROW)
     assert 'or a number is not finite <span class="soft">reading, step 7</span>' in text
     assert "loss not finite." in text
+    assert "What to do: lower optimizer.learning_rate" in text
+    assert "thinkvl replay" not in text, "which has the updates of RL alone"
     assert len(page.of("article")) == 2
 
 
