@@ -91,7 +91,7 @@ class History:
         return math.fsum(row.get(name, 0.0) for row in self.rows[-WINDOW:])
 
     def gain(self, name: str) -> float:
-        """How far a count has grown over the newest window; 0 where it began anew, as after a resume."""
+        """How far a count has grown over the newest window; 0 where it began at 0 again, as after a resume."""
         before = self.rows[max(0, len(self.rows) - WINDOW - 1)].get(name, 0.0)
         return max(0.0, self.rows[-1].get(name, 0.0) - before)
 
