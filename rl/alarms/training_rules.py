@@ -104,7 +104,8 @@ def workers_fail(history: History) -> AlarmFinding | None:
     One worker that is replaced changes nothing, and no run should stop for it.
     """
     hangs, tasks = history.gain("workers/hangs"), history.gain("workers/quarantined")
-    text = f"in the last steps {hangs:.0f} workers made no progress and {tasks:.0f} tasks were put in quarantine"
+    text = f"newly in the last steps: {counted(int(hangs), 'worker')} without progress, "
+    text += f"{counted(int(tasks), 'task')} in quarantine"
     return AlarmFinding(level=max(hangs, tasks) / 3, evidence=text)
 
 
