@@ -40,9 +40,12 @@ class PlainConsole(Console):
         """Columns and lines of the terminal that is written to, also while the standard streams go elsewhere."""
         if self._width is None and self._height is None and self.can_redraw:
             try:
-                return ConsoleDimensions(*os.get_terminal_size(self.file.fileno()))
-            except (OSError, ValueError):  # no file, or a terminal without a size
+                found = os.get_terminal_size(self.file.fileno())
+            except (OSError, ValueError):  # no file
                 pass
+            else:
+                if found.columns and found.lines:  # those of `script` and of some job runners are 0
+                    return ConsoleDimensions(*found)
         return super().size
 
     @size.setter

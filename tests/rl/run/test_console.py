@@ -1,6 +1,7 @@
 """The console obeys nothing that data or models say, wherever the text stands."""
 
 import io
+import os
 
 import pytest
 from rich.progress import Progress, TextColumn
@@ -77,3 +78,14 @@ def test_an_identifier_of_a_megabyte_is_cut():
 def test_a_column_of_text_is_no_markup():
     with Progress(TextColumn("{task.description}", markup=False), console=PlainConsole(file=io.StringIO())) as bar:
         bar.add_task("[/bold]")
+
+
+def test_a_terminal_that_says_no_size_still_shows_its_text():
+    """That of `script` without one, and of some job runners, has 0 columns."""
+    ours, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as file:
+        console = PlainConsole(file=file, _environ={"TERM": "xterm"})
+        assert console.size.width > 0
+        console.print("done in 3 s")
+        assert b"done in 3 s" in os.read(ours, 100)
+    os.close(ours)
