@@ -30,6 +30,7 @@ from rollouts.tasks.columns import (
 from rollouts.tasks.contents import TaskHash, contents_hash
 from rollouts.tasks.document_rows import parse_document
 from rollouts.tasks.documents import Example
+from rollouts.tasks.image_cells import image_items, image_path
 from rollouts.tasks.progress_bars import progress_bars
 from rollouts.tasks.rows import FIELDS, FRAMES, BadRow, optional_text, parse_row
 from rollouts.tasks.skip_report import SkipReport
@@ -186,8 +187,7 @@ class DatasetTasks:
         if row_id in seen:
             raise BadRow("id was seen before", row_id)
         task = self._parse(row, row_id)
-        for data in task.images:
-            open_image(data)
+        _check_images(row, task)
         self._hash.add(task)
         return row_id
 
@@ -215,6 +215,17 @@ class DatasetTasks:
 
     def _read(self, row: int) -> Mapping[str, Any]:
         return self._row(plain_rows(self._rows.with_format("arrow")[row])[0])
+
+
+def _check_images(row: Mapping[str, Any], example: Example) -> None:
+    """Read the headers of the images. Raises BadImage with the path that the row names, where it names one."""
+    names = [image_path(item) for item in image_items(row.get("images"))]
+    for at, data in enumerate(example.images):
+        try:
+            open_image(data)
+        except BadImage as error:
+            name = names[at] if at < len(names) else None
+            raise BadImage(error.reason, f"{name[:80]}: {error.detail}" if name else error.detail) from error
 
 
 def _json_object(line: str) -> dict[str, Any]:

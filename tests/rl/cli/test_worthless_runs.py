@@ -139,7 +139,7 @@ def test_images_that_are_all_unreadable(start, tmp_path, how, stage):
     assert code == 1
     expected = {
         "missing": "rows: 40 skipped, image file is missing (row 0: a.png;",
-        "no image": "(row 0: give PNG, JPEG",
+        "no image": "(row 0: a.png: give PNG, JPEG",
         "empty": "rows: 40 skipped, image file is empty (row 0: a.png;",
         "cut behind its header": "data.train: none of the first 64 tasks can be rendered: image ",
     }
