@@ -13,9 +13,10 @@ import torch
 
 from configs.rl import SamplingConfig
 from rollouts.engines.fair_lock import FairLock
-from rollouts.engines.protocol import Engine, FinishedGroup, ReadableWeights
+from rollouts.engines.protocol import Engine, FinishedGroup, ReadableWeights, SharesWeights
 from rollouts.request_queue import QueueUpdate, RequestQueue
 from rollouts.resource_use import EngineUse
+from rollouts.shared_memory import SharedMemory
 from rollouts.types import Completion, Request
 from rollouts.weight_checksums import checksum, checksums
 from rollouts.weight_stream import Bucket, Shapes, stream_of
@@ -39,7 +40,7 @@ class EngineDriver:
         self._busy = 0.0  # seconds of steps since the last report
         self._loading: ExitStack | None = None  # holds the lock from `start_load` to `finish_load`
         self._received: dict[str, int] = {}  # checksums of the last weights
-        self._served: Mapping[str, torch.Tensor] = {}  # the engine's own tensors while it loads
+        self._served: dict[str, torch.Tensor] = {}  # the engine's own tensors while it loads
 
     @property
     def version(self) -> int:
@@ -112,12 +113,15 @@ class EngineDriver:
                 stack.enter_context(self._lock.held())
             self.engine.start_load(shapes)
             self._loading, self._received = self._loading or stack.pop_all(), {}
-            self._served = self.engine.served_weights() if isinstance(self.engine, ReadableWeights) else {}
+            self._served = dict(self.engine.served_weights()) if isinstance(self.engine, ReadableWeights) else {}
 
     def load_bucket(self, bucket: Bucket) -> dict[str, int]:
         """Replace some of the weights. Returns the checksums of these tensors as the engine holds them now."""
         assert self._loading, "start_load comes first"
-        self.engine.load_weights(bucket.named())
+        if isinstance(bucket.data, SharedMemory) and isinstance(self.engine, SharesWeights):
+            self._served |= self.engine.share_weights(bucket.named())
+        else:
+            self.engine.load_weights(bucket.named())
         self._steps += 1
         found = self._checksums(bucket)
         self._received |= found
@@ -188,7 +192,7 @@ class EngineDriver:
     def _checksums(self, bucket: Bucket) -> dict[str, int]:
         """Of a bucket that has been loaded: read back in the type in which it was sent, where the engine can."""
         if not self._served:
-            return {sent.name: checksum(data) for sent, data in zip(bucket.tensors, bucket.data, strict=True)}
+            return {sent.name: checksum(data) for sent, data in zip(bucket.tensors, bucket.arrays(), strict=True)}
         return checksums({sent.name: self._served[sent.name].to(getattr(torch, sent.dtype)) for sent in bucket.tensors})
 
     def _collect(self, groups: Iterable[FinishedGroup]) -> None:

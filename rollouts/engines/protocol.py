@@ -97,6 +97,15 @@ class Engine(ABC):
 
 
 @runtime_checkable
+class SharesWeights(Protocol):
+    """An engine that can serve from memory which it shares with others, and needs no copy of the weights."""
+
+    def share_weights(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Like `load_weights`, with tensors that stay valid until they are replaced. Returns what it now holds."""
+        ...
+
+
+@runtime_checkable
 class ReadableWeights(Protocol):
     """An engine that can read its weights back, so that a weight sync proves what it really serves."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import torch
 
@@ -44,7 +45,8 @@ class TransformersEngine(Engine):
         self._barred = barred_token_mask(model.config.text_config.vocab_size, barred_ids).to(model.device)
         self._version, self._record_experts = version, record_experts
         self._limits = limits or BatchLimits()
-        self._loading: Mapping[str, torch.Tensor] = {}  # the model's state dict while weights are loaded
+        self._loading: Mapping[str, torch.Tensor] = {}  # parameters and buffers while weights are loaded
+        self._shared: set[str] = set()  # names of tensors in memory of others
         self._batches: dict[SamplingConfig, RunningBatch] = {}
         self._padding_stats: Counter[str] = Counter()
         self._cache_meter = CacheMeter()
@@ -88,12 +90,30 @@ class TransformersEngine(Engine):
         """Raise ValueError if names or shapes differ from the model's state dict."""
         own = self.model.state_dict()
         check_shapes({name: tuple(tensor.shape) for name, tensor in own.items()}, shapes)
-        self._loading = own
+        parameters = self.model.named_parameters(remove_duplicate=False)
+        buffers = self.model.named_buffers(remove_duplicate=False)
+        self._loading = {name: tensor for name, tensor in chain(parameters, buffers) if name in own}
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Copy `weights` in place. Running samples keep the latents they have."""
         for name, tensor in weights.items():
-            self._loading[name].copy_(tensor)
+            own = self._loading[name]
+            if name in self._shared:
+                own.data = tensor.to(own.device, own.dtype, copy=True)
+                self._shared.discard(name)
+            else:
+                own.copy_(tensor)
+
+    def share_weights(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Serve from the memory of `weights`; copies of those of another type or device."""
+        for name, tensor in weights.items():
+            own = self._loading[name]
+            if (own.dtype, own.device) == (tensor.dtype, tensor.device):
+                own.data = tensor
+                self._shared.add(name)
+            else:
+                self.load_weights({name: tensor})
+        return {name: self._loading[name].detach() for name in weights}
 
     def finish_load(self, version: int) -> None:
         """The next tokens of running samples are a segment of `version`."""

@@ -21,6 +21,7 @@ from configs.rl import SamplingConfig
 from rollouts.engines.engine_spec import EngineSpec
 from rollouts.request_queue import RequestQueue
 from rollouts.resource_use import EngineUse, ProcessUse, process_use
+from rollouts.shared_memory import SharedMemory, can_map
 from rollouts.types import Completion, Request
 from rollouts.weight_checksums import LoadedWeights
 from rollouts.weight_stream import Bucket, SentTensor, Shapes
@@ -37,6 +38,7 @@ class Address:
     pid: int
     node: str
     stacks: Path
+    shares: bool  # it can map the memory that the driver shares
 
 
 @ray.remote(concurrency_groups={"watch": 1, "feed": 1})  # pyright: ignore[reportCallIssue]
@@ -52,12 +54,12 @@ class RolloutActor:
         self.queue = RequestQueue()
         self.file = tempfile.TemporaryFile("w")  # noqa: SIM115  nameless: no link to plant, and no kill leaves it
         faulthandler.register(signal.SIGUSR1, file=self.file, all_threads=True)
-        stacks = Path(f"/proc/{os.getpid()}/fd/{self.file.fileno()}")
-        self.address = Address(pid=os.getpid(), node=ray.get_runtime_context().get_node_id(), stacks=stacks)
+        self.stacks_file = Path(f"/proc/{os.getpid()}/fd/{self.file.fileno()}")
 
-    def hello(self) -> Address:
-        """Return once the engine is built."""
-        return self.address
+    def hello(self, probe: SharedMemory | None) -> Address:
+        """Return once the engine is built. `probe` is memory that the driver shares with its node."""
+        node = ray.get_runtime_context().get_node_id()
+        return Address(pid=os.getpid(), node=node, stacks=self.stacks_file, shares=can_map(probe))
 
     def generate(self, requests: Sequence[Request], sampling: SamplingConfig) -> list[list[Completion]]:
         """Completions of each request, in order."""
@@ -91,8 +93,8 @@ class RolloutActor:
         """Begin to load new weights: no step is made until all are there. Raises ValueError if they do not fit."""
         self.engine.start_load(shapes)
 
-    def load_bucket(self, tensors: tuple[SentTensor, ...], data: Sequence[np.ndarray]) -> dict[str, int]:
-        """Load some of the weights, read where the object store has them. Returns their checksums as held now."""
+    def load_bucket(self, tensors: tuple[SentTensor, ...], data: Sequence[np.ndarray] | SharedMemory) -> dict[str, int]:
+        """Load some of the weights, read where they are stored. Returns their checksums as held now."""
         torch.set_num_threads(self.threads)
         return self.engine.load_bucket(Bucket(tensors=tensors, data=data))
 

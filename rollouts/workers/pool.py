@@ -20,9 +20,10 @@ from rollouts.resource_use import PoolUse
 from rollouts.types import Completion, Request
 from rollouts.weight_stream import WeightStream, stream_of
 from rollouts.workers.actor import EngineSpec, WorkerError
+from rollouts.workers.error_texts import exit_of, one_line
 from rollouts.workers.health import Watch, diagnose
 from rollouts.workers.quarantine import Failure, Quarantine, TooManyCulprits, find_culprits
-from rollouts.workers.worker_group import WorkerGroup, WorkerSeats, exit_of, one_line
+from rollouts.workers.worker_group import WorkerGroup, WorkerSeats
 
 TRIES = 3  # of a whole share of requests, each on a fresh worker, before one of its tasks is suspected
 POLL_SECONDS = 0.5

@@ -1,7 +1,8 @@
 """Sends a stream of weights to workers, and compares what each of them then holds with what was sent.
 
-A bucket is in Ray's object store once; workers of its node read it there, those of other nodes get a copy each. While
-the workers load one bucket, the learner prepares the next.
+Where all workers are on the sender's node, a bucket is in memory that they share with it, and the next version is
+written there again. Elsewhere it is in Ray's object store once; workers of its node read it there, those of other nodes
+get a copy each. While the workers load one bucket, the learner prepares the next.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from rollouts.shared_memory import SharedMemory
 from rollouts.weight_checksums import LoadedWeights, differing
 from rollouts.weight_stream import Bucket, Shapes, WeightStream
 
@@ -35,32 +37,54 @@ class Sent:
 
 @dataclass(slots=True, kw_only=True)
 class StoredWeights:
-    """One version's buckets in the object store: what a worker that is replaced later gets."""
+    """One version's buckets, in the object store or in shared memory: what a worker that is replaced later gets."""
 
     version: int
     shapes: Shapes
     buckets: deque[Bucket] = field(default_factory=deque)
     complete: bool = False
 
-    def fill(self, stream: WeightStream, before: StoredWeights | None) -> Iterator[Bucket]:
-        """Each bucket of `stream`, once it is stored. The version `before` gives up a bucket for each: the store holds
-        one version, not two.
+    def fill(self, stream: WeightStream, before: StoredWeights | None, *, shared: bool) -> Iterator[Bucket]:
+        """Each bucket of `stream`, once it is stored, in shared memory where all readers can map it (`shared`).
+
+        The version `before` gives up a bucket for each, and its memory with it: one version is held, not two. So no
+        worker may make a step between the first bucket and its confirmation of the last.
         """
-        for bucket in stream.buckets:
-            if before is not None and before.buckets:
-                before.buckets.popleft()
+        given_up: deque[Bucket | None] = deque()
+
+        def give_up() -> Bucket | None:
+            given_up.append(before.buckets.popleft() if before is not None and before.buckets else None)
+            if before is not None and given_up[-1] is not None:
                 before.complete = False
-            if not isinstance(bucket.data, ray.ObjectRef):
+            return given_up[-1]
+
+        def memory(nbytes: int) -> SharedMemory:
+            old = give_up()
+            fits = old is not None and isinstance(old.data, SharedMemory) and old.data.nbytes == nbytes
+            return old.data if old is not None and fits else SharedMemory(nbytes)
+
+        stream.place.memory = memory if shared else None
+        for bucket in stream.buckets:
+            if not given_up:
+                give_up()
+            given_up.clear()
+            if not isinstance(bucket.data, SharedMemory | ray.ObjectRef):
                 bucket = replace(bucket, data=ray.put(list(bucket.data)))
             self.buckets.append(bucket)
             yield bucket
         self.complete = True
 
-    def again(self) -> Iterator[Bucket]:
-        """The stored buckets. Raises Unpublished where the stream broke off."""
+    def again(self, *, shared: bool) -> Iterator[Bucket]:
+        """The stored buckets, those in shared memory by way of the object store where not all readers can map them.
+
+        Raises Unpublished where the stream broke off.
+        """
         if not self.complete:
             raise Unpublished(f"version {self.version} was not published to its end")
-        yield from self.buckets
+        for bucket in self.buckets:
+            if isinstance(bucket.data, SharedMemory) and not shared:
+                bucket = replace(bucket, data=ray.put(list(bucket.arrays())))
+            yield bucket
 
 
 @dataclass(slots=True, kw_only=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,9 +18,11 @@ from configs.errors import UserError
 from configs.text import counted
 from rollouts.engines.engine_spec import EngineSpec
 from rollouts.resource_use import EngineUse, ProcessUse
+from rollouts.shared_memory import probe_memory
 from rollouts.weight_stream import Bucket, WeightStream
 from rollouts.workers.actor import Address, RolloutActor, WorkerError
 from rollouts.workers.card_share import cards_of_worker, worker_share
+from rollouts.workers.error_texts import exit_of, last_error
 from rollouts.workers.nodes import alive_nodes, reserve
 from rollouts.workers.weight_sender import Sent, StoredWeights, send_weights
 
@@ -31,7 +31,6 @@ LOAD_DEATHS = 3  # rounds of one weight sync in which workers may die
 USE_SECONDS = 5.0  # for a worker to report its use; one that is stuck is left out
 START_SECONDS = 600.0  # for a worker to load its model
 ROOM_SECONDS = 60.0  # for the cluster to notice that a node is lost, and to find room elsewhere
-_RAISED = re.compile(r"^(?=[\w.]+(?:Error|Exception|Exit|Interrupt)\b)", re.MULTILINE)  # where a traceback says what
 
 
 class StaleWorker(UserError):
@@ -68,7 +67,7 @@ class WorkerGroup:
         self._weights: StoredWeights | None = None
         self._padding_stats: Counter[str] = Counter()  # what the workers computed up to the last publish
         self._full_until = 0.0  # no room was found lately: until then the next worker does not wait for it
-        self._asleep = False
+        self._asleep, self._probe = False, probe_memory()
         self.count = workers
         self.addresses: dict[int, Address] = {}  # of the workers that have started
         alive = {node.id for node in alive_nodes()} if seats is not None else ()
@@ -82,17 +81,18 @@ class WorkerGroup:
         return self.count - len(self.actors)
 
     def publish(self, weights: WeightStream, *, version: int) -> None:
-        """Put the buckets into the object store, one after the other, and have every worker load and confirm them.
+        """Store the buckets, one after the other, and have every worker load and confirm them.
 
         They stay there, in place of the version before, for workers that are replaced later.
         """
         self._wake()
         self.start(list(self.actors))
+        shared = self._share(self.actors)
         before, stored = self._weights, StoredWeights(version=version, shapes=weights.shapes)
 
         def storing() -> Iterator[Bucket]:
             self._weights = stored  # from the first bucket on: until then the version before is whole
-            yield from stored.fill(weights, before)
+            yield from stored.fill(weights, before, shared=shared)
 
         self._confirm(self._send(list(self.actors), stored, storing()))
 
@@ -103,7 +103,7 @@ class WorkerGroup:
         """
         self.start(slots)
         if self._weights is not None:
-            self._confirm(self._send(slots, self._weights, self._weights.again()))
+            self._confirm(self._send(slots, self._weights, self._weights.again(shared=self._share(slots))))
 
     def start(self, slots: Sequence[int]) -> None:
         """Wait until the workers have built their engines. Raises WorkerError where one cannot, or none is left."""
@@ -112,7 +112,7 @@ class WorkerGroup:
             tries = START_TRIES
             while slot in self.actors and slot not in self.addresses:
                 try:
-                    self.addresses[slot] = ray.get(self.actors[slot].hello.remote(), timeout=START_SECONDS)
+                    self.addresses[slot] = ray.get(self.actors[slot].hello.remote(self._probe), timeout=START_SECONDS)
                 except GetTimeoutError as error:
                     raise WorkerError(self._no_room(slot)) from error
                 except RayError as error:
@@ -234,6 +234,10 @@ class WorkerGroup:
             padding_stats=self._padding_stats,
         )
 
+    def _share(self, slots: Iterable[int]) -> bool:
+        """Whether these workers can all map memory of this process."""
+        return all(self.addresses[slot].shares for slot in slots if slot in self.actors)
+
     def _confirm(self, sent: Sent) -> None:
         """Send the stored weights once more to workers that did not confirm them, and to those that are fresh.
 
@@ -252,7 +256,7 @@ class WorkerGroup:
                 )
             left = [*sent.wrong, *sent.lost]
             self.start(left)
-            sent = self._send(left, self._weights, self._weights.again())
+            sent = self._send(left, self._weights, self._weights.again(shared=self._share(left)))
 
     def _replace_lost(self, slot: int, text: str) -> None:
         self.fresh(slot)
@@ -272,24 +276,6 @@ def free_resources() -> str:
     """What the nodes have together that nobody uses. Example: `2 CPU and 1 GPU`."""
     free = ray.available_resources()
     return f"{free.get('CPU', 0.0):g} CPU and {free.get('GPU', 0.0):g} GPU"
-
-
-def one_line(error: BaseException) -> str:
-    """A library's message as one line, cut short at the front: the cause stands last."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 400 else "..." + text[-397:]
-
-
-def last_error(error: BaseException) -> str:
-    """What the process raised in the end, out of Ray's text, which carries its whole traceback."""
-    *_, raised = _RAISED.split(str(error))
-    return textwrap.shorten(raised, 400, placeholder=" ...")
-
-
-def exit_of(error: BaseException | str) -> str:
-    """How a worker's process ended, out of Ray's long text; empty where it does not say."""
-    text = " ".join(str(error).split())
-    return text.rpartition("actor is dead because ")[2].partition(" Some common causes")[0][:300]
 
 
 def _gpu_share(workers: int, spec: EngineSpec) -> float:

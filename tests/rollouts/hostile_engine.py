@@ -41,6 +41,8 @@ class HostileEngine(TransformersEngine):
                 act()
         TransformersEngine.add(self, index, request, sampling)
 
+    share_weights = None  # it copies, so that it can leave tensors out
+
     def load_weights(self, weights):
         weights = dict(weights)
         for death in sorted(self.folder.glob("die-of-weights-*"))[:1]:  # each is obeyed once

@@ -112,7 +112,8 @@ def test_no_process_holds_more_than_three_buckets_beside_the_one_copy_in_the_sto
     assert len(sizes) > 5
     assert sum(sizes) == sum(tensor.nbytes for tensor in state.values())
     for own, shared in growth:
-        assert own < 3 * max(sizes) + 8 * MEGABYTE, "what a process imports and gloo's buffers are among it"
+        # What a process imports and gloo's buffers are 8 to 10 MB; a fourth bucket would be 15 MB.
+        assert own < 3 * max(sizes) + 14 * MEGABYTE
         assert shared < 1.1 * sum(sizes)
     assert pool.worker_group.weight_checksums() == [checksums(state)]
 

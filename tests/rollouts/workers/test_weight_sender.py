@@ -6,8 +6,9 @@ import pytest
 import torch
 from ray.exceptions import RayActorError
 
+from rollouts.shared_memory import SharedMemory
 from rollouts.weight_checksums import LoadedWeights
-from rollouts.weight_stream import WeightStream, fill_buckets
+from rollouts.weight_stream import Place, WeightStream, fill_buckets
 from rollouts.workers import weight_sender
 from rollouts.workers.weight_sender import StoredWeights, Unpublished, send_weights
 
@@ -102,13 +103,16 @@ def test_the_learner_is_never_more_than_two_buckets_ahead():
 
 def test_the_store_holds_one_version():
     old, new = StoredWeights(version=1, shapes={}), StoredWeights(version=2, shapes={})
-    list(old.fill(WeightStream(shapes={}, buckets=buckets(4)), None))
-    assert len(list(old.again())) == 4
-    sizes = [len(old.buckets) + len(new.buckets) for _ in new.fill(WeightStream(shapes={}, buckets=buckets(6)), old)]
+    list(old.fill(WeightStream(shapes={}, buckets=buckets(4)), None, shared=False))
+    assert len(list(old.again(shared=False))) == 4
+    sizes = [
+        len(old.buckets) + len(new.buckets)
+        for _ in new.fill(WeightStream(shapes={}, buckets=buckets(6)), old, shared=False)
+    ]
     assert sizes == [4, 4, 4, 4, 5, 6]
-    assert [s.name for bucket in new.again() for s in bucket.tensors] == [f"t{i}" for i in range(6)]
+    assert [s.name for bucket in new.again(shared=False) for s in bucket.tensors] == [f"t{i}" for i in range(6)]
     with pytest.raises(Unpublished, match="version 1 was not published to its end"):
-        list(old.again())
+        list(old.again(shared=False))
 
 
 def test_a_stream_that_breaks_off_is_not_sent_again():
@@ -118,6 +122,37 @@ def test_a_stream_that_breaks_off_is_not_sent_again():
 
     stored = StoredWeights(version=2, shapes={}, buckets=deque())
     with pytest.raises(RuntimeError, match="a rank died"):
-        send([Worker()], stored.fill(WeightStream(shapes={}, buckets=broken()), None))
+        send([Worker()], stored.fill(WeightStream(shapes={}, buckets=broken()), None, shared=False))
     with pytest.raises(Unpublished, match="version 2"):
-        list(stored.again())
+        list(stored.again(shared=False))
+
+
+def stream(value, count=6, size=4):
+    tensors = ((f"t{i}", torch.full((size,), value + i)) for i in range(count))
+    place = Place()
+    return WeightStream(shapes={}, buckets=fill_buckets(tensors, limit=16, place=place), place=place)
+
+
+def test_the_next_version_is_written_where_the_version_before_was():
+    old, new, longer = (StoredWeights(version=i, shapes={}) for i in (1, 2, 3))
+    first = [bucket.data for bucket in old.fill(stream(10.0), None, shared=True)]
+    assert all(isinstance(memory, SharedMemory) for memory in first)
+    assert len({id(memory) for memory in first}) == 6
+    found = list(new.fill(stream(20.0), old, shared=True))
+    assert [bucket.data for bucket in found] == first
+    assert [b.named()[f"t{i}"].tolist() for i, b in enumerate(found)] == [[20.0 + i] * 4 for i in range(6)]
+    assert not old.buckets
+    larger = [bucket.data for bucket in longer.fill(stream(30.0, size=40), new, shared=True)]
+    assert not {id(memory) for memory in larger} & {id(memory) for memory in first}, "buckets of other sizes"
+    assert not new.buckets
+
+
+def test_buckets_in_shared_memory_go_through_the_store_where_a_worker_is_elsewhere():
+    stored, after = StoredWeights(version=1, shapes={}), StoredWeights(version=2, shapes={})
+    list(stored.fill(stream(10.0), None, shared=True))
+    assert all(isinstance(bucket.data, SharedMemory) for bucket in stored.again(shared=True))
+    away = list(stored.again(shared=False))
+    assert all(isinstance(bucket.data, list) for bucket in away)
+    assert [b.named()[f"t{i}"].tolist() for i, b in enumerate(away)] == [[10.0 + i] * 4 for i in range(6)]
+    assert [type(bucket.data) for bucket in after.fill(stream(20.0), stored, shared=False)] == [list] * 6
+    assert not stored.buckets
