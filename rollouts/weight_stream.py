@@ -64,7 +64,7 @@ class Bucket:
 
 
 @dataclass(slots=True, kw_only=True)
-class Place:
+class BucketPlace:
     """Where the reader of a stream wants the buckets: in memory for so many bytes. None: where they are anyway."""
 
     memory: Callable[[int], SharedMemory] | None = None
@@ -76,14 +76,14 @@ class WeightStream:
 
     shapes: Shapes
     buckets: Iterable[Bucket]
-    place: Place = field(default_factory=Place)  # a stream may leave it unread
+    place: BucketPlace = field(default_factory=BucketPlace)  # a stream may leave it unread
 
 
 def stream_of(weights: Mapping[str, np.ndarray | torch.Tensor]) -> WeightStream:
     """Weights that are whole in this process, as they are."""
     tensors = {name: torch.as_tensor(value) for name, value in weights.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    place, limit = Place(), bucket_bytes(_bytes(tensors))
+    place, limit = BucketPlace(), bucket_bytes(_bytes(tensors))
     return WeightStream(shapes=shapes, buckets=fill_buckets(tensors.items(), limit=limit, place=place), place=place)
 
 
@@ -93,13 +93,13 @@ def bucket_bytes(total: int) -> int:
 
 
 def fill_buckets(
-    tensors: Iterable[tuple[str, torch.Tensor]], *, limit: int, place: Place | None = None
+    tensors: Iterable[tuple[str, torch.Tensor]], *, limit: int, place: BucketPlace | None = None
 ) -> Iterator[Bucket]:
     """Named tensors, in their order, in buckets that end with the layer in which they reach `limit` bytes.
 
     Layers stay whole: an engine may fuse or rename the tensors of one together.
     """
-    place = place or Place()
+    place = place or BucketPlace()
     names: list[str] = []
     held: list[torch.Tensor] = []
     size = 0
@@ -131,7 +131,7 @@ def check_shapes(own: Shapes, sent: Shapes) -> None:
             raise ValueError(f"{name}: shape {tuple(sent[name])}, the engine has {tuple(shape)}")
 
 
-def _bucket(names: Sequence[str], tensors: Sequence[torch.Tensor], place: Place) -> Bucket:
+def _bucket(names: Sequence[str], tensors: Sequence[torch.Tensor], place: BucketPlace) -> Bucket:
     data: Any = [tensor_bytes(tensor) for tensor in tensors]
     sizes = [len(own) for own in data]
     if place.memory is None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rl.learner.lora import Cast, merged_weights, without_adapters
-from rollouts.weight_stream import Place, WeightStream, bucket_bytes, fill_buckets
+from rollouts.weight_stream import BucketPlace, WeightStream, bucket_bytes, fill_buckets
 
 Merged = Callable[[nn.Module, Cast], Iterator[tuple[str, torch.Tensor]]]
 
@@ -30,7 +30,7 @@ def weight_stream(
             sum(tensor.numel() * cast.type_of(name, tensor).itemsize for name, tensor in state.items())
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    place = Place()
+    place = BucketPlace()
     return WeightStream(shapes=shapes, buckets=fill_buckets(merged(model, cast), limit=limit, place=place), place=place)
 
 

@@ -12,7 +12,7 @@ from rollouts.engines.driver import EngineDriver
 from rollouts.engines.transformers import TransformersEngine
 from rollouts.shared_memory import SharedMemory
 from rollouts.weight_checksums import checksums
-from rollouts.weight_stream import Place, fill_buckets
+from rollouts.weight_stream import BucketPlace, fill_buckets
 
 SAMPLING = SamplingConfig(max_new_tokens=12)
 
@@ -35,7 +35,7 @@ def publish(driver, weights, version, made, exact=True):
         return made[-1]
 
     driver.start_load({name: tuple(tensor.shape) for name, tensor in weights.items()})
-    for bucket in fill_buckets(weights.items(), limit=1 << 16, place=Place(memory=memory)):
+    for bucket in fill_buckets(weights.items(), limit=1 << 16, place=BucketPlace(memory=memory)):
         found = driver.load_bucket(bucket)
         assert not exact or found == {sent.name: sent.checksum for sent in bucket.tensors}
     driver.finish_load(version)
@@ -77,7 +77,7 @@ def test_tensors_of_another_type_are_copied():
 def test_a_bit_that_differs_in_the_mapped_memory_is_seen():
     driver, weights = driver_of(build_model(seed=1)), changed(seed=2)
     driver.start_load({name: tuple(tensor.shape) for name, tensor in weights.items()})
-    [bucket] = fill_buckets(weights.items(), limit=1 << 40, place=Place(memory=SharedMemory))
+    [bucket] = fill_buckets(weights.items(), limit=1 << 40, place=BucketPlace(memory=SharedMemory))
     bucket.data.array()[0] ^= 1
     found = driver.load_bucket(bucket)
     assert [sent.name for sent in bucket.tensors if found[sent.name] != sent.checksum] == [bucket.tensors[0].name]
