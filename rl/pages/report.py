@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ def write_report(folder: RunFolder) -> Path:
         "changes": _changes(folder.path / "changes.jsonl"),
         "recipe": printable(dump_recipe(config), keep="\n"),
         "environment": _environment(metrics),
-        "links": [(name, text) for name, text in _links(folder.path)],
+        "links": _links(folder.path),
+        "book": _book_to_write(folder.path),
     }
     path = folder.path / "report.html"
     write_page(path, "report.html.jinja", values, styles=REPORT_STYLES, scripts=("charts.js", *REPORT_SCRIPTS))
@@ -160,6 +162,13 @@ def _environment(metrics: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
         ("Python", platform.python_version()),
         *((name, version(name)) for name in PACKAGES),
     ]
+
+
+def _book_to_write(folder: Path) -> str:
+    """The command that shows single rollouts; empty where a book is there, or no rollouts are."""
+    if any(folder.glob("book-*.html")) or not any(folder.glob("*/rollouts/*.parquet")):
+        return ""
+    return printable(f"thinkvl book {shlex.quote(str(folder))}")
 
 
 def _links(folder: Path) -> list[tuple[str, str]]:

@@ -55,6 +55,17 @@ def test_curves_with_their_sentences(run):
     assert "Stage reading, before its first step; 0 of 3 stages are done." in text
 
 
+def test_the_command_of_the_book_stands_where_rollouts_are_and_no_book_is(run):
+    assert "thinkvl book" not in write_report(run).read_text(encoding="utf-8")
+    (run.path / "rl" / "rollouts").mkdir(parents=True)
+    (run.path / "rl" / "rollouts" / "step-000001.parquet").touch()
+    assert f"<code>thinkvl book {run.path}</code>" in write_report(run).read_text(encoding="utf-8")
+    (run.path / "book-rl.html").touch()
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "thinkvl book" not in text
+    assert '<a href="book-rl.html">' in text
+
+
 def test_hostile_names_are_text(run):
     page = ParsedPage(write_report(run))
     assert not any(name.startswith("on") for _, attrs in page.elements for name in attrs)
