@@ -55,9 +55,10 @@ test: $(INSTALLED_DEV)  ## set up, then run the tests
 test-slow: $(INSTALLED_DEV)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-test-lean: $(INSTALLED_DEV)  ## install torchao into .venv, then run the tests of `optimizer.state`
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[lean]'
-	$(BIN)/python -m pytest tests/rl/learner/test_low_bit_adamw.py $(ARGS)
+NF4_TESTS := tests/rl/learner/test_nf4.py tests/integration/test_nf4_run.py
+test-lean: $(INSTALLED_DEV)  ## install torchao and bitsandbytes into .venv, then run the tests of few bits
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[lean,qlora]'
+	$(BIN)/python -m pytest tests/rl/learner/test_low_bit_adamw.py $(NF4_TESTS) $(ARGS)
 
 test-chaos: $(INSTALLED_DEV)  ## kill runs, workers and ranks, and compare what they end in (about 20 minutes)
 	$(BIN)/python -m pytest -m chaos $(ARGS)

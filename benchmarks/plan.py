@@ -2,9 +2,10 @@
 
     python benchmarks/plan.py [--quick] [--shape NAME]
 
-Three shapes are trained for two steps, each in a fresh process: one whose weights take most of the memory, one with
-long rows, one with gradient checkpointing and adapters. Measured is the growth of the resident set, from before the
-model is built to its peak. Prints a table and ends with one line of JSON; `--shape` runs one of them in this process.
+Four shapes are trained for two steps, each in a fresh process: one whose weights take most of the memory, one with
+long rows, one with gradient checkpointing and adapters, one with adapters over a base in 4 bits, which needs
+bitsandbytes. Measured is the growth of the resident set, from before the model is built to its peak in training. Prints
+a table and ends with one line of JSON; `--shape` runs one of them in this process.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from kimi_vl import TinySizes  # noqa: E402
 from kimi_vl.tiny import build_tiny_model, tiny_config  # noqa: E402
 from rewards.types import Task  # noqa: E402
 from rl.learner.lora import prepare_training  # noqa: E402
+from rl.learner.nf4 import quantize_base  # noqa: E402
 from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig  # noqa: E402
 from rl.plan.memory import Training, Workload, learner_bytes, total  # noqa: E402
 from rl.plan.sizes import measure_sizes  # noqa: E402
@@ -51,6 +53,7 @@ class Shape:
     rows: int = 2
     checkpointing: bool = False
     lora: bool = False
+    quantized: bool = False
 
     @property
     def row(self) -> int:
@@ -69,6 +72,9 @@ SHAPES = {
     "long rows": Shape(hidden=128, layers=4, prompt=128, response=256, responses=8),
     "adapters and checkpointing": Shape(
         hidden=256, layers=6, prompt=128, response=384, responses=6, checkpointing=True, lora=True
+    ),
+    "a base in 4 bits": Shape(
+        hidden=512, layers=8, prompt=128, response=384, responses=6, checkpointing=True, lora=True, quantized=True
     ),
 }
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1000000"}  # freed tensors leave the resident set, as on a GPU they are reused
@@ -90,14 +96,18 @@ def measure(shape: Shape) -> dict[str, float]:
     train(small, TinySizes(num_hidden_layers=2))
     before = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * resource.getpagesize()
     train(shape, sizes)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
     return {"measured": float(peak - before), **count(shape, sizes)}
 
 
 def train(shape: Shape, sizes: TinySizes) -> None:
     """Two optimizer steps over random tokens: from the second on, the moments exist."""
     model = build_tiny_model(tiny_config(sizes, num_tokens=1000), seed=0)
+    if shape.quantized:
+        quantize_base(model)
     prepare_training(model, recipe_of(shape), base="a folder")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins here: weights were whole before
     config = SupervisedLearnerConfig(optimizer=OptimizerConfig(), total_steps=10, micro_batch_tokens=shape.row)
     learner = SupervisedLearner(model, config)
     for _ in range(2):
@@ -106,7 +116,8 @@ def train(shape: Shape, sizes: TinySizes) -> None:
 
 def recipe_of(shape: Shape) -> ModelConfig:
     """What a recipe would say under `model`."""
-    lora = LoraConfig(targets=("attention", "mlp")) if shape.lora else None
+    quantization = "nf4" if shape.quantized else None
+    lora = LoraConfig(targets=("attention", "mlp"), quantization=quantization) if shape.lora else None
     return ModelConfig(path="a folder", lora=lora, gradient_checkpointing=shape.checkpointing)
 
 

@@ -37,6 +37,9 @@ class LoraConfig:
     # `attention` (MLA's projections), `mlp` (dense layers and shared experts), `experts` (the routed ones), `vision`;
     # never the router
     targets: tuple[Literal["attention", "mlp", "experts", "vision"], ...] = ("attention", "mlp")
+    # type of the language model's frozen matrices, by bitsandbytes (`pip install 'thinkvl[qlora]'`): `nf4` is [QLoRA
+    # in 4 bits](scaling.md#one-small-card), in one process; null: `model.dtype`
+    quantization: Literal["nf4"] | None = None
 
     def __post_init__(self) -> None:
         _check(self.rank > 0, "rank", self.rank, "1 or more")
@@ -59,6 +62,11 @@ class ModelConfig:
     # a `freeze` of their own
     freeze: tuple[str, ...] = ()
     tiny: TinyConfig = field(default_factory=TinyConfig)
+
+    @property
+    def quantization(self) -> str | None:
+        """The type of the frozen base under adapters, where it is not `dtype`."""
+        return None if self.lora is None else self.lora.quantization
 
     def __post_init__(self) -> None:
         _check(bool(self.path), "path", self.path, "`tiny`, a folder, or a hub name")

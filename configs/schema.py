@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar
 
 from configs.data import DataConfig
+from configs.long2short import LongToShortConfig
+from configs.long_context import LongContextConfig
 from configs.model import ModelConfig
 from configs.rl import RLConfig
 from configs.rules import CLOSED as _CLOSED
@@ -26,13 +28,15 @@ class EvaluationConfig:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = _CLOSED
 
-    tasks: int = 400  # held-out tasks after each stage, at most
+    # held-out tasks after each stage, at most; 0: none, and a run of supervised stages then starts no rollout workers
+    tasks: int = 400
     validation_tasks: int = 200  # tasks of each evaluation during RL, at most
     samples: int = 1  # sampled completions for each task
     max_new_tokens: int = 1024  # a completion is cut off here
 
     def __post_init__(self) -> None:
-        for key in ("tasks", "validation_tasks", "samples", "max_new_tokens"):
+        _check(self.tasks >= 0, "tasks", self.tasks, "0 or more")
+        for key in ("validation_tasks", "samples", "max_new_tokens"):
             _check(getattr(self, key) > 0, key, getattr(self, key), "1 or more")
 
 
@@ -72,6 +76,8 @@ class RunConfig:
         self._check_names()
         for stage in self.trained_stages:
             self._check_low_precision(stage)
+        for stage in self.stages if self.model.quantization else ():
+            self._check_quantized_base(stage)
         for stage in self.rl_stages:
             self._check_shared_workers(stage)
 
@@ -113,6 +119,11 @@ class RunConfig:
     def _engine_dtype_of(self, stage: RLConfig) -> str:
         return stage.engine_dtype or stage.ranks.compute_dtype or self.model.dtype
 
+    def generates(self, stage: StageConfig) -> bool:
+        """Whether a stage needs rollout workers: to train, or to answer held-out tasks."""
+        alone = isinstance(stage, SupervisedConfig) and not isinstance(stage, LongContextConfig | LongToShortConfig)
+        return not alone or self.evaluation.tasks > 0
+
     @property
     def longest_sequence(self) -> int:
         """The most tokens that a prompt and its answer can have in this run."""
@@ -146,6 +157,19 @@ class RunConfig:
             "bfloat16 or float32 where ranks.count is above 1 and model.dtype is bfloat16: torchao's 8-bit moments of "
             "such weights cannot be sharded",
         )
+
+    def _check_quantized_base(self, stage: StageConfig) -> None:
+        """What does not go with a frozen base in 4 bits, which adapters of all stages have in common."""
+        where, value = f"{stage.name}.kind", stage.kind
+        kept = "another stage, or model.lora.quantization left out: the base in 4 bits is that of the whole run"
+        _check(value != "long_context", where, value, kept)
+        if isinstance(stage, LongToShortConfig):
+            _check(stage.method != "average", f"{stage.name}.method", stage.method, "shortest or dpo, " + kept[15:])
+        if isinstance(stage, RLConfig | SupervisedConfig):
+            alone = "left out: with model.lora.quantization one process trains, in model.dtype"
+            _check(stage.ranks.count == 1, f"{stage.name}.ranks.count", stage.ranks.count, "1, or " + alone)
+            dtype = stage.ranks.compute_dtype
+            _check(dtype is None, f"{stage.name}.ranks.compute_dtype", dtype, alone)
 
     def _check_shared_workers(self, stage: RLConfig) -> None:
         """All stages generate with the same workers."""

@@ -110,6 +110,8 @@ def _evaluate(
     place: ModelPlace, config: RunConfig, scorer: Scorer, console: PlainConsole, budgets: Sequence[int]
 ) -> tuple[EvalResult, list[BudgetResult], dict[str, dict[str, int]]]:
     """The figures, the figures of each budget, and the counts of rows and tasks left out by reason."""
+    if not config.evaluation.tasks:
+        raise UserError("evaluation.tasks = 0: must be 1 or more; give --tasks")
     mixture = TaskMixture(config.data.held_out, seed=HELD_OUT_SEED, base=Path.cwd())
     for line in mixture.report.lines():
         console.print(line)

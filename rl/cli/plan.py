@@ -69,10 +69,10 @@ def cluster_of(config: RunConfig, options: PlanOptions) -> Cluster:
 
 def as_json(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFinding]) -> dict[str, Any]:
     """Everything that is printed, with bytes and seconds as numbers."""
-    cluster = plan.placement.cluster
+    placement, cluster = plan.placement, plan.placement.cluster
     return {
         "cluster": {"gpu": cluster.gpu.name, "gpus": cluster.gpus, "nodes": cluster.nodes},
-        "map": plan.placement.map,
+        "map": placement.map,
         "parameters": plan.sizes.parameters,
         "trained": plan.sizes.trained,
         "stages": [
@@ -88,8 +88,10 @@ def as_json(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFin
             }
             for stage in plan.stages
         ],
-        "worker": _device(plan.worker) | {"cached_tokens": plan.cached, "context": plan.context},
-        "host": plan.host,
+        "worker": _device(plan.worker) | {"cached_tokens": plan.cached, "context": plan.context}
+        if placement.workers
+        else None,
+        "host": plan.host if placement.workers else {},
         "problems": plan.problems,
         "smallest_change": list(change) if change else None,
         "data": [asdict(finding) for finding in findings],
@@ -112,6 +114,21 @@ def show(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFindin
         console.print(line)
     console.print(_stages(plan))
     console.print(_memory(plan))
+    if placement.workers:
+        _show_workers(plan, console)
+    for rate in (hardware.FULL_TRAINING, hardware.LORA_TRAINING, hardware.DECODING, hardware.SYNC):
+        console.print(f"  rate {rate.value:g}: {rate.source}")
+    for problem in plan.problems:
+        console.print(f"does not fit: {problem}")
+    if plan.problems:
+        what = " ".join(change) if change else "none was found; use more or larger cards"
+        console.print(f"the smallest change that fits: {what}")
+    for finding in findings:
+        console.print(f"data: {finding.source}: {finding.text}")
+
+
+def _show_workers(plan: Plan, console: PlainConsole) -> None:
+    """Memory of the rollout workers, of cards that they share, and of a node during a weight sync."""
     console.print(f"a rollout worker: {_of_device(plan.worker)}")
     for stage in plan.stages:
         if stage.rollouts is not None:
@@ -123,15 +140,6 @@ def show(plan: Plan, change: Sequence[str] | None, findings: Sequence[DataFindin
     )
     host = ", ".join(f"{name} {size / 1e9:.0f} GB" for name, size in plan.host.items() if size)
     console.print(f"main memory of a node during a weight sync: {host}")
-    for rate in (hardware.FULL_TRAINING, hardware.LORA_TRAINING, hardware.DECODING, hardware.SYNC):
-        console.print(f"  rate {rate.value:g}: {rate.source}")
-    for problem in plan.problems:
-        console.print(f"does not fit: {problem}")
-    if plan.problems:
-        what = " ".join(change) if change else "none was found; use more or larger cards"
-        console.print(f"the smallest change that fits: {what}")
-    for finding in findings:
-        console.print(f"data: {finding.source}: {finding.text}")
 
 
 def _stages(plan: Plan) -> Table:

@@ -26,6 +26,7 @@ from rl.learner.critic import build_critic
 from rl.learner.forward import EncodedImages, response_hidden
 from rl.learner.learner_config import LearnerConfig
 from rl.learner.model_outputs import OutputReader, outputs_of_groups, sampled_completions
+from rl.learner.nf4 import whole_state
 from rl.learner.optimizer import advance
 from rl.learner.packed_attention import use_packed_attention
 from rl.learner.parallel import SINGLE_PROCESS, Parallel
@@ -223,7 +224,7 @@ class Learner(BaseLearner):
             config=self.config,
             barred_ids=self._barred_ids,
             model_config=self.model.config.to_dict(),
-            weights=self.parallel.gather(self.model.state_dict()),
+            weights=self.parallel.gather(whole_state(self.model)),
             critic=self.parallel.gather(self.critic.state_dict()) if self.critic is not None else None,
             random=random,
             threads=torch.get_num_threads(),

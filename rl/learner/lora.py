@@ -17,11 +17,12 @@ from peft import LoraConfig as PeftConfig
 from peft import get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from configs.errors import UserError
 from configs.model import LoraConfig, ModelConfig
+from rl.learner.nf4 import whole
 from rollouts.model_family import VisionLanguageModel, family_of
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -53,11 +54,12 @@ def merged_weights(model: nn.Module, cast: Cast = as_it_is) -> Iterator[tuple[st
     """The model's state dict under its own names, with `W + scale B A` for every adapted weight, one after the other.
 
     What is not adapted comes as it is, not as a copy. Merged weights are new: routed experts would be a second model,
-    so take each off the device before the next. `cast` is applied to each, after the merge.
+    so take each off the device before the next; so are those of a base in 4 bits, made whole. `cast` is applied to
+    each, after the merge.
     """
     layers = dict(adapted_layers(model))
     for name, tensor in without_adapters(model.state_dict()).items():
-        yield name, cast(name, add_delta(tensor, adapter_delta(layers[name])) if name in layers else tensor)
+        yield name, cast(name, add_delta(tensor, adapter_delta(layers[name])) if name in layers else whole(tensor))
 
 
 def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -117,6 +119,14 @@ def save_adapters(model: nn.Module, folder: Path, state: Mapping[str, torch.Tens
     save_file(tensors, folder / "adapter_model.safetensors")
     settings: Any = model.peft_config
     settings[_NAME].save_pretrained(folder)
+
+
+@torch.no_grad()
+def load_adapters(model: nn.Module, folder: Path) -> None:
+    """Give the model's adapters the values that `save_adapters` wrote."""
+    saved = load_file(folder / "adapter_model.safetensors")
+    for name, own in adapter_state(model).items():
+        own.copy_(saved[f"base_model.model.{name.replace(f'.{_NAME}', '')}"])
 
 
 def _add_adapters(model: VisionLanguageModel, lora: LoraConfig, base: str) -> None:

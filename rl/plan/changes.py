@@ -67,6 +67,10 @@ def _changes(config: RunConfig, cluster: Cluster) -> Iterator[Change]:
     yield from _shorter(config)
     if config.model.lora is None:
         yield _of_model("model.lora={rank: 16}", lora=LoraConfig(rank=16))
+    if config.model.quantization is None:
+        packed = replace(config.model.lora or LoraConfig(rank=16), quantization="nf4")
+        new = "model.lora={rank: 16, quantization: nf4}" if config.model.lora is None else "model.lora.quantization=nf4"
+        yield _of_model(new, lora=packed)
 
 
 def _of_model(text: str, **keys: object) -> Change:

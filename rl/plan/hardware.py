@@ -18,12 +18,13 @@ class Gpu:
     bandwidth: float  # bytes a second
 
 
-# Rates: NVIDIA's data sheets of H100 SXM, H200 SXM and A100 SXM, dense bfloat16. Memory: what nvidia-smi reports on
-# these cards (81,559, 143,771 and 81,920 MiB).
+# Rates: NVIDIA's data sheets of H100 SXM, H200 SXM and A100 SXM, dense bfloat16, and the Ada white
+# paper of the RTX 4090. Memory: what nvidia-smi reports on these cards (81,559, 143,771, 81,920 and 24,564 MiB).
 GPUS = {
     "h100": Gpu(name="H100 80 GB", memory=81_559 * 2**20, flops=989e12, bandwidth=3.35e12),
     "h200": Gpu(name="H200 141 GB", memory=143_771 * 2**20, flops=989e12, bandwidth=4.8e12),
     "a100": Gpu(name="A100 80 GB", memory=81_920 * 2**20, flops=312e12, bandwidth=2.04e12),
+    "rtx4090": Gpu(name="RTX 4090 24 GB", memory=24_564 * 2**20, flops=165.2e12, bandwidth=1.008e12),
 }
 RESERVED = 2e9  # bytes of each card for the CUDA context, NCCL's buffers and fragments; ours
 

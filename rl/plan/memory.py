@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from configs.optimizer import OptimizerConfig
+from rl.learner import nf4
 from rl.plan import activations
 from rl.plan.sizes import ModelSizes
 from rollouts.engines.vllm_start import GPU_MEMORY
@@ -63,6 +64,13 @@ def moments_bytes(training: Training) -> float:
     return 2 * ((sizes.trained - sizes.adapters) * width + sizes.adapters * 4)
 
 
+def weights_bytes(training: Training) -> float:
+    """The model and its adapters, as a learner holds them."""
+    sizes = training.sizes
+    plain = sizes.parameters - sizes.quantized
+    return plain * BYTES[training.dtype] + sizes.quantized * nf4.BYTES + sizes.adapters * 4
+
+
 def learner_bytes(training: Training, load: Workload) -> dict[str, float]:
     """Bytes of one rank at the peak of an update, by what they are for."""
     sizes, width = training.sizes, BYTES[training.dtype]
@@ -71,10 +79,12 @@ def learner_bytes(training: Training, load: Workload) -> dict[str, float]:
     summed = 4 if load.rows > 1 else width  # over rows in fp32
     gradients = (own * summed + sizes.adapters * 4) / training.shards
     found = {
-        "weights": (sizes.parameters * width + sizes.adapters * 4) / training.shards,
+        "weights": weights_bytes(training) / training.shards,
         "gradients": gradients,
         "moments": moments_bytes(training) / training.shards,
     }
+    if sizes.quantized:
+        found["unpacked"] = sizes.largest_quantized * compute
     if training.shards * training.replicas > 1:
         reduced = sizes.largest_unit * (width + 4) if own else 0
         found["units"] = 2 * sizes.largest_unit * compute + reduced

@@ -155,8 +155,9 @@ def place(config: RunConfig, cluster: Cluster) -> Placement:
 
 
 def process_counts(config: RunConfig) -> tuple[int, int]:
-    """Rollout workers of a run, and the most ranks of any of its stages."""
-    return rollout_stage(config).workers, max((stage.ranks.count for stage in config.trained_stages), default=1)
+    """Rollout workers of a run, 0 where nothing generates, and the most ranks of any of its stages."""
+    workers = rollout_stage(config).workers if any(map(config.generates, config.stages)) else 0
+    return workers, max((stage.ranks.count for stage in config.trained_stages), default=1)
 
 
 def worker_cards(config: RunConfig) -> int:

@@ -71,7 +71,8 @@ class Plan:
     def devices(self) -> list[Device]:
         """Every device that was counted."""
         together = [stage.rollouts for stage in self.stages if stage.rollouts is not None]
-        return [*(stage.learner for stage in self.stages), *together, self.worker]
+        workers = [self.worker] if self.placement.workers else []
+        return [*(stage.learner for stage in self.stages), *together, *workers]
 
     @property
     def problems(self) -> list[str]:

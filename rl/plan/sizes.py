@@ -14,6 +14,7 @@ import torch
 from configs.errors import UserError
 from configs.model import ModelConfig
 from rl.learner.lora import prepare_training
+from rl.learner.nf4 import quantized_names
 from rl.learner.optimizer import is_matrix
 from rollouts.model_family import FAMILIES, TINY_FAMILY, VisionLanguageConfig, VisionLanguageModel, family_at, family_of
 
@@ -24,7 +25,9 @@ class ModelSizes:
 
     config: VisionLanguageConfig
     parameters: int  # of the model, without adapters
-    vision: int  # of them, in tower and projector
+    quantized: int  # of them, in 4 bits under adapters; 0 without `lora.quantization`
+    largest_quantized: int  # numbers of the largest of these tensors, which is made whole where it is used
+    vision: int  # in tower and projector
     adapters: int  # parameters of LoRA, in float32
     trained: int  # parameters that get a gradient, adapters among them
     matrices: int  # of those, the ones that Muon orthogonalises
@@ -90,6 +93,7 @@ def _built(
     with torch.device("meta"):
         model = family_of(config).new_model(config)
     own = {id(p) for p in model.parameters()}
+    quantized = [getattr(*found).numel() for found in quantized_names(model)] if settings.quantization else []
     plain = ModelConfig(path=settings.path, dtype=settings.dtype, lora=settings.lora, freeze=freeze, tiny=settings.tiny)
     prepare_training(model, plain, base=settings.path)
     vision = {id(p) for module in model.vision_modules for p in module.parameters()}
@@ -101,6 +105,8 @@ def _built(
     return ModelSizes(
         config=config,
         parameters=sum(p.numel() for p in parameters) + extra,
+        quantized=sum(quantized),
+        largest_quantized=max(quantized, default=0),
         vision=sum(p.numel() for p in parameters if id(p) in vision),
         adapters=sum(p.numel() for p in model.parameters() if id(p) not in own),
         trained=sum(p.numel() for _, p in trained),

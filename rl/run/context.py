@@ -120,6 +120,10 @@ class RunContext:
         names = [one.name for one in self.config.stages]
         return f"stage {names.index(stage.name) + 1} of {len(names)}"
 
+    def frozen_base(self, model_path: str) -> str:
+        """Where a stage that starts from the model in `model_path` reads what it does not train."""
+        return model_path if self.config.model.quantization is None else self.checkpoint
+
     def seed(self, stage: StageConfig) -> int:
         """A stage's own seed. It depends on the stage's name, so that leaving out a stage changes no other."""
         return request_seed(self.config.seed, zlib.crc32(stage.name.encode()))
@@ -246,12 +250,14 @@ def _texts(data: DataConfig, base: Path) -> Iterator[str]:
 
 
 def load_policy(context: RunContext, path: str, *, train: bool = False) -> VisionLanguageModel:
-    """The model in `path`, in the recipe's type; to `train` on the GPU where there is one, else on the CPU.
-
-    Of several GPUs it is the last, since Ray gives its workers the first ones.
-    """
+    """The model in `path`, in the recipe's type; to `train` on the `training_device`, else on the CPU."""
     name = f"model.path = {context.config.model.path}" if path == context.checkpoint else str(context.folder.path)
     model = load_model(path, name=name, dtype=getattr(torch, context.config.model.dtype))
-    if train and torch.cuda.is_available():
-        torch.nn.Module.to(model, f"cuda:{torch.cuda.device_count() - 1}")
+    if train:
+        torch.nn.Module.to(model, training_device())
     return model
+
+
+def training_device() -> torch.device:
+    """Where this process trains: the last GPU, since Ray gives its workers the first ones; else the CPU."""
+    return torch.device("cuda", torch.cuda.device_count() - 1) if torch.cuda.is_available() else torch.device("cpu")

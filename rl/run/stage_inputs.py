@@ -133,7 +133,7 @@ class _Reader:
         found = self._render("held_out", data, limit, HELD_OUT_SEED, scorer, renderer)
         if isinstance(stage, ViTConfig):
             return [], []
-        if not found and not isinstance(stage, PretrainConfig | LongContextConfig):
+        if limit and not found and not isinstance(stage, PretrainConfig | LongContextConfig):
             raise _without_tasks("held_out")
         if not isinstance(stage, RLConfig):
             return found, []

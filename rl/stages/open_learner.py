@@ -14,12 +14,13 @@ from rl.distributed.learner_group import LearnerGroup, RankSpec
 from rl.distributed.sharded import Sharded, mesh_of_one
 from rl.learner.learner import Learner
 from rl.learner.learner_config import LearnerConfig
-from rl.learner.lora import prepare_training
+from rl.learner.lora import load_adapters, prepare_training
+from rl.learner.nf4 import quantize_base
 from rl.learner.parallel import SINGLE_PROCESS, Parallel, SingleProcess
 from rl.learner.protocol import LearnerProtocol, SupervisedProtocol
 from rl.learner.skipped_updates import SkippedUpdates
 from rl.learner.supervised_learner import SupervisedLearner, SupervisedLearnerConfig
-from rl.run.context import RunContext, load_policy
+from rl.run.context import RunContext, load_policy, training_device
 from rollouts.model_family import VisionLanguageModel
 
 
@@ -100,9 +101,21 @@ def _spec(
 
 
 def open_model(context: RunContext, stage: RLConfig | SupervisedConfig, model_path: str) -> VisionLanguageModel:
-    """The model to train in this process, with the recipe's adapters, and what the stage does not train frozen."""
-    model = load_policy(context, model_path, train=True)
-    prepare_training(model, _model_config(context, stage), base=model_path)
+    """The model to train in this process, with the recipe's adapters, and what the stage does not train frozen.
+
+    A base in 4 bits is that of the run's first model in every stage, under the adapters of the stage before: packed
+    again, the merged weights would lose most of what these have learned.
+    """
+    config = _model_config(context, stage)
+    if config.quantization is None:
+        model = load_policy(context, model_path, train=True)
+        prepare_training(model, config, base=model_path)
+        return model
+    model = load_policy(context, context.checkpoint)
+    quantize_base(model, training_device())
+    prepare_training(model, config, base=context.checkpoint)
+    if model_path != context.checkpoint:
+        load_adapters(model, Path(model_path).parent / "adapter")
     return model
 
 

@@ -86,7 +86,7 @@ def _schedule(
     return RLSchedule(
         build_loop(context, stage, learner, model_path),
         folder=context.folder.stage(stage.name),
-        base=model_path,
+        base=context.frozen_base(model_path),
         on_written=context.copy_to_mirror,
         pipeline=context.pipeline(stage),
         validation=context.inputs[stage.name].validation,

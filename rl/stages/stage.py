@@ -77,7 +77,8 @@ def train_stage(context: RunContext, config: StageConfig, model_path: str) -> Tr
             with ExitStack() as stack:
                 with working(context.console, f"{config.name}: loading the model"):
                     stage = stack.enter_context(closing(open_stage(context, config, model_path)))
-                    context.workers.start()  # they load while the stage trains
+                    if context.config.generates(config):
+                        context.workers.start()  # they load while the stage trains
                     resumed = stage.resume() > 0
                 return TrainedStage(model=stage.run(), figures=stage.figures(), resumed=resumed)
         except LostRank as error:

@@ -32,7 +32,7 @@ class SupervisedStage:
         if (note := rounding_note(context.config.model, config.optimizer, stage=config.name)) is not None:
             context.console.print(note, highlight=False)
         self._checkpoints = CheckpointWriter(
-            self._folder / "checkpoints", base=model_path, on_written=context.copy_to_mirror
+            self._folder / "checkpoints", base=context.frozen_base(model_path), on_written=context.copy_to_mirror
         )
         self._learner = self._open_learner(model_path)
         self._throughput = Throughput(work=supervised_work(context.config.model, model_path, config))

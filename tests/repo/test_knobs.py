@@ -27,7 +27,7 @@ from configs import (
 from kimi_vl import TinySizes
 
 # A new key has to be worth it: users must be able to know them all.
-MOST = 147
+MOST = 148
 SCHEMA = (
     *(algorithms, data, long2short, long_context, model, optimizer, prompt, ranks, rewards, rl, schema),
     *(stage, stage_kinds, supervised, task_sampler, vit),
