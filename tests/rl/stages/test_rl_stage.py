@@ -37,7 +37,7 @@ def test_the_learner_gets_the_recipes_numbers(monkeypatch, tmp_path):
     monkeypatch.setattr(open_learner, "prepare_training", lambda *_, **__: None)
     monkeypatch.setattr(open_learner, "Learner", lambda model, config, **_: config)
     context = SimpleNamespace(
-        config=SimpleNamespace(model=None, seed=4, threads=None),
+        config=SimpleNamespace(model=ModelConfig(), seed=4, threads=None),
         folder=SimpleNamespace(stage=lambda name: tmp_path),
         barred_ids=(),
     )

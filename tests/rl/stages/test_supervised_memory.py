@@ -82,6 +82,7 @@ def test_memory_is_flat_over_200_steps_of_images(tmp_path, folder, renderer):
         metrics=SimpleNamespace(write=on_step),
         place_of=lambda _: "",
         copy_to_mirror=lambda: None,
+        frozen_base=lambda path: path,
         inputs={"sft": SimpleNamespace(renderer=renderer, context=1024)},
         examples=lambda _: SimpleNamespace(draw=draw),
         barred_ids=(),

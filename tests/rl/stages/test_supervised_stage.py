@@ -148,6 +148,7 @@ def train(tmp_path, folder, renderer, mixture):
             checkpoint=str(folder),
             barred_ids=(),
             copy_to_mirror=lambda: None,
+            frozen_base=lambda path: path,
         )
         torch.manual_seed(0)
         stage = SupervisedStage(context, config, str(folder))

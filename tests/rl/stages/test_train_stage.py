@@ -50,6 +50,7 @@ def train(monkeypatch):
         context = SimpleNamespace(
             seed=lambda config: 5,
             console=SimpleNamespace(print=said.append, can_redraw=False),
+            config=SimpleNamespace(generates=lambda _: True),
             workers=SimpleNamespace(start=lambda: None),
         )
         try:

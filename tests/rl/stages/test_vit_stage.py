@@ -74,6 +74,7 @@ def train(tmp_path, folder, renderer, captions):
             folder=SimpleNamespace(stage=lambda _: tmp_path / name),
             console=PlainConsole(quiet=True),
             copy_to_mirror=lambda: None,
+            frozen_base=lambda path: path,
             metrics=SimpleNamespace(write=on_step),
             place_of=lambda _: "",
             inputs={"vit": SimpleNamespace(renderer=renderer, context=1024, pairs=captions[1])},
