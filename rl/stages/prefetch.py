@@ -12,9 +12,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -29,6 +30,9 @@ STEPS_AHEAD = 2  # of each process
 _MOST_PROCESSES = 4
 _CORES = 4  # of the machine for each process: the others are the learner's and the rollout workers'
 _REPLACED = 2  # processes that may die over one step
+_LOOK = 5.0  # seconds between two looks for processes that died
+_SILENT = "it gave"
+DEADLINE = 600.0  # seconds for which a step may be waited for: a process that is silent for longer hangs
 
 
 class _Steps(Dataset["T | UserError"], Generic[T]):
@@ -44,16 +48,25 @@ class _Steps(Dataset["T | UserError"], Generic[T]):
             return UserError(str(error))
 
 
-def prefetched(prepare: Callable[[int], T], steps: range, *, stage: str, say: Callable[[str], object]) -> Generator[T]:
+def prefetched(
+    prepare: Callable[[int], T],
+    steps: range,
+    *,
+    stage: str,
+    say: Callable[[str], object],
+    deadline: float = DEADLINE,
+) -> Generator[T]:
     """`prepare(step)` for each of `steps`, in order, some steps ahead. Close the iterator to end its processes.
 
-    A process that dies is replaced, and `say` gets a line. Raises the UserErrors of `prepare`, and one that names
-    `stage` where processes die again and again over one step; other errors keep their traceback.
+    A process that dies, or is silent for `deadline` seconds, is replaced, and `say` gets a line. Raises the UserErrors
+    of `prepare`, and one that names `stage` where that happens again and again over one step; other errors keep their
+    traceback.
     """
     step, deaths = steps.start, 0
     while step < steps.stop:
+        loading = _begin_loading(prepare, range(step, steps.stop), deadline)
         try:
-            for prepared in _begin_loading(prepare, range(step, steps.stop)):
+            for prepared in _before(loading, deadline):
                 if isinstance(prepared, UserError):
                     raise prepared
                 step, deaths = step + 1, 0
@@ -64,14 +77,43 @@ def prefetched(prepare: Callable[[int], T], steps: range, *, stage: str, say: Ca
             deaths += 1
             if deaths > _REPLACED:
                 raise _unprepared(stage, step + 1, error) from error
-            say(f"{stage}: a process that prepares examples died ({one_line(error)}); another one goes on")
+            what = "hangs" if _is_hang(error) else "died"
+            say(f"{stage}: a process that prepares examples {what} ({one_line(error)}); another one goes on")
+        finally:
+            _kill(loading)
 
 
-def _begin_loading(prepare: Callable[[int], T], steps: range) -> Iterator[T | UserError]:
+def _before(loading: Iterator[T], deadline: float) -> Iterator[T]:
+    """What `loading` gives. Raises RuntimeError, as PyTorch does, where an item takes longer than `deadline`."""
+    while True:
+        began = time.monotonic()
+        while True:
+            try:
+                item = next(loading)
+                break
+            except StopIteration:
+                return
+            except RuntimeError as error:  # PyTorch looks for dead processes only when it stops waiting
+                if not _is_hang(error):
+                    raise
+                if time.monotonic() - began >= deadline:
+                    raise RuntimeError(f"{_SILENT} nothing for {deadline:g} seconds") from error
+        yield item
+
+
+def _kill(loading: Any) -> None:
+    """End the processes of a `DataLoader`'s iterator: a stopped one heeds no milder signal."""
+    for process in getattr(loading, "_workers", ()):
+        if process.is_alive():
+            process.kill()
+
+
+def _begin_loading(prepare: Callable[[int], T], steps: range, deadline: float) -> Iterator[T | UserError]:
     count = _processes(len(steps))
     options = {}
     if count:
         options = {
+            "timeout": min(_LOOK, deadline),
             "prefetch_factor": STEPS_AHEAD,
             "multiprocessing_context": "fork",
             "worker_init_fn": partial(_begin, os.getpid()),
@@ -97,10 +139,21 @@ def _is_death(error: Exception) -> bool:
     """Whether a process died: PyTorch found it dead, or was cut off while it took a step over."""
     if isinstance(error, ConnectionError | EOFError | FileNotFoundError):
         return not str(error).startswith("Caught ")  # in a process, while it prepared
-    return str(error).startswith("DataLoader worker (pid")
+    return _is_hang(error) or str(error).startswith("DataLoader worker (pid")
+
+
+def _is_hang(error: Exception) -> bool:
+    """Whether no step came before the deadline."""
+    return str(error).startswith(("DataLoader timed out", _SILENT))
 
 
 def _unprepared(stage: str, step: int, error: Exception) -> UserError:
+    if _is_hang(error):
+        advice = "See whether a disk or a download hangs (`thinkvl doctor RUN` shows the processes)"
+        return UserError(
+            f"{stage}: the examples of step {step} cannot be prepared ({one_line(error)}, {_REPLACED + 1} times). "
+            f"{advice}. The newest checkpoint is intact: the same command continues the run"
+        )
     return UserError(
         f"{stage}: the examples of step {step} cannot be prepared ({one_line(error)}). If the system killed "
         f"the process for its memory, lower {stage}.batch_size, or free memory on this machine. The newest checkpoint "

@@ -94,6 +94,29 @@ def test_a_killed_process_is_replaced_and_no_step_is_lost():
 
 
 @linux
+def test_a_stopped_process_is_replaced_after_the_deadline():
+    """It holds its pipe open and answers nothing, so PyTorch alone would wait for ever."""
+    before = {child.pid for child in multiprocessing.active_children()}
+    said = []
+    with closing(prefetched(squares, range(20), stage="sft", say=said.append, deadline=1.0)) as steps:
+        found = [next(steps)]
+        [child] = {child.pid for child in multiprocessing.active_children()} - before
+        os.kill(child, signal.SIGSTOP)
+        found += steps
+    assert [number for number, _ in found] == [step * step for step in range(20)]
+    [line] = said
+    assert line.startswith("sft: a process that prepares examples hangs (it gave nothing for 1 seconds")
+    assert {child.pid for child in multiprocessing.active_children()} <= before, "also the stopped one"
+
+
+@linux
+def test_a_step_that_hangs_each_process_ends_the_stage_with_what_to_do():
+    steps = prefetched(lambda step: time.sleep(60), range(5), stage="sft", say=print, deadline=0.3)
+    with pytest.raises(UserError, match=r"^sft: the examples of step 1 cannot be prepared .*3 times.*a disk or a down"):
+        next(steps)
+
+
+@linux
 def test_a_step_that_kills_each_process_ends_the_stage_with_what_to_do():
     def prepare(step):
         if step == 2:
