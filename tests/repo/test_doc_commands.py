@@ -1,8 +1,9 @@
-"""Every command in the pages parses; those that need no trained model run, among the slow tests."""
+"""Every command in the pages parses; those on this machine and on a run of the quickstart run, among the slow tests."""
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,14 @@ from rl.cli.main import app
 FENCE = re.compile(r"^ *```\w*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:\.venv/bin/)?thinkvl ")
 CHEAP = ("plan", "doctor")  # seconds, and nothing is written
+RUN = "runs/quickstart"
+OF_A_RUN = ("eval", "chat", "book", "export", "doctor", "rescore")
+# What these need, a short run does not have.
+ELSEWHERE = ("--push", "--benchmark", "--task", "--step", "my_rewards.py:brevity=0.1")
+SHORT = (
+    *("reading.steps=4", "long_cot.steps=2", "rl.steps=2", "rl.prompts_per_step=4", "rl.eval_every=2"),
+    *("evaluation.tasks=8", "evaluation.validation_tasks=8", f"output_dir={RUN}"),
+)
 
 
 def found_in(text):
@@ -62,6 +71,7 @@ def test_a_wrong_command_does_not_parse(words):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_commands_that_need_no_model_run(commands, root):
     ran = 0
     for page, words in commands:
@@ -75,6 +85,28 @@ def test_commands_that_need_no_model_run(commands, root):
         assert "error" not in done.stderr, page
         ran += 1
     assert ran >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_commands_on_a_trained_run_run(commands, root, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+
+    def thinkvl(*words):
+        command = [sys.executable, "-m", "rl.cli.main", *words]
+        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 400}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, **options)
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
+
+    thinkvl("run", str(root / "configs" / "recipes" / "quickstart.yaml"), *SHORT)
+    for name in ("sum.png", "before.png", "after.png"):
+        shutil.copy(tmp_path / RUN / "example.png", tmp_path / name)
+    ran = set()
+    for _, words in commands:
+        if words[0] in OF_A_RUN and words[1:2] and words[1].startswith(RUN) and not set(ELSEWHERE) & set(words):
+            thinkvl(*words)
+            ran.add(words[0])
+    assert ran == set(OF_A_RUN)
 
 
 def test_pages_of_the_site_are_all_in_its_navigation(tracked, root):
