@@ -148,6 +148,7 @@ def test_another_recipe_may_not_enter(whole_run):
         mini.here("rl.steps=7")
 
 
+@pytest.mark.chaos  # three invocations
 def test_ctrl_c_in_a_supervised_stage_loses_nothing(whole_run, make_mini):
     """130 and a hint; the same command then ends in the weights of a run that was not stopped."""
     mini = make_mini("long_cot=null", "rl=null", "export=false")

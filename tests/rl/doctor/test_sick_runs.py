@@ -37,7 +37,7 @@ with folder.lock(), noted_end(folder.path):
 """
 VERIFIER = """
 import time
-def slow(responses, task):
+def slow(response, reference, *, task):
     time.sleep(600)
 """
 SCORING = """
@@ -148,6 +148,7 @@ def test_a_run_stuck_in_a_verifier(folder, drive):
     process = drive(SCORING)
     deadline = time.monotonic() + 60
     while "scorer" not in stacks.dump(process.pid)[0] and time.monotonic() < deadline:
+        assert process.poll() is None, "the verifier does not load"
         time.sleep(0.5)
     if not stacks.dump(process.pid)[1]:
         pytest.skip("py-spy may not look into processes here")

@@ -8,7 +8,7 @@ from ray.exceptions import RayActorError
 
 from rollouts.shared_memory import SharedMemory
 from rollouts.weight_checksums import LoadedWeights
-from rollouts.weight_stream import Place, WeightStream, fill_buckets
+from rollouts.weight_stream import BucketPlace, WeightStream, fill_buckets
 from rollouts.workers import weight_sender
 from rollouts.workers.weight_sender import StoredWeights, Unpublished, send_weights
 
@@ -129,7 +129,7 @@ def test_a_stream_that_breaks_off_is_not_sent_again():
 
 def stream(value, count=6, size=4):
     tensors = ((f"t{i}", torch.full((size,), value + i)) for i in range(count))
-    place = Place()
+    place = BucketPlace()
     return WeightStream(shapes={}, buckets=fill_buckets(tensors, limit=16, place=place), place=place)
 
 
