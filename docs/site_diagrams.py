@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
+from mkdocs.exceptions import PluginError  # pyright: ignore[reportMissingImports]  # of the extra `docs`
+from mkdocs.structure.files import File, Files  # pyright: ignore[reportMissingImports]
 
 
 def on_files(files: Files, config: Any, **_: Any) -> Files:
