@@ -43,5 +43,32 @@ _WORDS = {name: _any_of(words) for name, words in PATTERNS.items()}
 
 def count_patterns(thinking: str) -> dict[str, int]:
     """How often the words of each pattern occur in a chain of thought."""
-    text = thinking.casefold().replace("’", "'")
+    text = _normalized(thinking)
     return {name: len(words.findall(text)) for name, words in _WORDS.items()}
+
+
+def shows_patterns(thinking: str) -> dict[str, bool]:
+    """Whether words of each pattern occur in a chain of thought: `count_patterns` above 0, many times faster."""
+    text = _normalized(thinking)
+    return {name: any(_occurs(word, text) for word in words) for name, words in PATTERNS.items()}
+
+
+def _normalized(thinking: str) -> str:
+    return thinking.casefold().replace("’", "'")
+
+
+def _occurs(word: str, text: str) -> bool:
+    """Whether `_any_of((word,))` matches anywhere. Most words do not occur at all, which `find` says at once."""
+    at = text.find(word)
+    while at >= 0:
+        end = at + len(word)
+        joined = word[-1].isalpha() and _is_letter(text[end : end + 1])
+        if not word.isascii() or not (joined or (at > 0 and _is_letter(text[at - 1]))):
+            return True
+        at = text.find(word, at + 1)
+    return False
+
+
+def _is_letter(character: str) -> bool:
+    """Regular expressions' `\\w`."""
+    return character.isalnum() or character == "_"

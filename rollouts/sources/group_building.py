@@ -11,7 +11,7 @@ import numpy as np
 from configs.rl import RLConfig
 from rewards.types import VerdictKind
 from rollouts.sources.scoring import thinks
-from rollouts.thinking_patterns import PATTERNS, count_patterns
+from rollouts.thinking_patterns import PATTERNS, shows_patterns
 from rollouts.types import Group, Prompt, ScoredRollout
 
 _PATTERN_ROLLOUTS = 256  # read for words of thinking: reading them all would hold up a step of thousands
@@ -86,8 +86,8 @@ def group_metrics(groups: Sequence[Group], config: RLConfig) -> dict[str, float]
 def _pattern_shares(rollouts: Sequence[ScoredRollout]) -> dict[str, float]:
     """The share of rollouts that show each pattern of thinking, over at most about 256 of them, evenly chosen."""
     chosen = rollouts[:: math.ceil(len(rollouts) / _PATTERN_ROLLOUTS)]
-    counted = [count_patterns(r.rollout.text) for r in chosen]
-    return {f"patterns/{name}": float(np.mean([c[name] > 0 for c in counted])) for name in PATTERNS}
+    shown = [shows_patterns(r.rollout.text) for r in chosen]
+    return {f"patterns/{name}": float(np.mean([s[name] for s in shown])) for name in PATTERNS}
 
 
 def has_signal(group: Group, config: RLConfig) -> bool:

@@ -5,11 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rewards.types import Task
 from rl.curation.balance import LEVELS, Candidate, cap_levels, cap_tags, level_cap
 from rl.curation.kinds import kind_of
-from rollouts.thinking_patterns import PATTERNS, count_patterns
+from rollouts.thinking_patterns import PATTERNS, count_patterns, shows_patterns
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,10 @@ class TestLevels:
         assert Counter(c.pass_rate for c in pool if c.key in kept) == {0.9: 20, 0.5: 10, 0.1: 10}
 
 
+WORDS = [word for words in PATTERNS.values() for word in words]
+PIECES = [*WORDS, *map(str.upper, WORDS), *(word[:-1] for word in WORDS), *" _aé²7٣.,:'’\n首\u0301"]
+
+
 class TestPatterns:
     def test_words_of_each_pattern_in_two_languages(self):
         english = "First, I add. Wait, that's wrong. Let me check: 7. Alternatively, suppose it is 8. Wait."
@@ -106,6 +112,10 @@ class TestPatterns:
 
     def test_parts_of_words_do_not_count(self):
         assert not any(count_patterns("The waiter is supposed to await the headfirst, and 7+4=11").values())
+
+    @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+    def test_a_pattern_is_shown_where_its_words_are_counted(self, text):
+        assert shows_patterns(text) == {name: count > 0 for name, count in count_patterns(text).items()}
 
     def test_every_pattern_has_words_of_both_languages(self):
         for words in PATTERNS.values():
