@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+_TOGETHER = 128  # responses: a table of more leaves the processor's cache
+
 
 def centered(rewards: Sequence[float]) -> np.ndarray:
     """`A_j = r_j - mean(r)` (Kimi k1.5 §2.3.2, where the mean stands for tau log Z; Dr.GRPO eq. 2)."""
@@ -45,20 +47,30 @@ def rewards_of_tokens(reward: float, penalties: np.ndarray) -> np.ndarray:
     return r
 
 
-def gae(rewards: np.ndarray, values: np.ndarray, *, gamma: float, lam: float) -> tuple[np.ndarray, np.ndarray]:
-    """Generalised advantages `[T]` and returns `A + V` of one response (1506.02438 eq. 16).
+def gae(
+    rewards: Sequence[np.ndarray], values: Sequence[np.ndarray], *, gamma: float, lam: float
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Generalised advantages `[T]` and returns `A + V` of each response (1506.02438 eq. 16).
 
     `delta_t = r_t + gamma V_{t+1} - V_t`, `A_t = delta_t + gamma lam A_{t+1}`; V is 0 after the last token, also
     where the limit cut the response off. With `V = 0`, `gamma = lam = 1` the advantage is the reward to go.
     """
-    following = np.append(values[1:], 0.0).astype(np.float64)
-    deltas = rewards + gamma * following - values
-    advantages = np.zeros(len(deltas))
-    running = 0.0
-    for t in range(len(deltas) - 1, -1, -1):
-        running = deltas[t] + gamma * lam * running
-        advantages[t] = running
-    return advantages, advantages + values
+    following = (np.append(v[1:], 0.0).astype(np.float64) for v in values)
+    deltas = [r + gamma * after - v for r, v, after in zip(rewards, values, following, strict=True)]
+    advantages = [a for i in range(0, len(deltas), _TOGETHER) for a in _sums(deltas[i : i + _TOGETHER], gamma * lam)]
+    return [(a, a + v) for a, v in zip(advantages, values, strict=True)]
+
+
+def _sums(terms: Sequence[np.ndarray], factor: float) -> list[np.ndarray]:
+    """`s_t = x_t + factor * s_{t+1}` of arrays x, one time step of all arrays at once, from their ends."""
+    table = np.zeros((max(map(len, terms)), len(terms)))
+    for column, own in enumerate(terms):
+        table[: len(own), column] = own[::-1]
+    running = np.zeros(len(terms))
+    for row in table:
+        row += factor * running
+        running = row
+    return [table[: len(own), column][::-1].copy() for column, own in enumerate(terms)]
 
 
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:

@@ -73,16 +73,15 @@ def _by_step(responses: Sequence[Response], baselines: Sequence[float], kl: KLCo
 
 def _by_critic(responses: Sequence[Response], critic: CriticConfig, kl: KLConfig | None) -> list[ResponseAdvantage]:
     """Generalised advantages, standardised over all tokens of the step, and the critic's returns."""
-    found, columns = [], []
-    for r in responses:
-        values = r.model_outputs.values
-        if values is None:
-            raise ValueError("generalised advantages need the critic's values of each token")
-        rewards = advantages.rewards_of_tokens(r.reward, _penalties(r, kl))
-        a, returns = advantages.gae(rewards, values, gamma=critic.gamma, lam=critic.gae_lambda)
-        found.append(a)
-        columns.append({"old_values": values, "returns": returns.astype(np.float32)})
-    return [_of_tokens(a, c) for a, c in zip(advantages.standardise(found), columns, strict=True)]
+    values = [r.model_outputs.values for r in responses]
+    if any(own is None for own in values):
+        raise ValueError("generalised advantages need the critic's values of each token")
+    known = [own for own in values if own is not None]
+    rewards = [advantages.rewards_of_tokens(r.reward, _penalties(r, kl)) for r in responses]
+    found = advantages.gae(rewards, known, gamma=critic.gamma, lam=critic.gae_lambda)
+    standard = advantages.standardise([a for a, _ in found])
+    columns = [{"old_values": own, "returns": r.astype(np.float32)} for own, (_, r) in zip(known, found, strict=True)]
+    return [_of_tokens(a, c) for a, c in zip(standard, columns, strict=True)]
 
 
 def _of_tokens(values: np.ndarray, columns: Mapping[str, np.ndarray] | None = None) -> ResponseAdvantage:

@@ -79,16 +79,29 @@ def test_gae_is_the_sum_of_equation_16(rng, gamma, lam):
     following = [*values[1:], 0.0]
     deltas = [r + gamma * n - v for r, n, v in zip(rewards, following, values, strict=True)]
     expected = [sum((gamma * lam) ** k * deltas[t + k] for k in range(6 - t)) for t in range(6)]
-    found, returns = gae(rewards, values, gamma=gamma, lam=lam)
+    [(found, returns)] = gae([rewards], [values], gamma=gamma, lam=lam)
     assert found.tolist() == pytest.approx(expected)
     assert returns.tolist() == pytest.approx((np.array(expected) + values).tolist())
 
 
 def test_gae_by_hand():
     """gamma 0.5, lambda 0.5: deltas 1 + 0.5 * 2 - 1 = 1 and 3 - 2 = 1, so A = 1 + 0.25, 1."""
-    found, returns = gae(np.array([1.0, 3.0]), np.array([1.0, 2.0]), gamma=0.5, lam=0.5)
+    [(found, returns)] = gae([np.array([1.0, 3.0])], [np.array([1.0, 2.0])], gamma=0.5, lam=0.5)
     assert found.tolist() == [1.25, 1.0]
     assert returns.tolist() == [2.25, 3.0]
+
+
+def test_gae_of_many_responses_is_that_of_each_to_the_bit(rng):
+    """The recurrence token by token, for more responses than are worked on together, of unlike lengths."""
+    lengths = [0, 1, 40, *rng.integers(0, 30, 297)]
+    rewards, values = ([rng.normal(size=n) for n in lengths] for _ in range(2))
+    for r, v, (found, _) in zip(rewards, values, gae(rewards, values, gamma=0.99, lam=0.95), strict=True):
+        deltas, running = r + 0.99 * np.append(v[1:], 0.0)[: len(v)] - v, 0.0
+        expected = []
+        for delta in deltas[::-1]:
+            running = delta + 0.99 * 0.95 * running
+            expected.append(running)
+        assert found.tolist() == expected[::-1]
 
 
 def test_explained_variance_by_hand():
