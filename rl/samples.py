@@ -88,12 +88,12 @@ def make_samples(
 def _response(completion: Completion, reward: float, outputs: ModelOutputs, min_version: int) -> Response:
     """The trainable tokens of a completion, with what the learner says of them."""
     mask = completion.mask_from(min_version)
-    columns = {f.name: getattr(outputs, f.name) for f in fields(outputs)}
-    if mask.any():
+    old, columns = _old_logprobs(completion, outputs), {f.name: getattr(outputs, f.name) for f in fields(outputs)}
+    if not mask.any():
+        old, columns = old[mask], dict.fromkeys(columns, np.zeros(0, np.float32))
+    elif not mask.all():  # else nothing is copied: gigabytes, in a step of many long answers
+        old = old[mask]
         columns = {name: column if column is None else column[mask] for name, column in columns.items()}
-    else:
-        columns = dict.fromkeys(columns, np.zeros(0, np.float32))
-    old = _old_logprobs(completion, outputs)[mask]
     return Response(reward=reward, old_logprobs=old, model_outputs=ModelOutputs(**columns))
 
 
@@ -104,7 +104,7 @@ def _old_logprobs(completion: Completion, outputs: ModelOutputs) -> np.ndarray:
 
 def _only(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """`values` `[T]` of the tokens in `mask`, and 0 at the others."""
-    return spread(values[mask], mask)
+    return values if mask.all() else spread(values[mask], mask)
 
 
 def sample_metrics(samples: Sequence[Sample]) -> dict[str, float]:
