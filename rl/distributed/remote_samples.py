@@ -1,14 +1,14 @@
 """Samples of a step for ranks: every rank gets the headers, from which all plan alike, and fetches its own share.
 
 A prompt is put into Ray's object store once for all calls of a step, and the samples of each prompt once a call.
-A node so receives what its ranks train on, and nothing else.
+A node so receives what its ranks train on; of a prompt whose samples ranks share, each fetches all samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import ray
@@ -18,8 +18,6 @@ from rl.learner.batch import by_prompt
 from rl.types import PromptCompletion, PromptHeader, SampleHeader
 from rollouts.patches import Patches
 from rollouts.types import Prompt
-
-Completion = TypeVar("Completion", bound=PromptCompletion)
 
 _ELSEWHERE = Prompt(  # stands for the prompt in samples that are sent, since the prompt is sent apart
     id="",
