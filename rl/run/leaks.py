@@ -16,7 +16,8 @@ _LOOKED_AT = 500  # rows of each training source, spread over it; `thinkvl audit
 def leak_line(train: Mixture[Example], measured: Mapping[str, Sequence[Task]]) -> str | None:
     """A line that counts the tasks of `measured` that are training tasks too, with an example; None without one.
 
-    Equal are a question and its images, as in `thinkvl audit`. Endless sources are not looked at.
+    Equal are a question and its images, as in `thinkvl audit`. Endless sources are not looked at. Where only a
+    part of a training source was, the line says "at least".
     """
     marks = {fingerprint(task): task for task in _training_tasks(train)}
     found = [
@@ -29,8 +30,10 @@ def leak_line(train: Mixture[Example], measured: Mapping[str, Sequence[Task]]) -
         return None
     roles = " and ".join(role for role in measured if any(role == own for own, _, _ in found))
     _, task, same = found[0]
+    part = any(not source.endless and len(source) > _LOOKED_AT for source in train.sources)
+    count = ("at least " if part else "") + counted(len(found), "task")
     return (
-        f"data leak: {counted(len(found), 'task')} of {roles} among the training tasks, such as "
+        f"data leak: {count} of {roles} among the training tasks, such as "
         f"{shorten(task.question, 60)!r} ({task.id}, in training {same.id}): the accuracy on them measures memory; "
         "`thinkvl audit RECIPE` lists them"
     )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -16,6 +17,8 @@ from configs.rl import RLConfig
 from configs.schema import RunConfig
 from configs.supervised import SFTConfig
 from kimi_vl import create_tiny_checkpoint
+from rewards.types import Task
+from rl.run import leaks as leaks_module
 from rl.run.console import PlainConsole
 from rl.run.context import open_context
 from rl.run.folder import RunFolder
@@ -137,6 +140,15 @@ def test_without_validation_a_part_of_the_training_rows_is_set_apart_and_the_con
     assert (
         f"rl: data.validation is empty, so the best checkpoint is chosen by {len(apart)} tasks" in console.export_text()
     )
+
+
+def test_a_leak_into_a_large_training_source_is_a_lower_bound(monkeypatch):
+    tasks = [Task(id=str(i), source="s", question=f"{i}?", answer="1") for i in range(20)]
+    source = type("Rows", (), {"endless": False, "task": lambda _, at, epoch: tasks[at], "__len__": lambda _: 20})()
+    train = SimpleNamespace(sources=[source])
+    assert leaks_module.leak_line(train, {"held_out": tasks}).startswith("data leak: 20 tasks of held_out")
+    monkeypatch.setattr(leaks_module, "_LOOKED_AT", 10)
+    assert leaks_module.leak_line(train, {"held_out": tasks}).startswith("data leak: at least 10 tasks of held_out")
 
 
 @pytest.mark.parametrize("leaks", [0, 3])
