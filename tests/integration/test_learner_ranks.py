@@ -7,7 +7,6 @@ import threading
 import time
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,7 +17,9 @@ from kimi_vl import load_model
 from rl.run.trackers.jsonl_tracker import read_metrics
 from rl.stages.rl_schedule import RLSchedule
 
-FLIPPED = 2  # completions of step 2 that may differ: Muon rounds to bfloat16, and then a token may be another one
+SAME_STEPS = 2  # then rounding may have made a sampled token another one
+# Not the recipe's Muon: it rounds to bfloat16, and one update may do so. `test_meshes.py` compares its ranks.
+ADAMW = "rl.optimizer={name: adamw, learning_rate: 1e-3, warmup_steps: 2}"
 pytestmark = pytest.mark.timeout(900)  # on a busy machine Ray takes minutes to start
 
 
@@ -66,25 +67,24 @@ def save_and_stop(schedule, step):
     raise KeyboardInterrupt
 
 
-def completions_of(mini, step):
-    [path] = (mini.run_folder / "rl" / "rollouts").glob(f"*{step:06d}*.parquet")
-    return [row["token_ids"] for row in pq.read_table(path, columns=["token_ids"]).to_pylist()]
+@pytest.fixture(scope="module")
+def one_process(whole_run, tmp_path_factory):
+    """RL by AdamW in one process."""
+    mini = type(whole_run[0])(tmp_path_factory.mktemp("one"), [ADAMW])
+    mini.begin_before_rl(whole_run[0])
+    mini.here()
+    return mini
 
 
 def compare(mini, undisturbed):
-    """The metrics are those of one process, to rounding, as long as the completions are the same.
+    """The metrics of the first steps are those of one process, to rounding.
 
-    Those of step 1 are; of step 2 nearly all. Later rounding makes the runs two of one kind.
+    Later, rounding has made a sampled token another one, and the runs are two of one kind.
     """
     rows, wanted = (read_metrics(m.run_folder / "metrics.jsonl", stage="rl") for m in (mini, undisturbed))
     assert [r["step"] for r in rows] == [r["step"] for r in wanted]
-    pairs = [zip(*(completions_of(m, step) for m in (mini, undisturbed)), strict=True) for step in (1, 2)]
-    first, second = (sum(own != other for own, other in step) for step in pairs)
-    assert first == 0
-    assert second <= FLIPPED
-    same = 2 if second == 0 else 1
     for row, expected in zip(rows, wanted, strict=True):
-        for name in SAME if row["step"] <= same else ("learning_rate", "version"):
+        for name in SAME if row["step"] <= SAME_STEPS else ("learning_rate", "version"):
             assert row[name] == pytest.approx(expected[name], rel=1e-2, abs=1e-3), (row["step"], name)
         assert row["parity_gap"] < 1e-3
 
@@ -123,10 +123,9 @@ def test_one_process_in_bfloat16_over_float32_weights(whole_run, make_mini, monk
 
 
 @pytest.mark.chaos
-def test_two_ranks_learn_what_one_process_learns_and_a_death_loses_nothing(whole_run, make_mini):
-    undisturbed, _ = whole_run
-    mini = make_mini("rl.ranks={count: 2, restarts: 0}")
-    mini.begin_before_rl(undisturbed)
+def test_two_ranks_learn_what_one_process_learns_and_a_death_loses_nothing(whole_run, one_process, make_mini):
+    mini = make_mini("rl.ranks={count: 2, restarts: 0}", ADAMW)
+    mini.begin_before_rl(whole_run[0])
     killer = Killer(mini, step=3)
     killer.start()
     with pytest.raises(UserError, match=r"learner rank [01] of 2 died.*the same command continues the run"):
@@ -146,7 +145,7 @@ def test_two_ranks_learn_what_one_process_learns_and_a_death_loses_nothing(whole
     assert not list(checkpoints.glob("*.partial"))
     assert sorted(p.stem for p in checkpoints.glob("*.shards")) == sorted(p.stem for p in checkpoints.glob("*.pt"))
 
-    compare(mini, undisturbed)
+    compare(mini, one_process)
 
 
 @pytest.mark.chaos
@@ -176,11 +175,10 @@ def test_a_run_that_loses_a_rank_ends_as_an_undisturbed_one(whole_run, make_mini
 
 
 @pytest.mark.slow  # three invocations; test_sharded_checkpoint.py tests the conversions themselves
-def test_a_run_goes_on_with_another_number_of_ranks(whole_run, make_mini, monkeypatch):
+def test_a_run_goes_on_with_another_number_of_ranks(whole_run, one_process, make_mini, monkeypatch):
     """One process runs to step 2, two ranks to step 4, and one rank to the end."""
-    undisturbed, _ = whole_run
-    mini = make_mini()
-    mini.begin_before_rl(undisturbed)
+    mini = make_mini(ADAMW)
+    mini.begin_before_rl(whole_run[0])
     checkpoints = mini.run_folder / "rl" / "checkpoints"
 
     with monkeypatch.context() as patch:
@@ -190,4 +188,4 @@ def test_a_run_goes_on_with_another_number_of_ranks(whole_run, make_mini, monkey
                 mini.here(f"rl.ranks.count={count}")
             assert bool(list(checkpoints.glob("*.shards"))) == (count == 2)
     assert "resuming rl after step 4" in mini.here("rl.ranks.count=1")
-    compare(mini, undisturbed)
+    compare(mini, one_process)
